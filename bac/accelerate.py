@@ -1,0 +1,130 @@
+"""Attach an accelerated denoising loop to a policy, and take it off again."""
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bac.flops import denoiser_cost
+from bac.runtime.choose import AcceleratedSampler, make_sampler
+from bac.schedule import Schedule
+from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an accelerated policy has done.
+
+    Attributes:
+        chunks: action chunks generated (a batch counts once).
+        block_updates: block computations counted over these chunks.
+        scheduled_updates: block computations the schedule asks for per chunk.
+        gflop_per_chunk, full_gflop_per_chunk: arithmetic of one sample's chunk with and without the schedule.
+        ms_per_chunk: median wall-clock of `predict_action`, in milliseconds, observation encoding included; None before any.
+        prepare_seconds: one-off preparation (precomputed tables, packing, compilation or graph capture).
+    """
+
+    runtime: str
+    schedule: str
+    chunks: int
+    block_updates: int
+    scheduled_updates: int
+    full_updates: int
+    gflop_per_chunk: float
+    full_gflop_per_chunk: float
+    ms_per_chunk: float | None
+    prepare_seconds: float
+
+    def __str__(self) -> str:
+        latency = "no chunk yet" if self.ms_per_chunk is None else f"{self.ms_per_chunk:.1f} ms per chunk (median)"
+        return (
+            f"{self.schedule}, runtime {self.runtime}: {self.chunks} chunks, {latency}\n"
+            f"block updates per chunk {self.scheduled_updates} of {self.full_updates}, {self.block_updates} computed in all\n"
+            f"denoiser {self.gflop_per_chunk:.2f} GFLOP per chunk, {self.full_gflop_per_chunk / self.gflop_per_chunk:.2f}x fewer than "
+            f"the full policy's {self.full_gflop_per_chunk:.2f} (FLOPs, not time); prepared in {self.prepare_seconds:.2f} s"
+        )
+
+
+class Acceleration:
+    """A reversible acceleration of one policy; made by `accelerate`.
+
+    Attaches on entering the `with` block and restores the policy's own sampler on leaving it, also after an exception.
+    """
+
+    def __init__(self, policy: nn.Module, schedule: Schedule | None, runtime: str, precision: str, threads: int | None):
+        own = getattr(policy, "sampler", None)
+        if not isinstance(own, DiffusionSampler):
+            state = "is already accelerated: leave that block first" if own is not None else "has no `sampler` to replace"
+            raise ValueError(f"this {type(policy).__name__} {state}")
+        self.policy, self.schedule = policy, schedule
+        started = time.perf_counter()
+        self.sampler: AcceleratedSampler = make_sampler(own, schedule, runtime, precision, threads)
+        self.setup_seconds = time.perf_counter() - started
+        self.own: DiffusionSampler | None = None
+        self.milliseconds: list[float] = []
+
+    def __enter__(self) -> Acceleration:
+        if not isinstance(self.policy.sampler, DiffusionSampler):
+            raise ValueError("the policy is already accelerated: leave that block first")
+        self.own, self.policy.sampler = self.policy.sampler, self.sampler
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.policy.sampler, self.own = self.own, None
+
+    def predict_action(self, obs_dict: dict[str, Tensor], generator: Generators = None) -> dict[str, Tensor]:
+        """As the policy's own `predict_action`; latencies are kept for the report (the last 10,000)."""
+        if self.policy.sampler is not self.sampler:
+            raise ValueError("not attached: call this inside `with accelerate(...) as fast:`")
+        started = time.perf_counter()
+        result = self.policy.predict_action(obs_dict, generator)
+        if result["action"].is_cuda:
+            torch.cuda.synchronize(result["action"].device)
+        self.milliseconds.append((time.perf_counter() - started) * 1e3)
+        if len(self.milliseconds) > 10_000:
+            del self.milliseconds[:5_000]
+        return result
+
+    def report(self) -> Report:
+        schedule = self.sampler.schedule
+        cost = denoiser_cost(self.policy.model)
+        full = Schedule.full(schedule.blocks, schedule.steps)
+        median = sorted(self.milliseconds)[len(self.milliseconds) // 2] if self.milliseconds else None
+        return Report(
+            runtime=self.sampler.name,
+            schedule=str(schedule.provenance),
+            chunks=self.sampler.chunks,
+            block_updates=sum(self.sampler.block_updates.values()),
+            scheduled_updates=schedule.update_count,
+            full_updates=full.update_count,
+            gflop_per_chunk=cost.flops(schedule) / 1e9,
+            full_gflop_per_chunk=cost.flops(full) / 1e9,
+            ms_per_chunk=median,
+            prepare_seconds=max(self.setup_seconds, getattr(self.sampler, "prepare_seconds", 0.0)),
+        )
+
+
+def accelerate(
+    policy: nn.Module, schedule: Schedule | None = None, runtime: str = "planned", precision: str = "fp32", threads: int | None = None
+) -> Acceleration:
+    """Speeds up a Transformer Diffusion Policy inside a `with` block; no retraining, no change of its weights.
+
+        with accelerate(policy, Schedule.load("assets/pusht_lowdim/schedules/bac_s10.json")) as fast:
+            action = fast.predict_action(obs)["action"]
+        print(fast.report())
+
+    Args:
+        policy: a policy of this project; inside the block its own `predict_action` is accelerated too.
+        schedule: which block computes at which step; None computes all of them (the full policy, hoisted).
+        runtime: 'reference', 'planned' or 'compiled'.
+        precision: 'fp32', or 'bf16' / 'fp16' where the runtime offers it.
+        threads: of the compiled CPU runtime; torch's number when None.
+
+    Raises:
+        ScheduleError: the schedule is for another model or number of steps.
+        ValueError, RuntimeError: the runtime is not available here; the message says what is missing.
+    """
+    return Acceleration(policy, schedule, runtime, precision, threads)

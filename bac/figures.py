@@ -1,0 +1,243 @@
+"""Pictures of schedules, similarity matrices and error scores.
+
+The file name's ending chooses the format: ``.png`` (200 dpi), ``.pdf`` or ``.svg``. Matplotlib is imported only when
+a picture is drawn, always without a display, and its global state is left alone.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bac.blocks import KIND_TITLES, KINDS, execution_order, parse
+from bac.schedule import Schedule, ScheduleError
+from bac.schedule_text import summary
+from bac.similarity import get_metric
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 200
+#: One colour per kind of block, taken from the colour-blind-safe palette of Okabe and Ito.
+KIND_COLOURS: dict[str, str] = {"sa": "#0072B2", "ca": "#E69F00", "ffn": "#009E73"}
+REPAIR_COLOUR = "#AA3377"
+INK = "#333333"
+PAPER = "#F1F1F1"
+
+
+def plot_schedule(schedule: Schedule, path: str | Path, base: Schedule | None = None) -> None:
+    """Draw which block updates at which denoising step, with the totals per step and per block.
+
+    Args:
+        schedule: the schedule to draw.
+        path: picture to write.
+        base: the schedule before a repair; updates that it does not have are drawn in another colour.
+    """
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import MaxNLocator
+
+    if base is not None and (base.blocks, base.steps) != (schedule.blocks, schedule.steps):
+        raise ScheduleError(f"base must have the blocks and steps of the schedule: {base!r} against {schedule!r}")
+    ids = [parse(name) for name in schedule.blocks]
+    kinds = [kind for kind in KINDS[ids[0].stack] if kind in {block.kind for block in ids}]
+    cells = np.array([kinds.index(block.kind) + 1 for block in ids]) * schedule.updates  # [steps, blocks]
+    added = schedule.updates & ~base.updates if base is not None else np.zeros_like(schedule.updates)
+    cells[added] = len(kinds) + 1
+    n_steps, n_blocks = schedule.updates.shape
+
+    figure = _figure(11.0, 0.19 * n_blocks + 2.1)
+    top, grid = figure.subplots(2, 1, sharex=True, height_ratios=[0.6, 0.19 * n_blocks])
+    top.bar(np.arange(n_steps), schedule.updates.sum(axis=1), width=1.0, color="#8A8A8A")
+    top.set(ylabel="blocks", ylim=(0, n_blocks), yticks=[0, n_blocks])
+    top.spines[["top", "right"]].set_visible(False)
+    top.tick_params(axis="x", length=0)
+    top.set_title(f"{schedule.provenance}\n{summary(schedule)}", loc="left", fontsize=10)
+
+    colours = [PAPER, *(KIND_COLOURS[kind] for kind in kinds), REPAIR_COLOUR]
+    gap = 0.6 if n_steps <= 120 else 0.0  # white lines between cells, as long as cells are wider than the lines
+    grid.pcolormesh(
+        np.arange(n_steps + 1) - 0.5,
+        np.arange(n_blocks + 1) - 0.5,
+        cells.T,
+        cmap=ListedColormap(colours),
+        vmin=-0.5,
+        vmax=len(colours) - 0.5,
+        edgecolors="white" if gap else "none",
+        linewidth=gap,
+        rasterized=n_steps > 200,
+    )
+    for row in range(1, n_blocks):
+        if ids[row].layer != ids[row - 1].layer:
+            grid.axhline(row - 0.5, color=INK, linewidth=0.6)
+    grid.set_yticks(range(n_blocks), [block.short for block in ids], fontsize=8)
+    for name, label in zip(schedule.blocks, grid.get_yticklabels()):
+        if name in schedule.provenance.repaired:
+            label.set(fontweight="bold", color=REPAIR_COLOUR)
+    grid.set(xlim=(-0.5, n_steps - 0.5), ylim=(n_blocks - 0.5, -0.5))
+    grid.xaxis.set_major_locator(MaxNLocator(nbins=11, integer=True))
+    grid.set(xlabel="denoising step k (0 = noisiest)", ylabel=f"{ids[0].stack} block")
+    grid.tick_params(length=0)
+    totals = grid.secondary_yaxis("right")
+    totals.set_yticks(range(n_blocks), [str(n) for n in schedule.updates_per_block.values()], fontsize=8)
+    totals.tick_params(length=0)
+    totals.set_ylabel("updates")
+    _hide_spines(grid, totals)
+
+    handles = [Patch(color=KIND_COLOURS[kind], label=f"{KIND_TITLES[kind]} updates") for kind in kinds]
+    if added.any():
+        handles.append(Patch(color=REPAIR_COLOUR, label="update added by the repair"))
+    handles.append(Patch(color=PAPER, label="reuse"))
+    handles[-1].set_edgecolor("#BBBBBB")
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def plot_similarity(
+    matrices: Mapping[str, np.ndarray], path: str | Path, metric: str, schedule: Schedule | None = None
+) -> None:
+    """Draw one heat map per block: a row of panels per kind, a column per layer.
+
+    Panels of one kind share a colour scale, so layers can be compared; kinds differ too much to share one. Bright is
+    always alike, for similarities and for distances.
+
+    Args:
+        matrices: block name -> [K, K].
+        path: picture to write.
+        metric: what the matrices hold (see `bac.similarity`).
+        schedule: if given, its held intervals are outlined along the diagonal.
+    """
+    info = get_metric(metric)
+    names = execution_order(matrices)
+    if schedule is not None:
+        schedule.check_fits(names, len(matrices[names[0]]))
+    ids = [parse(name) for name in names]
+    kinds = [kind for kind in KINDS[ids[0].stack] if kind in {block.kind for block in ids}]
+    layers = sorted({block.layer for block in ids})
+
+    figure = _figure(max(3.6, 1.45 * len(layers) + 1.5), 1.5 * len(kinds) + 0.9)
+    axes = figure.subplots(len(kinds), len(layers), squeeze=False, sharex=True, sharey=True)
+    for axis in axes.flat:
+        axis.set_axis_off()  # a layer may lack a kind; drawn panels are switched on again
+    for row, kind in enumerate(kinds):
+        members = [block for block in ids if block.kind == kind]
+        low = min(float(np.min(matrices[block.name])) for block in members)
+        high = max(float(np.max(matrices[block.name])) for block in members)
+        for block in members:
+            axis = axes[row, layers.index(block.layer)]
+            axis.set_axis_on()
+            image = axis.imshow(
+                matrices[block.name],
+                vmin=low,
+                vmax=high,
+                cmap="viridis" if info.maximise else "viridis_r",
+                interpolation="nearest",
+            )
+            if schedule is not None:
+                _outline_intervals(axis, schedule.steps_of(block.name), schedule.steps)
+            last = len(matrices[block.name]) - 1
+            axis.set_xticks(sorted({0, (last + 1) // 2, last}))
+            axis.set_yticks(sorted({0, (last + 1) // 2, last}))
+            axis.tick_params(labelsize=7, length=2)
+            axis.set_title(block.short, fontsize=9, pad=3)
+        axes[row, 0].set_ylabel(KIND_TITLES[kind], fontsize=9, color=KIND_COLOURS[kind], fontweight="bold")
+        bar = figure.colorbar(image, ax=list(axes[row]), fraction=0.025, pad=0.01, aspect=18)
+        bar.ax.tick_params(labelsize=7, length=2)
+        bar.outline.set_visible(False)
+    figure.suptitle(f"{info.title.capitalize()} of block outputs", fontsize=11)
+    figure.supxlabel("denoising step (0 = noisiest)", fontsize=9)
+    figure.supylabel("denoising step (0 = noisiest)", fontsize=9)
+    _save(figure, path)
+
+
+def plot_errors(scores: Mapping[str, float], path: str | Path, selected: Sequence[str] = ()) -> None:
+    """Draw the error score of every block as bars in execution order.
+
+    Args:
+        scores: block name -> error (see `bac.bua.error_scores`).
+        path: picture to write.
+        selected: blocks chosen for repair; marked with their rank in the given order.
+    """
+    from matplotlib.patches import Patch
+
+    names = execution_order(scores)
+    unknown = [name for name in selected if name not in scores]
+    if unknown:
+        raise ValueError(f"selected block {unknown[0]!r} has no error score")
+    ids = [parse(name) for name in names]
+    kinds = [kind for kind in KINDS[ids[0].stack] if kind in {block.kind for block in ids}]
+    values = [scores[name] for name in names]
+
+    figure = _figure(max(6.0, 0.36 * len(names) + 1.2), 3.2)
+    axis = figure.subplots()
+    bars = axis.bar(range(len(names)), values, width=0.78, color=[KIND_COLOURS[block.kind] for block in ids])
+    for name, bar in zip(names, bars):
+        if name in selected:
+            bar.set(edgecolor=REPAIR_COLOUR, linewidth=2.0)
+            axis.annotate(
+                f"#{list(selected).index(name) + 1}",
+                (bar.get_x() + bar.get_width() / 2, bar.get_height()),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+                fontweight="bold",
+                color=REPAIR_COLOUR,
+            )
+    axis.set_xticks(range(len(names)), [block.short for block in ids], rotation=60, fontsize=8)
+    axis.tick_params(axis="x", length=0)
+    axis.set(xlim=(-0.6, len(names) - 0.4), xlabel=f"{ids[0].stack} block", ylabel="mean absolute difference")
+    axis.margins(y=0.14)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.yaxis.grid(True, color="#E3E3E3", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.set_title("Caching error of each block, over all pairs of steps", loc="left", fontsize=10)
+    handles = [Patch(color=KIND_COLOURS[kind], label=KIND_TITLES[kind]) for kind in kinds]
+    if selected:
+        handles.append(Patch(facecolor="white", edgecolor=REPAIR_COLOUR, linewidth=2.0, label="chosen for repair"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def _outline_intervals(axis, steps: Sequence[int], n_steps: int) -> None:
+    """Draw a square from a to b around the diagonal, which is always bright, for each held interval [a, b]."""
+    from matplotlib.patches import Rectangle
+
+    for start, end in zip(steps, [*steps[1:], n_steps]):
+        size = end - start
+        axis.add_patch(Rectangle((start - 0.5, start - 0.5), size, size, fill=False, edgecolor=INK, linewidth=0.6))
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """A figure of its own (not registered with pyplot) of the given size in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _hide_spines(*axes) -> None:
+    for axis in axes:
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+
+
+def _save(figure: "Figure", path: str | Path) -> None:
+    """Write the picture; it appears complete or not at all."""
+    path = Path(path)
+    endings = figure.canvas.get_supported_filetypes()
+    ending = path.suffix.lstrip(".").lower()
+    if ending not in endings:
+        raise ValueError(f"cannot draw {path.name!r}: give a file name that ends in .png, .pdf or .svg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(part, format=ending, dpi=DPI)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""Exact arithmetic of the denoiser, counted per block. One multiply-accumulate (MAC) is two FLOPs.
+
+Counted: every matrix product (projections, attention scores and sums, feed-forward, embeddings, head, condition encoder).
+Not counted: normalisation, activations, softmax and additions, below 1 % of the total; the vision encoder, which is not
+part of the denoiser. This is the arithmetic of the *method*: a runtime may do less of it (see `bac.folding`) or the same
+faster; FLOPs and wall-clock are never converted into each other.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bac.blocks import parse
+from bac.denoiser import model_blocks
+from bac.schedule import Schedule
+from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
+
+
+@dataclass(frozen=True)
+class Cost:
+    """MACs of one sample.
+
+    Attributes:
+        blocks: MACs of one update of each block.
+        per_step: MACs of every denoising step, whatever is cached: embeddings, condition encoder, head.
+    """
+
+    blocks: dict[str, int]
+    per_step: int
+
+    def flops(self, schedule: Schedule) -> int:
+        """FLOPs of one action chunk under `schedule`."""
+        return 2 * schedule.macs(self.blocks, per_step=self.per_step)
+
+
+def denoiser_cost(model: TransformerForDiffusion) -> Cost:
+    """Counts `model` at its full horizon."""
+    d, tokens, memory, inner = model.n_emb, model.T, model.T_cond, 4 * model.n_emb
+    attention = 2 * tokens * tokens * d  # scores and weighted sum
+    costs = {
+        "sa": tokens * d * 3 * d + attention + tokens * d * d,
+        "ca": tokens * d * d + memory * d * 2 * d + 2 * tokens * memory * d + tokens * d * d,
+        "ffn": 2 * tokens * d * inner,
+    }
+    per_step = model.horizon * (model.input_dim * d + d * model.output_dim)
+    if model.obs_as_cond:
+        per_step += model.n_obs_steps * model.cond_dim * d
+    if not model.encoder_only:
+        if model.n_cond_layers:
+            layer = memory * d * 3 * d + 2 * memory * memory * d + memory * d * d + 2 * memory * d * inner
+            per_step += model.n_cond_layers * layer
+        else:
+            per_step += 2 * memory * d * inner
+    return Cost({name: costs[parse(name).kind] for name in model_blocks(model)}, per_step)

@@ -1,0 +1,82 @@
+"""The C structures of engine.cpp. A `Keep` collects the tensors whose memory they point into."""
+from __future__ import annotations
+
+from ctypes import POINTER, Structure, c_float, c_int32, c_void_p
+
+import torch
+from torch import Tensor
+
+LANES = 16
+
+
+class Matrix(Structure):
+    _fields_ = [("data", c_void_p), ("bias", c_void_p), ("n", c_int32), ("k", c_int32), ("half", c_int32)]
+
+
+class Layer(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("norm1_gain", "norm1_shift", "norm2_gain", "norm2_shift", "norm3_gain", "norm3_shift")),
+        ("qkv", Matrix), ("out", Matrix), ("up", Matrix), ("down", Matrix),
+        *((name, c_void_p) for name in ("cross_bias", "time_key", "time_bias", "time_value")),
+    ]
+
+
+class Segment(Structure):
+    _fields_ = [(name, c_int32) for name in ("start", "stop", "block", "store")]
+
+
+class Model(Structure):
+    _fields_ = [
+        *((name, c_int32) for name in ("layers", "heads", "d", "d_in", "d_out", "tokens", "skip", "cross", "steps")),
+        ("eps", c_float),
+        *((name, c_void_p) for name in ("embed", "position", "time_rows", "self_mask", "final_gain", "final_shift")),
+        ("head", Matrix), ("layer", POINTER(Layer)), ("segments", POINTER(Segment)),
+        ("segment_start", c_void_p), ("solver", c_void_p), ("clip", c_float),
+    ]
+
+
+class Call(Structure):
+    _fields_ = [
+        *((name, c_int32) for name in ("batch", "memory", "threads")),
+        *((name, c_void_p) for name in ("memory_slot", "key", "bias", "value", "cross_mask", "trajectory")),
+        ("noise", POINTER(c_void_p)), ("condition", c_void_p), ("given", c_void_p),
+    ]
+
+
+class Keep(list):
+    """Tensors kept alive; calling it adds one and returns its address."""
+
+    def __call__(self, tensor: Tensor, dtype: torch.dtype = torch.float32) -> int:
+        tensor = tensor.detach().to(dtype).contiguous()
+        self.append(tensor)
+        return tensor.data_ptr()
+
+
+def round_up(n: int) -> int:
+    return -(-n // LANES) * LANES
+
+
+def pack(weight: Tensor, bias: Tensor, keep: Keep, half_available: bool) -> Matrix:
+    """Linear weight [n, k] -> panels [n / 16][k][16], zero-padded; half precision where that loses nothing.
+
+    Weights that came from a half-precision checkpoint are exactly representable, and reading half the bytes is what a
+    batch-1 denoiser is waiting for.
+    """
+    n, k = weight.shape
+    padded = torch.zeros(round_up(n), k)
+    padded[:n] = weight.detach()
+    padded_bias = torch.zeros(round_up(n))
+    padded_bias[:n] = bias.detach()
+    half = half_available and bool((padded.to(torch.float16).to(torch.float32) == padded).all())
+    panels = padded.view(-1, LANES, k).transpose(1, 2)
+    data = keep(panels, torch.float16 if half else torch.float32)
+    return Matrix(data, keep(padded_bias), round_up(n), k, int(half))
+
+
+def array(kind: type[Structure], items: list[Structure], keep: Keep):
+    """A C array of structures."""
+    values = (kind * len(items))(*items)
+    keep.append(values)
+    return values
+
+

@@ -1,0 +1,132 @@
+"""Profiling: how alike each block's features are at every pair of denoising steps, over many observations and noise seeds."""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bac.denoiser import model_blocks
+from bac.runtime.reference import ReferenceSampler
+from bac.schedule import Schedule
+from bac.similarity import METRICS, from_sums
+from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+
+
+@dataclass(frozen=True)
+class ProfileInfo:
+    """What was profiled; decides whether a profile fits a checkpoint and sampler."""
+
+    checkpoint_hash: str
+    weights: str
+    sampler: str
+    steps: int
+    observations: int
+    noise_seeds: tuple[int, ...]
+    source: str  # where the observations come from
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Similarity matrices of every block: metric -> block -> float64 [K, K], averaged over (observation, noise seed) pairs."""
+
+    info: ProfileInfo
+    matrices: dict[str, dict[str, np.ndarray]]
+
+    def save(self, folder: Path) -> None:
+        """`profile.npz` (arrays `metric|block`, float32) and `profile.json`, which is written last."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {f"{m}|{b}": v.astype(np.float32) for m, blocks in self.matrices.items() for b, v in blocks.items()}
+        temporary = folder / ".profile.npz.part"
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        temporary.replace(folder / "profile.npz")
+        temporary = folder / ".profile.json.part"
+        temporary.write_text(json.dumps(asdict(self.info), indent=2) + "\n")
+        temporary.replace(folder / "profile.json")
+
+    @staticmethod
+    def read_info(folder: Path) -> ProfileInfo | None:
+        """What a stored profile is of, or None if there is none."""
+        path = folder / "profile.json"
+        if not path.exists() or not (folder / "profile.npz").exists():
+            return None
+        values = json.loads(path.read_text())
+        return ProfileInfo(**{**values, "noise_seeds": tuple(values["noise_seeds"])})
+
+    @classmethod
+    def load(cls, folder: Path) -> Profile:
+        info = cls.read_info(folder)
+        if info is None:
+            raise FileNotFoundError(f"no profile in {folder}")
+        matrices: dict[str, dict[str, np.ndarray]] = {}
+        with np.load(folder / "profile.npz") as arrays:
+            for name in arrays.files:
+                metric, block = name.split("|")
+                matrices.setdefault(metric, {})[block] = arrays[name].astype(np.float64)
+        return cls(info, matrices)
+
+
+class FeatureSimilarity:
+    """Accumulates the matrices; memory is that of one batch's features and does not grow with the number of batches."""
+
+    def __init__(self, blocks: tuple[str, ...], steps: int):
+        self.blocks, self.steps = blocks, steps
+        self.totals = {metric: {block: np.zeros((steps, steps)) for block in blocks} for metric in METRICS}
+        self.samples = 0
+        self.features: dict[str, list[Tensor]] = {}
+
+    def observe(self, step: int, block: str, feature: Tensor) -> None:
+        """One block's output [B, T, D] at one step, given in step order."""
+        self.features.setdefault(block, []).append(feature)
+
+    def finish_batch(self) -> None:
+        """Adds the batch observed since the last call."""
+        batch = 0
+        for block in self.blocks:
+            features = torch.stack(self.features.pop(block), dim=1).flatten(2)  # [B, K, T D]
+            batch, _, n = features.shape
+            gram = torch.matmul(features.double(), features.double().transpose(1, 2)).cpu().numpy()
+            distance = torch.cdist(features, features, p=1).double().cpu().numpy()
+            for metric in METRICS:
+                values = from_sums(metric, n, abs_sum=distance) if metric == "l1" else from_sums(metric, n, gram=gram)
+                self.totals[metric][block] += values.sum(0)
+        self.samples += batch
+
+    def matrices(self) -> dict[str, dict[str, np.ndarray]]:
+        return {m: {b: total / self.samples for b, total in blocks.items()} for m, blocks in self.totals.items()}
+
+
+@torch.no_grad()
+def profile_features(
+    base: DiffusionSampler, cond: Tensor | None, condition: Tensor, given: Tensor | None, noise_seeds: tuple[int, ...],
+    batch_size: int = 4, progress: Callable[[int, int], None] | None = None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Runs the full policy on N observations and every noise seed and compares features between steps.
+
+    Args:
+        base: the policy's own denoising loop.
+        cond: normalised observations [N, To, Do], or None when inpainting.
+        condition, given: [N, T, D] as the sampler takes them.
+        progress: called with (done, total) observation-seed pairs.
+    """
+    blocks = model_blocks(base.model)
+    schedule = Schedule.full(blocks, base.num_inference_steps)
+    similarity = FeatureSimilarity(blocks, schedule.steps)
+    sampler = ReferenceSampler(base, schedule, observe=similarity.observe)
+    total, done = len(condition) * len(noise_seeds), 0
+    for seed in noise_seeds:
+        for start in range(0, len(condition), batch_size):
+            rows = slice(start, start + batch_size)
+            count = len(condition[rows])
+            generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(count)]
+            sampler(condition[rows], None if given is None else given[rows], None if cond is None else cond[rows], generators)
+            similarity.finish_batch()
+            done += count
+            if progress is not None:
+                progress(done, total)
+    return similarity.matrices()

@@ -1,0 +1,42 @@
+"""Runtimes by name. Asking for one that is not available is an error, never a fallback."""
+from __future__ import annotations
+
+from typing import Union
+
+import torch
+
+from bac.denoiser import model_blocks
+from bac.runtime.compiled_cpu import CompiledCpuSampler
+from bac.runtime.cuda_graph import CudaGraphSampler
+from bac.runtime.planned import PlannedSampler
+from bac.runtime.reference import ReferenceSampler
+from bac.schedule import Schedule
+from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+
+RUNTIMES = ("reference", "planned", "compiled")
+AcceleratedSampler = Union[ReferenceSampler, PlannedSampler]
+
+
+def make_sampler(
+    base: DiffusionSampler, schedule: Schedule | None, runtime: str, precision: str = "fp32", threads: int | None = None
+) -> AcceleratedSampler:
+    """The denoising loop of `base` in the named runtime.
+
+    Args:
+        schedule: None for the full policy.
+        precision: fp32; bf16 or fp16 change the actions slightly and are never chosen for you.
+        threads: of the compiled CPU runtime; torch's number when None.
+    """
+    if runtime not in RUNTIMES:
+        raise ValueError(f"unknown runtime {runtime!r}: use {', '.join(RUNTIMES)}")
+    if runtime == "reference":
+        if precision != "fp32":
+            raise ValueError("runtime=reference computes in fp32: it is what the others are compared with")
+        blocks = model_blocks(base.model)
+        return ReferenceSampler(base, Schedule.full(blocks, base.num_inference_steps) if schedule is None else schedule)
+    if runtime == "planned":
+        return PlannedSampler(base, schedule, precision)
+    device: torch.device = base.model.pos_emb.device
+    if device.type == "cuda":
+        return CudaGraphSampler(base, schedule, precision)
+    return CompiledCpuSampler(base, schedule, precision, threads)

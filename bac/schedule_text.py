@@ -1,0 +1,101 @@
+"""The two textual forms of a schedule: the JSON it is stored as and the grid it prints."""
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bac.blocks import parse
+from bac.provenance import Provenance, ScheduleError
+
+if TYPE_CHECKING:
+    from bac.schedule import Schedule
+
+FORMAT = "bac-schedule"
+VERSION = 1
+GRID_COLUMNS = 100
+RULER_EVERY = 10
+
+
+def to_json(schedule: "Schedule") -> str:
+    """JSON text with one line per block, so that two schedules can be compared line by line."""
+    provenance = json.dumps(schedule.provenance.to_dict(), indent=2).replace("\n", "\n  ")
+    rows = [f"    {json.dumps(name)}: {json.dumps(schedule.steps_of(name))}" for name in schedule.blocks]
+    lines = [
+        "{",
+        f'  "format": {json.dumps(FORMAT)},',
+        f'  "version": {VERSION},',
+        f'  "steps": {schedule.steps},',
+        f'  "provenance": {provenance},',
+        '  "updates": {',
+        ",\n".join(rows),
+        "  }",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def from_json(raw: bytes) -> tuple[dict[str, Any], Any, Provenance]:
+    """Parse stored bytes into (update steps per block, number of steps, provenance).
+
+    The steps themselves are checked by `Schedule.from_steps`.
+
+    Raises:
+        ScheduleError: the bytes are not a complete schedule of this format version.
+    """
+    try:
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique_keys)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ScheduleError(f"not complete JSON ({error}); restore the file or profile again") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise ScheduleError(f'not a schedule (no "format": "{FORMAT}"); give a file written by Schedule.save')
+    if data.get("version") != VERSION:
+        raise ScheduleError(
+            f"schedule format version {data.get('version')!r}, but this code reads version {VERSION}; "
+            "use the code that wrote the file, or profile again"
+        )
+    expected = {"format", "version", "steps", "provenance", "updates"}
+    if set(data) != expected:
+        raise ScheduleError(f"the keys must be {sorted(expected)}, got {sorted(data)}; restore the file")
+    if not isinstance(data["updates"], dict) or not isinstance(data["provenance"], dict):
+        raise ScheduleError("'updates' and 'provenance' must be JSON objects; restore the file")
+    return data["updates"], data["steps"], Provenance.from_dict(data["provenance"])
+
+
+def to_grid(schedule: "Schedule") -> str:
+    """One row per block, one column per step, ``#`` where the block updates, its number of updates at the end.
+
+    The grid is at most 120 columns wide. Above 100 steps a column stands for several steps and shows whether the
+    block updates in any of them.
+    """
+    stride = -(-schedule.steps // GRID_COLUMNS)
+    starts = np.arange(0, schedule.steps, stride)
+    marks = np.logical_or.reduceat(schedule.updates, starts)  # [columns, blocks]
+    stack = parse(schedule.blocks[0]).stack
+    names = [parse(name).short for name in schedule.blocks]
+    width = max(len(name) for name in [stack, *names])
+    ruler = "".join(str(k).ljust(RULER_EVERY) for k in starts[::RULER_EVERY]).rstrip()
+    rows = [
+        f"{name.ljust(width)} {''.join('#' if mark else '.' for mark in column)} {count}"
+        for name, column, count in zip(names, marks.T, schedule.updates_per_block.values())
+    ]
+    return "\n".join([str(schedule.provenance), summary(schedule), f"{stack.ljust(width)} {ruler}", *rows])
+
+
+def summary(schedule: "Schedule") -> str:
+    """How many block updates and active steps a schedule has, in one line."""
+    total = schedule.updates.size
+    return (
+        f"{schedule.update_count} of {total} block updates ({schedule.update_count / total:.1%}), "
+        f"{len(schedule.active_steps)} of {schedule.steps} steps active"
+    )
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):  # json would silently keep the last one
+        keys = [key for key, _ in pairs]
+        repeated = sorted({key for key in keys if keys.count(key) > 1})
+        raise ScheduleError(f"these keys occur more than once: {', '.join(repeated)}; remove the repetition")
+    return result

@@ -1,0 +1,159 @@
+"""The arithmetic of a diffusion scheduler as a table of numbers, so that a runtime needs no scheduler object.
+
+Every supported solver does, at step k with model output m and fresh noise z:
+
+    x0   = clip(x_gain * x + m_gain * m, -clip, clip)          estimate of the clean sample
+    x    = to_x * x + to_x0 * x0 + to_last * x0_last + to_m * m + sigma * z
+    x0_last = x0
+
+DDPM (Ho et al. 2020, eq. 7) and DDIM (Song et al. 2021, eq. 12) do not use `x0_last`; the multistep DPM-Solver++
+(Lu et al. 2022, algorithm 2) does not use `m` there. Values are those of diffusers' schedulers.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+
+COLUMNS = ("x_gain", "m_gain", "to_x", "to_x0", "to_last", "to_m", "sigma")
+
+
+class UnsupportedSolver(ValueError):
+    """A scheduler or option whose arithmetic is not in the table form; the reference runtime can still run it."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """Coefficients of every step.
+
+    Attributes:
+        table: float64 [K, 7], columns as in `COLUMNS`.
+        clip: bound of x0, infinity when the scheduler does not clip.
+        draws: bool [K], steps at which the scheduler draws noise (it may draw even where sigma is 0).
+        timesteps: int64 [K], what the denoiser is told.
+        init_sigma: factor of the initial noise.
+    """
+
+    table: np.ndarray
+    clip: float
+    draws: np.ndarray
+    timesteps: np.ndarray
+    init_sigma: float
+
+    @property
+    def steps(self) -> int:
+        return len(self.table)
+
+
+def solver_from_scheduler(scheduler: Any, num_inference_steps: int, step_kwargs: dict | None = None) -> Solver:
+    """Reads the table from a diffusers scheduler (whose own state is left as it is).
+
+    Raises:
+        UnsupportedSolver: for anything not expressible above, naming it.
+    """
+    scheduler = type(scheduler).from_config(scheduler.config)
+    scheduler.set_timesteps(num_inference_steps)
+    kwargs = dict(step_kwargs or {})
+    config = scheduler.config
+    if config.prediction_type not in ("epsilon", "sample"):
+        raise UnsupportedSolver(_advice(f"prediction_type={config.prediction_type!r}"))
+    if config.get("thresholding", False):
+        raise UnsupportedSolver(_advice("thresholding=True"))
+    builders = {DDPMScheduler: _ddpm, DDIMScheduler: _ddim, DPMSolverMultistepScheduler: _dpm_solver}
+    builder = builders.get(type(scheduler))
+    if builder is None:
+        raise UnsupportedSolver(_advice(type(scheduler).__name__))
+    table, draws = builder(scheduler, kwargs)
+    if kwargs:
+        raise UnsupportedSolver(_advice(f"scheduler.step options {sorted(kwargs)}"))
+    clips = type(scheduler) is not DPMSolverMultistepScheduler and config.clip_sample
+    return Solver(
+        table=np.array([[float(value) for value in row] for row in table]),
+        clip=float(config.clip_sample_range) if clips else float("inf"),
+        draws=np.asarray(draws, dtype=bool),
+        timesteps=scheduler.timesteps.cpu().numpy().astype(np.int64),
+        init_sigma=float(scheduler.init_noise_sigma),
+    )
+
+
+def _advice(what: str) -> str:
+    return f"{what} is not supported by the planned and compiled runtimes: use runtime=reference"
+
+
+def _gains(config: Any, alpha: Any, sigma: Any) -> tuple[Any, Any]:
+    """(x_gain, m_gain): x0 from a sample x = alpha * x0 + sigma * noise and the model output."""
+    return (1 / alpha, -sigma / alpha) if config.prediction_type == "epsilon" else (0.0, 1.0)
+
+
+def _ddpm(scheduler: DDPMScheduler, kwargs: dict) -> tuple[list, list]:
+    config = scheduler.config
+    if config.variance_type not in ("fixed_small", "fixed_small_log", "fixed_large"):
+        raise UnsupportedSolver(_advice(f"variance_type={config.variance_type!r}"))
+    rows, draws = [], []
+    products = scheduler.alphas_cumprod  # float32, and so is all that follows, as in diffusers: 1 - alpha cancels
+    for t in scheduler.timesteps.tolist():
+        previous = int(scheduler.previous_timestep(t))
+        product, product_before = products[t], (products[previous] if previous >= 0 else torch.ones(()))
+        alpha = product / product_before
+        variance = scheduler._get_variance(t) if t > 0 else 0.0
+        sigma = variance if config.variance_type == "fixed_small_log" and t > 0 else variance**0.5
+        rows.append([
+            *_gains(config, product**0.5, (1 - product) ** 0.5),
+            alpha**0.5 * (1 - product_before) / (1 - product),
+            product_before**0.5 * (1 - alpha) / (1 - product),
+            0.0, 0.0, sigma,
+        ])
+        draws.append(t > 0)
+    return rows, draws
+
+
+def _ddim(scheduler: DDIMScheduler, kwargs: dict) -> tuple[list, list]:
+    config, eta = scheduler.config, float(kwargs.pop("eta", 0.0))
+    reestimate = bool(kwargs.pop("use_clipped_model_output", False))
+    products = scheduler.alphas_cumprod
+    rows, draws = [], []
+    for t in scheduler.timesteps.tolist():
+        previous = t - config.num_train_timesteps // scheduler.num_inference_steps
+        product = products[t]
+        product_before = products[previous] if previous >= 0 else scheduler.final_alpha_cumprod
+        sigma = eta * scheduler._get_variance(t, previous) ** 0.5 if eta else 0.0
+        alpha, noise = product**0.5, (1 - product) ** 0.5
+        direction = (1 - product_before - sigma**2).clamp(min=0) ** 0.5
+        # the "direction pointing to x_t" uses noise eps; for epsilon prediction eps = m unless it is re-estimated from x0
+        from_x0 = config.prediction_type == "sample" or reestimate
+        if config.prediction_type == "sample" and not reestimate and config.clip_sample:
+            raise UnsupportedSolver(_advice("DDIM on a sample-predicting model with clip_sample"))
+        if from_x0:
+            rows.append([*_gains(config, alpha, noise), direction / noise, product_before**0.5 - direction * alpha / noise,
+                         0.0, 0.0, sigma])
+        else:
+            rows.append([*_gains(config, alpha, noise), 0.0, product_before**0.5, 0.0, direction, sigma])
+        draws.append(eta > 0)
+    return rows, draws
+
+
+def _dpm_solver(scheduler: DPMSolverMultistepScheduler, kwargs: dict) -> tuple[list, list]:
+    """DPM-Solver++ is linear in (x, m, x0_last): its coefficients are read off by stepping with unit vectors."""
+    config = scheduler.config
+    if config.algorithm_type != "dpmsolver++" or config.solver_order > 2:
+        raise UnsupportedSolver(_advice(f"{config.algorithm_type} of order {config.solver_order}"))
+    rows = []
+    for k, t in enumerate(scheduler.timesteps):
+        sigma = scheduler.sigmas[k]
+        alpha, noise = (float(value) for value in scheduler._sigma_to_alpha_sigma_t(sigma))
+        x_gain, m_gain = _gains(config, alpha, noise)
+        coefficients = []
+        for x, x0, last in np.eye(3):
+            probe = type(scheduler).from_config(config)
+            probe.set_timesteps(scheduler.num_inference_steps)
+            probe._step_index, probe._begin_index = k, 0
+            probe.lower_order_nums = min(k, config.solver_order)
+            probe.model_outputs = [None, torch.tensor([last], dtype=torch.float64)]
+            # the model output that makes the estimate of the clean sample equal to x0
+            output = torch.tensor([(x0 - x_gain * x) / m_gain], dtype=torch.float64)
+            coefficients.append(probe.step(output, t, torch.tensor([x], dtype=torch.float64)).prev_sample.item())
+        rows.append([x_gain, m_gain, coefficients[0], coefficients[1], coefficients[2], 0.0, 0.0])
+    return rows, [False] * len(rows)

@@ -1,0 +1,87 @@
+"""Policies on disk in this project's form: a folder with `policy.safetensors` and `config.yaml`."""
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save
+from torch import nn
+
+from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.files import atomic_path
+
+WEIGHTS_FILE, CONFIG_FILE = "policy.safetensors", "config.yaml"
+
+# All that a config may build: `_target_` -> where it is. Checkpoints are downloaded, so a config may name nothing else;
+# to use a class of your own, add it here. Names of the original project keep their meaning.
+POLICIES = {
+    name: name for name in ("diffusion_policy.policy.diffusion_transformer_lowdim_policy.DiffusionTransformerLowdimPolicy",)
+}
+PARTS = {
+    name: name for name in (
+        "diffusion_policy.model.diffusion.transformer_for_diffusion.TransformerForDiffusion",
+        "diffusers.schedulers.scheduling_ddpm.DDPMScheduler",
+        "diffusers.schedulers.scheduling_ddim.DDIMScheduler",
+        "diffusers.schedulers.scheduling_dpmsolver_multistep.DPMSolverMultistepScheduler",
+    )
+}
+PARTS.update({  # the short names diffusers exports
+    f"{package}.{name.rpartition('.')[2]}": name
+    for name in list(PARTS) if name.startswith("diffusers.") for package in ("diffusers", "diffusers.schedulers")
+})
+
+
+def build_policy(config: dict[str, Any]) -> nn.Module:
+    """Builds `config['policy']` (a resolved `_target_` tree) on the CPU, untrained, in evaluation mode.
+
+    Raises:
+        ConfigError: a target is not in `POLICIES` or `PARTS`, or its arguments do not fit.
+    """
+    tree = config.get("policy")
+    target = tree.get("_target_") if isinstance(tree, dict) else None
+    if not isinstance(target, str) or target not in POLICIES:
+        raise ConfigError(f"policy._target_ is {target!r}, which is not a supported policy: use {', '.join(POLICIES)}")
+    return _build(tree, "policy").eval()
+
+
+def _build(tree: Any, where: str) -> Any:
+    if isinstance(tree, list):
+        return [_build(item, f"{where}[{index}]") for index, item in enumerate(tree)]
+    if not isinstance(tree, dict):
+        return tree
+    arguments = {str(key): _build(value, f"{where}.{key}") for key, value in tree.items() if key != "_target_"}
+    if "_target_" not in tree:
+        return arguments
+    target = tree["_target_"]
+    location = {**POLICIES, **PARTS}.get(target) if isinstance(target, str) else None
+    if location is None:
+        supported = ", ".join(dict.fromkeys([*POLICIES, *PARTS.values()]))
+        raise ConfigError(f"{where}._target_ is {target!r}, which a config may not build; supported are {supported}")
+    module, _, name = location.rpartition(".")
+    try:
+        return getattr(import_module(module), name)(**arguments)
+    except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, MemoryError, ArithmeticError) as error:
+        raise ConfigError(f"{where}: {name} cannot be built with these settings: {error}") from error
+
+
+def save_policy(folder: str | Path, policy: nn.Module, config: dict[str, Any], metadata: dict[str, str], half: bool = True) -> None:
+    """Writes the weights (half precision by default; the normalizer always in full) and the resolved config.
+
+    `metadata` (strings: weights 'ema' or 'raw', step, ...) goes into the safetensors header. The config is written last:
+    a folder with a config is complete.
+    """
+    folder = Path(folder)
+    tensors = {}
+    for name, value in policy.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        shrink = half and value.is_floating_point() and not name.startswith("normalizer.")
+        tensors[name] = value.to(torch.float16) if shrink else value.clone()
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    with atomic_path(folder / WEIGHTS_FILE) as path:
+        # Not save_file: it makes files that only their owner can read.
+        path.write_bytes(save(tensors, metadata={key: str(value) for key, value in metadata.items()}))
+    with atomic_path(folder / CONFIG_FILE) as path:
+        path.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))

@@ -1,0 +1,182 @@
+"""Public demonstration data: download that can be resumed, unpacking in one step, and a checksum of the contents."""
+from __future__ import annotations
+
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+
+# Called with (bytes present, total bytes or None when the server does not say).
+Progress = Callable[[int, "int | None"], None]
+CHUNK_BYTES = 1 << 18
+TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A zip archive with one replay buffer in it.
+
+    Attributes:
+        url: the archive.
+        folder: path of the zarr folder, inside the archive and below the local data folder.
+        keys: arrays under data/ that count for the checksum.
+        sha256: `content_sha256` of the genuine data.
+    """
+
+    url: str
+    folder: str
+    keys: tuple[str, ...]
+    sha256: str
+
+
+SOURCES = {
+    "pusht_lowdim": DataSource(
+        url="https://diffusion-policy.cs.columbia.edu/data/training/pusht.zip",  # Chi et al. 2023, the authors' site
+        folder="pusht/pusht_cchi_v7_replay.zarr",
+        keys=("keypoint", "state", "action"),
+        sha256="2815f05737b83283fdd4ef3e8c703772ab00521fffcc8a079485e02ff9b655f3",
+    ),
+}
+
+
+def content_sha256(buffer: ReplayBuffer, keys: tuple[str, ...]) -> str:
+    """SHA-256 over the decoded numbers, which no repacking, compressor or zarr version changes.
+
+    For every array of `keys` and then `episode_ends`: the line "<name> <dtype> <shape>\\n", such as
+    "action <f4 (25650, 2)\\n", followed by its values as little-endian bytes in C order.
+    """
+    digest = hashlib.sha256()
+    for name, values in [*((key, buffer.data[key]) for key in keys), ("episode_ends", buffer.episode_ends)]:
+        values = np.ascontiguousarray(values, dtype=np.asarray(values).dtype.newbyteorder("<"))
+        digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def verify(path: str | Path, source: DataSource) -> ReplayBuffer:
+    """Reads the replay buffer at `path` and compares its contents with `source.sha256`.
+
+    Raises:
+        DatasetError: it is missing, unreadable, or holds other numbers.
+    """
+    buffer = ReplayBuffer.from_zarr(path, source.keys)
+    found = content_sha256(buffer, source.keys)
+    if found != source.sha256:
+        raise DatasetError(
+            f"{path} does not hold the expected data: content sha256 {found}, expected {source.sha256}. "
+            "Move the folder away and download it again"
+        )
+    return buffer
+
+
+def fetch(url: str, path: str | Path, on_progress: Progress | None = None) -> None:
+    """Downloads `url` to `path`. What an interrupted call received stays in `<path>.part`, and the next call goes on from there.
+
+    The content is not judged here: an archive that changed on the server between two calls fails `unpack` or `verify`.
+
+    Raises:
+        DatasetError: the server cannot be reached, refuses, or closes the connection early.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    start = part.stat().st_size if part.exists() else 0
+    try:
+        done, total = _receive(url, part, start, on_progress)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and start:  # nothing lies beyond what is already there
+            part.replace(path)
+            return
+        raise DatasetError(f"{url} answered {error.code} {error.reason}: check the address, or try again later") from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
+        raise DatasetError(
+            f"cannot download {url} ({getattr(error, 'reason', error)}). Check the network and, behind a proxy, https_proxy; "
+            f"or fetch the file elsewhere and put it at {path}. Running the same command again resumes"
+        ) from error
+    if total is not None and done != total:
+        raise DatasetError(f"{url}: the connection closed after {done:,} of {total:,} bytes; run the same command again to resume")
+    part.replace(path)
+
+
+def _receive(url: str, part: Path, start: int, on_progress: Progress | None) -> tuple[int, int | None]:
+    """Appends the rest of `url` to `part`, or starts over when the server ignores the range. Returns (bytes there, total)."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        done = start if response.status == 206 else 0  # 206: partial content; a file:// URL has no status
+        length = response.headers.get("Content-Length")
+        total = done + int(length) if length is not None else None
+        with open(part, "ab" if done else "wb") as file:
+            while chunk := response.read(CHUNK_BYTES):
+                file.write(chunk)
+                done += len(chunk)
+                if on_progress is not None:
+                    on_progress(done, total)
+    return done, total
+
+
+def unpack(archive: str | Path, folder: str, target: str | Path) -> None:
+    """Extracts `folder` of a zip archive to `target`, which appears complete or not at all.
+
+    Raises:
+        DatasetError: not a zip archive, a damaged one, one without `folder`, or `target` exists.
+    """
+    archive, target = Path(archive), Path(target)
+    if target.exists():
+        raise DatasetError(f"{target} exists already: move it away first")
+    # A fixed name, so that what a killed call left behind is cleared by the next one.
+    temporary = target.with_name(f".{target.name}.unpacking")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for name in file.namelist():
+                member = PurePosixPath(name)
+                if member.is_relative_to(folder) and ".." not in member.parts and not name.endswith("/"):
+                    path = temporary / member.relative_to(folder)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with file.open(name) as source, open(path, "wb") as destination:
+                        shutil.copyfileobj(source, destination)  # reading to the end also checks the CRC
+        if not temporary.exists():
+            raise DatasetError(f"{archive} has no {folder} in it: it is not the archive that was asked for")
+        temporary.replace(target)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise DatasetError(f"{archive} is not a complete zip archive ({error}): delete it and download again") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def download(source: DataSource, data_dir: str | Path, url: str | None = None, on_progress: Progress | None = None) -> Path:
+    """Fetches, unpacks and verifies `source`; returns its folder. Data already there is only verified.
+
+    An archive already at `<data_dir>/<name in the URL>` is used instead of the network. It is removed once unpacked.
+    """
+    data_dir = Path(data_dir)
+    folder = data_dir / source.folder
+    if folder.exists():
+        verify(folder, source)
+        return folder
+    url = url or source.url
+    archive = data_dir / PurePosixPath(url).name
+    if not archive.exists():
+        fetch(url, archive, on_progress)
+    # Verified before it gets its final name: training never sees data that is not genuine.
+    unverified = folder.with_name(f".{folder.name}.unverified")
+    shutil.rmtree(unverified, ignore_errors=True)
+    try:
+        unpack(archive, source.folder, unverified)
+        verify(unverified, source)
+        unverified.replace(folder)
+    except DatasetError as error:
+        raise DatasetError(f"{archive} is not usable: {error}. Delete it and run the same command again") from error
+    finally:
+        shutil.rmtree(unverified, ignore_errors=True)
+    archive.unlink()
+    return folder

@@ -1,0 +1,40 @@
+"""Human Push-T demonstrations (206 episodes, 25,650 steps at 10 Hz) as keypoint observations."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diffusion_policy.dataset.replay_buffer import ReplayBuffer, split_episodes
+from diffusion_policy.dataset.sequence_dataset import SequenceDataset, window_rows
+
+DOWNLOAD_HINT = "Get the human demonstrations with: python scripts/download_data.py task=pusht_lowdim"
+
+
+def load_pusht_lowdim(
+    zarr_path: str | Path,
+    horizon: int,
+    pad_before: int = 0,
+    pad_after: int = 0,
+    val_ratio: float = 0.02,
+    max_train_episodes: int | None = None,
+    seed: int = 42,
+) -> tuple[SequenceDataset, SequenceDataset | None]:
+    """Training and validation windows (validation is None for val_ratio 0).
+
+    Observation [20]: the nine block keypoints (x, y) and the agent position, in pixels of the 512 x 512 field.
+    Action [2]: target position of the agent, in pixels.
+    """
+    buffer = ReplayBuffer.from_zarr(zarr_path, ("keypoint", "state", "action"), DOWNLOAD_HINT)
+    keypoints = buffer.data["keypoint"].reshape(len(buffer.data["keypoint"]), -1)  # [N, 18]
+    fields = {
+        "obs": torch.from_numpy(np.concatenate([keypoints, buffer.data["state"][:, :2]], axis=-1)),
+        "action": torch.from_numpy(buffer.data["action"]),
+    }
+    masks = split_episodes(buffer.n_episodes, val_ratio, max_train_episodes, seed)
+    train, val = (
+        SequenceDataset(fields, window_rows(buffer, mask, horizon, pad_before, pad_after)) if mask.any() else None
+        for mask in masks
+    )
+    return train, val

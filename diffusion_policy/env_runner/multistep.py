@@ -1,0 +1,162 @@
+"""One episode slot: an environment seen in action chunks, as a policy with an observation history sees it."""
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+
+from diffusion_policy.env_runner.video import VideoWriter
+
+
+@dataclass(frozen=True)
+class EpisodeOutcome:
+    """What an episode amounted to: `score` is the task's, `metrics` its other numbers."""
+
+    score: float
+    max_reward: float
+    sum_reward: float
+    success: bool
+    truncated: bool
+    env_steps: int
+    metrics: dict[str, float]
+    video: str | None
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """Answer to a reset or to one action chunk."""
+
+    obs: np.ndarray                     # float32 [To, Do], oldest first
+    env_steps: int                      # executed by this call
+    seconds: float                      # spent in the environment by this call
+    outcome: EpisodeOutcome | None      # set when the episode has ended
+
+
+def max_reward(rewards: np.ndarray) -> float:
+    """Score of an episode with rewards [T]: the largest one."""
+    return float(np.max(rewards))
+
+
+class MultiStep:
+    """Executes action chunks in `env` and keeps the last `n_obs_steps` observations.
+
+    Args:
+        env: a gymnasium environment with vector observations. Every step's info holds "is_success"; an episode is a
+            success if any step was. The last info may hold "metrics", a dict of numbers for the episode's result.
+        n_obs_steps: To. Right after a reset, the missing history repeats the first observation.
+        n_action_steps: Ta, actions executed per chunk.
+        max_steps: the episode is truncated after this many environment steps, also within a chunk.
+        n_latency_steps: simulated latency. The policy sees observations this many steps late, and the first
+            `n_latency_steps` actions of a chunk [n_latency_steps + Ta, Da] are dropped, since their time has passed.
+        policy_observation: what the policy sees of an observation; default: all of it.
+        score: score of an episode from its rewards [T].
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        n_obs_steps: int,
+        n_action_steps: int,
+        max_steps: int,
+        n_latency_steps: int = 0,
+        policy_observation: Callable[[np.ndarray], np.ndarray] | None = None,
+        score: Callable[[np.ndarray], float] = max_reward,
+    ):
+        if min(n_obs_steps, n_action_steps, max_steps) < 1 or n_latency_steps < 0:
+            raise ValueError(
+                "n_obs_steps, n_action_steps and max_steps must be at least 1 and n_latency_steps at least 0, not "
+                f"{n_obs_steps}, {n_action_steps}, {max_steps}, {n_latency_steps}")
+        self.env = env
+        self.n_obs_steps = n_obs_steps
+        self.n_action_steps = n_action_steps
+        self.max_steps = max_steps
+        self.n_latency_steps = n_latency_steps
+        self._view = policy_observation
+        self._score = score
+        self._history: deque[np.ndarray] = deque(maxlen=n_obs_steps + n_latency_steps)
+        self._rewards: list[float] = []
+        self._success = False
+        self._running = False
+        self._video: VideoWriter | None = None
+
+    def reset(self, seed: int, video_path: str | Path | None = None) -> ChunkResult:
+        """Start the episode of `seed`; with `video_path`, record the frame after every executed action."""
+        self._abort_video()
+        start = time.perf_counter()
+        obs, _ = self.env.reset(seed=seed)
+        self._history.clear()
+        self._history.extend([self._policy_view(obs)] * self._history.maxlen)
+        self._rewards, self._success, self._running = [], False, True
+        if video_path is not None:
+            self._video = VideoWriter(video_path, fps=self.env.metadata["render_fps"])
+        return ChunkResult(self._stacked(), 0, time.perf_counter() - start, None)
+
+    def step(self, actions: np.ndarray) -> ChunkResult:
+        """Execute a chunk [n_latency_steps + Ta, Da]; stops early when the episode ends.
+
+        Raises:
+            ValueError: wrong shape, or an action that is not finite.
+            RuntimeError: no episode is running.
+        """
+        if not self._running:
+            raise RuntimeError("no episode is running in this environment: call reset(seed) first")
+        start = time.perf_counter()
+        chunk = self._checked(actions)
+        executed = 0
+        for action in chunk[self.n_latency_steps:]:
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            executed += 1
+            self._history.append(self._policy_view(obs))
+            self._rewards.append(float(reward))
+            self._success |= bool(info["is_success"])
+            if self._video is not None:
+                self._video.add(self.env.render())
+            truncated = truncated or len(self._rewards) >= self.max_steps
+            if terminated or truncated:
+                self._running = False
+                break
+        outcome = None if self._running else self._finish(truncated and not terminated, info)
+        return ChunkResult(self._stacked(), executed, time.perf_counter() - start, outcome)
+
+    def close(self) -> None:
+        self._abort_video()
+        self.env.close()
+
+    def _finish(self, truncated: bool, info: dict) -> EpisodeOutcome:
+        video = None
+        if self._video is not None:
+            video, self._video = str(self._video.close()), None
+        rewards = np.array(self._rewards)
+        return EpisodeOutcome(
+            score=float(self._score(rewards)), max_reward=float(rewards.max()), sum_reward=float(rewards.sum()),
+            success=self._success, truncated=truncated, env_steps=len(rewards),
+            metrics={name: float(value) for name, value in info.get("metrics", {}).items()}, video=video)
+
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        actions = np.asarray(actions)
+        expected = (self.n_latency_steps + self.n_action_steps, *self.env.action_space.shape)
+        if actions.shape != expected:
+            raise ValueError(f"an action chunk has shape [n_latency_steps + Ta, Da] = {list(expected)} here, "
+                             f"not {list(actions.shape)}")
+        finite = np.isfinite(actions).reshape(len(actions), -1).all(axis=1)
+        if not finite.all():
+            step = int(np.argmin(finite))
+            raise ValueError(f"action {step} of the chunk is not finite: {actions[step].tolist()}; "
+                             "the policy's weights, normalizer or observations are broken")
+        return actions
+
+    def _policy_view(self, obs: np.ndarray) -> np.ndarray:
+        return np.asarray(obs if self._view is None else self._view(obs), dtype=np.float32)
+
+    def _stacked(self) -> np.ndarray:
+        return np.stack(list(self._history)[:self.n_obs_steps])  # [To, Do]; with latency: the oldest To
+
+    def _abort_video(self) -> None:
+        if self._video is not None:
+            self._video.abort()
+            self._video = None

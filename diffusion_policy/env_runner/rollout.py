@@ -1,0 +1,184 @@
+"""The rollout loop: a policy acts in all slots at once until every episode has ended.
+
+Numbers do not depend on what else runs: an episode always sits in the same row (index % n_envs) of a batch that always
+has n_envs rows. An evaluation that was killed and resumed with the episodes it still lacks therefore gives bit-equal
+results, provided that the policy computes each row from that row (and its episode) alone.
+"""
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from diffusion_policy.env_runner.episodes import (
+    Episode, EpisodeResult, append_episode, load_episodes, missing_episodes)
+from diffusion_policy.env_runner.multistep import EpisodeOutcome
+from diffusion_policy.env_runner.vector import VectorEnv
+
+__all__ = ["Episode", "EpisodeResult", "RolloutStats", "append_episode", "load_episodes", "missing_episodes", "rollout"]
+
+# act(obs float32 [N, To, Do], active bool [N], episodes [N], chunk_index [N]) -> actions [N, Ta, Da], N = n_envs
+Act = Callable[[np.ndarray, np.ndarray, "list[Episode | None]", "list[int]"], np.ndarray]
+
+
+@dataclass
+class RolloutStats:
+    """Where the time of a rollout went.
+
+    `policy_s` is spent inside `act`, `env_s` waiting for environments; both are wall-clock seconds of this process.
+    `simulation_s` sums over all environments, which run in parallel. `policy_calls` counts batches, `chunks` the action
+    chunks executed in them.
+    """
+
+    wall_s: float = 0.0
+    policy_s: float = 0.0
+    env_s: float = 0.0
+    simulation_s: float = 0.0
+    env_steps: int = 0
+    policy_calls: int = 0
+    chunks: int = 0
+
+    @property
+    def env_steps_per_s(self) -> float:
+        """Environment steps per second of waiting for environments."""
+        return self.env_steps / self.env_s if self.env_s else 0.0
+
+    @property
+    def policy_share(self) -> float:
+        """Part of the wall-clock time spent in the policy, in [0, 1]."""
+        return self.policy_s / self.wall_s if self.wall_s else 0.0
+
+    def to_dict(self) -> dict[str, float]:
+        return {**dataclasses.asdict(self), "env_steps_per_s": self.env_steps_per_s, "policy_share": self.policy_share}
+
+
+def rollout(
+    act: Act,
+    env: VectorEnv,
+    episodes: Sequence[Episode],
+    *,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+    media_dir: str | Path | None = None,
+    video_indices: Collection[int] = (),
+) -> tuple[list[EpisodeResult], RolloutStats]:
+    """Run `episodes` in `env`, a slot starting its next one as soon as its last one has ended.
+
+    Args:
+        act: the policy. Rows of `obs` whose slot is idle are zero, their `active` is False and their episode None; the
+            actions in these rows are ignored. `chunk_index` counts the action chunks of a row's episode from 0.
+        on_episode: called with every result as its episode ends; the order depends on timing.
+        media_dir: folder for the videos of the episodes whose index is in `video_indices`: <split>_<seed>.mp4.
+
+    Returns:
+        The results sorted by index, and where the time went.
+
+    Raises:
+        ValueError: an index occurs twice, or actions of the wrong shape or not finite, or an observation not finite.
+        EnvWorkerError: an environment failed.
+    """
+    slots = _Slots(env, episodes, media_dir, video_indices)
+    stats = RolloutStats()
+    results: list[EpisodeResult] = []
+    begin = time.perf_counter()
+    for slot in range(env.n_envs):
+        slots.start_next(slot)
+    while True:
+        started = time.perf_counter()
+        while env.n_pending:
+            slot, chunk = env.receive()
+            stats.env_steps += chunk.env_steps
+            stats.simulation_s += chunk.seconds
+            if chunk.outcome is None:
+                slots.observe(slot, chunk.obs)
+                continue
+            results.append(slots.result(slot, chunk.outcome))
+            slots.start_next(slot)      # its answer is awaited in this same loop
+            if on_episode is not None:
+                on_episode(results[-1])
+        stats.env_s += time.perf_counter() - started
+        active = slots.active()
+        if not active.any():
+            break
+        started = time.perf_counter()
+        actions = np.asarray(act(slots.obs.copy(), active, list(slots.episodes), list(slots.chunk_index)))
+        stats.policy_s += time.perf_counter() - started
+        stats.policy_calls += 1
+        stats.chunks += int(active.sum())
+        slots.send(actions)
+    stats.wall_s = time.perf_counter() - begin
+    return sorted(results, key=lambda result: result.index), stats
+
+
+class _Slots:
+    """Which episode runs in which slot, and the batch of their observations."""
+
+    def __init__(self, env: VectorEnv, episodes: Sequence[Episode], media_dir: str | Path | None,
+                 video_indices: Collection[int]):
+        if len({episode.index for episode in episodes}) != len(episodes):
+            raise ValueError("two of the episodes have the same index")
+        if video_indices and media_dir is None:
+            raise ValueError("videos need a media_dir to be written to")
+        self._env = env
+        self._media_dir = None if media_dir is None else Path(media_dir)
+        self._video_indices = frozenset(video_indices)
+        self._queues: list[deque[Episode]] = [deque() for _ in range(env.n_envs)]
+        for episode in sorted(episodes, key=lambda episode: episode.index):
+            self._queues[episode.index % env.n_envs].append(episode)
+        self.episodes: list[Episode | None] = [None] * env.n_envs
+        self.chunk_index = [0] * env.n_envs
+        self.obs: np.ndarray = np.zeros(0, dtype=np.float32)    # [N, To, Do] from the first observation on
+
+    def active(self) -> np.ndarray:
+        return np.array([episode is not None for episode in self.episodes])
+
+    def start_next(self, slot: int) -> None:
+        """Start the slot's next episode, or leave it idle."""
+        self.chunk_index[slot] = 0
+        self.episodes[slot] = self._queues[slot].popleft() if self._queues[slot] else None
+        episode = self.episodes[slot]
+        if episode is not None:
+            self._env.reset(slot, episode.seed, self._video_path(episode))
+        elif self.obs.size:
+            self.obs[slot] = 0.0
+
+    def observe(self, slot: int, obs: np.ndarray) -> None:
+        if not np.isfinite(obs).all():
+            raise ValueError(f"the environment returned an observation that is not finite in {self._where(slot)}: "
+                             "its simulation diverged, or its state was set to something invalid")
+        if not self.obs.size:
+            self.obs = np.zeros((self._env.n_envs, *obs.shape), dtype=np.float32)
+        self.obs[slot] = obs
+
+    def send(self, actions: np.ndarray) -> None:
+        """Send every active slot its chunk of `actions` [N, Ta, Da]."""
+        if actions.ndim < 2 or actions.shape[0] != self._env.n_envs:
+            raise ValueError(f"the policy must return actions [{self._env.n_envs}, Ta, Da], one row per slot, "
+                             f"not {list(actions.shape)}")
+        for slot in np.flatnonzero(self.active()).tolist():
+            if not np.isfinite(actions[slot]).all():
+                raise ValueError(f"the policy returned actions that are not finite in {self._where(slot)}: "
+                                 "its weights or its normalizer are broken")
+            self._env.step(slot, actions[slot])
+            self.chunk_index[slot] += 1
+
+    def result(self, slot: int, outcome: EpisodeOutcome) -> EpisodeResult:
+        values = {f.name: getattr(outcome, f.name) for f in dataclasses.fields(outcome)}
+        if outcome.video is not None:
+            values["video"] = f"{self._media_dir.name}/{Path(outcome.video).name}"
+        episode = self.episodes[slot]
+        return EpisodeResult(index=episode.index, seed=episode.seed, split=episode.split,
+                             policy_calls=self.chunk_index[slot], **values)
+
+    def _video_path(self, episode: Episode) -> Path | None:
+        if episode.index not in self._video_indices:
+            return None
+        return self._media_dir / f"{episode.split}_{episode.seed}.mp4"
+
+    def _where(self, slot: int) -> str:
+        episode = self.episodes[slot]
+        return f"episode {episode.index} ({episode.split} seed {episode.seed}), action chunk {self.chunk_index[slot]}"

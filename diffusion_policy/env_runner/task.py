@@ -1,0 +1,69 @@
+"""What an evaluation needs to know of a task. Every benchmark is one function that returns a `TaskAdapter`."""
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+
+from diffusion_policy.env.extras import MissingExtraError
+from diffusion_policy.env_runner.episodes import Episode
+from diffusion_policy.env_runner.multistep import MultiStep, max_reward
+from diffusion_policy.env_runner.vector import VectorEnv
+
+
+@dataclass(frozen=True)
+class TaskAdapter:
+    """A simulated task, as the rollout loop sees it.
+
+    Attributes:
+        make_env: makes the environment; picklable, called in the workers. See `MultiStep` for what it must offer.
+        obs_dim, action_dim: Do of what the policy sees, Da.
+        n_obs_steps, n_action_steps, n_latency_steps, max_steps, policy_observation, score: see `MultiStep`.
+        n_train, train_start_seed: episodes that start where demonstrations did (split "train").
+        n_test, test_start_seed: the benchmark's own episodes (split "test").
+        extra, packages: the optional packages that the task imports, and the extra of this project that installs them.
+    """
+
+    name: str
+    make_env: Callable[[], gymnasium.Env]
+    obs_dim: int
+    action_dim: int
+    n_obs_steps: int
+    n_action_steps: int
+    max_steps: int
+    n_train: int
+    train_start_seed: int
+    n_test: int
+    test_start_seed: int
+    extra: str
+    packages: tuple[str, ...]
+    n_latency_steps: int = 0
+    policy_observation: Callable[[np.ndarray], np.ndarray] | None = None
+    score: Callable[[np.ndarray], float] = max_reward
+
+    def episodes(self) -> list[Episode]:
+        """All episodes of an evaluation: first the train, then the test seeds."""
+        seeds = [("train", self.train_start_seed + i) for i in range(self.n_train)]
+        seeds += [("test", self.test_start_seed + i) for i in range(self.n_test)]
+        return [Episode(index, seed, split) for index, (split, seed) in enumerate(seeds)]
+
+    def make_slot(self) -> MultiStep:
+        """One environment in action chunks: what a slot of the vector environment runs."""
+        return MultiStep(self.make_env(), self.n_obs_steps, self.n_action_steps, self.max_steps,
+                         n_latency_steps=self.n_latency_steps, policy_observation=self.policy_observation,
+                         score=self.score)
+
+    def vector_env(self, n_envs: int, n_workers: int | None = None) -> VectorEnv:
+        """A `VectorEnv` of this task. Raises `MissingExtraError` if a package of the task is not installed."""
+        self.check_installed()
+        return VectorEnv(self.make_slot, n_envs, n_workers)
+
+    def check_installed(self) -> None:
+        """Raise `MissingExtraError` if a package of the task is not installed; imports none of them."""
+        missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
+        if missing:
+            raise MissingExtraError(f"task {self.name!r} needs {', '.join(missing)}. "
+                                    f"Install with: pip install -e .[{self.extra}]")

@@ -1,0 +1,83 @@
+"""Per-dimension affine normalisation stored with the policy, in the original project's state-dict layout:
+`params_dict.<field>.{scale, offset, input_stats.{min, max, mean, std}}` with `x_normalised = x * scale + offset`.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+STATS = ("min", "max", "mean", "std")
+
+
+class FieldNormalizer(nn.Module):
+    """Normalises one field whose last dimension has size D."""
+
+    def __init__(self, scale: Tensor, offset: Tensor, stats: Mapping[str, Tensor]):
+        super().__init__()
+        frozen = lambda x: nn.Parameter(x.detach().clone().reshape(-1), requires_grad=False)  # noqa: E731
+        self.scale, self.offset = frozen(scale), frozen(offset)
+        self.input_stats = nn.ParameterDict({name: frozen(stats[name]) for name in STATS})
+
+    @classmethod
+    @torch.no_grad()
+    def fit(cls, data: Tensor, mode: str = "limits", range_eps: float = 1e-4) -> FieldNormalizer:
+        """Fits data [..., D]: 'limits' maps each dimension's [min, max] to [-1, 1]; 'gaussian' to zero mean, unit deviation.
+
+        A dimension that hardly moves (range or deviation below `range_eps`) is only shifted, never blown up.
+        """
+        data = torch.as_tensor(data, dtype=torch.float32).reshape(-1, data.shape[-1])
+        low, high, mean, std = data.amin(0), data.amax(0), data.mean(0), data.std(0)
+        if mode == "limits":
+            constant = (high - low) < range_eps
+            scale = torch.where(constant, 1.0, 2.0 / (high - low))
+            offset = torch.where(constant, -low, -1.0 - scale * low)
+        elif mode == "gaussian":
+            scale = torch.where(std < range_eps, 1.0, 1.0 / std)
+            offset = -mean * scale
+        else:
+            raise ValueError(f"unknown normalizer mode {mode!r}: use 'limits' or 'gaussian'")
+        return cls(scale, offset, {"min": low, "max": high, "mean": mean, "std": std})
+
+    @classmethod
+    def identity(cls, dim: int) -> FieldNormalizer:
+        one, zero = torch.ones(dim), torch.zeros(dim)
+        return cls(one, zero, {"min": -one, "max": one, "mean": zero, "std": one})
+
+    def normalize(self, x: Tensor) -> Tensor:
+        return x.to(self.scale) * self.scale + self.offset
+
+    def unnormalize(self, x: Tensor) -> Tensor:
+        return (x.to(self.scale) - self.offset) / self.scale
+
+
+class LinearNormalizer(nn.Module):
+    """A FieldNormalizer for each named field ('obs', 'action', ...)."""
+
+    def __init__(self, fields: Mapping[str, FieldNormalizer] | None = None):
+        super().__init__()
+        self.params_dict = nn.ModuleDict(dict(fields or {}))
+
+    @classmethod
+    def fit(cls, data: Mapping[str, Tensor], mode: str = "limits") -> LinearNormalizer:
+        return cls({name: FieldNormalizer.fit(values, mode) for name, values in data.items()})
+
+    def __getitem__(self, field: str) -> FieldNormalizer:
+        if field not in self.params_dict:
+            known = ", ".join(self.params_dict) or "nothing (was set_normalizer called?)"
+            raise KeyError(f"the normalizer holds no field {field!r}; it holds {known}")
+        return self.params_dict[field]
+
+    def normalize(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self[name].normalize(values) for name, values in batch.items()}
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        """Creates the fields a checkpoint holds before they are loaded, so that a fresh policy needs no data set."""
+        start = prefix + "params_dict."
+        names = {key[len(start):].split(".")[0] for key in state_dict if key.startswith(start)}
+        for name in sorted(names - set(self.params_dict)):
+            scale = state_dict.get(f"{start}{name}.scale")
+            if scale is not None:
+                self.params_dict[name] = FieldNormalizer.identity(scale.numel()).to(scale.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,41 @@
+"""Exponential moving average of the weights with a warm-up of the decay (Chi et al. 2023; power-law warm-up by K. Crowson)."""
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class EMAModel:
+    """Keeps `averaged` an exponential moving average of a model.
+
+    The decay after n updates is `1 - (1 + n / inv_gamma) ** -power`, clipped to [min_value, max_value]: about 0.999 after
+    10k and 0.9999 after 215k updates for power 0.75. Parameters without gradient (the normalizer) and buffers are copied.
+    """
+
+    def __init__(
+        self, averaged: nn.Module, update_after_step: int = 0, inv_gamma: float = 1.0, power: float = 0.75,
+        min_value: float = 0.0, max_value: float = 0.9999,
+    ):
+        self.averaged = averaged.eval().requires_grad_(False)
+        self.update_after_step, self.inv_gamma, self.power = update_after_step, inv_gamma, power
+        self.min_value, self.max_value = min_value, max_value
+        self.optimization_step = 0
+
+    def decay(self, step: int) -> float:
+        step = max(0, step - self.update_after_step - 1)
+        if step == 0:
+            return 0.0
+        return max(self.min_value, min(1 - (1 + step / self.inv_gamma) ** -self.power, self.max_value))
+
+    @torch.no_grad()
+    def step(self, model: nn.Module) -> None:
+        decay = self.decay(self.optimization_step)
+        pairs = list(zip(self.averaged.parameters(), model.parameters()))
+        trained = [(a, p.detach()) for a, p in pairs if p.requires_grad and p.numel()]
+        torch._foreach_lerp_([a for a, _ in trained], [p for _, p in trained], 1 - decay)
+        for average, parameter in pairs:
+            if not parameter.requires_grad:
+                average.copy_(parameter)
+        for average, buffer in zip(self.averaged.buffers(), model.buffers()):
+            average.copy_(buffer)
+        self.optimization_step += 1

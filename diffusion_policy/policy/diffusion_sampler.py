@@ -1,0 +1,77 @@
+"""The denoising loop of Diffusion Policy, one call of the model and one of the scheduler per step."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, Union
+
+import torch
+from torch import Tensor, nn
+
+Generators = Union[torch.Generator, Sequence[torch.Generator], None]
+
+
+class Sampler(Protocol):
+    """Whatever turns noise into a trajectory; `policy.sampler` is one, an accelerated runtime is another."""
+
+    def __call__(
+        self, condition: Tensor, given: Tensor | None, cond: Tensor | None, generator: Generators = None
+    ) -> Tensor: ...
+
+
+def draw_noise(shape: Sequence[int], like: Tensor, generator: Generators = None) -> Tensor:
+    """Standard normal noise [B, T, D] with the device and dtype of `like`.
+
+    With one generator per sample (a list of B), a sample's noise does not depend on which batch it is in. As in diffusers,
+    a CPU generator gives the same noise on every device: it is drawn on the CPU and moved.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        source = like.device if generator is None else generator.device
+        return torch.randn(tuple(shape), generator=generator, device=source, dtype=like.dtype).to(like.device)
+    if len(generator) != shape[0]:
+        raise ValueError(f"got {len(generator)} generators for a batch of {shape[0]}: pass one per sample, or a single one")
+    rows = [torch.randn((1, *shape[1:]), generator=g, device=g.device, dtype=like.dtype) for g in generator]
+    return torch.cat(rows).to(like.device)
+
+
+class DiffusionSampler:
+    """Algorithm of Chi et al. 2023, equation (4): start from noise, denoise K times.
+
+    Args:
+        model: denoiser called as model(trajectory [B, T, D], timestep, cond).
+        scheduler: a diffusers scheduler.
+        num_inference_steps: K.
+        step_kwargs: passed on to `scheduler.step` (eta, ...).
+    """
+
+    def __init__(self, model: nn.Module, scheduler: Any, num_inference_steps: int, step_kwargs: dict | None = None):
+        self.model, self.scheduler = model, scheduler
+        self.num_inference_steps, self.step_kwargs = num_inference_steps, dict(step_kwargs or {})
+
+    def begin(self, condition: Tensor, generator: Generators) -> Tensor:
+        """Prepares the scheduler and returns the initial noise, of the shape of `condition`."""
+        self.scheduler.set_timesteps(self.num_inference_steps, device=condition.device)
+        return draw_noise(condition.shape, condition, generator) * self.scheduler.init_noise_sigma
+
+    def step(self, prediction: Tensor, timestep: Tensor, trajectory: Tensor, generator: Generators) -> Tensor:
+        """One scheduler update x_t -> x_{t-1}."""
+        return self.scheduler.step(prediction, timestep, trajectory, generator=generator, **self.step_kwargs).prev_sample
+
+    @torch.no_grad()
+    def __call__(
+        self, condition: Tensor, given: Tensor | None, cond: Tensor | None, generator: Generators = None
+    ) -> Tensor:
+        """Samples a trajectory.
+
+        Args:
+            condition: [B, T, D]; its shape, device and dtype are those of the result.
+            given: boolean [B, T, D], entries forced to `condition` at every step (inpainting), or None.
+            cond: observations [B, To, Do] for the condition tokens, or None.
+            generator: None, one generator, or one per sample.
+        """
+        trajectory = self.begin(condition, generator)
+        for timestep in self.scheduler.timesteps:
+            if given is not None:
+                trajectory = torch.where(given, condition, trajectory)
+            prediction = self.model(trajectory, timestep, cond)
+            trajectory = self.step(prediction, timestep, trajectory, generator)
+        return trajectory if given is None else torch.where(given, condition, trajectory)

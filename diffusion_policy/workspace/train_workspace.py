@@ -1,0 +1,215 @@
+"""Training of a policy: one workspace for every task."""
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from diffusion_policy.common.config import ConfigError, choose_device, to_plain
+from diffusion_policy.common.files import atomic_path, write_json
+from diffusion_policy.common.policy_files import build_policy, save_policy
+from diffusion_policy.model.diffusion.ema_model import EMAModel
+
+STATE_FILE = "latest.safetensors"
+# Scores a policy in its environment: (policy, step) -> mean score.
+RolloutFunction = Callable[[nn.Module, int], float]
+
+
+def learning_rate_factor(step: int, total: int, warmup: int, schedule: str, decay_fraction: float) -> float:
+    """Multiplier of the learning rate at `step` (0-based) of `total`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+    if schedule == "trapezoid":
+        return min(1.0, max(0.0, (total - step) / max(1.0, decay_fraction * total)))
+    raise ConfigError(f"unknown lr_schedule {schedule!r}: use cosine or trapezoid")
+
+
+class TrainWorkspace:
+    """Trains `cfg.task.policy` on `cfg.task.dataset` and writes everything under `cfg.output_dir`:
+
+    `latest.safetensors` (weights, EMA weights, optimizer, step; the run resumes from it), `log.jsonl` (one line per logged
+    step), `checkpoints/step-<n>/` (EMA policy in this project's form, the `topk` best kept when rollouts score them) and
+    `best/` with the best one. Data order and noise depend on (seed, step) alone: a resumed run continues the same
+    sequence of batches.
+    """
+
+    def __init__(self, cfg: DictConfig, rollout: RolloutFunction | None = None, wandb_run: Any = None):
+        self.cfg, self.rollout, self.wandb_run = cfg, rollout, wandb_run
+        self.output_dir = Path(cfg.output_dir)
+        self.device = choose_device(cfg.device)
+        if cfg.training.num_threads:
+            torch.set_num_threads(int(cfg.training.num_threads))
+        torch.manual_seed(cfg.seed)
+        self.config = {"task": cfg.task.name, "policy": to_plain(cfg.task)["policy"]}
+        self.train_set, self.val_set = instantiate(cfg.task.dataset)
+        self.policy = build_policy(self.config).to(self.device)
+        self.policy.set_normalizer(self.train_set.fit_normalizer())
+        self.ema = EMAModel(copy.deepcopy(self.policy), **cfg.ema)
+        t = cfg.training
+        self.optimizer = torch.optim.AdamW(
+            self.policy.optimizer_groups(t.weight_decay), lr=t.learning_rate, betas=tuple(t.betas), fused=True
+        )
+        self.step = 0
+        self.seconds = 0.0  # training time, summed over resumed runs
+        self.scores: dict[str, float] = {}  # checkpoint name -> rollout score
+
+    # ---- state ----
+    def save_state(self) -> None:
+        tensors: dict[str, Tensor] = {}
+        for prefix, module in (("model.", self.policy), ("ema.", self.ema.averaged)):
+            tensors.update({prefix + name: value.contiguous() for name, value in module.state_dict().items()})
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors.update({f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()})
+        header = {"step": self.step, "ema_step": self.ema.optimization_step, "seconds": self.seconds, "scores": self.scores}
+        with atomic_path(self.output_dir / STATE_FILE) as path:
+            save_file(tensors, path, metadata={"state": json.dumps(header)})
+
+    def load_state(self) -> None:
+        path = self.output_dir / STATE_FILE
+        try:
+            with safe_open(path, "pt", device=str(self.device)) as file:
+                header = json.loads(file.metadata()["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except Exception as error:
+            raise ConfigError(f"{path} cannot be read ({error}): move it away, or start over with resume=false") from error
+        part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+        try:
+            self.policy.load_state_dict(part("model."))
+            self.ema.averaged.load_state_dict(part("ema."))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{path} belongs to another model or task: choose another output_dir, or start over with resume=false\n{error}"
+            ) from error
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in part("optimizer.").items():
+            index, field = name.split(".")
+            state.setdefault(int(index), {})[field] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.step, self.ema.optimization_step = header["step"], header["ema_step"]
+        self.seconds, self.scores = header["seconds"], header["scores"]
+
+    # ---- data ----
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """Endless shuffled batches from the current step on."""
+        size = min(int(self.cfg.training.batch_size), len(self.train_set))
+        per_epoch = len(self.train_set) // size
+
+        def order() -> Iterator[list[int]]:
+            step = self.step
+            while True:
+                shuffle = torch.Generator().manual_seed(self.cfg.seed * 100_003 + step // per_epoch)
+                permutation = torch.randperm(len(self.train_set), generator=shuffle)
+                for index in range(step % per_epoch, per_epoch):
+                    yield permutation[index * size : (index + 1) * size]
+                    step += 1
+
+        loader = torch.utils.data.DataLoader(
+            self.train_set, sampler=order(), batch_size=None, num_workers=int(self.cfg.training.num_workers)
+        )
+        for batch in loader:
+            yield {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+
+    def loss(self, policy: nn.Module, batch: dict[str, Tensor], seed: int) -> Tensor:
+        generator = torch.Generator(self.device).manual_seed(seed)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.training.precision == "bf16"):
+            return policy.compute_loss(batch, generator)
+
+    @torch.no_grad()
+    def validate(self, batch_size: int = 512) -> float:
+        """Mean denoising loss of the EMA policy on the validation windows; the same noise every time."""
+        total = 0.0
+        for start in range(0, len(self.val_set), batch_size):
+            rows = torch.arange(start, min(start + batch_size, len(self.val_set)))
+            batch = {name: value.to(self.device) for name, value in self.val_set[rows].items()}
+            total += self.loss(self.ema.averaged, batch, seed=start).item() * len(rows)
+        return total / len(self.val_set)
+
+    # ---- the loop ----
+    def run(self) -> None:
+        t = self.cfg.training
+        if (self.output_dir / STATE_FILE).exists():
+            if self.cfg.resume:
+                self.load_state()
+                print(f"resuming {self.output_dir} at step {self.step}", flush=True)
+            else:
+                print(f"resume=false: {self.output_dir} is overwritten", flush=True)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        write_json(self.output_dir / "config.json", to_plain(self.cfg))
+        print(
+            f"{self.cfg.task.name}: {len(self.train_set)} windows, {sum(p.numel() for p in self.policy.model.parameters()):,} "
+            f"denoiser parameters, device {self.device}, {torch.get_num_threads()} threads, {t.max_steps} steps", flush=True,
+        )
+        started = time.monotonic() - self.seconds
+        batches = self.batches()
+        running: list[Tensor] = []
+        while self.step < t.max_steps:
+            factor = learning_rate_factor(self.step, t.max_steps, t.warmup_steps, t.lr_schedule, t.decay_fraction)
+            for group in self.optimizer.param_groups:
+                group["lr"] = t.learning_rate * factor
+            self.policy.train()
+            loss = self.loss(self.policy, next(batches), seed=self.cfg.seed * 1_000_003 + self.step)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.policy.parameters(), t.grad_clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.ema.step(self.policy)
+            self.step += 1
+            running.append(loss.detach())
+            self.seconds = time.monotonic() - started
+            last = self.step == t.max_steps
+            due = lambda every: every > 0 and (self.step % every == 0 or last)  # noqa: E731
+            if due(t.log_every):
+                record = {"step": self.step, "train_loss": torch.stack(running).mean().item(), "lr": t.learning_rate * factor,
+                          "seconds": round(self.seconds, 1)}
+                running.clear()
+                if self.val_set is not None and due(t.validate_every):
+                    record["val_loss"] = self.validate()
+                if not math.isfinite(record["train_loss"]):
+                    raise ConfigError(f"the loss is {record['train_loss']} at step {self.step}: lower training.learning_rate; "
+                                      f"the last good state is {self.output_dir / STATE_FILE}")
+                self.log(record)
+            if due(t.checkpoint_every):
+                self.keep_checkpoint()
+            if due(t.save_every):
+                self.save_state()
+        print(f"done: {self.step} steps in {self.seconds / 60:.1f} min, policies under {self.output_dir / 'checkpoints'}", flush=True)
+
+    def log(self, record: dict[str, Any]) -> None:
+        with open(self.output_dir / "log.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\n")
+        rate = self.seconds / self.step
+        left = (self.cfg.training.max_steps - self.step) * rate / 60
+        print("  ".join(f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items())
+              + f"  ({rate:.3f} s/step, {left:.0f} min left)", flush=True)
+        if self.wandb_run is not None:
+            self.wandb_run.log(record, step=self.step)
+
+    def keep_checkpoint(self) -> None:
+        """Writes the EMA policy; with rollouts, scores it and keeps the `topk` best and the newest."""
+        folder = self.output_dir / "checkpoints" / f"step-{self.step:06d}"
+        save_policy(folder, self.ema.averaged, self.config, {"weights": "ema", "step": self.step})
+        if self.rollout is None:
+            return
+        self.scores[folder.name] = self.rollout(self.ema.averaged, self.step)
+        self.log({"step": self.step, "rollout_score": self.scores[folder.name]})
+        ranked = sorted(self.scores, key=self.scores.__getitem__, reverse=True)
+        if ranked[0] == folder.name:
+            shutil.copytree(folder, self.output_dir / "best", dirs_exist_ok=True)
+        for name in ranked[int(self.cfg.training.topk):]:
+            if name != folder.name:
+                shutil.rmtree(folder.with_name(name), ignore_errors=True)
+                del self.scores[name]

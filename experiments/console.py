@@ -1,0 +1,54 @@
+"""What scripts print: tables, progress, and errors that fit on one screen."""
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bac.native.build import CompilerMissing
+from bac.schedule import ScheduleError
+from bac.solver import UnsupportedSolver
+from diffusion_policy.common.config import ConfigError
+from diffusion_policy.dataset.replay_buffer import DatasetError
+from diffusion_policy.env.extras import MissingExtraError
+
+console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+
+#: errors that are about what the user asked for: their message is all a user needs
+EXPECTED = (ConfigError, ScheduleError, DatasetError, MissingExtraError, UnsupportedSolver, CompilerMissing,
+            OmegaConfBaseException, HydraException, ValueError, OSError)
+
+
+@contextlib.contextmanager
+def readable_errors() -> Iterator[None]:
+    """Prints an expected error without a traceback and exits with status 1; anything else is a bug and shows one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; finished episodes are kept, the same command goes on from there", style="yellow")
+        raise SystemExit(130) from None
+    except EXPECTED as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] ", end="")
+        print(str(error)[:3000], file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def progress_bar() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+                    console=console)
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
+    """First column left, the others right."""
+    result = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        result.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        result.add_row(*row)
+    return result

@@ -1,0 +1,34 @@
+"""Tables from stored results."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from experiments.console import table
+
+COLUMNS = ["method", "mean score [95 %]", "episodes", "GFLOP/chunk", "block updates", "ms/chunk p50 / p95", "chunks/s", "actions/s", "speedup"]
+
+
+def row(results: dict[str, Any], benchmark: dict[str, Any] | None) -> list[str]:
+    """One line of the summary: FLOPs are the method's arithmetic, times are measured at batch 1."""
+    low, high = results["mean_score_interval_95"]
+    flops, updates = results["flops"], results["block_updates"]
+    cells = [
+        results["method"] if results["sampler"] == "ddpm100" else f"{results['method']} {results['sampler']}",
+        f"{results['mean_score']:.3f} [{low:.3f}, {high:.3f}]", str(results["n_episodes"]),
+        f"{flops['gflop_per_chunk']:.2f}", f"{updates['per_chunk']} of {updates['full']}",
+    ]
+    if benchmark is None:
+        return [*cells, "-", "-", "-", "-"]
+    times = benchmark["method"]
+    return [*cells, f"{times['ms_p50']:.1f} / {times['ms_p95']:.1f}", f"{times['chunks_per_s']:.1f}", f"{times['action_hz']:.0f}",
+            f"{benchmark['speedup_vs_plain']:.2f}x"]
+
+
+def summary_table(results: Sequence[dict[str, Any]], benchmarks: Sequence[dict[str, Any] | None]) -> Table:
+    """One row per evaluation; speedup is wall-clock against the plain policy (full, reference runtime), batch 1."""
+    first = results[0]["provenance"]
+    title = f"{results[0]['task']}, {first['hardware']}; speedup: wall-clock against the plain policy at batch 1"
+    return table(title, COLUMNS, [row(r, b) for r, b in zip(results, benchmarks)])

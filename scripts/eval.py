@@ -1,0 +1,52 @@
+"""Evaluate a policy with a cache: python scripts/eval.py task=pusht_lowdim cache=bac [cache.budget=7 sampler=ddim16 ...]
+
+cache=full|uniform|bac|unified_acs|blockwise_acs. Profiles the policy first if no schedule fits the checkpoint. Results go to
+results/<task>/<cache>/; the same command after an interruption goes on where it stopped. -m sweeps over comma-separated values.
+"""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from diffusion_policy.common.config import register_resolvers  # noqa: E402
+from experiments.console import console, progress_bar, readable_errors  # noqa: E402
+from experiments.evaluate import evaluate, open_output_dir  # noqa: E402
+from experiments.report import summary_table  # noqa: E402
+from experiments.setup import load_experiment  # noqa: E402
+from experiments.tracking import start_run  # noqa: E402
+
+register_resolvers()
+
+
+@hydra.main(version_base="1.3", config_path="../config", config_name="eval")
+def main(cfg: DictConfig) -> None:
+    with readable_errors():
+        output_dir = open_output_dir(cfg)
+        experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
+        console.print(f"task {cfg.task.name}, {experiment.loaded}")
+        console.print(f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {cfg.runtime}, sampler {cfg.sampler.name}")
+        run = start_run(cfg, output_dir.name)
+        with progress_bar() as bar:
+            job = bar.add_task("episodes", total=len(experiment.task.episodes()))
+            scores: list[float] = []
+
+            def on_episode(result) -> None:
+                scores.append(result.score)
+                bar.update(job, advance=1, description=f"episodes, mean score {sum(scores) / len(scores):.3f}")
+
+            evaluation = evaluate(experiment, output_dir, bar.console.print, on_episode)
+        console.print(summary_table([evaluation.results], [evaluation.benchmark]))
+        console.print(f"results: {output_dir}")
+        if run is not None:
+            run.summary.update({k: v for k, v in evaluation.results.items() if isinstance(v, (int, float))})
+            run.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""Train a policy: python scripts/train.py task=pusht_lowdim [training.max_steps=16000 device=cuda ...]"""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from diffusion_policy.common.config import register_resolvers  # noqa: E402
+from diffusion_policy.workspace.train_workspace import TrainWorkspace  # noqa: E402
+
+register_resolvers()
+
+
+@hydra.main(version_base="1.3", config_path="../config", config_name="train")
+def main(cfg: DictConfig) -> None:
+    TrainWorkspace(cfg).run()
+
+
+if __name__ == "__main__":
+    main()
