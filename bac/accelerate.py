@@ -69,6 +69,8 @@ class Acceleration:
     def __enter__(self) -> Acceleration:
         if not isinstance(self.policy.sampler, DiffusionSampler):
             raise ValueError("the policy is already accelerated: leave that block first")
+        if self.policy.sampler is not self.sampler.base:
+            raise ValueError("the policy has got another sampler since accelerate() prepared this one: call accelerate() again")
         self.own, self.policy.sampler = self.policy.sampler, self.sampler
         return self
 

@@ -32,6 +32,14 @@ class Cost:
         return 2 * schedule.macs(self.blocks, per_step=self.per_step)
 
 
+def hoisted_cost(model: TransformerForDiffusion) -> Cost:
+    """What the planned and compiled runtimes compute inside the loop: no condition encoder, cross-attention folded."""
+    d, tokens = model.n_emb, model.T
+    folded = 2 * tokens * model.n_head * model.T_cond * d
+    blocks = {name: folded if parse(name).kind == "ca" else macs for name, macs in denoiser_cost(model).blocks.items()}
+    return Cost(blocks, model.horizon * (model.input_dim * d + d * model.output_dim))
+
+
 def denoiser_cost(model: TransformerForDiffusion) -> Cost:
     """Counts `model` at its full horizon."""
     d, tokens, memory, inner = model.n_emb, model.T, model.T_cond, 4 * model.n_emb

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,8 @@ SOURCES = ("kernels.hpp", "engine.cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-ffp-contract=fast")
 #: seconds the last compilation in this process took; 0 when the library came from the cache
 build_seconds = 0.0
+_loaded: dict[Path, ctypes.CDLL] = {}
+_lock = threading.Lock()  # two threads must not compile into the same file
 
 
 class CompilerMissing(RuntimeError):
@@ -27,11 +30,16 @@ def cache_folder() -> Path:
     return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bac"
 
 
-def find_compiler() -> str:
-    """$CXX, g++, clang++ or c++."""
-    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
-        if name and shutil.which(name):
-            return name
+def find_compiler() -> list[str]:
+    """$CXX (a command, possibly with options); if that is not set g++, clang++ or c++."""
+    chosen = shlex.split(os.environ.get("CXX", ""))
+    if chosen:
+        if not shutil.which(chosen[0]):
+            raise CompilerMissing(f"CXX={chosen[0]} is not a program here: correct or unset CXX, or use runtime=planned")
+        return chosen
+    for name in ("g++", "clang++", "c++"):
+        if shutil.which(name):
+            return [name]
     raise CompilerMissing(
         "runtime=compiled on a CPU compiles a small C++ file on first use and found no compiler: "
         "install g++ or clang++ (Debian/Ubuntu: apt install g++; macOS: xcode-select --install), set CXX, or use runtime=planned"
@@ -47,30 +55,40 @@ def _processor() -> str:
         return platform.processor() + platform.machine()
 
 
-@functools.lru_cache(maxsize=None)
 def library() -> ctypes.CDLL:
-    """The loaded library, compiled if the cache holds none for these sources, compiler and processor."""
+    """The loaded library, compiled if the cache holds none for these sources, compiler and processor.
+
+    Raises:
+        CompilerMissing: no compiler, or it failed; the message holds its output.
+        OSError: the cache folder cannot be written (set BAC_CACHE).
+    """
     global build_seconds
     folder = Path(__file__).parent
     compiler = find_compiler()
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
     key = hashlib.sha256()
     for part in (*[(folder / name).read_bytes() for name in SOURCES], version.encode(), " ".join(FLAGS).encode(), _processor().encode()):
         key.update(part)
     path = cache_folder() / f"denoiser-{key.hexdigest()[:16]}.so"
-    if not path.exists():
-        started = time.perf_counter()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        command = [compiler, *FLAGS, "-o", str(temporary), str(folder / "engine.cpp")]
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode:
-            raise CompilerMissing(
-                f"{compiler} could not compile the native denoiser; use runtime=planned, or another compiler through CXX.\n"
-                f"$ {' '.join(command)}\n{result.stderr[-2000:]}"
-            )
-        os.replace(temporary, path)
-        build_seconds = time.perf_counter() - started
-    lib = ctypes.CDLL(str(path))
-    lib.bac_sample.restype = None
-    return lib
+    with _lock:
+        if path not in _loaded:
+            if not path.exists():
+                started = time.perf_counter()
+                _compile(compiler, folder / "engine.cpp", path)
+                build_seconds = time.perf_counter() - started
+            _loaded[path] = ctypes.CDLL(str(path))
+            _loaded[path].bac_sample.restype = None
+        return _loaded[path]
+
+
+def _compile(compiler: list[str], source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    command = [*compiler, *FLAGS, "-o", str(temporary), str(source)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise CompilerMissing(
+            f"{compiler[0]} could not compile the native denoiser; use runtime=planned, or another compiler through CXX.\n"
+            f"$ {' '.join(command)}\n{result.stderr[-2000:]}"
+        )
+    os.replace(temporary, path)

@@ -58,7 +58,6 @@ struct Call {
 };
 
 int bac_half_weights() { return kHalfWeights; }
-int bac_tile_rows() { return kTileRows; }
 }
 
 namespace {
@@ -100,9 +99,9 @@ class Worker {
         weights(size_t(m.tokens) * round_up(m.tokens)) {}
 
   void run() {
-    const int out_tokens = m.tokens - m.skip, sample_size = out_tokens * m.d_in;
+    const int sample_size = (m.tokens - m.skip) * m.d_in;
     for (int step = 0; step < m.steps; ++step) {
-      embed(step, out_tokens, sample_size);
+      embed(step, sample_size);
       for (int s = m.segment_start[step]; s < m.segment_start[step + 1]; ++s) {
         const Segment& segment = m.segments[s];
         add_stored(segment);
@@ -111,7 +110,7 @@ class Worker {
         compute(segment.block, step, keep);
       }
       barrier.wait();
-      read_out(step, out_tokens, sample_size);
+      read_out(step, sample_size);
       barrier.wait();
     }
     if (c.given && id == 0) force_given(sample_size);
@@ -129,7 +128,7 @@ class Worker {
   }
 
   // x = position + input embedding of the trajectory (+ time token)
-  void embed(int step, int out_tokens, int sample_size) {
+  void embed(int step, int sample_size) {
     if (c.given) {
       if (id == 0) force_given(sample_size);
       barrier.wait();
@@ -294,7 +293,7 @@ class Worker {
   }
 
   // final norm, head, and the scheduler's update of the trajectory (see bac.solver)
-  void read_out(int step, int out_tokens, int sample_size) {
+  void read_out(int step, int sample_size) {
     const float* s = m.solver + size_t(step) * 7;
     const int head_width = m.head.n;
     const int begin = row_begin(), count = row_end() - begin;
@@ -331,32 +330,38 @@ class Worker {
   std::vector<float> normed, keys, values, scores, column_bias, head_keys, weights, head_out;
 };
 
+// Denoises samples [first, first + count) with a team of threads.
+void denoise(const Model& m, const Call& c, int first, int count, int team) {
+  Workspace space(m, count * m.tokens, m.layers * (m.cross ? 3 : 2));
+  Barrier barrier(team);
+  std::vector<std::thread> others;
+  for (int id = 1; id < team; ++id)
+    others.emplace_back([&, id] { Worker(m, c, first, count, space, barrier, id, team).run(); });
+  Worker(m, c, first, count, space, barrier, 0, team).run();
+  for (auto& thread : others) thread.join();
+}
+
+// Samples that one thread takes through the loop together: enough rows to reuse each weight it reads, few enough that
+// their activations and stored outputs stay in its second-level cache.
+constexpr int kGroup = 8;
+
 }  // namespace
 
-// Denoises c.batch samples on c.threads threads: samples are dealt out to threads; with fewer samples than threads, all
-// threads work on each sample together.
+// Denoises c.batch samples on c.threads threads. Samples are dealt out to threads; if there are fewer samples than
+// threads, all threads work on all of them together.
 extern "C" void bac_sample(const Model* model, const Call* call) {
-  const int blocks = model->layers * (model->cross ? 3 : 2);
   const int threads = call->threads < 1 ? 1 : call->threads;
-  const bool together = call->batch < threads;
-  const int teams = together ? 1 : threads, team = together ? threads : 1;
-  auto work = [&](int group, Workspace& space, Barrier& barrier, int id) {
-    const int first = call->batch * group / teams, last = call->batch * (group + 1) / teams;
-    Worker(*model, *call, first, last - first, space, barrier, id, team).run();
+  if (call->batch < threads) return denoise(*model, *call, 0, call->batch, threads);
+  auto share = [&](int thread) {
+    const int begin = call->batch * thread / threads, end = call->batch * (thread + 1) / threads;
+    const int groups = (end - begin + kGroup - 1) / kGroup;
+    for (int group = 0; group < groups; ++group) {
+      const int first = begin + (end - begin) * group / groups, last = begin + (end - begin) * (group + 1) / groups;
+      denoise(*model, *call, first, last - first, 1);
+    }
   };
-  std::vector<Workspace> spaces;
-  std::vector<Barrier*> barriers;
-  for (int group = 0; group < teams; ++group) {
-    const int samples = call->batch * (group + 1) / teams - call->batch * group / teams;
-    spaces.emplace_back(*model, samples * model->tokens, blocks);
-    barriers.push_back(new Barrier(team));
-  }
   std::vector<std::thread> pool;
-  for (int t = 1; t < threads; ++t) {
-    const int group = together ? 0 : t, id = together ? t : 0;
-    pool.emplace_back([&, group, id] { work(group, spaces[group], *barriers[group], id); });
-  }
-  work(0, spaces[0], *barriers[0], 0);
+  for (int thread = 1; thread < threads; ++thread) pool.emplace_back(share, thread);
+  share(0);
   for (auto& thread : pool) thread.join();
-  for (Barrier* barrier : barriers) delete barrier;
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #if defined(__AVX512F__) || defined(__F16C__)
 #include <immintrin.h>
 #endif
@@ -15,11 +16,11 @@ typedef float vf __attribute__((vector_size(4 * kLanes)));
 typedef float vf_unaligned __attribute__((vector_size(4 * kLanes), aligned(4)));
 typedef int32_t vi __attribute__((vector_size(4 * kLanes)));
 
-// Rows of a register tile: as many accumulators as leave room for a weight vector.
+// Register tile: rows times panels of 16 columns. Its sums and one weight vector per panel fit the registers.
 #if defined(__AVX512F__)
-constexpr int kTileRows = 16;
+constexpr int kTileRows = 8, kTilePanels = 3;
 #else
-constexpr int kTileRows = 6;
+constexpr int kTileRows = 6, kTilePanels = 1;
 #endif
 
 #if defined(__AVX512F__) || defined(__F16C__)
@@ -61,10 +62,11 @@ struct HalfWeights {
   }
 };
 
-// exp(x): 2^n * e^r with |r| <= ln(2)/2 and a degree-6 polynomial; relative error about 1e-7. exp(-inf) = 0.
+// exp(x): 2^n * e^r with |r| <= ln(2)/2 and a degree-6 polynomial; relative error about 1e-7. 0 below -80, so that weights of
+// a softmax do not become subnormal, which are slow. NaN stays NaN: `max` and `min` return their second argument for it.
 inline vf exp(vf x) {
-  const vf low = splat(-87.3f);
-  const vf y = max(min(x, splat(88.0f)), low);
+  const vf low = splat(-80.0f);
+  const vf y = max(low, min(splat(88.0f), x));
   const vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const vf n = (y * 1.44269504f + magic) - magic;
   const vf r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -141,23 +143,36 @@ inline void tile(const float* a, int lda, const char* const* panel, int stride, 
   }
 }
 
-// Columns [16 panel, 16 (panel + V)) of a product for `rows` rows; emit(row, column, value) takes each finished vector.
+// Calls f with an integral_constant equal to n, 1 <= n <= N.
+template <int N, class F>
+inline void with_constant(int n, F&& f) {
+  if constexpr (N > 1) {
+    if (n < N) return with_constant<N - 1>(n, f);
+  }
+  f(std::integral_constant<int, N>{});
+}
+
+// 16 V columns of a product for `rows` rows; emit(row, column, value) takes each finished vector. Rows are split into
+// tiles of nearly equal size, since a tile of few rows leaves the adders waiting.
 template <int V, class W, class Emit>
 inline void panel_product(const float* a, int lda, int rows, const char* const* panel, int stride, int k, int column, Emit&& emit) {
-  auto run = [&](auto size, int row) {
-    constexpr int R = decltype(size)::value;
-    vf acc[R][V];
-    tile<R, V, W>(a + static_cast<long>(row) * lda, lda, panel, stride, k, acc);
+  const int tiles = (rows + kTileRows - 1) / kTileRows;
+  for (int i = 0; i < tiles; ++i) {
+    const int row = rows * i / tiles, count = rows * (i + 1) / tiles - row;
+    with_constant<kTileRows>(count, [&](auto size) {
+      constexpr int R = decltype(size)::value;
+      vf acc[R][V];
+      tile<R, V, W>(a + static_cast<long>(row) * lda, lda, panel, stride, k, acc);
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
+      for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) emit(row + r, column + v * kLanes, acc[r][v]);
-  };
-  int row = 0;
-  for (; row + kTileRows <= rows; row += kTileRows) run(std::integral_constant<int, kTileRows>{}, row);
-  for (; row + 4 <= rows; row += 4) run(std::integral_constant<int, 4>{}, row);
-  for (; row < rows; ++row) run(std::integral_constant<int, 1>{}, row);
+        for (int v = 0; v < V; ++v) emit(row + r, column + v * kLanes, acc[r][v]);
+    });
+  }
 }
+
+// Panels to take next when `left` remain: full tiles, and 2 + 2 rather than 3 + 1 at the end.
+inline int next_panels(int left) { return left == 4 && kTilePanels == 3 ? 2 : left < kTilePanels ? left : kTilePanels; }
 
 // A weight matrix [k, n] packed as n / 16 panels of [k][16], with a bias of n values.
 struct Matrix {
@@ -174,16 +189,14 @@ inline void product(const float* a, int lda, int rows, const Matrix& w, int work
   // contiguous shares keep each worker's weights a sequential stream
   const int first = panels * worker / workers, last = panels * (worker + 1) / workers;
   auto with_bias = [&](int row, int column, vf value) { emit(row, column, value + load(w.bias + column)); };
-  int p = first;
-  if (rows < kTileRows) {  // few rows: two panels at once give the adders enough independent sums
-    for (; p + 2 <= last; p += 2) {
-      const char* panel[2] = {w.data + p * panel_bytes, w.data + (p + 1) * panel_bytes};
-      panel_product<2, W>(a, lda, rows, panel, kLanes, w.k, p * kLanes, with_bias);
-    }
-  }
-  for (; p < last; ++p) {
-    const char* panel[1] = {w.data + p * panel_bytes};
-    panel_product<1, W>(a, lda, rows, panel, kLanes, w.k, p * kLanes, with_bias);
+  for (int p = first; p < last;) {
+    with_constant<kTilePanels>(next_panels(last - p), [&](auto size) {
+      constexpr int V = decltype(size)::value;
+      const char* panel[V];
+      for (int v = 0; v < V; ++v) panel[v] = w.data + (p + v) * panel_bytes;
+      panel_product<V, W>(a, lda, rows, panel, kLanes, w.k, p * kLanes, with_bias);
+      p += V;
+    });
   }
 }
 
@@ -196,9 +209,14 @@ inline void product(const float* a, int lda, int rows, const Matrix& w, int work
 // emit(row, column, a @ b) for an ordinary row-major b [k, n], n a multiple of 16.
 template <class Emit>
 inline void small_product(const float* a, int lda, int rows, const float* b, int ldb, int k, int n, Emit&& emit) {
-  for (int column = 0; column < n; column += kLanes) {
-    const char* panel[1] = {reinterpret_cast<const char*>(b + column)};
-    panel_product<1, FloatWeights>(a, lda, rows, panel, ldb, k, column, emit);
+  for (int column = 0; column < n;) {
+    with_constant<kTilePanels>(next_panels((n - column) / kLanes), [&](auto size) {
+      constexpr int V = decltype(size)::value;
+      const char* panel[V];
+      for (int v = 0; v < V; ++v) panel[v] = reinterpret_cast<const char*>(b + column + v * kLanes);
+      panel_product<V, FloatWeights>(a, lda, rows, panel, ldb, k, column, emit);
+      column += V * kLanes;
+    });
   }
 }
 

@@ -32,6 +32,8 @@ class CompiledCpuSampler(PlannedSampler):
             raise ValueError(f"runtime=compiled computes in fp32 on a CPU; for precision={precision} use runtime=planned")
         if base.model.n_emb % 16:
             raise ValueError(f"runtime=compiled needs n_emb divisible by 16, this model has {base.model.n_emb}: use runtime=planned")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
         started = time.perf_counter()
         self.library = build.library()
         super().__init__(base, schedule)
@@ -101,17 +103,15 @@ class CompiledCpuSampler(PlannedSampler):
         return mask
 
     # ---- once per observation ----
-    def _fold_memory(self, cond: Tensor | None, batch: int, keep: Keep) -> tuple[int, Folded | None]:
+    def fold_memory(self, cond: Tensor | None, batch: int) -> tuple[int, Folded | None]:
         """Number of condition tokens beside the time token and their tables [slots, B, S, H, D]."""
         model = self.model
         if model.encoder_only:
             return 0, None
-        if model.obs_as_cond and cond is None:
-            raise ValueError("this model is conditioned on observations: pass cond [B, To, cond_dim]")
         layers = model.trunk.layers
         if model.n_cond_layers > 0:
-            memory = self.hoist_observation(cond, batch)
-            parts = [fold(layers[l].multihead_attn, memory.memory[memory.position[k]]) for l, k in self.slot_steps]
+            memory = self.hoist_observation(cond, batch).memory
+            parts = [fold(layers[l].multihead_attn, memory[self.memory_position[k]]) for l, k in self.slot_steps]
         elif model.obs_as_cond:
             tokens = observation_tokens(model, cond)
             parts = [fold(layer.multihead_attn, tokens) for layer in layers]
@@ -125,13 +125,15 @@ class CompiledCpuSampler(PlannedSampler):
         self, condition: Tensor, given: Tensor | None, cond: Tensor | None, generator: Generators = None
     ) -> Tensor:
         """See `DiffusionSampler.__call__`: same arguments, same noise."""
-        self.check_current(condition)
+        self.check(condition, given, cond)
         if condition.shape[1] != self.model.horizon:
-            raise ValueError(f"runtime=compiled was prepared for {self.model.horizon} trajectory tokens, got {condition.shape[1]}")
+            raise ValueError(
+                f"runtime=compiled denoises all {self.model.horizon} tokens the model was made for, got {condition.shape[1]}: use runtime=planned"
+            )
         initial, noise = self.draw(condition, generator)
         keep = Keep()
         batch = condition.shape[0]
-        memory, folded = self._fold_memory(cond, batch, keep)
+        memory, folded = self.fold_memory(cond, batch)
         trajectory = initial.float().contiguous()
         pointers = [
             keep(draw) if draw is not None and sigma else None for draw, sigma in zip(noise, self.solver.table[:, 6])

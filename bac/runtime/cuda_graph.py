@@ -38,7 +38,7 @@ class _Captured:
             self.out = self._body(sampler)
 
     def _body(self, sampler: CudaGraphSampler) -> Tensor:
-        memory = sampler.hoist_observation(self.cond, self.trajectory.shape[0])
+        memory = sampler.hoist_observation(self.cond, *self.trajectory.shape[:2])
         return sampler.loop(self.trajectory, self.noise, self.condition, self.given, memory)
 
     def replay(self, trajectory: Tensor, noise: list[Tensor | None], condition: Tensor, given: Tensor | None, cond: Tensor | None) -> Tensor:
@@ -73,7 +73,7 @@ class CudaGraphSampler(PlannedSampler):
         self, condition: Tensor, given: Tensor | None, cond: Tensor | None, generator: Generators = None
     ) -> Tensor:
         """See `DiffusionSampler.__call__`: same arguments, same noise."""
-        self.check_current(condition)
+        self.check(condition, given, cond)
         initial, noise = self.draw(condition, generator)
         key = (tuple(condition.shape), None if cond is None else tuple(cond.shape), given is not None)
         with self.lock:

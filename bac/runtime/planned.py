@@ -14,8 +14,9 @@ from torch import Tensor
 
 from bac.blocks import parse
 from bac.denoiser import layer_of, model_blocks
-from bac.folding import Folded, fold, observation_tokens, time_tokens
+from bac.folding import Folded, fold, time_tokens
 from bac.plan import Plan, Segment
+from bac.runtime.memory import Memory, MixedMemory, SeparableMemory
 from bac.schedule import Schedule
 from bac.solver import solver_from_scheduler
 from diffusion_policy.model.diffusion.layers import MultiheadAttention, TransformerLayer
@@ -35,6 +36,8 @@ class PlannedSampler:
         model = self.model
         self.solver = solver_from_scheduler(base.scheduler, base.num_inference_steps, base.step_kwargs)
         blocks = model_blocks(model)
+        if model.input_dim != model.output_dim:
+            raise ValueError(f"a denoiser keeps the trajectory's width, this model maps {model.input_dim} to {model.output_dim}")
         schedule = Schedule.full(blocks, self.solver.steps) if schedule is None else schedule
         schedule.check_fits(blocks, self.solver.steps)
         self.schedule, self.plan = schedule, Plan.of(schedule)
@@ -45,13 +48,21 @@ class PlannedSampler:
         self.device = model.pos_emb.device
         self.timesteps = torch.from_numpy(self.solver.timesteps).to(self.device)
         self.coefficients = self.solver.table.tolist()
+        # steps at which some cross-attention computes -> their rank
+        cross = [kind == "ca" for kind in self.kinds]
+        self.memory_position = {int(step): i for i, step in enumerate(schedule.updates[:, cross].any(axis=1).nonzero()[0])}
         self.time = self._hoist_time()
         self.chunks = 0
-        self.weight_versions = self._versions()
+        self.owners = [module._parameters for module in model.modules() if module._parameters]
+        self.snapshot = self._weight_state()
 
     # ---- what is computed once per model ----
-    def _versions(self) -> int:
-        return sum(parameter._version for parameter in self.model.parameters())
+    def _weight_state(self) -> list[tuple[int, int]]:
+        """Changes when a parameter is written, moved or replaced (not when it is written through `.data`).
+
+        Read before every chunk: walking `model.parameters()` instead takes five times as long.
+        """
+        return [(p.data_ptr(), p._version) for owner in self.owners for p in owner.values() if p is not None]
 
     def _low_precision_weights(self) -> dict[int, Tensor]:
         cast = {}
@@ -64,24 +75,27 @@ class PlannedSampler:
         return cast
 
     def _hoist_time(self) -> list[Folded] | Tensor | None:
-        """Folded time tokens per layer (key [K, H, 1, D] ...); raw time tokens [K, 1, D] where they mix with other tokens."""
+        """Folded time tokens per layer (key [K, H, 1, D] ...). Where they mix with other tokens, raw ones: of all steps
+        [K, 1, D] in the encoder-only form, of the N steps with a cross-attention [N, 1, D] for `n_cond_layers > 0`."""
         model = self.model
-        if model.encoder_only or model.n_cond_layers > 0:
+        if model.encoder_only:
             return model.embed_time(self.timesteps, len(self.timesteps), self.device)
+        if model.n_cond_layers > 0:
+            needed = list(self.memory_position)
+            return model.embed_time(self.timesteps[needed], len(needed), self.device)
         tokens = time_tokens(model, self.timesteps)
         return [fold(layer.multihead_attn, tokens) for layer in model.trunk.layers]
 
     # ---- what is computed once per observation ----
-    def hoist_observation(self, cond: Tensor | None, batch: int) -> _Memory | None:
-        """Everything the cross-attentions need that depends on the observation [B, To, Do] alone."""
-        model = self.model
-        if model.encoder_only:
+    def hoist_observation(self, cond: Tensor | None, batch: int, tokens: int | None = None) -> Memory | None:
+        """What the cross-attentions of `tokens` (all, if None) trajectory tokens need that only the observation
+        [B, To, Do] decides."""
+        if self.model.encoder_only:
             return None
-        if model.obs_as_cond and cond is None:
-            raise ValueError("this model is conditioned on observations: pass cond [B, To, cond_dim]")
-        if model.n_cond_layers > 0:
-            return _MixedMemory(self, cond, batch)
-        return _SeparableMemory(self, cond, batch)
+        tokens = self.model.horizon if tokens is None else tokens
+        if self.model.n_cond_layers > 0:
+            return MixedMemory(self, cond, batch, tokens)
+        return SeparableMemory(self, cond, batch, tokens)
 
     # ---- blocks ----
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -104,7 +118,7 @@ class PlannedSampler:
         hidden = F.gelu(self._linear(self._norm(x, layer.ffn_norm), layer.linear1.weight, layer.linear1.bias))
         return self._linear(hidden, layer.linear2.weight, layer.linear2.bias)
 
-    def _cross_attention(self, x: Tensor, layer: TransformerLayer, index: int, step: int, memory: _Memory) -> Tensor:
+    def _cross_attention(self, x: Tensor, layer: TransformerLayer, index: int, step: int, memory: Memory) -> Tensor:
         norm = layer.norm2
         n = F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
         key, bias, value = memory.at(step, index)  # [B, H S, D], [B, T, H S], [B, H S, D]
@@ -113,7 +127,7 @@ class PlannedSampler:
         out_bias = layer.multihead_attn.out_proj.bias
         return torch.baddbmm(out_bias.expand(1, 1, -1), score.softmax(-1).flatten(-2), value)
 
-    def compute(self, block: int, x: Tensor, step: int, memory: _Memory | None, mask: Tensor | None) -> Tensor:
+    def compute(self, block: int, x: Tensor, step: int, memory: Memory | None, mask: Tensor | None) -> Tensor:
         """Branch output [B, T, D] of one block."""
         layer, kind = self.layers[block], self.kinds[block]
         if kind == "sa":
@@ -122,7 +136,7 @@ class PlannedSampler:
             return self._feed_forward(x, layer)
         return self._cross_attention(x, layer, block // 3, step, memory)
 
-    def denoise(self, step: int, trajectory: Tensor, memory: _Memory | None, mask: Tensor | None, cache: _Cache) -> Tensor:
+    def denoise(self, step: int, trajectory: Tensor, memory: Memory | None, mask: Tensor | None, cache: _Cache) -> Tensor:
         """Model output at one step."""
         time_token = self.time[step : step + 1] if self.model.encoder_only else None
         if time_token is not None:
@@ -141,50 +155,74 @@ class PlannedSampler:
     # ---- the loop ----
     def loop(
         self, trajectory: Tensor, noise: list[Tensor | None] | Tensor, condition: Tensor, given: Tensor | None,
-        memory: _Memory | None,
+        memory: Memory | None,
     ) -> Tensor:
         """All K steps; `noise[k]` [B, T, D] is read where the solver draws. No synchronisation, fixed shapes."""
         tokens = trajectory.shape[1] + (1 if self.model.encoder_only else 0)
         mask, _ = self.model.masks(tokens)
         cache = _Cache(self, trajectory, tokens) if self.plan.caches else _Cache(self, None, tokens)
-        clip, last = self.solver.clip, None
-        for step, (x_gain, m_gain, to_x, to_x0, to_last, to_m, sigma) in enumerate(self.coefficients):
+        last = None
+        for step in range(self.solver.steps):
             if given is not None:
                 trajectory = torch.where(given, condition, trajectory)
             output = self.denoise(step, trajectory, memory, mask, cache)
-            x0 = output * m_gain if x_gain == 0 else torch.add(trajectory * x_gain, output, alpha=m_gain)
-            if clip != float("inf"):
-                x0 = x0.clamp_(-clip, clip)
-            trajectory = torch.add(trajectory * to_x, x0, alpha=to_x0)
-            if to_last and last is not None:
-                trajectory = trajectory.add_(last, alpha=to_last)
-            if to_m:
-                trajectory = trajectory.add_(output, alpha=to_m)
-            if self.solver.draws[step] and sigma:
-                trajectory = trajectory.add_(noise[step], alpha=sigma)
-            last = x0
+            trajectory, last = self.solve(step, trajectory, output, last, noise[step])
         return trajectory if given is None else torch.where(given, condition, trajectory)
+
+    def solve(
+        self, step: int, trajectory: Tensor, output: Tensor, last: Tensor | None, noise: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The scheduler's update from the table (see `bac.solver`): next trajectory and the estimate of the clean one."""
+        x_gain, m_gain, to_x, to_x0, to_last, to_m, sigma = self.coefficients[step]
+        clip = self.solver.clip
+        x0 = output * m_gain if x_gain == 0 else torch.add(trajectory * x_gain, output, alpha=m_gain)
+        if clip != float("inf"):
+            x0 = x0.clamp_(-clip, clip)
+        trajectory = torch.add(trajectory * to_x, x0, alpha=to_x0)
+        if to_last and last is not None:
+            trajectory = trajectory.add_(last, alpha=to_last)
+        if to_m:
+            trajectory = trajectory.add_(output, alpha=to_m)
+        if self.solver.draws[step] and sigma:
+            trajectory = trajectory.add_(noise, alpha=sigma)
+        return trajectory, x0
 
     def draw(self, condition: Tensor, generator: Generators) -> tuple[Tensor, list[Tensor | None]]:
         """Initial noise and each step's noise, drawn in the order in which the reference draws them."""
         initial = draw_noise(condition.shape, condition, generator) * self.solver.init_sigma
         return initial, [draw_noise(condition.shape, condition, generator) if draws else None for draws in self.solver.draws]
 
-    def check_current(self, condition: Tensor) -> None:
-        """The hoisted tables are snapshots: refuse to run on weights or a device that changed under them."""
-        if self._versions() != self.weight_versions:
-            raise RuntimeError("the policy's weights changed after it was accelerated: leave accelerate(), then enter it again")
+    def check(self, condition: Tensor, given: Tensor | None, cond: Tensor | None) -> None:
+        """Refuses inputs that do not fit, and weights or a device that changed under the hoisted tables, which are snapshots."""
+        model = self.model
         if condition.device != self.device:
-            raise RuntimeError(f"the policy was accelerated on {self.device} but is now on {condition.device}: accelerate it again")
+            raise RuntimeError(f"the policy was accelerated on {self.device} but is now on {condition.device}: call accelerate() again")
+        if self._weight_state() != self.snapshot:
+            raise RuntimeError("the policy's weights changed after it was accelerated: call accelerate() again")
+        if model.training and model.drop.p + model.trunk.layers[0].dropout.p > 0:
+            raise RuntimeError("the policy is in training mode, where dropout is random: call policy.eval() first")
+        if condition.ndim != 3 or condition.shape[1] > model.horizon or condition.shape[2] != model.input_dim:
+            raise ValueError(
+                f"condition has shape {tuple(condition.shape)}, this model denoises [B, up to {model.horizon}, {model.input_dim}]"
+            )
+        if given is not None and given.shape != condition.shape:
+            raise ValueError(f"given has shape {tuple(given.shape)}, it must be that of condition, {tuple(condition.shape)}")
+        if not model.obs_as_cond:
+            return
+        expected = f"[{condition.shape[0]}, up to {model.n_obs_steps}, {model.cond_dim}]"
+        if cond is None:
+            raise ValueError(f"this model is conditioned on observations: pass cond {expected}")
+        if cond.ndim != 3 or cond.shape[::2] != (condition.shape[0], model.cond_dim) or cond.shape[1] > model.n_obs_steps:
+            raise ValueError(f"cond has shape {tuple(cond.shape)}, expected {expected}")
 
     @torch.no_grad()
     def __call__(
         self, condition: Tensor, given: Tensor | None, cond: Tensor | None, generator: Generators = None
     ) -> Tensor:
         """See `DiffusionSampler.__call__`: same arguments, same noise."""
-        self.check_current(condition)
+        self.check(condition, given, cond)
         initial, noise = self.draw(condition, generator)
-        memory = self.hoist_observation(cond, condition.shape[0])
+        memory = self.hoist_observation(cond, *condition.shape[:2])
         self.chunks += 1
         return self.loop(initial, noise, condition, given, memory)
 
@@ -206,80 +244,13 @@ class _Cache:
     def total(self, segment: Segment) -> Tensor:
         run = (segment.start, segment.stop)
         if segment.memo:
-            return self.sums[run]
+            return self.sums[run] if segment.keep else self.sums.pop(run)
         if segment.stop - segment.start == 1:
             return self.values[segment.start]
         total = self.values[segment.start : segment.stop].sum(0)
         if segment.keep:
             self.sums[run] = total
         return total
-
-
-class _Memory:
-    """Folded condition tokens of one observation; `at(step, layer)` gives key [B, H S, D], bias [B, T, H S], value."""
-
-    def __init__(self, sampler: PlannedSampler, batch: int):
-        self.sampler, self.batch = sampler, batch
-        self.heads = sampler.model.n_head
-
-    def mask(self, tokens: int) -> Tensor:
-        """Additive mask [T, 1, S], zeros where the model has none."""
-        memory_mask = self.sampler.model.memory_mask
-        trajectory_tokens = self.sampler.model.T
-        if memory_mask is None:
-            return self.sampler.model.pos_emb.new_zeros(trajectory_tokens, 1, tokens)
-        return memory_mask[:trajectory_tokens, None, :tokens]
-
-
-class _SeparableMemory(_Memory):
-    """Condition tokens encoded one by one: the time token's part is copied in per step, the rest is fixed."""
-
-    def __init__(self, sampler: PlannedSampler, cond: Tensor | None, batch: int):
-        super().__init__(sampler, batch)
-        model = sampler.model
-        n_obs = cond.shape[1] if model.obs_as_cond else 0
-        layers, tokens = model.trunk.layers, 1 + n_obs
-        empty = model.pos_emb.new_empty
-        shape = (len(layers), batch, self.heads, tokens, model.n_emb)
-        self.key, self.value = empty(shape), empty(shape)
-        self.mask_rows = self.mask(tokens)
-        self.bias = empty(len(layers), batch, model.T, self.heads, tokens)
-        if n_obs:
-            encoded = observation_tokens(model, cond)
-            for index, layer in enumerate(layers):
-                folded = fold(layer.multihead_attn, encoded)
-                self.key[index, :, :, 1:], self.value[index, :, :, 1:] = folded.key, folded.value
-                self.bias[index, :, :, :, 1:] = folded.bias[:, None] + self.mask_rows[:, :, 1:]
-
-    def at(self, step: int, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        time: Folded = self.sampler.time[layer]
-        self.key[layer, :, :, :1] = time.key[step]
-        self.value[layer, :, :, :1] = time.value[step]
-        self.bias[layer, :, :, :, :1] = time.bias[step] + self.mask_rows[:, :, :1]
-        return self.key[layer].flatten(1, 2), self.bias[layer].flatten(-2), self.value[layer].flatten(1, 2)
-
-
-class _MixedMemory(_Memory):
-    """Condition tokens that attend to each other (`n_cond_layers > 0`): the memory depends on step and observation together,
-    but still not on the trajectory. All steps that need it are encoded in one batch."""
-
-    def __init__(self, sampler: PlannedSampler, cond: Tensor | None, batch: int):
-        super().__init__(sampler, batch)
-        model = sampler.model
-        is_cross = [kind == "ca" for kind in sampler.kinds]
-        needed = sampler.schedule.updates[:, is_cross].any(axis=1).nonzero()[0]
-        self.position = {int(step): index for index, step in enumerate(needed)}
-        time = sampler.time[torch.as_tensor(needed, device=sampler.device)]  # [N, 1, D]
-        time = time.repeat_interleave(batch, dim=0)
-        observations = None if cond is None or not model.obs_as_cond else cond.repeat(len(needed), 1, 1)
-        memory = model.encode_condition(time, observations)
-        self.memory = memory.unflatten(0, (len(needed), batch))  # [N, B, S, D]
-        self.mask_rows = self.mask(memory.shape[1])
-
-    def at(self, step: int, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        folded = fold(self.sampler.model.trunk.layers[layer].multihead_attn, self.memory[self.position[step]])
-        bias = folded.bias[:, None] + self.mask_rows
-        return folded.key.flatten(1, 2), bias.flatten(-2), folded.value.flatten(1, 2)
 
 
 def _precision(name: str, device: torch.device) -> torch.dtype:

@@ -19,8 +19,8 @@ from diffusion_policy.common.restricted_unpickler import StoredTensor, TorchArch
 
 WEIGHTS = {"ema": "ema_model", "raw": "model"}  # our name -> the original's key in `state_dicts`
 ORIGINALS = (
-    "Original checkpoints are published on the Diffusion Policy project's data server, https://diffusion-policy.cs.columbia.edu/data/, "
-    "under experiments/low_dim/<task>/diffusion_policy_transformer/train_<0|1|2>/checkpoints/, "
+    "Original checkpoints are published on the Diffusion Policy project's data server, "
+    "https://diffusion-policy.cs.columbia.edu/data/, under experiments/low_dim/<task>/diffusion_policy_transformer/train_<0|1|2>/checkpoints/, "
     "for example experiments/low_dim/pusht/diffusion_policy_transformer/train_0/checkpoints/latest.ckpt"
 )
 _ZIP, _LEGACY, _PICKLE = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", b"\x80"
@@ -78,7 +78,7 @@ def load_policy(
         raise CheckpointError(f"weights={weights} is unknown: use weights=ema or weights=raw")
     device = choose_device(str(device))
     source = _find(Path(path).expanduser())
-    original = source.name != WEIGHTS_FILE and source.suffix != ".safetensors"
+    original = source.suffix != ".safetensors"
     try:
         stored = _read_original(source, weights) if original else _read_folder(source, weights)
         config = _resolve(stored.config, source)
@@ -116,16 +116,19 @@ def _find(path: Path) -> Path:
     if path.is_dir():
         if (path / WEIGHTS_FILE).is_file():
             return path / WEIGHTS_FILE
-        patterns = [f"{depth}{name}" for depth in ("", "*/", "*/*/") for name in (f"*/{WEIGHTS_FILE}", "*.ckpt")]
-        found = sorted({hit.parent if hit.name == WEIGHTS_FILE else hit for pattern in patterns for hit in path.glob(pattern)})
-        hint = f"choose one of: {_some(found)}" if found else "no checkpoint lies below it either"
+        found = [hit for depth in ("", "*/", "*/*/") for hit in _checkpoints_in(path, depth)]
+        hint = f"choose one of: {_some(found)}" if found else "give a folder that does, or an original .ckpt"
         raise CheckpointError(f"{path} holds no {WEIGHTS_FILE}; {hint}")
     if path.is_file():
         return path
-    parent = path.parent
-    beside = sorted(parent.glob("*.ckpt")) + sorted(p.parent for p in parent.glob(f"*/{WEIGHTS_FILE}")) if parent.is_dir() else []
+    beside = _checkpoints_in(path.parent) if path.parent.is_dir() else []
     hint = f" Beside it are: {_some(beside)}." if beside else ""
     raise CheckpointError(f"there is no checkpoint at {path}.{hint} {ORIGINALS}")
+
+
+def _checkpoints_in(folder: Path, depth: str = "") -> list[Path]:
+    """Checkpoint folders and original files in `folder`, or `depth` (such as '*/') below it."""
+    return sorted(hit.parent for hit in folder.glob(f"{depth}*/{WEIGHTS_FILE}")) + sorted(folder.glob(f"{depth}*.ckpt"))
 
 
 def _read_folder(source: Path, weights: str) -> _Stored:
@@ -142,15 +145,16 @@ def _read_folder(source: Path, weights: str) -> _Stored:
         raise CheckpointError(f"{source} is not a policy of this project; {state}")
     if header["weights"] != weights:
         raise CheckpointError(
-            f"weights={weights} was asked for but {source} holds {header['weights']} weights only: use weights={header['weights']}, "
-            f"or load or convert the checkpoint it came from with weights={weights}"
+            f"weights={weights} was asked for but {source} holds {header['weights']} weights only: "
+            f"use weights={header['weights']}, or load or convert the checkpoint it came from with weights={weights}"
         )
     if not config_file.is_file():
         raise CheckpointError(f"{config_file} is missing, so the checkpoint is incomplete: get the whole folder again")
     try:
         config = OmegaConf.to_container(OmegaConf.load(config_file), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{config_file} is not a readable YAML config ({_first_line(error)}): get the folder again") from error
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError, OSError) as error:
+        reason = _first_line(error)
+        raise CheckpointError(f"{config_file} is not a readable YAML config ({reason}): get the folder again") from error
     step = header.get("step", "")
     return _Stored(config, tensors, int(step) if step.isdecimal() else None)
 
@@ -159,17 +163,22 @@ def _read_original(source: Path, weights: str) -> _Stored:
     with open(source, "rb") as file:
         start = file.read(16)
     if start.startswith(_LEGACY):
-        raise CheckpointError(f"{source} has the file format of PyTorch before 1.6: load and save it with a later PyTorch where you trust it")
+        raise CheckpointError(
+            f"{source} has the file format of PyTorch before 1.6: if you trust it, load and save it with a later PyTorch"
+        )
     if not start.startswith(_ZIP):
-        what = "empty" if not start else "a bare pickle" if start.startswith(_PICKLE) else f"no PyTorch file (it begins with {start[:8]!r})"
-        raise CheckpointError(f"{source} is {what}: give a checkpoint folder, a {WEIGHTS_FILE} or an original .ckpt. {ORIGINALS}")
+        kind = "a bare pickle" if start.startswith(_PICKLE) else f"no PyTorch file (it begins with {start[:8]!r})"
+        raise CheckpointError(
+            f"{source} is {kind if start else 'empty'}: give a checkpoint folder, a {WEIGHTS_FILE} or an original .ckpt. {ORIGINALS}"
+        )
     with TorchArchive(source) as archive:
         payload = archive.payload
         states = payload.get("state_dicts") if isinstance(payload, dict) else None
         if not isinstance(states, dict) or "cfg" not in payload:
             held = _some(map(repr, payload)) if isinstance(payload, dict) else f"a {type(payload).__name__}"
             raise CheckpointError(
-                f"{source} is a PyTorch file but no checkpoint of the Diffusion Policy project: it must hold cfg and state_dicts, and holds {held}"
+                f"{source} is a PyTorch file but no checkpoint of the Diffusion Policy project: it holds {held} "
+                "instead of cfg and state_dicts"
             )
         # Each value is a pickle of its own; all are read, so that a refused one is noticed whatever its name.
         pickles = payload.get("pickles")
@@ -177,7 +186,8 @@ def _read_original(source: Path, weights: str) -> _Stored:
         state = states.get(WEIGHTS[weights])
         if not isinstance(state, dict):
             held = [ours for ours, theirs in WEIGHTS.items() if isinstance(states.get(theirs), dict)]
-            raise CheckpointError(f"{source} holds no {weights} weights; it holds {_some(held)}: use weights={held[0] if held else '...'}")
+            advice = f"use weights={held[0]}" if held else "use another checkpoint"
+            raise CheckpointError(f"{source} holds no {weights} weights; it holds {_some(held)}: {advice}")
         foreign = [name for name, value in state.items() if not isinstance(name, str) or not isinstance(value, StoredTensor)]
         if foreign:
             raise CheckpointError(f"{source}: entries of its state dict are no tensors: {_some(map(repr, foreign))}")
@@ -217,7 +227,9 @@ def _set_steps(config: dict[str, Any], num_inference_steps: int | None) -> None:
         return
     trained = config["policy"].get("noise_scheduler", {}).get("num_train_timesteps")
     if type(num_inference_steps) is not int or num_inference_steps < 1 or (trained and num_inference_steps > trained):
-        raise ConfigError(f"num_inference_steps={num_inference_steps} is not possible: use 1 to {trained}, the number it was trained with")
+        raise ConfigError(
+            f"num_inference_steps={num_inference_steps} is not possible: use 1 to {trained}, the number it was trained with"
+        )
     config["policy"]["num_inference_steps"] = num_inference_steps
 
 
@@ -228,8 +240,12 @@ def _fill(policy: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
         policy.load_state_dict(tensors)
     except (RuntimeError, KeyError, TypeError) as error:
         own = policy.state_dict()  # by now with the normalizer fields the file names
-        shapes = [f"{k} {tuple(tensors[k].shape)} instead of {tuple(own[k].shape)}" for k in own if k in tensors and tensors[k].shape != own[k].shape]
-        lists = {"missing": [k for k in own if k not in tensors], "unexpected": [k for k in tensors if k not in own], "of another shape": shapes}
+        differ = [name for name in own if name in tensors and tensors[name].shape != own[name].shape]
+        lists = {
+            "missing": [name for name in own if name not in tensors],
+            "unexpected": [name for name in tensors if name not in own],
+            "of another shape": [f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}" for name in differ],
+        }
         found = "; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names) or _first_line(error)
         raise CheckpointError(
             f"the weights in {source} do not fit the policy its config describes. Tensors {found}. "
@@ -239,16 +255,22 @@ def _fill(policy: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
         fields = policy.normalizer.params_dict
         if size is not None and (field not in fields or fields[field].scale.numel() != size):
             held = {name: normalizer.scale.numel() for name, normalizer in fields.items()}
-            raise CheckpointError(f"the normalizer in {source} needs {field!r} of size {size}; it holds {held}: the checkpoint is incomplete")
+            raise CheckpointError(
+                f"the normalizer in {source} needs {field!r} of size {size}; it holds {held}: the checkpoint is incomplete"
+            )
     bad = [name for name, value in policy.named_parameters() if not torch.isfinite(value).all()]
     bad += [name for name, value in policy.named_buffers() if torch.isnan(value).any()]  # masks hold -inf
     if bad:
-        raise CheckpointError(f"{source} holds NaN or infinite values in {_some(bad)}: training diverged or the file is damaged; use another checkpoint")
+        raise CheckpointError(
+            f"{source} holds NaN or infinite values in {_some(bad)}: training diverged or the file is damaged; use another checkpoint"
+        )
 
 
 def _some(items: Any) -> str:
+    """The first few items, for an error message."""
     items = [str(item)[:200] for item in items]
-    return ", ".join(items[:_LISTED]) + (f" and {len(items) - _LISTED} more" if len(items) > _LISTED else "") if items else "nothing"
+    more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+    return ", ".join(items[:_LISTED]) + more or "nothing"
 
 
 def _first_line(error: BaseException) -> str:

@@ -67,7 +67,9 @@ def _build(tree: Any, where: str) -> Any:
         raise ConfigError(f"{where}: {name} cannot be built with these settings: {error}") from error
 
 
-def save_policy(folder: str | Path, policy: nn.Module, config: dict[str, Any], metadata: dict[str, str], half: bool = True) -> None:
+def save_policy(
+    folder: str | Path, policy: nn.Module, config: dict[str, Any], metadata: dict[str, str], half: bool = True
+) -> None:
     """Writes the weights (half precision by default; the normalizer always in full) and the resolved config.
 
     `metadata` (strings: weights 'ema' or 'raw', step, ...) goes into the safetensors header. The config is written last:

@@ -123,7 +123,9 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_TYPES = ("bool", "int", "float", "complex", "str", "bytes", "list", "tuple", "dict", "set", "frozenset", "object", "type", "NoneType")
+_TYPES = (
+    "bool", "int", "float", "complex", "str", "bytes", "list", "tuple", "dict", "set", "frozenset", "object", "type", "NoneType",
+)
 
 
 def _load_type(name: str) -> TypeName:
@@ -156,7 +158,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("torch", "Size"): Function(tuple),
     ("torch", "device"): Function(lambda *_: None),
     ("typing", "Any"): TypeName("Any"),
-    **{(module, name): TypeName(name) for module in ("builtins", "__builtin__") for name in _TYPES},
+    **{(module, name): TypeName(name) for module in ("builtins", "__builtin__") for name in (*_TYPES, "long", "unicode")},
     **{(module, "_load_type"): Function(_load_type) for module in ("dill._dill", "dill.dill")},
     ("omegaconf.dictconfig", "DictConfig"): ConfigDict,
     ("omegaconf.listconfig", "ListConfig"): ConfigList,
@@ -193,7 +195,8 @@ def restricted_loads(data: bytes, what: str = "the pickle") -> Any:
     except CheckpointError as error:
         raise CheckpointError(f"{what}: {error}") from error
     except Exception as error:  # hostile or damaged bytes can fail in any way; all of them mean the same
-        raise CheckpointError(f"{what} is damaged, or no policy checkpoint ({type(error).__name__}: {error}): get the file again") from error
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise CheckpointError(f"{what} is damaged, or no policy checkpoint ({reason}): get the file again") from error
 
 
 def plain_config(root: Any) -> Any:
@@ -235,7 +238,9 @@ class TorchArchive:
         again = "it is truncated or damaged: get it again and compare its size with the source"
         try:
             self._zip = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
+        except OSError:
+            raise
+        except Exception as error:  # besides BadZipFile, a damaged directory raises decoding, value and version errors
             raise CheckpointError(f"{path}: {again} ({error})") from error
         try:
             names = self._zip.namelist()
@@ -244,7 +249,7 @@ class TorchArchive:
                 raise CheckpointError(f"{path} is a zip file but not one of torch.save (TorchScript is not supported)")
             self._root, self._path = roots[0], path
             if f"{self._root}byteorder" in names and self._read("byteorder") != sys.byteorder.encode():
-                raise CheckpointError(f"{path} was written on a machine with another byte order: save it again on one like this")
+                raise CheckpointError(f"{path} was written on a machine with another byte order: save it on one like this")
             self.payload = restricted_loads(self._read("data.pkl"), str(path))
         except BaseException:
             self._zip.close()
@@ -263,16 +268,18 @@ class TorchArchive:
             if info.compress_type != zipfile.ZIP_STORED or size not in (None, info.file_size):
                 raise CheckpointError(f"{self._path}: its record {name} is not what torch.save writes: get the file again")
             return self._zip.read(info)
-        except (KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
-            raise CheckpointError(f"{self._path}: its record {name} is missing or damaged ({error}): get the file again") from error
+        except (CheckpointError, OSError):
+            raise
+        except Exception as error:  # as above
+            raise CheckpointError(f"{self._path}: its record {name} is missing or damaged: get the file again ({error})") from error
 
     def tensor(self, stored: StoredTensor) -> Tensor:
         """Reads one tensor onto the CPU."""
         data = bytearray(self._read(f"data/{stored.key}", stored.storage_size * stored.dtype.itemsize))
         if math.prod(stored.size) > stored.storage_size:
-            raise CheckpointError(f"{self._path}: a tensor of shape {stored.size} in a storage of {stored.storage_size}: damaged")
+            raise CheckpointError(f"{self._path}: a tensor of shape {stored.size} exceeds its storage: the file is damaged")
         flat = torch.frombuffer(data, dtype=stored.dtype) if data else torch.empty(0, dtype=stored.dtype)
         try:
             return flat.as_strided(stored.size, stored.stride, stored.offset)
         except RuntimeError as error:
-            raise CheckpointError(f"{self._path}: a tensor reaches beyond its storage: damaged ({error})") from error
+            raise CheckpointError(f"{self._path}: a tensor exceeds its storage: the file is damaged ({error})") from error

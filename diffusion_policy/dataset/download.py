@@ -6,6 +6,7 @@ import shutil
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -72,8 +73,8 @@ def verify(path: str | Path, source: DataSource) -> ReplayBuffer:
     found = content_sha256(buffer, source.keys)
     if found != source.sha256:
         raise DatasetError(
-            f"{path} does not hold the expected data: content sha256 {found}, expected {source.sha256}. "
-            "Move the folder away and download it again"
+            f"{path} holds other data than expected (content sha256 {found}, expected {source.sha256}): "
+            "it is damaged or of another version"
         )
     return buffer
 
@@ -81,7 +82,7 @@ def verify(path: str | Path, source: DataSource) -> ReplayBuffer:
 def fetch(url: str, path: str | Path, on_progress: Progress | None = None) -> None:
     """Downloads `url` to `path`. What an interrupted call received stays in `<path>.part`, and the next call goes on from there.
 
-    The content is not judged here: an archive that changed on the server between two calls fails `unpack` or `verify`.
+    The content is not judged here: an archive that changed on the server between two calls fails `verify`.
 
     Raises:
         DatasetError: the server cannot be reached, refuses, or closes the connection early.
@@ -124,39 +125,33 @@ def _receive(url: str, part: Path, start: int, on_progress: Progress | None) -> 
 
 
 def unpack(archive: str | Path, folder: str, target: str | Path) -> None:
-    """Extracts `folder` of a zip archive to `target`, which appears complete or not at all.
+    """Extracts `folder` of a zip archive to `target`, an empty place.
 
     Raises:
-        DatasetError: not a zip archive, a damaged one, one without `folder`, or `target` exists.
+        DatasetError: not a zip archive, a damaged one, or one without `folder`.
     """
-    archive, target = Path(archive), Path(target)
-    if target.exists():
-        raise DatasetError(f"{target} exists already: move it away first")
-    # A fixed name, so that what a killed call left behind is cleared by the next one.
-    temporary = target.with_name(f".{target.name}.unpacking")
-    shutil.rmtree(temporary, ignore_errors=True)
+    target = Path(target)
     try:
         with zipfile.ZipFile(archive) as file:
-            for name in file.namelist():
-                member = PurePosixPath(name)
-                if member.is_relative_to(folder) and ".." not in member.parts and not name.endswith("/"):
-                    path = temporary / member.relative_to(folder)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with file.open(name) as source, open(path, "wb") as destination:
-                        shutil.copyfileobj(source, destination)  # reading to the end also checks the CRC
-        if not temporary.exists():
-            raise DatasetError(f"{archive} has no {folder} in it: it is not the archive that was asked for")
-        temporary.replace(target)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise DatasetError(f"{archive} is not a complete zip archive ({error}): delete it and download again") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            members = [name for name in file.namelist() if PurePosixPath(name).is_relative_to(folder)]
+            for name in members:
+                path = target / PurePosixPath(name).relative_to(folder)
+                if name.endswith("/") or ".." in path.parts:
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with file.open(name) as source, open(path, "wb") as destination:
+                    shutil.copyfileobj(source, destination)  # reading to the end also checks the CRC
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DatasetError(f"{archive} is not a complete zip archive ({error})") from error
+    if not members:
+        raise DatasetError(f"{archive} has no {folder} in it")
 
 
 def download(source: DataSource, data_dir: str | Path, url: str | None = None, on_progress: Progress | None = None) -> Path:
     """Fetches, unpacks and verifies `source`; returns its folder. Data already there is only verified.
 
     An archive already at `<data_dir>/<name in the URL>` is used instead of the network. It is removed once unpacked.
+    The folder appears complete and verified, or not at all.
     """
     data_dir = Path(data_dir)
     folder = data_dir / source.folder
@@ -167,7 +162,7 @@ def download(source: DataSource, data_dir: str | Path, url: str | None = None, o
     archive = data_dir / PurePosixPath(url).name
     if not archive.exists():
         fetch(url, archive, on_progress)
-    # Verified before it gets its final name: training never sees data that is not genuine.
+    # A fixed name, so that what a killed call left behind is cleared by the next one.
     unverified = folder.with_name(f".{folder.name}.unverified")
     shutil.rmtree(unverified, ignore_errors=True)
     try:
@@ -175,7 +170,7 @@ def download(source: DataSource, data_dir: str | Path, url: str | None = None, o
         verify(unverified, source)
         unverified.replace(folder)
     except DatasetError as error:
-        raise DatasetError(f"{archive} is not usable: {error}. Delete it and run the same command again") from error
+        raise DatasetError(f"{error}\nDelete {archive} and run the same command again") from error
     finally:
         shutil.rmtree(unverified, ignore_errors=True)
     archive.unlink()

@@ -1,0 +1,50 @@
+"""Time every method in every runtime in one interleaved run: python scripts/benchmark.py task=pusht_lowdim device=cpu batch=1"""
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from diffusion_policy.common.config import register_resolvers  # noqa: E402
+from diffusion_policy.common.files import write_json  # noqa: E402
+from experiments.benchmark import run_benchmark  # noqa: E402
+from experiments.benchmark_report import benchmark_table, plot_benchmark, trace_summary  # noqa: E402
+from experiments.console import console, progress_bar, readable_errors  # noqa: E402
+from experiments.setup import load_experiment  # noqa: E402
+
+register_resolvers()
+
+
+@hydra.main(version_base="1.3", config_path="../config", config_name="benchmark")
+def main(cfg: DictConfig) -> None:
+    with readable_errors():
+        OmegaConf.set_struct(cfg, False)
+        cfg.sampler = {"name": "ddpm100", "type": "ddpm", "steps": 100}
+        experiment = load_experiment(cfg)
+        console.print(f"task {cfg.task.name}, {experiment.loaded}\ndevice {experiment.device}, {torch.get_num_threads()} threads")
+        batches = len(cfg.batch) if OmegaConf.is_list(cfg.batch) else 1
+        calls = batches * len(cfg.methods) * len(cfg.runtimes) * (int(cfg.n_chunks) + int(cfg.warmup))
+        with progress_bar() as bar:
+            job = bar.add_task("timing", total=calls)
+            result = run_benchmark(experiment, bar.console.print, lambda: bar.advance(job))
+        folder = Path(cfg.output_dir)
+        rows_path = folder / "benchmark.json"
+        write_json(rows_path, result["rows"])
+        write_json(folder / "benchmark_info.json", {key: value for key, value in result.items() if key != "rows"})
+        plot_benchmark(result, folder / "benchmark.png")
+        if cfg.trace:
+            (folder / "benchmark_trace.txt").write_text(trace_summary(experiment))
+        for table in benchmark_table(result):
+            console.print(table)
+        console.print(json.dumps(result["floors"]))
+        console.print(f"rows: {rows_path}, picture: {folder / 'benchmark.png'}")
+
+
+if __name__ == "__main__":
+    main()

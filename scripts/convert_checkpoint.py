@@ -1,0 +1,110 @@
+"""Write any loadable checkpoint in this project's form (policy.safetensors + config.yaml, no pickle).
+
+    python scripts/convert_checkpoint.py checkpoint=latest.ckpt output=checkpoint/pusht_lowdim/original
+
+Settings: weights=ema (or raw), half=true (half precision; false keeps every bit), overwrite=false.
+"""
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy  # noqa: E402
+from diffusion_policy.common.config import ConfigError  # noqa: E402
+from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, save_policy  # noqa: E402
+from experiments.console import readable_errors  # noqa: E402
+
+DEFAULTS = {"checkpoint": None, "output": None, "weights": "ema", "half": True, "overwrite": False}
+
+
+def settings(arguments: list[str]) -> dict[str, Any]:
+    """key=value arguments over `DEFAULTS`."""
+    if any("=" not in argument for argument in arguments):
+        raise ConfigError(f"arguments have the form key=value; got {' '.join(arguments)}\n{__doc__}")
+    try:
+        given = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError(f"{' '.join(arguments)} cannot be read: {error}") from error
+    unknown = sorted(set(given) - set(DEFAULTS))
+    if unknown:
+        raise ConfigError(f"unknown setting {', '.join(unknown)}: use {', '.join(DEFAULTS)}")
+    values = {**DEFAULTS, **given}
+    for name in ("checkpoint", "output"):
+        if values[name] in (None, ""):
+            raise ConfigError(f"{name}=<path> is missing\n{__doc__}")
+    for name in ("half", "overwrite"):
+        if not isinstance(values[name], bool):
+            raise ConfigError(f"{name}={values[name]} is not possible: use {name}=true or {name}=false")
+    return values
+
+
+def convert(
+    checkpoint: str | Path, output: str | Path, weights: str = "ema", half: bool = True, overwrite: bool = False
+) -> LoadedPolicy:
+    """Loads, writes beside `output`, loads what was written, and only then puts it in place; other files there stay."""
+    output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"output={output} is a file: name a folder")
+    if not overwrite and any((output / name).exists() for name in (WEIGHTS_FILE, CONFIG_FILE)):
+        raise ConfigError(f"output={output} holds a checkpoint: choose another folder, or replace it with overwrite=true")
+    loaded = load_policy(checkpoint, weights)
+    print(f"loaded  {loaded}")
+    if half:
+        largest = max(value.abs().max().item() for value in loaded.policy.model.parameters() if value.numel())
+        if largest > torch.finfo(torch.float16).max:
+            raise ConfigError(f"a weight of {largest:.3g} does not fit half precision: use half=false")
+    metadata = {"weights": weights, "source": loaded.source.name, "source_hash": loaded.hash}
+    if loaded.step is not None:
+        metadata["step"] = str(loaded.step)
+    staging = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        save_policy(staging, loaded.policy, loaded.config, metadata, half)
+        written = load_policy(staging, weights)
+        output.mkdir(parents=True, exist_ok=True)
+        (output / CONFIG_FILE).unlink(missing_ok=True)  # a folder with a config is complete
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            os.replace(staging / name, output / name)
+    except OSError as error:
+        raise ConfigError(f"output={output} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    size = (output / WEIGHTS_FILE).stat().st_size / 1e6
+    print(f"written {output} ({'half' if half else 'full'} precision, {size:.1f} MB, hash {written.hash[:12]})")
+    if half:
+        print(rounding_report(loaded.policy, written.policy))
+    return dataclasses.replace(written, source=output / WEIGHTS_FILE)
+
+
+@torch.no_grad()
+def rounding_report(full: torch.nn.Module, half: torch.nn.Module, samples: int = 4) -> str:
+    """Largest change of a weight, and of an action for the same noise on random observations of the training range."""
+    change = max((a - b).abs().max().item() for a, b in zip(full.model.parameters(), half.model.parameters()) if a.numel())
+    stats = full.normalizer["obs"].input_stats
+    mix = torch.rand(samples, full.n_obs_steps, full.obs_dim, generator=torch.Generator().manual_seed(0))
+    obs = {"obs": stats["min"] + mix * (stats["max"] - stats["min"])}
+    a, b = (policy.predict_action(obs, torch.Generator().manual_seed(0))["action"] for policy in (full, half))
+    limits = full.normalizer["action"].input_stats
+    relative = ((a - b).abs() / (limits["max"] - limits["min"]).clamp_min(1e-6)).max().item()
+    moved = (a - b).abs().max().item()
+    return (f"half precision changes a weight by at most {change:.2g}, and an action by at most {moved:.2g} "
+            f"({100 * relative:.2g} % of its range) on {samples} random observations")
+
+
+def main() -> None:
+    with readable_errors():
+        convert(**settings(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The main job on the bundled Push-T policy: full, Uniform and BAC, one table. Takes about three minutes on two cores."""
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bac.native.build import CompilerMissing, find_compiler  # noqa: E402
+from diffusion_policy.common.config import register_resolvers  # noqa: E402
+from experiments.console import console, progress_bar, readable_errors, table  # noqa: E402
+from experiments.evaluate import evaluate, measure_latency, open_output_dir  # noqa: E402
+from experiments.provenance import ROOT  # noqa: E402
+from experiments.report import summary_table  # noqa: E402
+from experiments.schedules import cache_label, schedule_for  # noqa: E402
+from experiments.setup import load_experiment  # noqa: E402
+
+CACHES = ("full", "uniform", "bac")
+EPISODES = 10  # of the 50 test seeds: enough to see it work, too few to rank methods (the README has all 50)
+
+
+def main() -> None:
+    register_resolvers()
+    started = time.monotonic()
+    evaluations = []
+    with initialize_config_dir(str(ROOT / "config"), version_base="1.3"), progress_bar() as bar:
+        job = bar.add_task("episodes", total=EPISODES * len(CACHES))
+        for cache in CACHES:
+            cfg = compose("eval", [
+                "task=pusht_lowdim", f"cache={cache}", f"eval.n_test={EPISODES}", f"eval.n_envs={EPISODES}", "device=cpu",
+                f"output_dir=results/pusht_lowdim/demo/{cache}", "benchmark.n_chunks=8",
+            ])
+            output_dir = open_output_dir(cfg)
+            experiment = load_experiment(cfg, n_test=EPISODES, n_train=0)
+            if cache == CACHES[0]:
+                console.print(f"Push-T, {experiment.loaded}")
+                console.print(f"{EPISODES} test episodes each, {torch.get_num_threads()} threads, runtime {cfg.runtime}")
+            bar.update(job, description=f"{cache}: episodes")
+            evaluations.append(evaluate(experiment, output_dir, bar.console.print, lambda result: bar.advance(job)))
+        compiled = compiled_latency(experiment, bar.console.print)
+    console.print(summary_table([e.results for e in evaluations], [e.benchmark for e in evaluations]))
+    if compiled is not None:
+        console.print(table("the same actions from the compiled runtime (runtime=compiled), batch 1", ["method", "ms/chunk p50 / p95", "actions/s", "speedup"], [
+            [compiled["method"]["name"], f"{compiled['method']['ms_p50']:.1f} / {compiled['method']['ms_p95']:.1f}",
+             f"{compiled['method']['action_hz']:.0f}", f"{compiled['speedup_vs_plain']:.2f}x"],
+        ]))
+    videos = sorted((evaluations[-1].output_dir / "media").glob("*.mp4"))
+    console.print(f"schedule: {evaluations[-1].output_dir / 'schedule.png'}\nvideo: {videos[0] if videos else 'none'}")
+    console.print(f"results: results/pusht_lowdim/demo  ({time.monotonic() - started:.0f} s)")
+    console.print("next: python scripts/eval.py task=pusht_lowdim cache=bac runtime=compiled   (all 50 test seeds)")
+
+
+def compiled_latency(experiment, say) -> dict | None:
+    """BAC once more in the compiled runtime, where a C++ compiler is installed; said if not."""
+    try:
+        find_compiler()
+    except CompilerMissing as error:
+        say(f"the compiled runtime is left out of this demo: {error}")
+        return None
+    experiment.cfg.runtime = "compiled"
+    say(f"timing {cache_label(experiment.cfg.cache)} in the compiled runtime")
+    return measure_latency(experiment, schedule_for(experiment, experiment.cfg.cache, lambda text: None))
+
+
+if __name__ == "__main__":
+    with readable_errors():
+        main()

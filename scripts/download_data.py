@@ -1,0 +1,84 @@
+"""Download the public demonstrations of a task, or verify the copy that is already there.
+
+    python scripts/download_data.py task=pusht_lowdim               into data/, where the task's config looks for it
+    python scripts/download_data.py task=pusht_lowdim verify=true   only compares the checksum
+
+Settings: task; verify=false; data_dir=data; url=<another copy of the archive>. An interrupted download goes on where it
+stopped when the same command runs again.
+"""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from diffusion_policy.dataset.download import SOURCES, DataSource, download, verify  # noqa: E402
+from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
+
+DEFAULTS = {"task": None, "verify": False, "data_dir": "data", "url": None}
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+
+
+def read_settings(arguments: list[str]) -> tuple[DataSource, dict]:
+    """Source and settings from key=value arguments; raises DatasetError for anything unknown."""
+    try:
+        given = OmegaConf.to_container(OmegaConf.from_cli(arguments))
+    except OmegaConfBaseException as error:
+        raise DatasetError(f"cannot read the arguments {arguments}: {error}") from error
+    unknown = sorted(set(given) - set(DEFAULTS))
+    if unknown:
+        raise DatasetError(f"unknown setting {', '.join(unknown)}: use {', '.join(f'{key}=' for key in DEFAULTS)}")
+    settings = {**DEFAULTS, **given}
+    if settings["task"] not in SOURCES:
+        problem = "which task?" if settings["task"] is None else f"no public data is known for task={settings['task']}:"
+        raise DatasetError(f"{problem} use {' or '.join(f'task={name}' for name in SOURCES)}")
+    if not isinstance(settings["verify"], bool):
+        raise DatasetError(f"verify={settings['verify']}: use verify=true or verify=false")
+    return SOURCES[settings["task"]], settings
+
+
+def run(source: DataSource, settings: dict) -> Path:
+    """Returns the verified folder."""
+    folder = Path(settings["data_dir"]) / source.folder
+    if settings["verify"] or folder.exists():
+        again = f"python scripts/download_data.py task={settings['task']}"
+        if not folder.exists():
+            raise DatasetError(f"no data set at {folder}: download it with {again}")
+        try:
+            verify(folder, source)
+        except DatasetError as error:
+            raise DatasetError(f"{error}\nMove the folder away and download it again: {again}") from error
+        return folder
+    with Progress(*COLUMNS, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(settings["task"], total=None)
+        return download(
+            source, settings["data_dir"], settings["url"],
+            lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+
+
+def main(arguments: list[str]) -> int:
+    if any(argument in ("-h", "--help", "help") for argument in arguments):
+        print(__doc__)
+        return 0
+    try:
+        source, settings = read_settings(arguments)
+        folder = run(source, settings)
+    except (DatasetError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    print(f"{folder}: verified, content sha256 {source.sha256}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

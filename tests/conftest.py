@@ -1,0 +1,56 @@
+"""What every test may rely on: one thread, no window, no network logging, repeatable hypothesis examples."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Set before matplotlib, pygame or wandb is imported by anything.
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["SDL_VIDEODRIVER"] = "dummy"
+os.environ["WANDB_MODE"] = "disabled"
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+# Reference vectors and demonstrations; kept beside the repository on some machines only.
+SHARED = ROOT.parent / "shared"
+
+torch.set_num_threads(1)
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
+def existing(path: Path) -> Path:
+    if not path.exists():
+        pytest.skip(f"{path} is not on this machine")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Folder with reference material beside the repository."""
+    return existing(SHARED)
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Vectors computed by the authors' code."""
+    return existing(SHARED / "golden")
+
+
+@pytest.fixture(scope="session")
+def pusht_zarr() -> Path:
+    """The 206 human Push-T demonstrations: the downloaded copy or the one in the shared folder."""
+    relative = Path("pusht", "pusht_cchi_v7_replay.zarr")
+    downloaded = ROOT / "data" / relative
+    return downloaded if downloaded.exists() else existing(SHARED / "data" / relative)

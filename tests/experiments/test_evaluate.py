@@ -1,0 +1,154 @@
+"""Evaluation end to end on a tiny policy in the real environment."""
+from __future__ import annotations
+
+import json
+
+
+import pytest
+import torch
+
+from bac.schedule import Schedule, ScheduleError
+from diffusion_policy.common.config import ConfigError
+from experiments.evaluate import default_output_dir, evaluate, noise_generator, open_output_dir
+from experiments.setup import load_experiment
+
+pytest.importorskip("pymunk")
+
+
+def run(cfg, on_episode=None):
+    experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
+    said = []
+    return evaluate(experiment, open_output_dir(cfg), said.append, on_episode), said
+
+
+def scores(evaluation):
+    return [(row.seed, row.score, row.env_steps) for row in evaluation.episodes]
+
+
+@pytest.mark.parametrize("cache", ["full", "uniform", "unified_acs", "blockwise_acs", "bac"])
+def test_every_cache_runs_and_writes_its_files(make_cfg, tmp_path, cache):
+    cfg = make_cfg(f"cache={cache}", *(["cache.budget=3"] if cache != "full" else []), *(["cache.top_k=2"] if cache == "bac" else []))
+    evaluation, said = run(cfg)
+    stored = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert stored["mean_score"] == evaluation.results["mean_score"]
+    low, high = stored["mean_score_interval_95"]
+    assert low <= stored["mean_score"] <= high
+    assert stored["n_episodes"] == 3 == len((tmp_path / "out" / "episodes.jsonl").read_text().splitlines())
+    assert stored["provenance"]["weights"] == "ema" and stored["provenance"]["seed"] == 0
+    assert any("profiling now" in line for line in said) == (cache not in ("full", "uniform"))
+    if cache == "full":
+        assert stored["flops"]["ratio_full_to_method"] == 1.0
+    else:
+        schedule = Schedule.load(tmp_path / "out" / "schedule.json")
+        assert schedule.update_count == stored["block_updates"]["per_chunk"] < stored["block_updates"]["full"]
+        assert (tmp_path / "out" / "schedule.png").stat().st_size > 1000
+
+
+def test_profile_is_measured_once_and_tied_to_the_checkpoint(make_cfg, tmp_path):
+    _, said = run(make_cfg("cache=bac", "cache.budget=3"))
+    assert any("profiling now" in line for line in said)
+    _, said = run(make_cfg("cache=bac", "cache.budget=2", f"output_dir={tmp_path}/second"))
+    assert not any("profiling now" in line for line in said)
+    assert json.loads((tmp_path / "assets/pusht_lowdim/ddpm8/profile.json").read_text())["observations"] == 2
+
+
+def test_full_budget_equals_no_cache_bit_for_bit(make_cfg, tmp_path):
+    full, _ = run(make_cfg("cache=full", "runtime=reference", f"output_dir={tmp_path}/full"))
+    all_steps, _ = run(make_cfg("cache=uniform", "cache.budget=8", "runtime=reference", f"output_dir={tmp_path}/all"))
+    assert scores(full) == scores(all_steps)
+
+
+@pytest.mark.parametrize("runtime", ["reference", "planned", "compiled"])
+def test_interrupted_evaluation_ends_with_the_same_numbers(make_cfg, tmp_path, runtime):
+    whole, _ = run(make_cfg("cache=uniform", "cache.budget=3", f"runtime={runtime}", f"output_dir={tmp_path}/whole"))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(result):
+        raise Killed
+
+    cfg = make_cfg("cache=uniform", "cache.budget=3", f"runtime={runtime}", f"output_dir={tmp_path}/parts")
+    with pytest.raises(Killed):
+        run(cfg, kill)
+    rows = tmp_path / "parts" / "episodes.jsonl"
+    assert len(rows.read_text().splitlines()) == 1
+    assert not (tmp_path / "parts" / "eval_results.json").exists()
+    rows.write_text(rows.read_text() + '{"index": 1, "se')  # killed in the middle of a line
+    resumed, said = run(cfg)
+    assert any("1 of 3 episodes are already" in line for line in said)
+    assert scores(resumed) == scores(whole)
+    assert resumed.results["mean_score"] == whole.results["mean_score"]
+
+
+def test_methods_share_initial_states_and_noise(make_cfg):
+    episodes = load_experiment(make_cfg(), n_test=2, n_train=1).task.episodes()
+    assert [e.seed for e in episodes] == [0, 100000, 100001]
+    draws = [[torch.randn(3, generator=noise_generator(seed, e)).tolist() for e in episodes] for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    assert len({tuple(d) for d in draws[0]}) == 3
+
+
+def test_another_evaluation_in_the_same_folder_is_refused(make_cfg):
+    run(make_cfg("cache=uniform", "cache.budget=3"))
+    with pytest.raises(ConfigError, match="cache 'uniform_s3' there, 'uniform_s2' now.*overwrite=true"):
+        run(make_cfg("cache=uniform", "cache.budget=2"))
+    evaluation, _ = run(make_cfg("cache=uniform", "cache.budget=2", "overwrite=true"))
+    assert evaluation.results["method"] == "uniform_s2"
+
+
+def test_latency_is_measured_against_the_plain_policy(make_cfg, tmp_path):
+    evaluation, _ = run(make_cfg("cache=uniform", "cache.budget=1", "benchmark.n_chunks=3", "eval.n_test=1"))
+    stored = json.loads((tmp_path / "out" / "benchmark_results.json").read_text())
+    assert stored["speedup_vs_plain"] == evaluation.benchmark["speedup_vs_plain"] > 1.0
+    assert stored["method"]["action_hz"] == pytest.approx(8 * stored["method"]["chunks_per_s"], rel=1e-3)
+
+
+def test_video_is_recorded(make_cfg, tmp_path):
+    evaluation, _ = run(make_cfg("cache=full", "eval.n_videos=1", "eval.n_test=1"))
+    assert (tmp_path / "out" / evaluation.episodes[0].video).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("overrides, message", [
+    (["cache=bac", "cache.budget=9"], "cache.budget=9 is not possible: use 1 to 8"),
+    (["cache=bac", "cache.budget=0"], "use 1 to 8"),
+    (["cache=bac", "cache.budget=2", "cache.top_k=7"], "use 0 to 6"),
+    (["cache=bac", "cache.budget=2", "cache.metric=dot"], "cosine"),
+    (["cache=bac", "cache.budget=2", "cache.objective=best"], "cached_to_skipped"),
+    (["cache.method=magic"], "unified_acs"),
+    (["device=cuda:9"], "device=cuda:9"),
+    (["device=tpu"], "unknown device"),
+    (["weights=raw"], "weights=ema"),
+    (["checkpoint=nowhere"], "no checkpoint at nowhere"),
+    (["sampler.steps=101"], "use 1 to 100"),
+    (["sampler.type=euler"], "ddim"),
+    (["task.adapter.n_action_steps=4"], "not a policy for task pusht_lowdim"),
+    (["threads=0"], "at least 1"),
+    (["output_dir=/dev/null/results"], "cannot be written"),
+])
+def test_bad_settings_are_clear_errors_and_leave_nothing_behind(make_cfg, tmp_path, overrides, message):
+    with pytest.raises((ConfigError, ValueError), match=message):
+        run(make_cfg(*overrides))
+    out = tmp_path / "out"
+    assert not out.exists() or not [p for p in out.iterdir() if p.name != "settings.json"]
+
+
+def test_runtime_that_does_not_exist(make_cfg):
+    with pytest.raises(ValueError, match="reference, planned, compiled"):
+        run(make_cfg("cache=full", "runtime=turbo"))
+
+
+def test_schedule_of_another_step_count_is_refused(make_cfg):
+    experiment = load_experiment(make_cfg(), n_test=1)
+    from bac.accelerate import accelerate
+    from bac.denoiser import model_blocks
+    with pytest.raises(ScheduleError, match="16 denoising steps, the sampler takes 8"):
+        accelerate(experiment.policy, Schedule.full(model_blocks(experiment.policy.model), 16))
+
+
+def test_default_folder_names_what_is_unusual(make_cfg):
+    name = lambda *overrides: default_output_dir(make_cfg(*overrides, "sampler.name=ddpm100")).as_posix()  # noqa: E731
+    assert name("cache=bac") == "results/pusht_lowdim/bac"
+    assert name("cache=full") == "results/pusht_lowdim/full"
+    assert name("cache=bac", "cache.budget=7", "seed=2") == "results/pusht_lowdim/bac_s7-seed2"
+    assert name("cache=bac", "cache.metric=l1", "cache.top_k=3") == "results/pusht_lowdim/bac_s10_l1_k3"

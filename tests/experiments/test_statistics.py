@@ -1,0 +1,38 @@
+"""Intervals cover what they promise."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from experiments.statistics import mean_interval, paired_difference, rate_interval
+
+
+def test_wilson_interval_against_known_values():
+    estimate = rate_interval([True] * 45 + [False] * 5)
+    assert (estimate.mean, round(estimate.low, 4), round(estimate.high, 4)) == (0.9, 0.7864, 0.9565)
+    assert rate_interval([True] * 50).low == pytest.approx(0.9286, abs=1e-4)
+    assert rate_interval([False] * 50).low == 0.0
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    samples = rng.beta(2, 1, size=(400, 50))
+    hits = [e.low <= 2 / 3 <= e.high for e in map(mean_interval, samples)]
+    assert 0.92 <= np.mean(hits) <= 0.98
+
+
+def test_paired_difference_is_narrower_than_unpaired():
+    rng = np.random.default_rng(1)
+    base = rng.random(50)
+    better = base + 0.05 + 0.01 * rng.standard_normal(50)
+    paired = paired_difference(better, base)
+    assert paired.low > 0.04 and paired.high < 0.06
+    with pytest.raises(ValueError, match="same episodes"):
+        paired_difference(base, base[:3])
+
+
+def test_one_episode_has_the_widest_interval_and_none_is_an_error():
+    estimate = mean_interval([0.4], bounds=(0, 1))
+    assert (estimate.low, estimate.high) == (0, 1)
+    with pytest.raises(ValueError, match="no episodes"):
+        rate_interval([])

@@ -1,0 +1,50 @@
+"""The command line of scripts/download_data.py."""
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "download_data.py"
+
+
+@pytest.fixture(scope="module")
+def main():
+    return runpy.run_path(str(SCRIPT))["main"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "which task? use task=pusht_lowdim"),
+        (["task=juggling"], "no public data is known for task=juggling"),
+        (["tsak=pusht_lowdim"], "unknown setting tsak"),
+        (["task=pusht_lowdim", "verify=maybe"], "verify=true or verify=false"),
+        (["task=pusht_lowdim", "url=file:///nowhere/pusht.zip", "data_dir={tmp}"], "cannot download"),
+        (["task=pusht_lowdim", "verify=true", "data_dir={tmp}"], "download it with"),
+    ],
+)
+def test_bad_input_is_one_error_and_exit_code_1(main, tmp_path, capsys, arguments, message):
+    assert main([argument.format(tmp=tmp_path) for argument in arguments]) == 1
+    stderr = capsys.readouterr().err
+    assert message in stderr and "Traceback" not in stderr
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_verify_accepts_the_genuine_data(main, pusht_zarr, capsys):
+    assert main(["task=pusht_lowdim", "verify=true", f"data_dir={pusht_zarr.parents[1]}"]) == 0
+    assert "verified, content sha256" in capsys.readouterr().out
+
+
+def test_a_damaged_folder_is_kept_and_explained(main, tmp_path, capsys):
+    folder = tmp_path / "pusht" / "pusht_cchi_v7_replay.zarr"
+    folder.mkdir(parents=True)
+    assert main(["task=pusht_lowdim", f"data_dir={tmp_path}"]) == 1
+    assert "Move the folder away" in capsys.readouterr().err
+    assert folder.is_dir()
+
+
+def test_help(main, capsys):
+    assert main(["--help"]) == 0
+    assert "verify=true" in capsys.readouterr().out

@@ -1,0 +1,160 @@
+"""Dependencies are pinned once, in pyproject.toml, and every other file agrees with it."""
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # a dependency of pytest on Python 3.10
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHONS = ("3.10", "3.11", "3.12")
+EXTRAS = {"pusht", "blockpush", "kitchen", "robomimic", "lerobot", "wandb", "dev", "all"}
+OWN = {"bac", "diffusion_policy", "tests"}
+# Import name -> distribution name, where they differ by more than - and _.
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "hydra": "hydra-core"}
+# Come with a pinned package that needs them itself.
+INDIRECT = {"yaml": "omegaconf", "packaging": "pytest", "tomli": "pytest"}
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    """Requirements of the core and of `extras`, without references of the project to itself."""
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
+    return [item for item in map(Requirement, lines) if item.name != PROJECT["name"]]
+
+
+def imported(folders: tuple[str, ...], everywhere: bool) -> dict[str, str]:
+    """Distribution -> a file that imports it; `everywhere` includes imports inside functions."""
+    found: dict[str, str] = {}
+    for path in sorted(p for folder in folders for p in (ROOT / folder).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree) if everywhere else tree.body:
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            for name in (name.split(".")[0] for name in names):
+                local = (path.parent / f"{name}.py").exists()  # a helper beside a test
+                if name not in sys.stdlib_module_names | OWN and not local:
+                    found[DISTRIBUTIONS.get(INDIRECT.get(name, name), INDIRECT.get(name, name)).replace("_", "-")] = str(path)
+    return found
+
+
+def test_every_requirement_is_pinned_exactly():
+    for item in requirements(*EXTRAS):
+        assert re.fullmatch(r"==[0-9][0-9a-z.]*", str(item.specifier)), f"{item} is not an exact pin"
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_one_version_of_a_package_per_python(python):
+    assert python in SpecifierSet(PROJECT["requires-python"])
+    versions: dict[str, set[str]] = {}
+    for item in requirements(*EXTRAS):
+        if item.marker is None or item.marker.evaluate({"python_version": python, "python_full_version": f"{python}.1"}):
+            versions.setdefault(item.name, set()).add(str(item.specifier))
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+    assert set(versions) == {item.name for item in requirements(*EXTRAS)}
+
+
+def test_extras_are_the_promised_ones_and_all_has_every_one():
+    assert set(PROJECT["optional-dependencies"]) == EXTRAS
+    (everything,) = map(Requirement, PROJECT["optional-dependencies"]["all"])
+    assert everything.name == PROJECT["name"] and everything.extras == EXTRAS - {"all"}
+
+
+def test_the_code_imports_only_what_is_listed():
+    listed = {item.name for item in requirements(*EXTRAS)}
+    packages = imported(("bac", "diffusion_policy", "scripts", "tests"), everywhere=True)
+    assert {name: path for name, path in packages.items() if name not in listed} == {}
+
+
+def test_modules_outside_the_environments_import_only_the_core():
+    core = {item.name for item in requirements()}
+    packages = imported(("bac", "diffusion_policy"), everywhere=False)
+    assert {name: path for name, path in packages.items() if name not in core and "/env/" not in path} == {}
+
+
+def test_every_core_requirement_is_imported():
+    packages = imported(("bac", "diffusion_policy", "scripts"), everywhere=True)
+    # diffusers uses scipy for some schedulers when it is there; imageio-ffmpeg is the video backend imageio looks for.
+    assert {item.name for item in requirements()} - set(packages) <= {"scipy", "imageio-ffmpeg"}
+
+
+def test_setup_py_adds_nothing_of_its_own():
+    calls = [node for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())) if isinstance(node, ast.Call)]
+    assert len(calls) == 1 and not calls[0].args and not calls[0].keywords
+
+
+def test_packages_are_found():
+    from setuptools import find_packages
+
+    found = set(find_packages(str(ROOT), include=PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]))
+    modules = {path.parent for folder in ("bac", "diffusion_policy") for path in (ROOT / folder).rglob("*.py")}
+    assert found == {path.relative_to(ROOT).as_posix().replace("/", ".") for path in modules}
+
+
+def test_conda_environment_takes_its_pins_from_the_project():
+    packages = yaml.safe_load((ROOT / "conda_environment.yaml").read_text())["dependencies"]
+    (python,) = [item for item in packages if isinstance(item, str) and item.startswith("python=")]
+    assert python.split("=")[1] in PYTHONS and "pip" in packages and len(packages) == 3
+    ((line,),) = [item["pip"] for item in packages if isinstance(item, dict)]
+    extras = re.fullmatch(r"-e \.\[([a-z,]+)\]", line).group(1).split(",")
+    assert set(extras) <= EXTRAS
+
+
+def test_hints_in_the_code_name_existing_extras():
+    calls = [
+        node.args[1].value
+        for path in (ROOT / "diffusion_policy").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_extra"
+        and isinstance(node.args[1], ast.Constant)
+    ]
+    assert calls and set(calls) <= EXTRAS
+
+
+# ---- Makefile ----
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, env={**os.environ, **environment}, text=True, capture_output=True, timeout=60
+    )
+
+
+def test_make_help_names_every_target():
+    help_text = make("help").stdout
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE).group(1).split()
+    assert all(f"make {target}" in help_text for target in targets if target != "help")
+    assert all(extra in help_text for extra in EXTRAS)
+
+
+def test_make_installs_only_what_each_target_needs():
+    assert 'pip install' in make("-n", "demo", "VENV=.none").stdout
+    assert '(-e ".[pusht]")' in make("-n", "demo", "VENV=.none").stdout
+    assert '(-e ".[pusht,dev]")' in make("-n", "test", "VENV=.none").stdout
+    assert '(-e ".[pusht,wandb]")' in make("-n", "setup", "VENV=.none", "EXTRAS=pusht,wandb").stdout
+
+
+def test_make_refuses_an_unsupported_python(tmp_path):
+    result = make("setup", f"VENV={tmp_path / 'venv'}", "PYTHON=/nowhere/python")
+    assert result.returncode != 0 and "3.10, 3.11 or 3.12" in result.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_ci_runs_the_tests_through_make():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK) and "make test" in script.read_text()
