@@ -15,9 +15,11 @@ The block then costs 2 T H S D multiply-accumulates instead of 2 T D^2: for Push
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion_policy.model.diffusion.layers import MultiheadAttention
@@ -26,32 +28,62 @@ from diffusion_policy.model.diffusion.transformer_for_diffusion import Transform
 
 @dataclass(frozen=True)
 class Folded:
-    """Folded keys [..., H, S, D], biases [..., H, S] and values [..., H, S, D] of S condition tokens for one layer or more."""
+    """Folded keys [..., H, S, D], biases [..., H, S] and values [..., H, S, D] of S condition tokens."""
 
     key: Tensor
     bias: Tensor
     value: Tensor
 
-    @staticmethod
-    def stack(parts: list[Folded]) -> Folded:
-        return Folded(*(torch.stack([getattr(part, name) for part in parts]) for name in ("key", "bias", "value")))
+    def __getitem__(self, index) -> Folded:
+        return Folded(self.key[index], self.bias[index], self.value[index])
 
 
-def fold(attention: MultiheadAttention, tokens: Tensor) -> Folded:
-    """Folds condition tokens [..., S, D] into one cross-attention layer."""
-    d, heads = attention.n_emb, attention.n_head
-    dh = d // heads
-    weight, bias = attention.in_proj_weight, attention.in_proj_bias
-    projected = torch.nn.functional.linear(tokens, weight[d:], bias[d:])  # [..., S, 2 D]
-    split = lambda part: part.unflatten(-1, (heads, dh)).transpose(-3, -2)  # noqa: E731  [..., H, S, dh]
-    key, value = split(projected[..., :d]) * dh**-0.5, split(projected[..., d:])
-    query_weight = weight[:d].unflatten(0, (heads, dh))  # [H, dh, D]
-    out_weight = attention.out_proj.weight.unflatten(1, (heads, dh)).permute(1, 2, 0)  # [H, dh, D]
-    return Folded(
-        key=torch.matmul(key, query_weight),
-        bias=torch.matmul(key, bias[:d].view(heads, dh, 1)).squeeze(-1),
-        value=torch.matmul(value, out_weight),
-    )
+@dataclass(frozen=True)
+class Folding:
+    """Weights of L cross-attention layers side by side, so that condition tokens are folded into all of them at once.
+
+    Attributes:
+        key_value, key_value_bias: [L 2 D, D] and [L 2 D].
+        query, query_bias, out: [L, H, dh, D], [L, H, dh, 1], [L, H, dh, D].
+    """
+
+    key_value: Tensor
+    key_value_bias: Tensor
+    query: Tensor
+    query_bias: Tensor
+    out: Tensor
+
+    @classmethod
+    def of(cls, attentions: Sequence[MultiheadAttention]) -> Folding:
+        d, heads = attentions[0].n_emb, attentions[0].n_head
+        dh = d // heads
+        return cls(
+            torch.cat([attention.in_proj_weight[d:] for attention in attentions]),
+            torch.cat([attention.in_proj_bias[d:] for attention in attentions]),
+            torch.stack([attention.in_proj_weight[:d].unflatten(0, (heads, dh)) for attention in attentions]),
+            torch.stack([attention.in_proj_bias[:d].view(heads, dh, 1) for attention in attentions]),
+            torch.stack([attention.out_proj.weight.t().unflatten(0, (heads, dh)) for attention in attentions]).contiguous(),
+        )
+
+    def layer(self, index: int) -> Folding:
+        """The weights of one layer (views)."""
+        width = 2 * self.query.shape[-1]
+        rows, one = slice(index * width, (index + 1) * width), slice(index, index + 1)
+        return Folding(self.key_value[rows], self.key_value_bias[rows], self.query[one], self.query_bias[one], self.out[one])
+
+    def __call__(self, tokens: Tensor) -> Folded:
+        """Folds N times S condition tokens [N, S, D]: keys [L, N, H, S, D], biases [L, N, H, S], values [L, N, H, S, D]."""
+        n_layers, heads, dh, _ = self.query.shape
+        n, s, _ = tokens.shape
+        projected = F.linear(tokens.flatten(0, 1), self.key_value, self.key_value_bias)
+        projected = projected.view(n * s, n_layers, 2, heads, dh).permute(2, 1, 3, 0, 4)  # [2, L, H, N S, dh]
+        key, value = projected[0] * dh**-0.5, projected[1]
+        by_sample = lambda part: part.unflatten(2, (n, s)).transpose(1, 2)  # noqa: E731  [L, H, N S, ...] -> [L, N, H, S, ...]
+        return Folded(
+            by_sample(torch.matmul(key, self.query)),
+            by_sample(torch.matmul(key, self.query_bias)).squeeze(-1),
+            by_sample(torch.matmul(value, self.out)),
+        )
 
 
 def time_tokens(model: TransformerForDiffusion, timesteps: Tensor) -> Tensor:

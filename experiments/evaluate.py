@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 
@@ -26,6 +25,7 @@ from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import write_json
 from diffusion_policy.env_runner.episodes import Episode, EpisodeResult, append_episode, load_episodes, missing_episodes
 from diffusion_policy.env_runner.rollout import RolloutStats, rollout
+from experiments.acting import acting
 from experiments.latency import interleaved, speed_ratio
 from experiments.provenance import environment
 from experiments.schedules import cache_label, schedule_for
@@ -126,43 +126,24 @@ def resume(output_dir: Path, settings: dict[str, Any], episodes: list[Episode], 
     return results
 
 
-def noise_generator(policy_seed: int, episode: Episode) -> torch.Generator:
-    """The noise of an episode: the same for every method, whatever the batch."""
-    mixed = np.random.SeedSequence([policy_seed, episode.seed]).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(mixed[0]) << 31 | int(mixed[1]) >> 1)
-
-
 def roll_out(
     experiment: Experiment, schedule: Schedule | None, todo: list[Episode], episodes: list[Episode], output_dir: Path, on_episode
 ) -> tuple[list[EpisodeResult], RolloutStats]:
     """Rolls out `todo`; rows are written as episodes finish."""
     cfg, policy = experiment.cfg, experiment.policy
     tests = [episode.index for episode in episodes if episode.split == "test"] or [episode.index for episode in episodes]
-    generators: dict[int, torch.Generator] = {}
-    idle = torch.Generator()
-
-    def generator(episode: Episode | None, chunk: int) -> torch.Generator:
-        if episode is None:
-            return idle
-        if chunk == 0:
-            generators[episode.index] = noise_generator(int(cfg.seed), episode)
-        return generators[episode.index]
 
     def finished(result: EpisodeResult) -> None:
         append_episode(output_dir / "episodes.jsonl", result)
         if on_episode is not None:
             on_episode(result)
 
-    with accelerate(policy, schedule, cfg.runtime, cfg.precision) as fast:
-        def act(obs, active, running, chunk_index):
-            noise = [generator(episode, chunk) for episode, chunk in zip(running, chunk_index)]
-            return fast.predict_action({"obs": torch.from_numpy(obs)}, noise)["action"].cpu().numpy()
-
-        with experiment.task.vector_env(int(cfg.eval.n_envs), cfg.eval.n_workers) as env:
-            return rollout(
-                act, env, todo, on_episode=finished, media_dir=output_dir / "media",
-                video_indices=set(tests[: int(cfg.eval.n_videos)]),
-            )
+    with accelerate(policy, schedule, cfg.runtime, cfg.precision) as fast, \
+            experiment.task.vector_env(int(cfg.eval.n_envs), cfg.eval.n_workers) as env:
+        return rollout(
+            acting(fast.predict_action, int(cfg.seed)), env, todo, on_episode=finished, media_dir=output_dir / "media",
+            video_indices=set(tests[: int(cfg.eval.n_videos)]),
+        )
 
 
 def measure_latency(experiment: Experiment, schedule: Schedule | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from bac.uniform import uniform
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.env_runner.episodes import Episode
 from diffusion_policy.env_runner.rollout import rollout
+from experiments.acting import acting
 from experiments.setup import Experiment
 
 METHODS = ("full", "uniform", "unified_acs", "blockwise_acs", "bac")
@@ -166,10 +167,11 @@ def visited_observations(experiment: Experiment, bar: Progress) -> np.ndarray:
     job = bar.add_task("rolling out the full policy", total=n)
     seen: list[np.ndarray] = []
 
+    own_act = acting(policy.predict_action, int(settings.seed_start))
+
     def act(obs, active, running, chunk_index):
         seen.extend(obs[active])
-        generators = [torch.Generator().manual_seed(chunk * 1009 + slot) for slot, chunk in enumerate(chunk_index)]
-        return policy.predict_action({"obs": torch.from_numpy(obs)}, generators)["action"].cpu().numpy()
+        return own_act(obs, active, running, chunk_index)
 
     policy.sampler = sampler
     try:

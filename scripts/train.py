@@ -1,4 +1,7 @@
-"""Train a policy: python scripts/train.py task=pusht_lowdim [training.max_steps=16000 device=cuda ...]"""
+"""Train a policy: python scripts/train.py task=pusht_lowdim [training.max_steps=16000 device=cuda ...]
+
+The same command after an interruption resumes from the last save.
+"""
 from __future__ import annotations
 
 import sys
@@ -11,13 +14,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffusion_policy.common.config import register_resolvers  # noqa: E402
 from diffusion_policy.workspace.train_workspace import TrainWorkspace  # noqa: E402
+from experiments.console import readable_errors  # noqa: E402
+from experiments.tracking import start_run  # noqa: E402
+from experiments.training import rollout_function  # noqa: E402
 
 register_resolvers()
 
 
 @hydra.main(version_base="1.3", config_path="../config", config_name="train")
 def main(cfg: DictConfig) -> None:
-    TrainWorkspace(cfg).run()
+    with readable_errors():
+        TrainWorkspace(cfg, rollout_function(cfg), start_run(cfg, f"train-{cfg.task.name}")).run()
 
 
 if __name__ == "__main__":

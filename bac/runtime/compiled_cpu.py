@@ -11,9 +11,10 @@ from ctypes import byref, c_void_p
 import torch
 from torch import Tensor
 
-from bac.folding import Folded, fold, observation_tokens
+from bac.folding import Folded, observation_tokens
 from bac.native import build
 from bac.native.structs import Call, Keep, Layer, Model, Segment, array, pack, round_up
+from bac.runtime.memory import MixedMemory
 from bac.runtime.planned import PlannedSampler
 from bac.schedule import Schedule
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators
@@ -71,7 +72,7 @@ class CompiledCpuSampler(PlannedSampler):
             norms = [layer.norm1, layer.norm2, layer.norm3 if layer.cross else None]
             pointers = [p for n in norms for p in ((keep(n.weight), keep(n.bias)) if n is not None else (None, None))]
             attention = layer.self_attn
-            folded = self.time[index] if isinstance(self.time, list) else None
+            folded = self.time[index] if isinstance(self.time, Folded) else None
             layers.append(Layer(
                 *pointers,
                 pack(attention.in_proj_weight, attention.in_proj_bias, keep, half), linear(attention.out_proj),
@@ -104,21 +105,31 @@ class CompiledCpuSampler(PlannedSampler):
 
     # ---- once per observation ----
     def fold_memory(self, cond: Tensor | None, batch: int) -> tuple[int, Folded | None]:
-        """Number of condition tokens beside the time token and their tables [slots, B, S, H, D]."""
+        """Number of condition tokens beside the time token and their tables [slots, B, S, H, D].
+
+        Samples are encoded one by one: in a matrix product over several, a sample's numbers may round differently.
+        """
         model = self.model
-        if model.encoder_only:
+        if model.encoder_only or (model.n_cond_layers == 0 and not model.obs_as_cond):
             return 0, None
-        layers = model.trunk.layers
-        if model.n_cond_layers > 0:
-            memory = self.hoist_observation(cond, batch).memory
-            parts = [fold(layers[l].multihead_attn, memory[self.memory_position[k]]) for l, k in self.slot_steps]
-        elif model.obs_as_cond:
-            tokens = observation_tokens(model, cond)
-            parts = [fold(layer.multihead_attn, tokens) for layer in layers]
+        if model.obs_as_cond:
+            samples = [self._fold_sample(cond[i : i + 1]) for i in range(batch)]
         else:
-            return 0, None
-        folded = Folded.stack(parts)  # [slots, B, H, S, D]
-        return folded.key.shape[3], Folded(folded.key.transpose(2, 3), folded.bias.transpose(2, 3), folded.value.transpose(2, 3))
+            samples = [self._fold_sample(None)] * batch
+        tables = (torch.stack([getattr(sample, name) for sample in samples], dim=1) for name in ("key", "bias", "value"))
+        folded = Folded(*(table.transpose(2, 3) for table in tables))  # [slots, B, H, S, ...] -> [slots, B, S, H, ...]
+        return folded.key.shape[2], folded
+
+    def _fold_sample(self, cond: Tensor | None) -> Folded:
+        """Condition tokens of one observation [1, To, Do], folded: keys [slots, H, S, D] ..."""
+        if self.model.n_cond_layers == 0:
+            return self.folding(observation_tokens(self.model, cond))[:, 0]
+        memory = MixedMemory(self, cond, 1, self.model.horizon).memory[:, 0]  # [N, S, D]
+        parts = []
+        for layer in range(len(self.model.trunk.layers)):
+            steps = [self.memory_position[step] for other, step in self.slot_steps if other == layer]
+            parts.append(self.folding.layer(layer)(memory[steps])[0])
+        return Folded(*(torch.cat([getattr(part, name) for part in parts]) for name in ("key", "bias", "value")))
 
     @torch.no_grad()
     def __call__(
@@ -138,7 +149,7 @@ class CompiledCpuSampler(PlannedSampler):
         pointers = [
             keep(draw) if draw is not None and sigma else None for draw, sigma in zip(noise, self.solver.table[:, 6])
         ]
-        total = memory + (1 if isinstance(self.time, list) else 0)
+        total = memory + (1 if isinstance(self.time, Folded) else 0)
         mask = self.model.memory_mask
         cross_mask = torch.zeros(self.model.T, max(1, total)) if mask is None else mask[: self.model.T, :total]
         call = Call(

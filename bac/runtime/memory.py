@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from bac.folding import Folded, fold, observation_tokens
+from bac.folding import Folded, observation_tokens
 
 if TYPE_CHECKING:
     from bac.runtime.planned import PlannedSampler
@@ -33,24 +33,22 @@ class SeparableMemory(Memory):
         super().__init__(sampler, batch, tokens)
         model = sampler.model
         n_obs = cond.shape[1] if model.obs_as_cond else 0
-        layers, memory_tokens = model.trunk.layers, 1 + n_obs
+        n_layers, memory_tokens = len(model.trunk.layers), 1 + n_obs
         empty = model.pos_emb.new_empty
-        shape = (len(layers), batch, self.heads, memory_tokens, model.n_emb)
+        shape = (n_layers, batch, self.heads, memory_tokens, model.n_emb)
         self.key, self.value = empty(shape), empty(shape)
         self.mask_rows = self.mask(memory_tokens)
-        self.bias = empty(len(layers), batch, tokens, self.heads, memory_tokens)
+        self.bias = empty(n_layers, batch, tokens, self.heads, memory_tokens)
         if n_obs:
-            encoded = observation_tokens(model, cond)
-            for index, layer in enumerate(layers):
-                folded = fold(layer.multihead_attn, encoded)
-                self.key[index, :, :, 1:], self.value[index, :, :, 1:] = folded.key, folded.value
-                self.bias[index, :, :, :, 1:] = folded.bias[:, None] + self.mask_rows[:, :, 1:]
+            folded = sampler.folding(observation_tokens(model, cond))
+            self.key[:, :, :, 1:], self.value[:, :, :, 1:] = folded.key, folded.value
+            self.bias[..., 1:] = folded.bias[:, :, None] + self.mask_rows[:, :, 1:]
 
     def at(self, step: int, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        time: Folded = self.sampler.time[layer]
-        self.key[layer, :, :, :1] = time.key[step]
-        self.value[layer, :, :, :1] = time.value[step]
-        self.bias[layer, :, :, :, :1] = time.bias[step] + self.mask_rows[:, :, :1]
+        time: Folded = self.sampler.time[layer, step]
+        self.key[layer, :, :, :1] = time.key
+        self.value[layer, :, :, :1] = time.value
+        self.bias[layer, :, :, :, :1] = time.bias + self.mask_rows[:, :, :1]
         return self.key[layer].flatten(1, 2), self.bias[layer].flatten(-2), self.value[layer].flatten(1, 2)
 
 
@@ -67,6 +65,6 @@ class MixedMemory(Memory):
         self.mask_rows = self.mask(memory.shape[1])
 
     def at(self, step: int, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        folded = fold(self.sampler.model.trunk.layers[layer].multihead_attn, self.memory[self.sampler.memory_position[step]])
+        folded = self.sampler.folding.layer(layer)(self.memory[self.sampler.memory_position[step]])[0]
         bias = folded.bias[:, None] + self.mask_rows
         return folded.key.flatten(1, 2), bias.flatten(-2), folded.value.flatten(1, 2)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bac.blocks import parse
 from bac.denoiser import layer_of, model_blocks
-from bac.folding import Folded, fold, time_tokens
+from bac.folding import Folded, Folding, time_tokens
 from bac.plan import Plan, Segment
 from bac.runtime.memory import Memory, MixedMemory, SeparableMemory
 from bac.schedule import Schedule
@@ -51,6 +51,7 @@ class PlannedSampler:
         # steps at which some cross-attention computes -> their rank
         cross = [kind == "ca" for kind in self.kinds]
         self.memory_position = {int(step): i for i, step in enumerate(schedule.updates[:, cross].any(axis=1).nonzero()[0])}
+        self.folding = None if model.encoder_only else Folding.of([layer.multihead_attn for layer in model.trunk.layers])
         self.time = self._hoist_time()
         self.chunks = 0
         self.owners = [module._parameters for module in model.modules() if module._parameters]
@@ -74,8 +75,8 @@ class PlannedSampler:
                 cast[id(parameter)] = parameter.detach().to(self.dtype)
         return cast
 
-    def _hoist_time(self) -> list[Folded] | Tensor | None:
-        """Folded time tokens per layer (key [K, H, 1, D] ...). Where they mix with other tokens, raw ones: of all steps
+    def _hoist_time(self) -> Folded | Tensor:
+        """Folded time tokens (key [L, K, H, 1, D] ...). Where they mix with other tokens, raw ones: of all steps
         [K, 1, D] in the encoder-only form, of the N steps with a cross-attention [N, 1, D] for `n_cond_layers > 0`."""
         model = self.model
         if model.encoder_only:
@@ -83,8 +84,7 @@ class PlannedSampler:
         if model.n_cond_layers > 0:
             needed = list(self.memory_position)
             return model.embed_time(self.timesteps[needed], len(needed), self.device)
-        tokens = time_tokens(model, self.timesteps)
-        return [fold(layer.multihead_attn, tokens) for layer in model.trunk.layers]
+        return self.folding(time_tokens(model, self.timesteps))
 
     # ---- what is computed once per observation ----
     def hoist_observation(self, cond: Tensor | None, batch: int, tokens: int | None = None) -> Memory | None:

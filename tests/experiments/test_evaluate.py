@@ -9,7 +9,8 @@ import torch
 
 from bac.schedule import Schedule, ScheduleError
 from diffusion_policy.common.config import ConfigError
-from experiments.evaluate import default_output_dir, evaluate, noise_generator, open_output_dir
+from experiments.acting import noise_generator
+from experiments.evaluate import default_output_dir, evaluate, open_output_dir
 from experiments.setup import load_experiment
 
 pytest.importorskip("pymunk")

@@ -1,0 +1,163 @@
+"""Recording many demonstrations in parallel, so that an interrupted call goes on where it stopped."""
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_policy.common.files import atomic_path, write_json
+from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+from diffusion_policy.demos.demonstrator import Demonstrator
+from diffusion_policy.demos.storage import stored_settings, write_replay_buffer
+
+# Gives up when fewer than one seed in this many leads to a demonstration.
+MAX_ATTEMPTS_PER_DEMO = 10
+# Called after every seed with (seed, whether its demonstration was kept).
+OnSeed = Callable[[int, bool], None]
+
+
+def collect(
+    make_demonstrator: Callable[[], Demonstrator],
+    output: str | Path,
+    n_episodes: int,
+    seed_start: int = 0,
+    n_workers: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    on_seed: OnSeed | None = None,
+) -> ReplayBuffer:
+    """Records the first `n_episodes` demonstrations from `seed_start` on to a zarr folder, in the order of their seeds.
+
+    Finished ones lie in `<output>.parts`, one file per seed, until all are there; the same call goes on with them. The
+    result does not depend on the number of workers or on interruptions.
+
+    Args:
+        make_demonstrator: called once in every worker; picklable and importable.
+        output: appears complete or not at all.
+        n_workers: processes; default: one per core. 0: in this process.
+        settings: what decides the demonstrations; stored with them, and compared with those already there.
+
+    Raises:
+        DatasetError: `output` or the parts hold other demonstrations, the expert hardly ever succeeds, a worker died.
+    """
+    output = Path(output)
+    if n_episodes < 1:
+        raise ValueError(f"n_episodes must be at least 1, not {n_episodes}")
+    settings = json.loads(json.dumps({"n_episodes": n_episodes, "seed_start": seed_start, **(settings or {})}))
+    if output.exists():
+        _require_same(stored_settings(output), settings, output)
+        return ReplayBuffer.from_zarr(output, _keys(output))
+    # The number of demonstrations is not part of what one of them is: a later call may ask for more.
+    parts = Parts(output.with_name(output.name + ".parts"), {k: v for k, v in settings.items() if k != "n_episodes"})
+    seeds = _record_missing(make_demonstrator, parts, n_episodes, seed_start, n_workers, on_seed)
+    episodes = [parts.load(seed) for seed in seeds]
+    write_replay_buffer(output, episodes, {**settings, "seeds": seeds})
+    shutil.rmtree(parts.folder)
+    return ReplayBuffer.from_zarr(output, tuple(episodes[0]))
+
+
+class Parts:
+    """A folder with one file per seed: `<seed>.npz`, or the empty `<seed>.failed`."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]):
+        self.folder = folder
+        description = folder / "settings.json"
+        if description.exists():
+            _require_same(json.loads(description.read_text()), settings, folder)
+        elif folder.exists() and any(folder.iterdir()):
+            raise DatasetError(f"{folder} is not a folder of unfinished demonstrations: move it away or use another output")
+        else:
+            write_json(description, settings)
+
+    def outcome(self, seed: int) -> bool | None:
+        """Whether the seed's demonstration was kept; None: not recorded yet."""
+        if self._path(seed, "npz").exists():
+            return True
+        return False if self._path(seed, "failed").exists() else None
+
+    def save(self, seed: int, episode: Mapping[str, np.ndarray] | None) -> None:
+        with atomic_path(self._path(seed, "failed" if episode is None else "npz")) as temporary:
+            with open(temporary, "wb") as file:
+                if episode is not None:
+                    np.savez(file, **episode)
+
+    def load(self, seed: int) -> dict[str, np.ndarray]:
+        path = self._path(seed, "npz")
+        try:
+            with np.load(path) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError) as error:
+            raise DatasetError(f"{path} cannot be read ({error}): delete it and run the same command again") from error
+
+    def _path(self, seed: int, suffix: str) -> Path:
+        return self.folder / f"{seed:06d}.{suffix}"
+
+
+def _record_missing(
+    make_demonstrator: Callable[[], Demonstrator], parts: Parts, n_episodes: int, seed_start: int, n_workers: int | None,
+    on_seed: OnSeed | None,
+) -> list[int]:
+    """Records until `n_episodes` demonstrations are there. Returns their seeds.
+
+    Seeds start in increasing order, and only as many as could still be needed: the seeds that were tried end with the
+    last demonstration that is kept, whatever the order in which workers finish.
+    """
+    kept: list[int] = []
+    running: dict[Future, int] = {}
+    seed = seed_start
+    with _pool(make_demonstrator, n_workers) as submit:
+        while len(kept) < n_episodes:
+            while len(kept) + len(running) < n_episodes:
+                if seed - seed_start >= MAX_ATTEMPTS_PER_DEMO * n_episodes:
+                    raise DatasetError(f"the expert succeeded for only {len(kept)} of the {seed - seed_start} seeds tried: "
+                                       "something is wrong with it or its simulator")
+                outcome = parts.outcome(seed)
+                if outcome is None:
+                    running[submit(seed)] = seed
+                else:
+                    kept += [seed] if outcome else []
+                    if on_seed is not None:
+                        on_seed(seed, outcome)
+                seed += 1
+            for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
+                done = running.pop(future)
+                episode = _result(future, done, parts.folder)
+                parts.save(done, episode)
+                kept += [done] if episode is not None else []
+                if on_seed is not None:
+                    on_seed(done, episode is not None)
+    return sorted(kept)
+
+
+def _result(future: Future, seed: int, folder: Path) -> dict[str, np.ndarray] | None:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise DatasetError(
+            f"a worker process died (out of memory? try fewer n_workers). Finished demonstrations are kept in {folder}; "
+            "the same command goes on from there"
+        ) from error
+    except Exception as error:
+        error.add_note(f"while recording seed {seed}") if hasattr(error, "add_note") else None
+        raise
+
+
+class _InProcess:
+    """Runs at once what it is given, with the interface of an executor that matters here."""
+
+    def __init__(self, demonstrator: Demonstrator):
+        self._demonstrator = demonstrator
+
+    def __call__(self, seed: int) -> Future:
+        future: Future = Future()
+        future.set_result(self._demonstrator.record(seed))
+        return future

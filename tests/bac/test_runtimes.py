@@ -1,0 +1,251 @@
+"""`planned` and `compiled` give the actions of `reference`: over random models, samplers, schedules and inputs."""
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_policies import (
+    SAMPLERS, TOLERANCE, error, observation, random_schedule, seeded, tiny_model, tiny_policy, tiny_sampler,
+)
+
+from bac.denoiser import model_blocks
+from bac.runtime.compiled_cpu import CompiledCpuSampler
+from bac.runtime.planned import PlannedSampler
+from bac.runtime.reference import ReferenceSampler
+from bac.schedule import Schedule
+
+FAST = {"planned": PlannedSampler, "compiled": CompiledCpuSampler}
+examples = settings(max_examples=60)
+
+
+@st.composite
+def models(draw):
+    form = draw(st.sampled_from(["observations", "observations", "time only", "encoder only"]))
+    horizon, width = draw(st.integers(4, 9)), draw(st.integers(1, 5))
+    n_obs_steps = draw(st.integers(1, 3))
+    return tiny_model(
+        seed=draw(st.integers(0, 10**6)), half=draw(st.booleans()), horizon=horizon, n_obs_steps=n_obs_steps, input_dim=width,
+        output_dim=width, cond_dim=draw(st.integers(1, 4)) if form == "observations" else 0, n_layer=draw(st.integers(1, 3)),
+        n_head=draw(st.sampled_from([2, 4])), n_emb=draw(st.sampled_from([32, 48])), causal_attn=draw(st.booleans()),
+        time_as_cond=form != "encoder only", n_cond_layers=0 if form == "encoder only" else draw(st.sampled_from([0, 0, 1, 2])),
+    )
+
+
+@st.composite
+def inputs(draw, model):
+    """(condition, given, cond) as samplers take them."""
+    batch = draw(st.integers(1, 5))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
+    shape = (batch, model.horizon, model.input_dim)
+    cond = torch.randn(batch, model.n_obs_steps, model.cond_dim, generator=generator) if model.obs_as_cond else None
+    if draw(st.booleans()):
+        return torch.zeros(shape), None, cond
+    return torch.rand(shape, generator=generator) * 2 - 1, torch.rand(shape, generator=generator) < 0.3, cond
+
+
+@st.composite
+def noise_sources(draw, batch):
+    """A function that gives the same generators whenever it is called."""
+    seed = draw(st.integers(0, 10**6))
+    single, per_sample = (lambda: seeded(seed)[0]), (lambda: seeded(*range(seed, seed + batch)))
+    return draw(st.sampled_from([single, per_sample]))
+
+
+@pytest.mark.parametrize("runtime", FAST)
+@examples
+@given(st.data())
+def test_equal_to_reference(runtime, data):
+    model = data.draw(models())
+    steps = data.draw(st.integers(1, 12))
+    base = tiny_sampler(model, data.draw(st.sampled_from(sorted(SAMPLERS))), steps)
+    density = data.draw(st.sampled_from([0.0, 0.1, 0.3, 0.6, 1.0]))
+    schedule = random_schedule(model, steps, density, data.draw(st.integers(0, 10**6)))
+    condition, given_entries, cond = data.draw(inputs(model))
+    generators = data.draw(noise_sources(len(condition)))
+    expected = ReferenceSampler(base, schedule)(condition, given_entries, cond, generators())
+    kept = condition.clone()
+    got = FAST[runtime](base, schedule)(condition, given_entries, cond, generators())
+    assert error(got, expected) < TOLERANCE
+    assert torch.equal(condition, kept)
+
+
+def test_weights_are_large_enough_for_every_block_to_matter():
+    """Otherwise the test above would show nothing."""
+    model = tiny_model()
+    base, blocks = tiny_sampler(model), model_blocks(model)
+    full = Schedule.full(blocks, 10)
+    expected = ReferenceSampler(base, full)(torch.zeros(1, 6, 2), None, torch.ones(1, 2, 3), seeded(0))
+    for block in blocks:
+        steps = {name: range(10) if name != block else [0] for name in blocks}
+        got = PlannedSampler(base, Schedule.from_steps(steps, 10))(torch.zeros(1, 6, 2), None, torch.ones(1, 2, 3), seeded(0))
+        assert error(got, expected) > 1000 * TOLERANCE, block
+
+
+@pytest.mark.parametrize("runtime", FAST)
+def test_full_policy_without_a_schedule(runtime):
+    model = tiny_model(horizon=9, n_layer=3)
+    base = tiny_sampler(model, "ddpm", 100)
+    arguments = torch.zeros(3, 9, 2), None, torch.randn(3, 2, 3)
+    assert error(FAST[runtime](base)(*arguments, seeded(0)[0]), base(*arguments, seeded(0)[0])) < TOLERANCE
+
+
+@pytest.mark.parametrize("runtime", FAST)
+@pytest.mark.parametrize("options", [{"obs_as_cond": True}, {"chunk_only": True}, {"obs_as_cond": False},
+                                     {"obs_as_cond": False, "time_as_cond": False, "causal_attn": False}], ids=str)
+def test_policies(runtime, options):
+    """Conditioning by tokens, the executed chunk alone, inpainting in the decoder and in the encoder-only form."""
+    policy = tiny_policy(**options)
+    schedule = random_schedule(policy.model, 10, 0.4, 0)
+    own = policy.sampler
+    policy.sampler = ReferenceSampler(own, schedule)
+    expected = policy.predict_action(observation(3), seeded(0, 1, 2))
+    policy.sampler = FAST[runtime](own, schedule)
+    got = policy.predict_action(observation(3), seeded(0, 1, 2))
+    assert got.keys() == expected.keys()
+    for key in expected:
+        assert error(got[key], expected[key]) < TOLERANCE, key
+
+
+@pytest.mark.parametrize("runtime", FAST)
+def test_global_noise_is_drawn_in_the_order_of_the_reference(runtime):
+    model = tiny_model()
+    base = tiny_sampler(model)
+    arguments = torch.zeros(2, 6, 2), None, torch.randn(2, 2, 3)
+    fast = FAST[runtime](base)
+    torch.manual_seed(5)
+    expected, after = base(*arguments), torch.rand(())
+    torch.manual_seed(5)
+    assert error(fast(*arguments), expected) < TOLERANCE
+    assert torch.rand(()) == after
+
+
+def test_shorter_trajectories_than_the_model_was_made_for():
+    model = tiny_model()
+    base, schedule = tiny_sampler(model), random_schedule(model, 10, 0.3, 0)
+    arguments = torch.zeros(2, 4, 2), None, torch.randn(2, 2, 3)
+    expected = ReferenceSampler(base, schedule)(*arguments, seeded(0, 1))
+    assert error(PlannedSampler(base, schedule)(*arguments, seeded(0, 1)), expected) < TOLERANCE
+    with pytest.raises(ValueError, match="all 6 tokens.*got 4.*runtime=planned"):
+        CompiledCpuSampler(base, schedule)(*arguments, seeded(0, 1))
+
+
+# ---- what only the compiled runtime promises -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float weights", "half weights"])
+@pytest.mark.parametrize("changes", [{}, {"n_emb": 48, "n_head": 4, "horizon": 9, "n_layer": 3}, {"n_cond_layers": 1},
+                                     {"time_as_cond": False, "cond_dim": 0, "input_dim": 5, "output_dim": 5}], ids=str)
+def test_compiled_does_not_depend_on_threads_or_batch(half, changes):
+    """Bit for bit: with as many threads as samples or more (a team on all of them), with fewer (shares), one by one."""
+    model = tiny_model(half=half, **changes)
+    base, schedule = tiny_sampler(model), random_schedule(model, 10, 0.4, 1)
+    samplers = {threads: CompiledCpuSampler(base, schedule, threads=threads) for threads in (1, 2, 3)}
+    condition = torch.rand(5, model.horizon, model.input_dim) * 2 - 1
+    given_entries = torch.rand(condition.shape) < 0.2
+    cond = torch.randn(5, 2, 3) if model.obs_as_cond else None
+
+    def run(threads, rows):
+        count = len(range(5)[rows])
+        return samplers[threads](condition[rows], given_entries[rows], None if cond is None else cond[rows],
+                                 seeded(*range(5)[rows])) if count else None
+
+    alone = torch.cat([run(1, slice(i, i + 1)) for i in range(5)])
+    for batch in (1, 2, 5):
+        for threads in samplers:
+            assert torch.equal(run(threads, slice(0, batch)), alone[:batch]), (batch, threads)
+            assert torch.equal(run(threads, slice(5 - batch, 5)), alone[5 - batch :]), (batch, threads)
+
+
+def test_compiled_groups_of_many_samples():
+    """More samples than one thread takes through the loop together."""
+    model = tiny_model(n_layer=1)
+    base, schedule = tiny_sampler(model, steps=4), random_schedule(model, 4, 0.4, 1)
+    cond = torch.randn(21, 2, 3)
+    one, two = (CompiledCpuSampler(base, schedule, threads=threads) for threads in (1, 2))
+    many = one(torch.zeros(21, 6, 2), None, cond, seeded(*range(21)))
+    assert torch.equal(many, two(torch.zeros(21, 6, 2), None, cond, seeded(*range(21))))
+    alone = [one(torch.zeros(1, 6, 2), None, cond[i : i + 1], seeded(i)) for i in range(21)]
+    assert torch.equal(many, torch.cat(alone))
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float weights", "half weights"])
+def test_compiled_reads_half_the_bytes_where_that_loses_nothing(half):
+    sampler = CompiledCpuSampler(tiny_sampler(tiny_model(half=half)))
+    layer = sampler.native_model.layer[0]
+    if not sampler.library.bac_half_weights():
+        pytest.skip("this processor does not convert half precision")
+    assert {matrix.half for matrix in (layer.qkv, layer.out, layer.up, layer.down)} == {int(half)}
+
+
+@pytest.mark.parametrize("runtime", FAST)
+def test_nan_weights_are_not_hidden(runtime):
+    model = tiny_model()
+    with torch.no_grad():
+        model.decoder.layers[1].self_attn.in_proj_weight[0, 0] = float("nan")
+    out = FAST[runtime](tiny_sampler(model))(torch.zeros(2, 6, 2), None, torch.zeros(2, 2, 3), seeded(0, 1))
+    assert torch.isnan(out).all()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 30.0, 300.0])
+@pytest.mark.parametrize("runtime", FAST)
+def test_flat_and_sharp_attention(runtime, scale):
+    """Scores from nearly equal to so far apart that the softmax is one-hot."""
+    model = tiny_model()
+    with torch.no_grad():
+        for layer in model.decoder.layers:
+            layer.self_attn.in_proj_weight[: model.n_emb] *= scale
+            layer.multihead_attn.in_proj_weight[: model.n_emb] *= scale
+    base = tiny_sampler(model, steps=1)
+    arguments = torch.zeros(2, 6, 2), None, torch.randn(2, 2, 3)
+    # scores are sums whose rounding grows with them, and the softmax turns an absolute error into a relative one
+    tolerance = TOLERANCE * max(1.0, scale)
+    assert error(FAST[runtime](base)(*arguments, seeded(0, 1)), base(*arguments, seeded(0, 1))) < tolerance
+
+
+# ---- reduced precision, and what is refused --------------------------------------------------------------------------
+
+
+def test_bf16_is_close_but_not_equal():
+    model = tiny_model()
+    base, schedule = tiny_sampler(model), random_schedule(model, 10, 0.4, 0)
+    arguments = torch.zeros(2, 6, 2), None, torch.randn(2, 2, 3)
+    expected = ReferenceSampler(base, schedule)(*arguments, seeded(0, 1))
+    got = PlannedSampler(base, schedule, "bf16")(*arguments, seeded(0, 1))
+    assert 1e-6 < error(got, expected) < 0.2
+
+
+@pytest.mark.parametrize("runtime", FAST)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"condition": torch.zeros(2, 6, 3)}, r"condition has shape \(2, 6, 3\).*\[B, up to 6, 2\]"),
+        ({"condition": torch.zeros(2, 7, 2)}, r"condition has shape \(2, 7, 2\)"),
+        ({"given": torch.ones(1, 6, 2, dtype=torch.bool)}, r"given has shape \(1, 6, 2\)"),
+        ({"cond": torch.zeros(1, 2, 3)}, r"cond has shape \(1, 2, 3\), expected \[2, up to 2, 3\]"),
+        ({"cond": torch.zeros(2, 3, 3)}, r"cond has shape \(2, 3, 3\)"),
+        ({"cond": None}, "conditioned on observations"),
+        ({"generator": seeded(0)}, "1 generators for a batch of 2"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(runtime, change, message):
+    """The native code reads memory by these shapes, so they are checked, not broadcast."""
+    fits = {"condition": torch.zeros(2, 6, 2), "given": None, "cond": torch.zeros(2, 2, 3), "generator": None}
+    sampler = FAST[runtime](tiny_sampler(tiny_model()))
+    sampler(**fits)
+    with pytest.raises(ValueError, match=message):
+        sampler(**{**fits, **change})
+
+
+@pytest.mark.parametrize("runtime", FAST)
+def test_training_mode_is_refused(runtime):
+    model = tiny_model()
+    sampler = FAST[runtime](tiny_sampler(model))
+    model.train()
+    with pytest.raises(RuntimeError, match=r"training mode.*policy.eval\(\)"):
+        sampler(torch.zeros(1, 6, 2), None, torch.zeros(1, 2, 3))
+
+
+def test_models_a_runtime_cannot_run():
+    with pytest.raises(ValueError, match="n_emb divisible by 16, this model has 40: use runtime=planned"):
+        CompiledCpuSampler(tiny_sampler(tiny_model(n_emb=40)))
+    with pytest.raises(ValueError, match="maps 2 to 3"):
+        PlannedSampler(tiny_sampler(tiny_model(output_dim=3)))
