@@ -53,6 +53,7 @@ def solver_from_scheduler(scheduler: Any, num_inference_steps: int, step_kwargs:
 
     Raises:
         UnsupportedSolver: for anything not expressible above, naming it.
+        ValueError: the scheduler itself gives no numbers with that many steps.
     """
     scheduler = type(scheduler).from_config(scheduler.config)
     scheduler.set_timesteps(num_inference_steps)
@@ -69,9 +70,15 @@ def solver_from_scheduler(scheduler: Any, num_inference_steps: int, step_kwargs:
     table, draws = builder(scheduler, kwargs)
     if kwargs:
         raise UnsupportedSolver(_advice(f"scheduler.step options {sorted(kwargs)}"))
+    table = np.array([[float(value) for value in row] for row in table])
+    if not np.isfinite(table).all():
+        bad = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
+        raise ValueError(
+            f"{type(scheduler).__name__} with {num_inference_steps} steps gives NaN or infinity at step {bad}: use fewer steps"
+        )
     clips = type(scheduler) is not DPMSolverMultistepScheduler and config.clip_sample
     return Solver(
-        table=np.array([[float(value) for value in row] for row in table]),
+        table=table,
         clip=float(config.clip_sample_range) if clips else float("inf"),
         draws=np.asarray(draws, dtype=bool),
         timesteps=scheduler.timesteps.cpu().numpy().astype(np.int64),

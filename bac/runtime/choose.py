@@ -29,13 +29,13 @@ def make_sampler(
     """
     if runtime not in RUNTIMES:
         raise ValueError(f"unknown runtime {runtime!r}: use {', '.join(RUNTIMES)}")
+    blocks = model_blocks(base.model)
     device: torch.device = base.model.pos_emb.device
     if threads is not None and (runtime != "compiled" or device.type != "cpu"):
         raise ValueError("threads is an option of runtime=compiled on a CPU: for the others use torch.set_num_threads")
     if runtime == "reference":
         if precision != "fp32":
             raise ValueError("runtime=reference computes in fp32: it is what the others are compared with")
-        blocks = model_blocks(base.model)
         return ReferenceSampler(base, Schedule.full(blocks, base.num_inference_steps) if schedule is None else schedule)
     if runtime == "planned":
         return PlannedSampler(base, schedule, precision)

@@ -1,6 +1,7 @@
 """Recording many demonstrations in parallel, so that an interrupted call goes on where it stopped."""
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ import numpy as np
 from diffusion_policy.common.files import atomic_path, write_json
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.demos.demonstrator import Demonstrator
-from diffusion_policy.demos.storage import stored_settings, write_replay_buffer
+from diffusion_policy.demos.storage import read_replay_buffer, stored_settings, write_replay_buffer
 
 # Gives up when fewer than one seed in this many leads to a demonstration.
 MAX_ATTEMPTS_PER_DEMO = 10
@@ -55,14 +56,13 @@ def collect(
     settings = json.loads(json.dumps({"n_episodes": n_episodes, "seed_start": seed_start, **(settings or {})}))
     if output.exists():
         _require_same(stored_settings(output), settings, output)
-        return ReplayBuffer.from_zarr(output, _keys(output))
+        return read_replay_buffer(output)
     # The number of demonstrations is not part of what one of them is: a later call may ask for more.
     parts = Parts(output.with_name(output.name + ".parts"), {k: v for k, v in settings.items() if k != "n_episodes"})
     seeds = _record_missing(make_demonstrator, parts, n_episodes, seed_start, n_workers, on_seed)
-    episodes = [parts.load(seed) for seed in seeds]
-    write_replay_buffer(output, episodes, {**settings, "seeds": seeds})
+    write_replay_buffer(output, [parts.load(seed) for seed in seeds], {**settings, "seeds": seeds})
     shutil.rmtree(parts.folder)
-    return ReplayBuffer.from_zarr(output, tuple(episodes[0]))
+    return read_replay_buffer(output)
 
 
 class Parts:
@@ -147,17 +147,54 @@ def _result(future: Future, seed: int, folder: Path) -> dict[str, np.ndarray] | 
             "the same command goes on from there"
         ) from error
     except Exception as error:
-        error.add_note(f"while recording seed {seed}") if hasattr(error, "add_note") else None
-        raise
+        raise RuntimeError(f"recording the demonstration of seed {seed} failed") from error
 
 
-class _InProcess:
-    """Runs at once what it is given, with the interface of an executor that matters here."""
+@contextlib.contextmanager
+def _pool(make_demonstrator: Callable[[], Demonstrator], n_workers: int | None) -> Iterator[Callable[[int], Future]]:
+    """Yields what starts the recording of a seed."""
+    if n_workers == 0:
+        with contextlib.closing(make_demonstrator()) as demonstrator:
+            def submit(seed: int) -> Future:
+                future: Future = Future()
+                future.set_result(demonstrator.record(seed))
+                return future
 
-    def __init__(self, demonstrator: Demonstrator):
-        self._demonstrator = demonstrator
+            yield submit
+        return
+    # Spawned, not forked: the parent may hold threads of torch or OpenMP.
+    pool = ProcessPoolExecutor(n_workers or os.cpu_count() or 1, multiprocessing.get_context("spawn"), _start_worker,
+                               (make_demonstrator,))
+    try:
+        yield lambda seed: pool.submit(_record, seed)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
-    def __call__(self, seed: int) -> Future:
-        future: Future = Future()
-        future.set_result(self._demonstrator.record(seed))
-        return future
+
+_demonstrator: Demonstrator | None = None    # of this worker process
+
+
+def _start_worker(make_demonstrator: Callable[[], Demonstrator]) -> None:
+    global _demonstrator
+    signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _demonstrator = make_demonstrator()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot stop its workers, which would wait for their next seed forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _record(seed: int) -> dict[str, np.ndarray] | None:
+    return _demonstrator.record(seed)
+
+
+def _require_same(found: Mapping[str, Any] | None, wanted: Mapping[str, Any], path: Path) -> None:
+    changed = [f"{key} {(found or {}).get(key)!r} there, {value!r} now" for key, value in wanted.items()
+               if (found or {}).get(key) != value]
+    if changed:
+        raise DatasetError(f"{path} holds other demonstrations ({'; '.join(changed)}): remove it or use another output")

@@ -100,7 +100,8 @@ def tiny_policy(
 
 
 def observation(batch: int = 1, seed: int = 0) -> dict[str, Tensor]:
-    return {"obs": torch.randn(batch, 2, 3, generator=torch.Generator().manual_seed(seed))}
+    """The same first rows for every batch size."""
+    return {"obs": torch.cat([torch.randn(1, 2, 3, generator=generator) for generator in seeded(*range(seed, seed + batch))])}
 
 
 def seeded(*seeds: int) -> list[torch.Generator]:

@@ -1,0 +1,49 @@
+"""Make demonstrations with a task's scripted expert: python scripts/make_demos.py task=block_pushing [n_episodes=1000 ...]
+
+Writes the data set that `scripts/train.py` reads for the task (output=...). Episode k starts from seed seed_start + k. The same
+command after an interruption goes on where it stopped; n_workers=... only changes how long it takes.
+"""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from diffusion_policy.common.config import ConfigError, register_resolvers, to_plain  # noqa: E402
+from diffusion_policy.demos.collect import collect  # noqa: E402
+from experiments.console import console, progress_bar, readable_errors  # noqa: E402
+from experiments.setup import make_task  # noqa: E402
+
+register_resolvers()
+
+
+@hydra.main(version_base="1.3", config_path="../config", config_name="make_demos")
+def main(cfg: DictConfig) -> None:
+    with readable_errors():
+        if "demos" not in cfg.task:
+            raise ConfigError(f"task {cfg.task.name} has no scripted expert: its demonstrations are downloaded")
+        make_task(cfg)  # raises if the simulator is not installed
+        settings = {"demonstrator": to_plain(cfg.task)["demos"]["demonstrator"]}
+        with progress_bar() as bar:
+            job, failed = bar.add_task("demonstrations", total=cfg.n_episodes), []
+
+            def on_seed(seed: int, kept: bool) -> None:
+                failed.extend([] if kept else [seed])
+                label = f"demonstrations, {len(failed)} failed seeds left out" if failed else "demonstrations"
+                bar.update(job, advance=int(kept), description=label)
+
+            buffer = collect(instantiate(cfg.task.demos.demonstrator, _partial_=True), cfg.output, cfg.n_episodes,
+                             cfg.seed_start, cfg.n_workers, settings, on_seed)
+        lengths = np.diff(buffer.episode_ends, prepend=0)
+        console.print(f"{cfg.output}: {buffer.n_episodes} episodes, {lengths.sum():,} rows, "
+                      f"{lengths.min()} to {lengths.max()} per episode, mean {lengths.mean():.1f}")
+
+
+if __name__ == "__main__":
+    main()

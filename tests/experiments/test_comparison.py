@@ -1,0 +1,37 @@
+"""Stored evaluations are compared in pairs."""
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from diffusion_policy.common.config import ConfigError
+from experiments.comparison import compare, comparison_table
+
+
+def stored(folder, name, method, scores, gflop, hash_="a", sampler="ddpm100"):
+    (folder / name).mkdir()
+    mean = sum(scores) / len(scores)
+    (folder / name / "eval_results.json").write_text(json.dumps({
+        "method": method, "sampler": sampler, "mean_score": mean, "mean_score_interval_95": [mean - 0.1, mean + 0.1], "n_episodes": len(scores),
+        "episodes": [{"seed": 100 + i, "split": "test", "score": s} for i, s in enumerate(scores)],
+        "block_updates": {"per_chunk": 10}, "flops": {"gflop_per_chunk": gflop},
+        "provenance": {"checkpoint_hash": hash_, "seed": 0, "weights": "ema", "commit": "c", "hardware": "h"},
+    }))
+
+
+def test_pairs_by_seed_and_leaves_other_checkpoints_out(tmp_path):
+    stored(tmp_path, "full", "full", [0.5, 0.7, 0.9], 24.7)
+    stored(tmp_path, "bac", "bac_s10", [0.6, 0.8, 1.0], 4.2)
+    stored(tmp_path, "other", "bac_s10", [0.0, 0.0, 0.0], 4.2, hash_="b")
+    rows = compare(tmp_path)
+    assert [row["method"] for row in rows] == ["full", "bac_s10"]
+    assert rows[1]["paired_difference"]["mean"] == pytest.approx(0.1)
+    assert rows[0]["paired_difference"] is None
+    assert "| bac_s10 |" in (tmp_path / "comparison.md").read_text()
+    assert comparison_table(rows).row_count == 2
+
+
+def test_needs_the_full_policy(tmp_path):
+    with pytest.raises(ConfigError, match="cache=full first"):
+        compare(tmp_path)
