@@ -85,11 +85,17 @@ class FeatureSimilarity:
         self.features.setdefault(block, []).append(feature)
 
     def finish_batch(self) -> None:
-        """Adds the batch observed since the last call."""
+        """Adds the batch observed since the last call.
+
+        Raises:
+            ValueError: features are not finite.
+        """
         batch = 0
         for block in self.blocks:
             features = torch.stack(self.features.pop(block), dim=1).flatten(2)  # [B, K, T D]
             batch, _, n = features.shape
+            if not torch.isfinite(features).all():
+                raise ValueError(f"the features of {block} contain NaN or infinite values; check the policy's inputs and weights")
             gram = torch.matmul(features.double(), features.double().transpose(1, 2)).cpu().numpy()
             distance = torch.cdist(features, features, p=1).double().cpu().numpy()
             for metric in METRICS:

@@ -51,7 +51,7 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
         for r in rows:
             y = methods.index(f"{r['method']} {r['sampler']}") + (runtimes.index(r["runtime"]) - (len(runtimes) - 1) / 2) * height
             axis.barh(y, r["ms_p50"], height * 0.92, color=RUNTIME_COLOURS[r["runtime"]])
-            axis.text(r["ms_p50"] * 1.03, y, f"{r['ms_p50']:.3g} ms, {r['speedup_vs_full_reference']:.3g}x", va="center", fontsize=7)
+            axis.text(r["ms_p50"] * 1.03, y, f"{_short(r['ms_p50'])} ms, {_short(r['speedup_vs_full_reference'])}x", va="center", fontsize=7)
         for name in runtimes:
             axis.barh(0, 0, color=RUNTIME_COLOURS[name], label=name)
         axis.set_xscale("log")
@@ -64,6 +64,10 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def trace_summary(experiment: Experiment, rows: int = 25) -> str:

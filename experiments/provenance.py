@@ -53,5 +53,6 @@ def hardware(device: torch.device) -> str:
                 break
     except OSError:
         name = platform.platform()
-    cores = f"{torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    cores = f"{threads} thread{'s' if threads > 1 else ''}"
     return f"{torch.cuda.get_device_name(device)}; {name}, {cores}" if device.type == "cuda" else f"{name}, {cores}"

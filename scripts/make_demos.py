@@ -1,6 +1,6 @@
 """Make demonstrations with a task's scripted expert: python scripts/make_demos.py task=block_pushing [n_episodes=1000 ...]
 
-Writes the data set that `scripts/train.py` reads for the task (output=...). Episode k starts from seed seed_start + k. The same
+Writes the data set that `scripts/train.py` reads for the task (output=...), from seeds seed_start, seed_start + 1, ... on. The same
 command after an interruption goes on where it stopped; n_workers=... only changes how long it takes.
 """
 from __future__ import annotations
@@ -9,22 +9,23 @@ import sys
 from pathlib import Path
 
 import hydra
-import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from diffusion_policy.common.config import ConfigError, register_resolvers, to_plain  # noqa: E402
-from diffusion_policy.demos.collect import collect  # noqa: E402
-from experiments.console import console, progress_bar, readable_errors  # noqa: E402
-from experiments.setup import make_task  # noqa: E402
-
-register_resolvers()
-
 
 @hydra.main(version_base="1.3", config_path="../config", config_name="make_demos")
 def main(cfg: DictConfig) -> None:
+    # Imported here because worker processes import this file too: they need no torch.
+    import numpy as np
+    from hydra.utils import instantiate
+
+    from diffusion_policy.common.config import ConfigError, register_resolvers, to_plain
+    from diffusion_policy.demos.collect import collect
+    from experiments.console import console, progress_bar, readable_errors
+    from experiments.setup import make_task
+
+    register_resolvers()
     with readable_errors():
         if "demos" not in cfg.task:
             raise ConfigError(f"task {cfg.task.name} has no scripted expert: its demonstrations are downloaded")

@@ -21,11 +21,12 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.10", "3.11", "3.12")
 EXTRAS = {"pusht", "blockpush", "kitchen", "robomimic", "lerobot", "wandb", "dev", "all"}
-OWN = {"bac", "diffusion_policy", "tests"}
+CODE = ("bac", "diffusion_policy", "experiments", "scripts")
+OWN = {"bac", "diffusion_policy", "experiments", "tests"}
 # Import name -> distribution name, where they differ by more than - and _.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "hydra": "hydra-core"}
-# Come with a pinned package that needs them itself.
-INDIRECT = {"yaml": "omegaconf", "packaging": "pytest", "tomli": "pytest"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "hydra": "hydra-core", "yaml": "PyYAML"}
+# Used by this file only, and always there beside pytest.
+BESIDE_PYTEST = {"packaging", "tomli"}
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
@@ -50,8 +51,8 @@ def imported(folders: tuple[str, ...], everywhere: bool) -> dict[str, str]:
                 names = [node.module]
             for name in (name.split(".")[0] for name in names):
                 local = (path.parent / f"{name}.py").exists()  # a helper beside a test
-                if name not in sys.stdlib_module_names | OWN and not local:
-                    found[DISTRIBUTIONS.get(INDIRECT.get(name, name), INDIRECT.get(name, name)).replace("_", "-")] = str(path)
+                if name not in sys.stdlib_module_names | OWN | BESIDE_PYTEST and not local:
+                    found[DISTRIBUTIONS.get(name, name.replace("_", "-"))] = str(path)
     return found
 
 
@@ -79,7 +80,7 @@ def test_extras_are_the_promised_ones_and_all_has_every_one():
 
 def test_the_code_imports_only_what_is_listed():
     listed = {item.name for item in requirements(*EXTRAS)}
-    packages = imported(("bac", "diffusion_policy", "scripts", "tests"), everywhere=True)
+    packages = imported(CODE + ("tests",), everywhere=True)
     assert {name: path for name, path in packages.items() if name not in listed} == {}
 
 
@@ -90,9 +91,7 @@ def test_modules_outside_the_environments_import_only_the_core():
 
 
 def test_every_core_requirement_is_imported():
-    packages = imported(("bac", "diffusion_policy", "scripts"), everywhere=True)
-    # diffusers uses scipy for some schedulers when it is there; imageio-ffmpeg is the video backend imageio looks for.
-    assert {item.name for item in requirements()} - set(packages) <= {"scipy", "imageio-ffmpeg"}
+    assert {item.name for item in requirements()} - set(imported(CODE, everywhere=True)) == set()
 
 
 def test_setup_py_adds_nothing_of_its_own():
@@ -100,12 +99,14 @@ def test_setup_py_adds_nothing_of_its_own():
     assert len(calls) == 1 and not calls[0].args and not calls[0].keywords
 
 
-def test_packages_are_found():
-    from setuptools import find_packages
-
-    found = set(find_packages(str(ROOT), include=PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]))
-    modules = {path.parent for folder in ("bac", "diffusion_policy") for path in (ROOT / folder).rglob("*.py")}
-    assert found == {path.relative_to(ROOT).as_posix().replace("/", ".") for path in modules}
+def test_every_module_and_source_file_is_part_of_a_listed_package():
+    setuptools = PYPROJECT["tool"]["setuptools"]
+    for folder in ("bac", "diffusion_policy"):
+        assert {folder, f"{folder}.*"} <= set(setuptools["packages"]["find"]["include"])
+        files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        assert [path for path in files if path.suffix == ".py" and not (path.parent / "__init__.py").exists()] == []
+        data = {path for pattern in setuptools["package-data"].get(folder, []) for path in (ROOT / folder).glob(pattern)}
+        assert {path for path in files if path.suffix != ".py"} == data
 
 
 def test_conda_environment_takes_its_pins_from_the_project():

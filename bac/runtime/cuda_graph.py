@@ -21,6 +21,8 @@ WARM_UP_RUNS = 3  # before capture, so that libraries have chosen kernels and al
 class _Captured:
     """One graph and its fixed input and output buffers."""
 
+    @torch.inference_mode(False)  # buffers made in inference mode could not be written outside of it
+    @torch.no_grad()
     def __init__(self, sampler: CudaGraphSampler, condition: Tensor, given: Tensor | None, cond: Tensor | None):
         self.trajectory = torch.zeros_like(condition)
         self.noise = condition.new_zeros(sampler.solver.steps, *condition.shape)

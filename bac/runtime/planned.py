@@ -59,11 +59,13 @@ class PlannedSampler:
 
     # ---- what is computed once per model ----
     def _weight_state(self) -> list[tuple[int, int]]:
-        """Changes when a parameter is written, moved or replaced (not when it is written through `.data`).
+        """Changes when a parameter is written, moved or replaced; writing through `.data` goes unnoticed, as does writing to
+        parameters that were created in inference mode.
 
         Read before every chunk: walking `model.parameters()` instead takes five times as long.
         """
-        return [(p.data_ptr(), p._version) for owner in self.owners for p in owner.values() if p is not None]
+        parameters = (p for owner in self.owners for p in owner.values() if p is not None)
+        return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
 
     def _low_precision_weights(self) -> dict[int, Tensor]:
         cast = {}

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -95,7 +96,7 @@ class Parts:
         try:
             with np.load(path) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DatasetError(f"{path} cannot be read ({error}): delete it and run the same command again") from error
 
     def _path(self, seed: int, suffix: str) -> Path:
@@ -114,9 +115,11 @@ def _record_missing(
     kept: list[int] = []
     running: dict[Future, int] = {}
     seed = seed_start
+    n_workers = os.cpu_count() or 1 if n_workers is None else n_workers
+    most_running = max(1, 2 * n_workers)        # one in work and one in waiting for each
     with _pool(make_demonstrator, n_workers) as submit:
         while len(kept) < n_episodes:
-            while len(kept) + len(running) < n_episodes:
+            while len(running) < min(most_running, n_episodes - len(kept)):
                 if seed - seed_start >= MAX_ATTEMPTS_PER_DEMO * n_episodes:
                     raise DatasetError(f"the expert succeeded for only {len(kept)} of the {seed - seed_start} seeds tried: "
                                        "something is wrong with it or its simulator")
@@ -151,7 +154,7 @@ def _result(future: Future, seed: int, folder: Path) -> dict[str, np.ndarray] | 
 
 
 @contextlib.contextmanager
-def _pool(make_demonstrator: Callable[[], Demonstrator], n_workers: int | None) -> Iterator[Callable[[int], Future]]:
+def _pool(make_demonstrator: Callable[[], Demonstrator], n_workers: int) -> Iterator[Callable[[int], Future]]:
     """Yields what starts the recording of a seed."""
     if n_workers == 0:
         with contextlib.closing(make_demonstrator()) as demonstrator:
@@ -163,7 +166,7 @@ def _pool(make_demonstrator: Callable[[], Demonstrator], n_workers: int | None) 
             yield submit
         return
     # Spawned, not forked: the parent may hold threads of torch or OpenMP.
-    pool = ProcessPoolExecutor(n_workers or os.cpu_count() or 1, multiprocessing.get_context("spawn"), _start_worker,
+    pool = ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn"), _start_worker,
                                (make_demonstrator,))
     try:
         yield lambda seed: pool.submit(_record, seed)

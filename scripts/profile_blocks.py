@@ -1,14 +1,13 @@
-"""Profile a policy and write its schedules: python scripts/profile.py task=pusht_lowdim [sampler=ddim16 ...]"""
+"""Profile a policy and write its schedules: python scripts/profile_blocks.py task=pusht_lowdim [sampler=ddim16 ...]"""
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-# this script's own folder comes first on the path, where its name would hide the standard library's `profile`
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+import hydra
+from omegaconf import DictConfig, OmegaConf
 
-import hydra  # noqa: E402
-from omegaconf import DictConfig, OmegaConf  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffusion_policy.common.config import register_resolvers  # noqa: E402
 from experiments.benchmark import parse_method  # noqa: E402
@@ -19,7 +18,7 @@ from experiments.setup import load_experiment  # noqa: E402
 register_resolvers()
 
 
-@hydra.main(version_base="1.3", config_path="../config", config_name="profile")
+@hydra.main(version_base="1.3", config_path="../config", config_name="profile_blocks")
 def main(cfg: DictConfig) -> None:
     with readable_errors():
         OmegaConf.set_struct(cfg, False)

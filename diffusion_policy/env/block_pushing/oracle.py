@@ -1,0 +1,149 @@
+"""A scripted expert for Block Pushing. It picks one of the four orders at random, which makes demonstrations multimodal.
+
+It walks behind a block, turns the block square to the target by circling it in touch, pushes, and turns it again when
+it gets out of line; then it goes back the way it came and does the second block. Distances and speeds are those of the
+expert that made the benchmark's demonstrations (Florence et al., 2021; Shafiullah et al., 2022).
+"""
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffusion_policy.env.block_pushing.definition import EFFECTOR_TARGET
+
+CONTROL_PERIOD = 0.1        # s
+SWITCH_DISTANCE = 0.04      # m, the first block is done
+ARRIVED = 0.001             # m
+BEHIND = 0.05               # m from the block's centre, on the far side of the target: where an attempt starts,
+TOUCH = 0.03                # where it is close to contact,
+INSIDE = 0.01               # and the point that pushing aims for
+TURN_RADIUS = 0.025         # m, circling while turning a block
+TURN_ANGLE = 0.2            # rad ahead on that circle
+MISALIGNED, ALIGNED = 0.2, 0.03     # rad
+
+# (block, target) pairs in their order
+ORDERS = (((0, 0), (1, 1)), ((0, 1), (1, 0)), ((1, 0), (0, 1)), ((1, 1), (0, 0)))
+
+
+class Phase(enum.Enum):
+    """What the expert does, with its top speed in m/s."""
+
+    APPROACH = "approach", 0.30
+    CONTACT = "contact", 0.35
+    PUSH = "push", 0.35
+    TURN_LEFT = "turn left", 0.15
+    TURN_RIGHT = "turn right", 0.15
+    BACK_OFF = "back off", 0.30
+    RETURN = "return", 0.30
+
+    @property
+    def speed(self) -> float:
+        return self.value[1]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The block to push, seen along its way to the target."""
+
+    effector: np.ndarray        # [2], where the controller aims
+    block: np.ndarray           # [2]
+    direction: np.ndarray       # [2], unit vector from block to target
+    misalignment: float         # rad, from the block's nearest face normal to `direction`
+
+    def behind(self, distance: float) -> np.ndarray:
+        return self.block - distance * self.direction
+
+
+class MultimodalPushOracle:
+    """One episode of the expert.
+
+    Args:
+        rng: draws the order; the environment's own generator after its reset, so that a seed gives one demonstration.
+    """
+
+    def __init__(self, rng: np.random.RandomState):
+        self.order_index = int(rng.choice(len(ORDERS)))
+        self.order = ORDERS[self.order_index]
+        self.phase = Phase.APPROACH
+        self._stage = 0
+        self._origin: np.ndarray | None = None          # where the episode started
+        self._first_start: np.ndarray | None = None     # where the first push started
+
+    def action(self, observation: np.ndarray) -> np.ndarray:
+        """Observation [16] -> change of the effector's target, float32 [2], m."""
+        blocks = [observation[0:3], observation[3:6]]
+        targets = [observation[10:13], observation[13:16]]
+        if self._stage == 0:
+            block, target = self.order[0]
+            if np.linalg.norm(blocks[block][:2] - targets[target][:2]) < SWITCH_DISTANCE:
+                self._stage, self.phase = 1, Phase.BACK_OFF
+        block, target = self.order[self._stage]
+        geometry = _geometry(observation[EFFECTOR_TARGET], blocks[block], targets[target])
+        if self._origin is None:
+            self._origin = geometry.effector.copy()
+        # A phase that is over hands over at once, except that a new attempt starts with the next step. Every chain of
+        # phases therefore ends: they all lead to a new attempt.
+        while (following := self._following(geometry)) not in (self.phase, Phase.APPROACH):
+            self.phase = following
+        step = self._waypoint(geometry) - geometry.effector
+        length, longest = np.linalg.norm(step), self.phase.speed * CONTROL_PERIOD
+        self.phase = following
+        return np.asarray(step / length * longest if length > longest else step, dtype=np.float32)
+
+    def _following(self, now: Geometry) -> Phase:
+        """The phase that comes now; the current one if it is not over."""
+        phase, arrived = self.phase, np.linalg.norm(self._waypoint(now) - now.effector) < ARRIVED
+        if phase is Phase.APPROACH and arrived:
+            if self._first_start is None:
+                self._first_start = now.behind(BEHIND)
+            return Phase.CONTACT
+        if phase is Phase.CONTACT:
+            if abs(now.misalignment) > MISALIGNED:
+                return Phase.TURN_LEFT if now.misalignment > 0 else Phase.TURN_RIGHT
+            return Phase.PUSH if arrived else phase
+        if phase is Phase.PUSH and abs(now.misalignment) > MISALIGNED:
+            return Phase.APPROACH
+        if phase is Phase.TURN_LEFT and now.misalignment < ALIGNED:
+            return Phase.APPROACH
+        if phase is Phase.TURN_RIGHT and now.misalignment > -ALIGNED:
+            return Phase.APPROACH
+        if phase is Phase.BACK_OFF and arrived:
+            return Phase.RETURN
+        if phase is Phase.RETURN and arrived:
+            return Phase.APPROACH
+        return phase
+
+    def _waypoint(self, now: Geometry) -> np.ndarray:
+        """Where the effector goes in the current phase [2]."""
+        if self.phase is Phase.APPROACH:
+            return now.behind(BEHIND)
+        if self.phase is Phase.CONTACT:
+            return now.behind(TOUCH)
+        if self.phase is Phase.PUSH:
+            return now.behind(INSIDE)
+        if self.phase is Phase.BACK_OFF and self._first_start is not None:
+            return self._first_start
+        if self.phase in (Phase.BACK_OFF, Phase.RETURN):
+            return self._origin
+        angle = TURN_ANGLE if self.phase is Phase.TURN_LEFT else -TURN_ANGLE
+        return now.block + TURN_RADIUS * _rotated(_unit(now.effector - now.block), angle)
+
+
+def _geometry(effector: np.ndarray, block: np.ndarray, target: np.ndarray) -> Geometry:
+    direction = _unit(target[:2] - block[:2])
+    heading = math.atan2(direction[1], direction[0])
+    quarter = math.pi / 2       # a cube looks the same after a quarter turn
+    misalignment = (heading - float(block[2]) + quarter / 2) % quarter - quarter / 2
+    return Geometry(effector, block[:2], direction, misalignment)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def _rotated(vector: np.ndarray, angle: float) -> np.ndarray:
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[cos, -sin], [sin, cos]]) @ vector

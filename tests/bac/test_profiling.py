@@ -1,0 +1,170 @@
+"""Profiling: what is accumulated batch by batch equals comparing the features directly."""
+import gc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_policies import observation, random_schedule, seeded, tiny_model, tiny_policy, tiny_sampler
+
+from bac import accelerate
+from bac.bua import bac
+from bac.denoiser import model_blocks
+from bac.profiling import FeatureSimilarity, Profile, ProfileInfo, profile_features
+from bac.runtime.reference import ReferenceSampler
+from bac.schedule import Schedule
+from bac.similarity import METRICS, pairwise
+
+SEEDS = (3, 4)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def observations():
+    """cond [5, 2, 3] and condition [5, 6, 2]."""
+    return torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(5, 6, 2)
+
+
+def profile(base, cond, condition, given=None, **options):
+    return profile_features(base, cond, condition, given, SEEDS, **options)
+
+
+def largest_difference(a, b):
+    return max(np.abs(a[metric][block] - b[metric][block]).max() for metric in a for block in a[metric])
+
+
+# ---- the numbers -----------------------------------------------------------------------------------------------------
+
+
+def test_accumulated_sums_equal_direct_comparison():
+    steps, blocks = 7, ("decoder.layers.0.sa", "decoder.layers.0.ca")
+    generator = torch.Generator().manual_seed(0)
+    similarity, samples = FeatureSimilarity(blocks, steps), {block: [] for block in blocks}
+    for batch in (3, 1, 2):
+        features = {block: torch.randn(steps, batch, 4, 5, generator=generator) for block in blocks}
+        for k in range(steps):
+            for block in blocks:
+                similarity.observe(k, block, features[block][k])
+        similarity.finish_batch()
+        for block in blocks:
+            samples[block] += [features[block][:, i].numpy() for i in range(batch)]
+    matrices = similarity.matrices()
+    assert similarity.samples == 6 and matrices.keys() == METRICS.keys()
+    for metric in METRICS:
+        for block in blocks:
+            expected = np.mean([pairwise(sample, metric) for sample in samples[block]], axis=0)
+            np.testing.assert_allclose(matrices[metric][block], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_profile_equals_features_of_single_runs(model, observations, sampler):
+    """Every (observation, seed) pair is one run of the full policy with its own noise."""
+    base = tiny_sampler(model, sampler, steps=5)
+    cond, condition = observations
+    blocks = model_blocks(model)
+    runs = {block: [] for block in blocks}
+    for seed in SEEDS:
+        for i in range(len(cond)):
+            features = {block: [] for block in blocks}
+            run = ReferenceSampler(base, Schedule.full(blocks, 5), lambda k, block, f: features[block].append(f.numpy()))
+            run(condition[:1], None, cond[i : i + 1], seeded(seed * 1_000_003 + i))
+            for block in blocks:
+                runs[block].append(np.stack(features[block]))
+    matrices = profile(base, cond, condition, batch_size=2)
+    for metric in METRICS:
+        for block in blocks:
+            expected = np.mean([pairwise(run, metric) for run in runs[block]], axis=0)
+            np.testing.assert_allclose(matrices[metric][block], expected, atol=1e-5)
+            assert matrices[metric][block].shape == (5, 5) and matrices[metric][block].dtype == np.float64
+
+
+def test_batch_size_does_not_matter(model, observations):
+    base = tiny_sampler(model)
+    results = [profile(base, *observations, batch_size=size) for size in (1, 3, 5)]
+    assert max(largest_difference(results[0], other) for other in results[1:]) < 1e-5
+
+
+def test_inpainting():
+    model = tiny_model(cond_dim=0, time_as_cond=False, n_layer=1)
+    condition = torch.rand(2, 6, 2)
+    matrices = profile(tiny_sampler(model, steps=4), None, condition, condition > 0.7)
+    assert set(matrices["cosine"]) == {"encoder.layers.0.sa", "encoder.layers.0.ffn"}
+    assert not np.allclose(matrices["cosine"]["encoder.layers.0.sa"], 1)
+
+
+def test_features_that_are_not_finite_are_refused(observations):
+    model = tiny_model()
+    with torch.no_grad():
+        model.decoder.layers[1].linear1.weight[0] = float("inf")
+    with pytest.raises(ValueError, match=r"features of decoder.layers.\d.\w+ contain NaN or infinite values"):
+        profile(tiny_sampler(model), *observations)
+
+
+# ---- memory and progress ----------------------------------------------------------------------------------------------
+
+
+def test_memory_does_not_grow_with_observations(model):
+    """After every batch as many tensors live, holding as many numbers, as after the first."""
+    live = []
+
+    def progress(done, total):
+        tensors = [o for o in gc.get_objects() if isinstance(o, torch.Tensor)]
+        live.append((len(tensors), sum(t.numel() for t in tensors)))
+
+    cond = torch.randn(12, 2, 3)
+    gc.collect()
+    profile(tiny_sampler(model, steps=5), cond, torch.zeros(12, 6, 2), batch_size=2, progress=progress)
+    assert len(live) == 12 and max(live[1:]) <= live[0]
+
+
+def test_progress_counts_pairs(model, observations):
+    seen = []
+    profile(tiny_sampler(model, steps=2), *observations, batch_size=2, progress=lambda *counts: seen.append(counts))
+    assert seen == [(2, 10), (4, 10), (5, 10), (7, 10), (9, 10), (10, 10)]
+
+
+# ---- storing and using ---------------------------------------------------------------------------------------------------
+
+
+def test_round_trip(model, observations, tmp_path):
+    info = ProfileInfo("abc", "ema", "ddpm100", 10, 5, SEEDS, "test")
+    stored = Profile(info, profile(tiny_sampler(model), *observations))
+    folder = tmp_path / "task" / "profile"
+    assert Profile.read_info(folder) is None
+    with pytest.raises(FileNotFoundError, match="no profile in"):
+        Profile.load(folder)
+    stored.save(folder)
+    assert Profile.read_info(folder) == info
+    loaded = Profile.load(folder)
+    assert loaded.info == info and isinstance(loaded.info.noise_seeds, tuple)
+    assert {m: tuple(blocks) for m, blocks in loaded.matrices.items()} == {m: tuple(b) for m, b in stored.matrices.items()}
+    assert largest_difference(loaded.matrices, stored.matrices) < 1e-6
+    assert all(matrix.dtype == np.float64 for blocks in loaded.matrices.values() for matrix in blocks.values())
+    assert sorted(path.name for path in folder.iterdir()) == ["profile.json", "profile.npz"]
+    newer = replace(stored, info=replace(info, checkpoint_hash="def"))
+    newer.save(folder)
+    assert Profile.load(folder).info.checkpoint_hash == "def"
+
+
+def test_profile_to_accelerated_policy():
+    """The whole way: profile, ACS, BUA, schedule, faster policy; closer to the full policy than a random schedule."""
+    policy = tiny_policy(steps=30)
+    nobs = policy.encode_observation(observation(4))
+    matrices = profile_features(policy.sampler, nobs, nobs.new_zeros(4, *policy.trajectory_shape), None, SEEDS)
+    schedule = bac(matrices["cosine"], matrices["l1"], budget=8, top_k=2)
+    assert schedule.blocks == model_blocks(policy.model) and schedule.steps == 30
+    assert schedule.update_count < 30 * len(schedule.blocks)
+
+    def actions(candidate):
+        with accelerate(policy, candidate, "planned") as fast:
+            return fast.predict_action(observation(8, seed=50), seeded(*range(8)))["action_pred"]
+
+    full = actions(None)
+    density = schedule.update_count / schedule.updates.size
+    others = [actions(random_schedule(policy.model, 30, density, seed)) for seed in range(5)]
+    distance = lambda got: (got - full).square().mean().item()  # noqa: E731
+    assert 0 < distance(actions(schedule)) < np.median([distance(got) for got in others])

@@ -1,0 +1,70 @@
+"""Block Pushing demonstrations as training windows."""
+import numpy as np
+import pytest
+
+from diffusion_policy.dataset.block_pushing_dataset import load_block_pushing
+from diffusion_policy.dataset.replay_buffer import DatasetError
+from diffusion_policy.demos.storage import write_replay_buffer
+
+
+def episode(length, seed, obs_dim=16):
+    rng = np.random.default_rng(seed)
+    return {"obs": rng.uniform(0.2, 0.45, (length, obs_dim)).astype(np.float32),
+            "action": rng.uniform(-0.03, 0.03, (length, 2)).astype(np.float32)}
+
+
+@pytest.fixture
+def episodes():
+    return [episode(length, seed) for seed, length in enumerate((9, 6, 12, 7))]
+
+
+@pytest.fixture
+def path(tmp_path, episodes):
+    write_replay_buffer(tmp_path / "demos.zarr", episodes, {})
+    return tmp_path / "demos.zarr"
+
+
+def test_windows(path, episodes):
+    train, val = load_block_pushing(path, horizon=5, pad_before=2, pad_after=0, val_ratio=0.25, seed=0)
+    assert len(train) + len(val) == sum(length - 5 + 1 + 2 for length in (9, 6, 12, 7))
+    everything, none = load_block_pushing(path, horizon=5, pad_before=2, val_ratio=0.0)
+    assert none is None
+    first = everything[0]                                       # two rows before the start of the first episode
+    np.testing.assert_array_equal(first["obs"], episodes[0]["obs"][[0, 0, 0, 1, 2]])
+    np.testing.assert_array_equal(first["action"], episodes[0]["action"][[0, 0, 0, 1, 2]])
+
+
+def test_absolute_actions_are_the_targets_that_the_relative_ones_led_to(path, episodes):
+    relative, _ = load_block_pushing(path, horizon=5, val_ratio=0.0)
+    absolute, _ = load_block_pushing(path, horizon=5, val_ratio=0.0, abs_action=True)
+    expected = relative.fields["obs"][:, 8:10] + relative.fields["action"]
+    np.testing.assert_allclose(absolute.fields["action"], expected, atol=1e-6)
+
+
+def test_absolute_actions_stay_in_the_workspace(tmp_path):
+    demo = episode(6, 0)
+    demo["obs"][:, 8:10] = [0.69, 0.49]
+    demo["action"][:] = 0.03
+    write_replay_buffer(tmp_path / "edge.zarr", [demo], {})
+    absolute, _ = load_block_pushing(tmp_path / "edge.zarr", horizon=5, val_ratio=0.0, abs_action=True)
+    np.testing.assert_allclose(absolute.fields["action"], [[0.7, 0.5]] * 6, atol=1e-6)
+
+
+def test_the_effector_target_can_be_hidden(path):
+    hidden, _ = load_block_pushing(path, horizon=5, val_ratio=0.0, abs_action=True, obs_eef_target=False)
+    shown, _ = load_block_pushing(path, horizon=5, val_ratio=0.0, abs_action=True)
+    assert (hidden.fields["obs"][:, 8:10] == 0).all() and (shown.fields["obs"][:, 8:10] != 0).all()
+    np.testing.assert_array_equal(hidden.fields["action"], shown.fields["action"])
+    normalizer = hidden.fit_normalizer()
+    assert normalizer.normalize({"obs": hidden.fields["obs"]})["obs"].isfinite().all()
+
+
+def test_a_missing_data_set_says_how_to_make_it(tmp_path):
+    with pytest.raises(DatasetError, match="make_demos.py task=block_pushing"):
+        load_block_pushing(tmp_path / "absent.zarr", horizon=5)
+
+
+def test_another_tasks_data_is_refused(tmp_path):
+    write_replay_buffer(tmp_path / "other.zarr", [episode(8, 0, obs_dim=20)], {})
+    with pytest.raises(DatasetError, match=r"\[8, 20\].*not Block Pushing"):
+        load_block_pushing(tmp_path / "other.zarr", horizon=5)

@@ -1,0 +1,53 @@
+"""The oracle's demonstrations, as the training data has them."""
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pybullet")
+
+from diffusion_policy.dataset.block_pushing_dataset import load_block_pushing
+from diffusion_policy.demos.block_pushing import BlockPushingDemonstrator
+from diffusion_policy.env.block_pushing.block_pushing_env import BlockPushingEnv
+from tests.conftest import ROOT
+
+
+def test_recorded_actions_replay_to_the_recorded_observations():
+    demonstrator = BlockPushingDemonstrator()
+    demo = demonstrator.record(1)
+    demonstrator.close()
+    obs, action = demo["obs"], demo["action"]
+    assert obs.dtype == action.dtype == np.float32 and obs.shape == (len(action), 16) and action.shape[1] == 2
+    env = BlockPushingEnv()
+    np.testing.assert_array_equal(env.reset(seed=1)[0], obs[0])     # each row is what was seen before its action
+    for step in range(len(obs) - 1):
+        seen, _, terminated, _, _ = env.step(action[step])
+        np.testing.assert_array_equal(seen, obs[step + 1])
+    assert terminated                                               # the last row is the state that ended the episode
+    env.close()
+
+
+def test_the_step_limit_keeps_the_last_state_too():
+    demonstrator = BlockPushingDemonstrator(max_steps=4)
+    demo = demonstrator.record(0)
+    demonstrator.close()
+    assert demo["obs"].shape == (5, 16) and demo["action"].shape == (5, 2)
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path):
+    command = [sys.executable, "scripts/make_demos.py", "task=block_pushing", f"output={tmp_path / 'demos.zarr'}",
+               "n_episodes=2", "seed_start=3", "n_workers=1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "2 episodes" in done.stdout, done.stderr
+    train, _ = load_block_pushing(tmp_path / "demos.zarr", horizon=5, pad_before=2, val_ratio=0.0)
+    demonstrator = BlockPushingDemonstrator()
+    np.testing.assert_array_equal(train.fields["obs"][:20], demonstrator.record(3)["obs"][:20])
+    demonstrator.close()
+
+
+@pytest.mark.slow
+def test_the_command_for_a_task_without_an_expert():
+    done = subprocess.run([sys.executable, "scripts/make_demos.py", "task=pusht_lowdim"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "no scripted expert" in done.stderr and "Traceback" not in done.stderr
