@@ -8,13 +8,13 @@ import torch
 from omegaconf import DictConfig
 from rich.progress import Progress
 
+from bac.accelerate import accelerate
 from bac.acs import OBJECTIVES, blockwise_acs, unified_acs
 from bac.bua import bac, bubbling_union, error_scores
 from bac.denoiser import model_blocks
 from bac.figures import plot_errors, plot_schedule, plot_similarity
 from bac.profiling import Profile, ProfileInfo, profile_features
 from bac.provenance import Provenance
-from bac.runtime.choose import make_sampler
 from bac.schedule import Schedule
 from bac.similarity import METRICS
 from bac.uniform import uniform
@@ -163,22 +163,17 @@ def visited_observations(experiment: Experiment, bar: Progress) -> np.ndarray:
     settings, task, policy = experiment.cfg.profile, experiment.task, experiment.policy
     n = int(settings.n_episodes)
     episodes = [Episode(i, int(settings.seed_start) + i, "train") for i in range(n)]
-    sampler, own = make_sampler(experiment.base, None, "planned"), policy.sampler
     job = bar.add_task("rolling out the full policy", total=n)
     seen: list[np.ndarray] = []
 
-    own_act = acting(policy.predict_action, int(settings.seed_start))
+    with accelerate(policy) as fast, task.vector_env(n, 0) as env:
+        full_policy = acting(fast.predict_action, int(settings.seed_start))
 
-    def act(obs, active, running, chunk_index):
-        seen.extend(obs[active])
-        return own_act(obs, active, running, chunk_index)
+        def act(obs, active, running, chunk_index):
+            seen.extend(obs[active])
+            return full_policy(obs, active, running, chunk_index)
 
-    policy.sampler = sampler
-    try:
-        with task.vector_env(n, 0) as env:
-            rollout(act, env, episodes, on_episode=lambda result: bar.advance(job))
-    finally:
-        policy.sampler = own
+        rollout(act, env, episodes, on_episode=lambda result: bar.advance(job))
     keep = np.linspace(0, len(seen) - 1, min(int(settings.n_observations), len(seen))).round().astype(int)
     return np.stack([seen[i] for i in keep])
 
