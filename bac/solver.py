@@ -148,14 +148,14 @@ def _dpm_solver(scheduler: DPMSolverMultistepScheduler, kwargs: dict) -> tuple[l
     if config.algorithm_type != "dpmsolver++" or config.solver_order > 2:
         raise UnsupportedSolver(_advice(f"{config.algorithm_type} of order {config.solver_order}"))
     rows = []
+    probe = type(scheduler).from_config(config)
+    probe.set_timesteps(scheduler.num_inference_steps)
     for k, t in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[k]
         alpha, noise = (float(value) for value in scheduler._sigma_to_alpha_sigma_t(sigma))
         x_gain, m_gain = _gains(config, alpha, noise)
         coefficients = []
         for x, x0, last in np.eye(3):
-            probe = type(scheduler).from_config(config)
-            probe.set_timesteps(scheduler.num_inference_steps)
             probe._step_index, probe._begin_index = k, 0
             probe.lower_order_nums = min(k, config.solver_order)
             probe.model_outputs = [None, torch.tensor([last], dtype=torch.float64)]

@@ -16,7 +16,7 @@ COLUMNS = ("method", "mean score [95 %]", "paired difference to full [95 %]", "e
 
 
 def compare(folder: Path) -> list[dict[str, Any]]:
-    """Reads every `*/eval_results.json` of one checkpoint and noise seed below `folder` and writes comparison.{json,md}.
+    """Reads every `*/eval_results.json` of one checkpoint, noise seed and set of test seeds below `folder` and writes comparison.{json,md}.
 
     Raises:
         ConfigError: nothing to compare, or no full DDPM evaluation to pair with.
@@ -26,7 +26,7 @@ def compare(folder: Path) -> list[dict[str, Any]]:
     if not full:
         raise ConfigError(f"{folder} holds no evaluation of the full policy: run scripts/eval.py with cache=full first")
     reference = full[0]
-    same = ("checkpoint_hash", "seed", "weights")
+    same = ("checkpoint_hash", "seed", "weights", "test_seeds_from")
     rows = []
     for e in evaluations:
         if any(e["provenance"][key] != reference["provenance"][key] for key in same):

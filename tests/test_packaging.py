@@ -25,8 +25,8 @@ CODE = ("bac", "diffusion_policy", "experiments", "scripts")
 OWN = {"bac", "diffusion_policy", "experiments", "tests"}
 # Import name -> distribution name, where they differ by more than - and _.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "hydra": "hydra-core", "yaml": "PyYAML"}
-# Used by this file only, and always there beside pytest.
-BESIDE_PYTEST = {"packaging", "tomli"}
+# Used by this file only; pytest brings them (tomllib is part of Python from 3.11 on).
+BESIDE_PYTEST = {"packaging", "tomli", "tomllib"}
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]

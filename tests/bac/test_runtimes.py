@@ -14,7 +14,7 @@ from bac.runtime.reference import ReferenceSampler
 from bac.schedule import Schedule
 
 FAST = {"planned": PlannedSampler, "compiled": CompiledCpuSampler}
-examples = settings(max_examples=60)
+examples = settings(max_examples=120)
 
 
 @st.composite
@@ -66,6 +66,16 @@ def test_equal_to_reference(runtime, data):
     got = FAST[runtime](base, schedule)(condition, given_entries, cond, generators())
     assert error(got, expected) < TOLERANCE
     assert torch.equal(condition, kept)
+
+
+@pytest.mark.parametrize("runtime", FAST)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler(name, runtime):
+    model = tiny_model()
+    base, schedule = tiny_sampler(model, name), random_schedule(model, 10, 0.5, 3)
+    arguments = torch.zeros(2, 6, 2), None, torch.randn(2, 2, 3)
+    expected = ReferenceSampler(base, schedule)(*arguments, seeded(0, 1))
+    assert error(FAST[runtime](base, schedule)(*arguments, seeded(0, 1)), expected) < TOLERANCE
 
 
 def test_weights_are_large_enough_for_every_block_to_matter():

@@ -16,7 +16,7 @@ def stored(folder, name, method, scores, gflop, hash_="a", sampler="ddpm100"):
         "method": method, "sampler": sampler, "mean_score": mean, "mean_score_interval_95": [mean - 0.1, mean + 0.1], "n_episodes": len(scores),
         "episodes": [{"seed": 100 + i, "split": "test", "score": s} for i, s in enumerate(scores)],
         "block_updates": {"per_chunk": 10}, "flops": {"gflop_per_chunk": gflop},
-        "provenance": {"checkpoint_hash": hash_, "seed": 0, "weights": "ema", "commit": "c", "hardware": "h"},
+        "provenance": {"checkpoint_hash": hash_, "seed": 0, "weights": "ema", "test_seeds_from": 100000, "commit": "c", "hardware": "h"},
     }))
 
 
