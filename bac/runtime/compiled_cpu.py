@@ -139,7 +139,8 @@ class CompiledCpuSampler(PlannedSampler):
         self.check(condition, given, cond)
         if condition.shape[1] != self.model.horizon:
             raise ValueError(
-                f"runtime=compiled denoises all {self.model.horizon} tokens the model was made for, got {condition.shape[1]}: use runtime=planned"
+                f"runtime=compiled denoises all {self.model.horizon} tokens the model was made for, got {condition.shape[1]}: "
+                "use runtime=planned"
             )
         initial, noise = self.draw(condition, generator)
         keep = Keep()

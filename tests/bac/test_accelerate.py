@@ -7,19 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_policies import TOLERANCE, error, observation, random_schedule, seeded, tiny_policy
+from tiny_policies import TOLERANCE, error, every_runtime, hoisting_runtime, observation, random_schedule, seeded, tiny_policy
 
 from bac import ScheduleError, accelerate
 from bac.blocks import decoder_blocks
 from bac.denoiser import model_blocks
 from bac.flops import denoiser_cost
-from bac.runtime.choose import RUNTIMES, make_sampler
+from bac.runtime.choose import make_sampler
 from bac.schedule import Schedule
 from bac.solver import UnsupportedSolver
 from bac.uniform import uniform
-
-every_runtime = pytest.mark.parametrize("runtime", RUNTIMES)
-hoisting_runtime = pytest.mark.parametrize("runtime", ["planned", "compiled"])
 
 
 def act(policy, seed=0, batch=1):
@@ -240,12 +237,12 @@ def test_options_that_are_not_available(options, message):
     assert policy.sampler is own
 
 
-def test_samplers_only_the_reference_can_run():
+@hoisting_runtime
+def test_samplers_only_the_reference_can_run(runtime):
     policy = tiny_policy()
     policy.sampler.scheduler.register_to_config(variance_type="learned")
-    for runtime in ("planned", "compiled"):
-        with pytest.raises(UnsupportedSolver, match="variance_type='learned'.*use runtime=reference"):
-            accelerate(policy, runtime=runtime)
+    with pytest.raises(UnsupportedSolver, match="variance_type='learned'.*use runtime=reference"):
+        accelerate(policy, runtime=runtime)
     assert make_sampler(policy.sampler, None, "reference").name == "reference"
 
 

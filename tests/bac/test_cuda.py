@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from tiny_policies import SAMPLERS, error, random_schedule, seeded, tiny_model, tiny_policy, tiny_sampler
+from tiny_policies import SAMPLERS, error, hoisting_runtime, random_schedule, seeded, tiny_model, tiny_policy, tiny_sampler
 from tiny_policies import observation as observe
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -149,7 +149,7 @@ def test_inference_mode_may_change_between_calls(on_cpu):
     assert torch.equal(first, second) and torch.equal(second, third)
 
 
-@pytest.mark.parametrize("runtime", ["planned", "compiled"])
+@hoisting_runtime
 def test_everything_in_inference_mode(runtime):
     with torch.inference_mode():
         policy = tiny_policy()

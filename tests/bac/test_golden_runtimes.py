@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from safetensors.torch import load_file
+from tiny_policies import every_runtime
 
 from bac.denoiser import model_blocks
 from bac.runtime.compiled_cpu import CompiledCpuSampler
@@ -46,7 +47,7 @@ def test_forward(golden):
     torch.testing.assert_close(model(arrays["x"], 37, arrays["cond"]), arrays["y"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@every_runtime
 @pytest.mark.parametrize("name", ["full", "uniform10", "uniform7_interval15", "acs10", "bac10", DDIM16])
 def test_trajectory(golden, name, runtime):
     model, case, arrays = golden

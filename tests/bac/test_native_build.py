@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tiny_policies import tiny_policy
+from tiny_policies import needs_compiler, tiny_policy
 
 from bac import accelerate
 from bac.native import build
@@ -42,6 +42,7 @@ def test_failing_compiler(empty_cache, tmp_path, monkeypatch):
     assert list(empty_cache.iterdir()) == []
 
 
+@needs_compiler
 def test_compiled_once_also_by_several_threads(tmp_path, monkeypatch):
     real = Path(build.library()._name)
     compiled = []
@@ -59,6 +60,7 @@ def test_compiled_once_also_by_several_threads(tmp_path, monkeypatch):
     assert compiled[0].parent == tmp_path / "cache" and compiled[0].name == real.name
 
 
+@needs_compiler
 @pytest.mark.parametrize("change", ["FLAGS", "processor"])
 def test_other_flags_or_processors_get_their_own_library(tmp_path, monkeypatch, change):
     """A cache folder may be shared by machines; -march=native code of another one would crash."""

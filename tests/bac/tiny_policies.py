@@ -4,11 +4,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from bac.denoiser import model_blocks
+from bac.native.build import CompilerMissing, find_compiler
 from bac.schedule import Schedule
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
@@ -36,6 +38,20 @@ SAMPLERS: dict[str, tuple[type, dict[str, Any], dict[str, Any]]] = {
     "dpm-solver++ order 1": (DPMSolverMultistepScheduler, {"solver_order": 1}, {}),
     "dpm-solver++ predicts sample": (DPMSolverMultistepScheduler, {"prediction_type": "sample"}, {}),
 }
+
+
+def _has_compiler() -> bool:
+    try:
+        return bool(find_compiler())
+    except CompilerMissing:
+        return False
+
+
+needs_compiler = pytest.mark.skipif(not _has_compiler(), reason="needs a C++ compiler")
+#: parameter sets of tests that run in every runtime, or in those with hoisted tables
+COMPILED = pytest.param("compiled", marks=needs_compiler)
+hoisting_runtime = pytest.mark.parametrize("runtime", ["planned", COMPILED])
+every_runtime = pytest.mark.parametrize("runtime", ["reference", "planned", COMPILED])
 
 
 def scheduler_of(name: str) -> tuple[Any, dict[str, Any]]:
