@@ -44,6 +44,27 @@ def progress_bar() -> Progress:
                     console=console)
 
 
+class EpisodeProgress:
+    """Counts finished episodes on a bar, and in plain lines where the output is no terminal."""
+
+    def __init__(self, bar: Progress, total: int, every: int = 5):
+        self.bar, self.total, self.every = bar, total, every
+        self.job = bar.add_task("episodes", total=total)
+        self.start("episodes")
+
+    def start(self, name: str) -> None:
+        """Begins a new mean under another name."""
+        self.name, self.scores = name, []
+        self.bar.update(self.job, description=name)
+
+    def __call__(self, result) -> None:
+        self.scores.append(result.score)
+        text = f"{self.name}: mean score {sum(self.scores) / len(self.scores):.3f}"
+        self.bar.update(self.job, advance=1, description=text)
+        if not self.bar.console.is_terminal and len(self.scores) % self.every == 0:
+            self.bar.console.print(f"{text} over {len(self.scores)} episodes")
+
+
 def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
     """First column left, the others right."""
     result = Table(title=title, title_justify="left", title_style="bold")

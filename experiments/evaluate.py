@@ -29,10 +29,10 @@ from experiments.acting import acting
 from experiments.latency import interleaved, speed_ratio
 from experiments.provenance import environment
 from experiments.schedules import cache_label, schedule_for
-from experiments.setup import Experiment
+from experiments.setup import Experiment, base_sampler
 from experiments.statistics import mean_interval, rate_interval
 
-PLAIN = "plain policy"  # the full policy in the reference runtime: what a user has without this project
+PLAIN = "plain policy"  # full, DDPM with its trained number of steps, reference runtime: what a user has without this project
 
 
 @dataclass(frozen=True)
@@ -148,17 +148,18 @@ def roll_out(
 
 def measure_latency(experiment: Experiment, schedule: Schedule | None) -> dict[str, Any]:
     """Batch-1 latency of this method in its runtime against the plain policy, interleaved."""
-    cfg = experiment.cfg
+    cfg, policy = experiment.cfg, experiment.policy
+    steps = policy.noise_scheduler.config.num_train_timesteps
     name = cache_label(cfg.cache)
     samplers = {
-        PLAIN: make_sampler(experiment.base, None, "reference"),
+        PLAIN: make_sampler(base_sampler(policy, "ddpm", steps), None, "reference"),
         name: make_sampler(experiment.base, schedule, cfg.runtime, cfg.precision),
     }
-    latencies, actions = interleaved(experiment.policy, samplers, 1, int(cfg.benchmark.n_chunks), int(cfg.benchmark.warmup))
+    latencies, actions = interleaved(policy, samplers, 1, int(cfg.benchmark.n_chunks), int(cfg.benchmark.warmup))
     return {
         "batch": 1,
         "method": {"name": name, "runtime": cfg.runtime, **latencies[name].to_dict()},
-        "plain_policy": {"name": "full", "runtime": "reference", **latencies[PLAIN].to_dict()},
+        "plain_policy": {"name": "full", "runtime": "reference", "sampler": f"ddpm{steps}", **latencies[PLAIN].to_dict()},
         "speedup_vs_plain": round(speed_ratio(latencies[PLAIN], latencies[name]), 3),
     }
 

@@ -28,7 +28,7 @@ def row(results: dict[str, Any], benchmark: dict[str, Any] | None) -> list[str]:
 
 
 def summary_table(results: Sequence[dict[str, Any]], benchmarks: Sequence[dict[str, Any] | None]) -> Table:
-    """One row per evaluation; speedup is wall-clock against the plain policy (full, reference runtime), batch 1."""
+    """One row per evaluation; speedup is wall-clock against the plain policy (full DDPM, reference runtime), batch 1."""
     first = results[0]["provenance"]
-    title = f"{results[0]['task']}, {first['hardware']}; speedup: wall-clock against the plain policy at batch 1"
+    title = f"{results[0]['task']}, {first['hardware']}; speedup: wall-clock at batch 1 against the plain policy (full DDPM, reference)"
     return table(title, COLUMNS, [row(r, b) for r, b in zip(results, benchmarks)])

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bac.native.build import CompilerMissing, find_compiler  # noqa: E402
 from diffusion_policy.common.config import register_resolvers  # noqa: E402
-from experiments.console import console, progress_bar, readable_errors, table  # noqa: E402
+from experiments.console import EpisodeProgress, console, progress_bar, readable_errors, table  # noqa: E402
 from experiments.evaluate import evaluate, measure_latency, open_output_dir  # noqa: E402
 from experiments.provenance import ROOT  # noqa: E402
 from experiments.report import summary_table  # noqa: E402
@@ -28,7 +28,7 @@ def main() -> None:
     started = time.monotonic()
     evaluations = []
     with initialize_config_dir(str(ROOT / "config"), version_base="1.3"), progress_bar() as bar:
-        job = bar.add_task("episodes", total=EPISODES * len(CACHES))
+        episodes = EpisodeProgress(bar, EPISODES * len(CACHES))
         for cache in CACHES:
             cfg = compose("eval", [
                 "task=pusht_lowdim", f"cache={cache}", f"eval.n_test={EPISODES}", f"eval.n_envs={EPISODES}", "device=cpu",
@@ -39,8 +39,8 @@ def main() -> None:
             if cache == CACHES[0]:
                 console.print(f"Push-T, {experiment.loaded}")
                 console.print(f"{EPISODES} test episodes each, {torch.get_num_threads()} threads, runtime {cfg.runtime}")
-            bar.update(job, description=f"{cache}: episodes")
-            evaluations.append(evaluate(experiment, output_dir, bar.console.print, lambda result: bar.advance(job)))
+            episodes.start(cache)
+            evaluations.append(evaluate(experiment, output_dir, bar.console.print, episodes))
         compiled = compiled_latency(experiment, bar.console.print)
     console.print(summary_table([e.results for e in evaluations], [e.benchmark for e in evaluations]))
     if compiled is not None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffusion_policy.common.config import register_resolvers  # noqa: E402
-from experiments.console import console, progress_bar, readable_errors  # noqa: E402
+from experiments.console import EpisodeProgress, console, progress_bar, readable_errors  # noqa: E402
 from experiments.evaluate import evaluate, open_output_dir  # noqa: E402
 from experiments.report import summary_table  # noqa: E402
 from experiments.setup import load_experiment  # noqa: E402
@@ -33,14 +33,8 @@ def main(cfg: DictConfig) -> None:
         console.print(f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {cfg.runtime}, sampler {cfg.sampler.name}")
         run = start_run(cfg, output_dir.name)
         with progress_bar() as bar:
-            job = bar.add_task("episodes", total=len(experiment.task.episodes()))
-            scores: list[float] = []
-
-            def on_episode(result) -> None:
-                scores.append(result.score)
-                bar.update(job, advance=1, description=f"episodes, mean score {sum(scores) / len(scores):.3f}")
-
-            evaluation = evaluate(experiment, output_dir, bar.console.print, on_episode)
+            episodes = EpisodeProgress(bar, len(experiment.task.episodes()))
+            evaluation = evaluate(experiment, output_dir, bar.console.print, episodes)
         console.print(summary_table([evaluation.results], [evaluation.benchmark]))
         console.print(f"results: {output_dir}")
         if run is not None:

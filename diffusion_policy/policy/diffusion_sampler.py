@@ -54,6 +54,8 @@ class DiffusionSampler:
 
     def step(self, prediction: Tensor, timestep: Tensor, trajectory: Tensor, generator: Generators) -> Tensor:
         """One scheduler update x_t -> x_{t-1}."""
+        if generator is not None and not isinstance(generator, torch.Generator):
+            generator = list(generator)  # diffusers knows no other sequence
         return self.scheduler.step(prediction, timestep, trajectory, generator=generator, **self.step_kwargs).prev_sample
 
     @torch.no_grad()
