@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from diffusion_policy.demos.storage import write_replay_buffer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,15 +34,28 @@ def test_wrong_names_exit_with_an_error_that_lists_the_right_ones(arguments, say
     assert len(text.splitlines()) < 40
 
 
-def test_train_starts_trains_and_resumes(tmp_path, pusht_zarr):
-    arguments = ["task=pusht_lowdim", "device=cpu", f"output_dir={tmp_path}", f"task.dataset.zarr_path={pusht_zarr}",
+@pytest.fixture
+def small_zarr(tmp_path):
+    """Three short made-up Push-T demonstrations."""
+    rng = np.random.default_rng(0)
+    episodes = [{"keypoint": rng.uniform(0, 512, (20, 9, 2)).astype(np.float32), "state": rng.uniform(0, 512, (20, 5)).astype(np.float32),
+                 "action": rng.uniform(0, 512, (20, 2)).astype(np.float32)} for _ in range(3)]
+    write_replay_buffer(tmp_path / "demos.zarr", episodes, {})
+    return tmp_path / "demos.zarr"
+
+
+def test_train_starts_trains_scores_and_resumes(tmp_path, small_zarr):
+    pytest.importorskip("pymunk")
+    arguments = ["task=pusht_lowdim", "device=cpu", f"output_dir={tmp_path}/out", f"task.dataset.zarr_path={small_zarr}",
                  "task.policy.model.n_layer=1", "task.policy.model.n_emb=32", "training.batch_size=8", "training.log_every=1",
-                 "training.validate_every=0", "training.save_every=2", "training.checkpoint_every=2"]
+                 "training.validate_every=0", "training.save_every=2", "training.checkpoint_every=2",
+                 "task.policy.num_inference_steps=4", "rollout.n_episodes=2", "rollout.n_envs=2", "task.adapter.max_steps=8"]
     first = command("train.py", *arguments, "training.max_steps=2")
     assert first.returncode == 0, first.stderr
     second = command("train.py", *arguments, "training.max_steps=4")
     assert "resuming" in second.stdout and "at step 2" in second.stdout
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
+    assert "rollout_score" in second.stdout and (tmp_path / "out" / "best" / "policy.safetensors").exists()
+    assert sorted(p.name for p in (tmp_path / "out" / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
 
 
 def test_train_without_data_says_how_to_get_it(tmp_path):

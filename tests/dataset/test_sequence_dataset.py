@@ -1,0 +1,57 @@
+"""Windows over episodes."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffusion_policy.dataset.pusht_dataset import load_pusht_lowdim
+from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer, split_episodes
+from diffusion_policy.dataset.sequence_dataset import SequenceDataset, window_rows
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.integers(1, 6), st.integers(0, 5), st.integers(0, 5))
+def test_windows_stay_in_their_episode_and_cover_every_row(lengths, horizon, before, after):
+    ends = np.cumsum(lengths)
+    buffer = ReplayBuffer({"x": np.arange(ends[-1])}, ends)
+    rows = window_rows(buffer, np.ones(len(lengths), bool), horizon, before, after)
+    episode = np.searchsorted(ends, rows, side="right")
+    assert (episode == episode[:, :1]).all()
+    assert (np.diff(rows, axis=1) >= 0).all() and (np.diff(rows, axis=1) <= 1).all()
+    for index, length in enumerate(lengths):
+        count = max(0, length - horizon + min(before, horizon - 1) + min(after, horizon - 1) + 1)
+        assert (episode[:, 0] == index).sum() == count if rows.size else count == 0
+
+
+def test_split_is_disjoint_repeatable_and_limited():
+    train, val = split_episodes(206, 0.02, None, 42)
+    assert val.sum() == 4 and not (train & val).any() and (train | val).all()
+    limited, same_val = split_episodes(206, 0.02, 90, 42)
+    assert limited.sum() == 90 and np.array_equal(val, same_val) and not (limited & val).any()
+
+
+def test_items_and_batches():
+    dataset = SequenceDataset({"obs": torch.arange(6.0)[:, None]}, np.array([[0, 1], [4, 5]]))
+    assert dataset[1]["obs"].flatten().tolist() == [4, 5]
+    assert dataset[torch.tensor([0, 1])]["obs"].shape == (2, 2, 1)
+    with pytest.raises(ValueError, match="no training window"):
+        SequenceDataset({"obs": torch.zeros(3, 1)}, np.zeros((0, 4)))
+
+
+def test_truncated_or_missing_data_is_a_clear_error(tmp_path):
+    with pytest.raises(DatasetError, match="truncated"):
+        ReplayBuffer({"x": np.zeros(3)}, np.array([5]))
+    with pytest.raises(DatasetError, match="no data set at .* Do this"):
+        ReplayBuffer.from_zarr(tmp_path / "none", ("x",), "Do this")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="not a readable replay buffer"):
+        ReplayBuffer.from_zarr(tmp_path / "empty", ("x",))
+
+
+def test_human_demonstrations(pusht_zarr):
+    train, val = load_pusht_lowdim(pusht_zarr, horizon=16, pad_before=1, pad_after=7)
+    assert len(train) == 23804 and train[0]["obs"].shape == (16, 20) and train[0]["action"].shape == (16, 2)
+    assert val is not None and len(val) > 100
+    assert train.fit_normalizer()["obs"].scale.shape == (20,)

@@ -1,0 +1,85 @@
+"""The low-dimensional policy as a user calls it."""
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from diffusion_policy.model.common.normalizer import LinearNormalizer
+from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
+from diffusion_policy.policy.diffusion_transformer_lowdim_policy import DiffusionTransformerLowdimPolicy
+
+
+def make_policy(obs_as_cond=True, only_chunk=False, **kwargs):
+    torch.manual_seed(0)
+    tokens = 3 if only_chunk else 8
+    width = 2 if obs_as_cond else 2 + 5
+    model = TransformerForDiffusion(width, width, tokens, n_obs_steps=2, cond_dim=5 if obs_as_cond else 0, n_layer=2, n_head=2, n_emb=32,
+                                    p_drop_emb=0.0, p_drop_attn=0.0, causal_attn=True)
+    scheduler = DDPMScheduler(10, beta_schedule="squaredcos_cap_v2", clip_sample=True)
+    policy = DiffusionTransformerLowdimPolicy(model, scheduler, 8, 5, 2, 3, 2, obs_as_cond=obs_as_cond, pred_action_steps_only=only_chunk, **kwargs)
+    policy.set_normalizer(LinearNormalizer.fit({"obs": torch.rand(50, 5) * 100, "action": torch.rand(50, 2) * 10 - 20}))
+    return policy.eval()
+
+
+@pytest.mark.parametrize("obs_as_cond, only_chunk, predicted", [(True, False, 8), (True, True, 3), (False, False, 8)])
+def test_shapes_and_units(obs_as_cond, only_chunk, predicted):
+    policy = make_policy(obs_as_cond, only_chunk)
+    result = policy.predict_action({"obs": torch.rand(4, 2, 5) * 100}, torch.Generator().manual_seed(0))
+    assert result["action"].shape == (4, 3, 2) and result["action_pred"].shape == (4, predicted, 2)
+    assert (-21 < result["action"]).all() and (result["action"] < -9).all()  # the action range of the data, not [-1, 1]
+    start = 0 if only_chunk else 1
+    assert torch.equal(result["action"], result["action_pred"][:, start : start + 3])
+    if not obs_as_cond:
+        assert result["obs_pred"].shape == (4, 8, 5)
+
+
+def test_inpainting_keeps_what_was_observed():
+    policy = make_policy(obs_as_cond=False)
+    obs = torch.rand(3, 2, 5) * 100
+    assert torch.allclose(policy.predict_action({"obs": obs})["obs_pred"][:, :2], obs, atol=1e-3)
+
+
+def test_a_sample_does_not_depend_on_its_batch_mates_noise():
+    policy = make_policy()
+    obs = torch.rand(3, 2, 5) * 100
+    seeds = lambda *values: [torch.Generator().manual_seed(v) for v in values]  # noqa: E731
+    batch = policy.predict_action({"obs": obs}, seeds(5, 6, 7))["action"]
+    alone = policy.predict_action({"obs": obs[1:2]}, seeds(6))["action"]
+    assert torch.allclose(batch[1:2], alone, atol=1e-4)
+    assert torch.equal(batch, policy.predict_action({"obs": obs}, tuple(seeds(5, 6, 7)))["action"])
+    with pytest.raises(ValueError, match="one per sample"):
+        policy.predict_action({"obs": obs}, seeds(1, 2))
+
+
+@pytest.mark.parametrize("obs, message", [
+    ({"obs": torch.full((2, 2, 5), float("nan"))}, r"NaN or infinite values in batch rows \[0, 1\]"),
+    ({"obs": torch.zeros(2, 1, 5)}, r"expects \[B, 2, 5\]"),
+    ({"obs": torch.zeros(2, 2, 6)}, r"expects \[B, 2, 5\]"),
+    ({"image": torch.zeros(2, 2, 6)}, "needs the key 'obs'"),
+])
+def test_bad_observations_are_clear_errors(obs, message):
+    with pytest.raises(ValueError, match=message):
+        make_policy().predict_action(obs)
+
+
+def test_impossible_settings():
+    with pytest.raises(ValueError, match="needs obs_as_cond"):
+        make_policy(obs_as_cond=False, only_chunk=True)
+    with pytest.raises(ValueError, match="exceeds horizon"):
+        DiffusionTransformerLowdimPolicy(make_policy().model, DDPMScheduler(10), 4, 5, 2, 4, 2, obs_as_cond=True)
+
+
+@pytest.mark.parametrize("obs_as_cond, only_chunk", [(True, False), (True, True), (False, False)])
+def test_loss_falls_when_trained_on_one_batch(obs_as_cond, only_chunk):
+    policy = make_policy(obs_as_cond, only_chunk).train()
+    batch = {"obs": torch.rand(16, 8, 5) * 100, "action": torch.rand(16, 8, 2) * 10 - 20}
+    optimizer = torch.optim.SGD(policy.model.parameters(), lr=0.05, momentum=0.9)
+    losses = []
+    for _ in range(40):
+        loss = policy.compute_loss(batch, torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
