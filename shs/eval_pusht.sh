@@ -1,17 +1,31 @@
 #!/usr/bin/env bash
-# The comparison table of the README: every method on the 50 Push-T test seeds, then one interleaved benchmark.
+# The tables of the README: every method on the 50 Push-T test seeds, then the interleaved benchmarks.
 # Interrupted, it goes on where it stopped. Extra arguments go to every evaluation, for example: shs/eval_pusht.sh seed=1
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 common=(task=pusht_lowdim runtime=compiled benchmark.n_chunks=0 "$@")
 
+run() { "$python" scripts/eval.py "${common[@]}" "$@"; }
+
 for cache in full uniform blockwise_acs bac; do
-  "$python" scripts/eval.py "${common[@]}" cache="$cache"
+  run cache="$cache"
 done
-"$python" scripts/eval.py "${common[@]}" cache=bac cache.budget=7
+for budget in 15 27; do  # as many block updates as BAC S=10 and S=20
+  run cache=uniform cache.budget="$budget"
+done
+for budget in 7 20; do
+  run cache=bac cache.budget="$budget"
+done
+run cache=bac 'cache.forced_refresh=[99]'
 for sampler in ddim10 ddim16 ddim30; do
-  "$python" scripts/eval.py "${common[@]}" cache=full sampler="$sampler"
+  run cache=full sampler="$sampler"
+done
+for budget in 4 8; do
+  run cache=bac sampler=ddim16 cache.budget="$budget"
 done
 "$python" scripts/compare.py results/pusht_lowdim
-"$python" scripts/benchmark.py task=pusht_lowdim device=cpu batch=1
+methods=full,uniform_s10,bac_s10,bac_s7,bac_s20,full@ddim10,full@ddim16,full@ddim30,bac_s4@ddim16
+"$python" scripts/benchmark.py task=pusht_lowdim device=cpu batch=1 "methods=[$methods]"
+"$python" scripts/benchmark.py task=pusht_lowdim device=cpu batch=28 n_chunks=4 "methods=[full,uniform_s10,bac_s10,bac_s7,full@ddim10]" \
+  output_dir=results/pusht_lowdim/batch28
