@@ -69,7 +69,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
     """First column left, the others right."""
     result = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        result.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        result.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0, overflow="fold")
     for row in rows:
         result.add_row(*row)
     return result

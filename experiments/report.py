@@ -6,9 +6,11 @@ from typing import Any
 
 from rich.table import Table
 
-from experiments.console import table
+from experiments.console import console, table
 
 COLUMNS = ["method", "mean score [95 %]", "episodes", "GFLOP/chunk", "block updates", "ms/chunk p50 / p95", "chunks/s", "actions/s", "speedup"]
+
+WIDE = 130  # columns of a terminal that hold a row per method
 
 
 def row(results: dict[str, Any], benchmark: dict[str, Any] | None) -> list[str]:
@@ -28,7 +30,13 @@ def row(results: dict[str, Any], benchmark: dict[str, Any] | None) -> list[str]:
 
 
 def summary_table(results: Sequence[dict[str, Any]], benchmarks: Sequence[dict[str, Any] | None]) -> Table:
-    """One row per evaluation; speedup is wall-clock against the plain policy (full DDPM, reference runtime), batch 1."""
+    """One row per evaluation (one column where the terminal is narrow); speedup is wall-clock against the plain policy
+    (full DDPM, reference runtime), batch 1."""
     first = results[0]["provenance"]
-    title = f"{results[0]['task']}, {first['hardware']}; speedup: wall-clock at batch 1 against the plain policy (full DDPM, reference)"
-    return table(title, COLUMNS, [row(r, b) for r, b in zip(results, benchmarks)])
+    title = (f"{results[0]['task']}, {first['hardware']}; speedup: wall-clock at batch 1 against the plain policy "
+             "(full DDPM, reference)")
+    rows = [row(r, b) for r, b in zip(results, benchmarks)]
+    if console.width >= WIDE:
+        return table(title, COLUMNS, rows)
+    methods, *measures = ([name, *values] for name, *values in zip(COLUMNS, *rows))
+    return table(title, methods, measures)
