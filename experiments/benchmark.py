@@ -14,9 +14,9 @@ from bac.native import build
 from bac.runtime.choose import AcceleratedSampler, make_sampler
 from bac.schedule import Schedule
 from diffusion_policy.common.config import ConfigError
+from experiments.breakdown import breakdown
 from experiments.floors import Floors, measure_floors, weight_bytes_per_chunk
 from experiments.latency import Latency, interleaved, speed_ratio
-from experiments.breakdown import breakdown
 from experiments.provenance import ROOT, environment
 from experiments.schedules import METHODS, schedule_for
 from experiments.setup import Experiment, base_sampler
@@ -60,7 +60,6 @@ def run_benchmark(experiment: Experiment, say=print, progress=None) -> dict[str,
     samplers, schedules, prepared = prepare(experiment, say)
     if REFERENCE not in samplers:
         raise ConfigError("methods must include full and runtimes must include reference: everything is compared with them")
-    half = experiment.device.type == "cpu" and bool(build.library().bac_half_weights()) if "compiled" in cfg.runtimes else False
     block_bytes = sum(p.numel() for p in policy.model.trunk.parameters()) * 4
     floors = measure_floors(experiment.device, block_bytes // 2)
     batches = [int(b) for b in (cfg.batch if OmegaConf.is_list(cfg.batch) else [cfg.batch])]
@@ -69,7 +68,8 @@ def run_benchmark(experiment: Experiment, say=print, progress=None) -> dict[str,
         latencies, actions = interleaved(policy, samplers, batch, int(cfg.n_chunks), int(cfg.warmup), progress)
         shares = {key: breakdown(policy, sampler, batch, latencies[key].p50) for key, sampler in samplers.items()}
         for key in samplers:
-            rows.append(make_row(experiment, key, batch, schedules[key[0]], latencies, actions, shares[key], floors, half))
+            bytes_per_weight = getattr(samplers[key], "bytes_per_weight", 4)  # the reference reads fp32
+            rows.append(make_row(experiment, key, batch, schedules[key[0]], latencies, actions, shares[key], floors, bytes_per_weight))
     return {
         "rows": rows,
         "floors": {**floors.__dict__, "note": "fp32 matrix product, reading as many bytes as the packed weights, reading 256 MiB; best of 7"},
@@ -109,7 +109,7 @@ def prepare(
 
 def make_row(
     experiment: Experiment, key: tuple[str, str], batch: int, schedule: Schedule, latencies: dict[Any, Latency],
-    actions: dict[Any, torch.Tensor], parts: dict[str, float], floors: Floors, half: bool,
+    actions: dict[Any, torch.Tensor], parts: dict[str, float], floors: Floors, bytes_per_weight: int,
 ) -> dict[str, Any]:
     """One line of benchmark.json."""
     method, runtime = key
@@ -120,7 +120,7 @@ def make_row(
     flops, bound = cost.flops(schedule), cost.flops(full) / cost.flops(schedule)
     speedup = speed_ratio(reference, latency)
     own_reference = (method, "reference")
-    weight_bytes = weight_bytes_per_chunk(experiment.policy.model, schedule, 2 if half and runtime == "compiled" else 4)
+    weight_bytes = weight_bytes_per_chunk(experiment.policy.model, schedule, bytes_per_weight)
     # in normalised units, in which the trained action range is [-1, 1]
     difference = ((actions[key] - actions[own_reference]) * experiment.policy.normalizer["action"].scale).abs().max().item() \
         if own_reference in actions else None

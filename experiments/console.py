@@ -34,7 +34,7 @@ def readable_errors() -> Iterator[None]:
         console.print("\ninterrupted; finished episodes are kept, the same command goes on from there", style="yellow")
         raise SystemExit(130) from None
     except EXPECTED as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] ", end="")
+        Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]error:[/] ", end="")
         print(str(error)[:3000], file=sys.stderr)
         raise SystemExit(1) from None
 

@@ -80,6 +80,8 @@ class CompiledCpuSampler(PlannedSampler):
                 keep(layer.multihead_attn.out_proj.bias) if layer.cross else None,
                 *((keep(folded.key), keep(folded.bias), keep(folded.value)) if folded else (None, None, None)),
             ))
+        matrices = [getattr(layer, name) for layer in layers for name in ("qkv", "out", "up", "down")]
+        self.bytes_per_weight = 2 if all(matrix.half for matrix in matrices) else 4
         skip = 1 if model.encoder_only else 0
         position = model.pos_emb[0] + model.input_emb.bias
         time_rows = self.time[:, 0] + model.pos_emb[0, :1] if model.encoder_only else None

@@ -44,6 +44,7 @@ class PlannedSampler:
         self.kinds = [parse(name).kind for name in blocks]
         self.layers = [layer_of(model, name) for name in blocks]
         self.precision, self.dtype = precision, _precision(precision, model.pos_emb.device)
+        self.bytes_per_weight = self.dtype.itemsize  # as read by the blocks of the loop
         self.weights = {} if self.dtype is torch.float32 else self._low_precision_weights()
         self.device = model.pos_emb.device
         self.timesteps = torch.from_numpy(self.solver.timesteps).to(self.device)
