@@ -13,6 +13,10 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from diffusion_policy.env.offscreen import choose_backend  # noqa: E402
+
+choose_backend()  # before any test imports MuJoCo
+
 ROOT = Path(__file__).resolve().parents[1]
 # Reference vectors and demonstrations; kept beside the repository on some machines only.
 SHARED = ROOT.parent / "shared"
