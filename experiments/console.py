@@ -17,11 +17,12 @@ from bac.solver import UnsupportedSolver
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.env.extras import MissingExtraError
+from diffusion_policy.env_runner.vector import EnvWorkerError
 
 console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
 
 #: errors that are about what the user asked for: their message is all a user needs
-EXPECTED = (ConfigError, ScheduleError, DatasetError, MissingExtraError, UnsupportedSolver, CompilerMissing,
+EXPECTED = (ConfigError, ScheduleError, DatasetError, MissingExtraError, UnsupportedSolver, CompilerMissing, EnvWorkerError,
             OmegaConfBaseException, HydraException, ValueError, OSError)
 
 

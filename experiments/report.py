@@ -40,3 +40,27 @@ def summary_table(results: Sequence[dict[str, Any]], benchmarks: Sequence[dict[s
         return table(title, COLUMNS, rows)
     methods, *measures = ([name, *values] for name, *values in zip(COLUMNS, *rows))
     return table(title, methods, measures)
+
+
+def metrics_table(results: dict[str, Any]) -> Table | None:
+    """Each of the task's other numbers with its interval; None for a task without any."""
+    metrics = results.get("metrics")
+    if not metrics:
+        return None
+    rows = [[name, interval_text(estimate)] for name, estimate in metrics.items()]
+    return table(f"{results['task']}, share of {results['n_episodes']} episodes", ["event", "mean [95 %]"], rows)
+
+
+def interval_text(estimate: dict[str, Any]) -> str:
+    """A stored estimate {"mean", "interval_95"}."""
+    low, high = estimate["interval_95"]
+    return f"{estimate['mean']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def throughput_line(results: dict[str, Any]) -> str:
+    """How fast this call's episodes were rolled out, and where the time went."""
+    stats = results["rollout"]
+    if not stats["env_steps"]:
+        return "rollout: nothing was left to do"
+    return (f"rollout: {stats['env_steps']:,} environment steps in {stats['wall_s']:.0f} s = {stats['env_steps'] / stats['wall_s']:.0f} per second; "
+            f"{100 * stats['policy_share']:.0f} % of the time in the policy, the environments alone do {stats['env_steps_per_s']:.0f} per second")

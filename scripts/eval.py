@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from diffusion_policy.common.config import register_resolvers  # noqa: E402
 from experiments.console import EpisodeProgress, console, progress_bar, readable_errors  # noqa: E402
 from experiments.evaluate import evaluate, open_output_dir  # noqa: E402
-from experiments.report import summary_table  # noqa: E402
+from experiments.report import metrics_table, summary_table, throughput_line  # noqa: E402
 from experiments.setup import load_experiment  # noqa: E402
 from experiments.tracking import start_run  # noqa: E402
 
@@ -36,6 +36,9 @@ def main(cfg: DictConfig) -> None:
             episodes = EpisodeProgress(bar, len(experiment.task.episodes()))
             evaluation = evaluate(experiment, output_dir, bar.console.print, episodes)
         console.print(summary_table([evaluation.results], [evaluation.benchmark]))
+        if (metrics := metrics_table(evaluation.results)) is not None:
+            console.print(metrics)
+        console.print(throughput_line(evaluation.results))
         console.print(f"results: {output_dir}")
         if run is not None:
             run.summary.update({k: v for k, v in evaluation.results.items() if isinstance(v, (int, float))})
