@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError, choose_device, to_plain
 from diffusion_policy.common.files import atomic_path, write_json
 from diffusion_policy.common.policy_files import build_policy, save_policy
@@ -58,6 +59,8 @@ class TrainWorkspace:
         self.train_set, self.val_set = instantiate(cfg.task.dataset)
         self.policy = build_policy(self.config).to(self.device)
         self.policy.set_normalizer(self.train_set.fit_normalizer())
+        if cfg.init_checkpoint:
+            self.start_from(Path(cfg.init_checkpoint))
         self.ema = EMAModel(copy.deepcopy(self.policy), **cfg.ema)
         t = cfg.training
         self.optimizer = torch.optim.AdamW(
@@ -66,6 +69,19 @@ class TrainWorkspace:
         self.step = 0
         self.seconds = 0.0  # training time, summed over resumed runs
         self.scores: dict[str, float] = {}  # checkpoint name -> rollout score
+
+    def start_from(self, path: Path) -> None:
+        """Takes over weights and normalizer of a trained policy; the optimizer starts anew.
+
+        Raises:
+            CheckpointError: nothing loadable is at `path`; ConfigError: it is another model.
+        """
+        trained = load_policy(path, device=self.device)
+        try:
+            self.policy.load_state_dict(trained.policy.state_dict())
+        except RuntimeError as error:
+            raise ConfigError(f"init_checkpoint={path} is another model than task {self.cfg.task.name} trains\n{error}") from error
+        print(f"starting from {trained}", flush=True)
 
     # ---- state ----
     def save_state(self) -> None:

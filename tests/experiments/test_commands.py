@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.demos.storage import write_replay_buffer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +58,19 @@ def test_train_starts_trains_scores_and_resumes(tmp_path, small_zarr):
     assert "resuming" in second.stdout and "at step 2" in second.stdout
     assert "rollout_score" in second.stdout and (tmp_path / "out" / "best" / "policy.safetensors").exists()
     assert sorted(p.name for p in (tmp_path / "out" / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
+
+
+def test_train_starts_from_a_trained_policy_of_the_same_model_only(tmp_path, checkpoint, small_zarr):
+    arguments = ["task=pusht_lowdim", "device=cpu", f"output_dir={tmp_path}/out", f"task.dataset.zarr_path={small_zarr}",
+                 "training.batch_size=8", "training.max_steps=1", "training.learning_rate=0.0", f"init_checkpoint={checkpoint}"]
+    small = ["task.policy.model.n_layer=2", "task.policy.model.n_emb=32"]
+    result = command("train.py", *arguments, *small)
+    assert result.returncode == 0 and f"starting from EMA weights of {checkpoint}" in result.stdout, result.stderr
+    trained, start = load_policy(tmp_path / "out" / "checkpoints" / "step-000001"), load_policy(checkpoint)
+    assert trained.hash == start.hash       # nothing learned at a rate of 0
+    assert torch.equal(trained.policy.normalizer["obs"].scale, start.policy.normalizer["obs"].scale)
+    result = command("train.py", *arguments, "task.policy.model.n_layer=1", "task.policy.model.n_emb=32", f"output_dir={tmp_path}/other")
+    assert result.returncode == 1 and "is another model" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_train_without_data_says_how_to_get_it(tmp_path):
