@@ -2,12 +2,20 @@
 
     python scripts/download_data.py task=pusht_lowdim               into data/, where the task's config looks for it
     python scripts/download_data.py task=pusht_lowdim verify=true   only compares the checksum
+    python scripts/download_data.py task=kitchen_lowdim_abs         the human Kitchen demonstrations, 695 MB
 
-Settings: task; verify=false; data_dir=data; url=<another copy of the archive>. An interrupted download goes on where it
-stopped when the same command runs again.
+Settings: task; verify=false; data_dir=data; url=<another copy of the archive>; sha256=<checksum of the contents, as this
+command prints it, instead of the known one>. An interrupted download goes on where it stopped when the same command runs
+again. Without network, put the archive under its own name into data/, or unpack it there, and run the command.
+
+The Push-T data is compared with a checksum that comes with this project. For Kitchen (kitchen_lowdim_abs and kitchen_lowdim
+share one archive) nobody published a checksum: every file is read, the numbers and shapes of the demonstrations must be the
+published ones, and the checksum of what was downloaded is written to data/kitchen/checksum.json. verify=true compares with
+it later, which shows damage since then, not whether the download was genuine; sha256=<one printed elsewhere> shows more.
 """
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -18,10 +26,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from diffusion_policy.dataset.download import SOURCES, DataSource, download, verify  # noqa: E402
+from diffusion_policy.dataset.download import (  # noqa: E402
+    RECORD, SOURCES, DataSource, NoChecksumError, download, known_sha256, verify, verify_or_record)
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
 
-DEFAULTS = {"task": None, "verify": False, "data_dir": "data", "url": None}
+DEFAULTS = {"task": None, "verify": False, "data_dir": "data", "url": None, "sha256": None}
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
 
 
@@ -40,6 +49,10 @@ def read_settings(arguments: list[str]) -> tuple[DataSource, dict]:
         raise DatasetError(f"{problem} use {' or '.join(f'task={name}' for name in SOURCES)}")
     if not isinstance(settings["verify"], bool):
         raise DatasetError(f"verify={settings['verify']}: use verify=true or verify=false")
+    if settings["sha256"] is not None:
+        settings["sha256"] = str(settings["sha256"]).lower()
+        if not re.fullmatch("[0-9a-f]{64}", settings["sha256"]):
+            raise DatasetError(f"sha256={settings['sha256']}: use the 64 hexadecimal digits of a SHA-256")
     return SOURCES[settings["task"]], settings
 
 
@@ -51,7 +64,9 @@ def run(source: DataSource, settings: dict) -> Path:
         if not folder.exists():
             raise DatasetError(f"no data set at {folder}: download it with {again}")
         try:
-            verify(folder, source)
+            (verify if settings["verify"] else verify_or_record)(folder, source, settings["sha256"])
+        except NoChecksumError:
+            raise
         except DatasetError as error:
             raise DatasetError(f"{error}\nMove the folder away and download it again: {again}") from error
         return folder
@@ -59,7 +74,7 @@ def run(source: DataSource, settings: dict) -> Path:
         bar = progress.add_task(settings["task"], total=None)
         return download(
             source, settings["data_dir"], settings["url"],
-            lambda done, total: progress.update(bar, completed=done, total=total),
+            lambda done, total: progress.update(bar, completed=done, total=total), settings["sha256"],
         )
 
 
@@ -69,14 +84,19 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         source, settings = read_settings(arguments)
-        folder = run(source, settings)
+        folder = Path(settings["data_dir"]) / source.folder
+        known = settings["sha256"] or known_sha256(folder, source)
+        run(source, settings)
     except (DatasetError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130
-    print(f"{folder}: verified, content sha256 {source.sha256}")
+    if known is None:
+        print(f"{folder}: complete, content sha256 {known_sha256(folder, source)} recorded in {RECORD} (none is published)")
+    else:
+        print(f"{folder}: verified, content sha256 {known}")
     return 0
 
 

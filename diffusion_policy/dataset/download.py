@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import urllib.error
 import urllib.request
@@ -11,15 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
+from diffusion_policy.common.files import write_json
+from diffusion_policy.dataset.kitchen_files import read_published
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 
 # Called with (bytes present, total bytes or None when the server does not say).
 Progress = Callable[[int, "int | None"], None]
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30
+RECORD = "checksum.json"   # in a data set whose checksum is not published
+
+
+class NoChecksumError(DatasetError):
+    """Data that is readable, but that nothing tells to be the right one."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +37,53 @@ class DataSource:
 
     Attributes:
         url: the archive.
-        folder: path of the zarr folder, inside the archive and below the local data folder.
+        folder: path of the data set, inside the archive and below the local data folder.
         keys: arrays under data/ that count for the checksum.
-        sha256: `content_sha256` of the genuine data.
+        sha256: checksum of the genuine contents. None if none is published: the first download then records its own in
+            `RECORD`, which shows later damage but not whether the download was genuine.
     """
 
     url: str
     folder: str
     keys: tuple[str, ...]
-    sha256: str
+    sha256: str | None
+
+    def read(self, path: Path) -> Any:
+        """The complete contents of the data set at `path`; a DatasetError if it is missing or unreadable."""
+        return ReplayBuffer.from_zarr(path, self.keys)
+
+    def digest(self, path: Path, contents: Any) -> str:
+        """SHA-256 of the data set at `path`, given what `read` returned for it."""
+        return content_sha256(contents, self.keys)
 
 
+@dataclass(frozen=True)
+class FileSource(DataSource):
+    """A zip archive of plain files. `keys` are patterns of the names of the files that count for the checksum.
+
+    Attributes:
+        reader: reads the folder completely, or raises DatasetError.
+    """
+
+    reader: Callable[[Path], Any]
+
+    def read(self, path: Path) -> Any:
+        if not Path(path).is_dir():
+            raise DatasetError(f"no data set at {path}")
+        return self.reader(path)
+
+    def digest(self, path: Path, contents: Any) -> str:
+        return files_sha256(path, self.keys)
+
+
+# No checksum of this archive, nor of anything in it, is published by its authors. Both tasks use it.
+KITCHEN = FileSource(
+    url="https://diffusion-policy.cs.columbia.edu/data/training/kitchen.zip",  # Chi et al. 2023, the authors' site
+    folder="kitchen",
+    keys=("*.npy", "*.mjl"),
+    sha256=None,
+    reader=read_published,
+)
 SOURCES = {
     "pusht_lowdim": DataSource(
         url="https://diffusion-policy.cs.columbia.edu/data/training/pusht.zip",  # Chi et al. 2023, the authors' site
@@ -46,9 +91,12 @@ SOURCES = {
         keys=("keypoint", "state", "action"),
         sha256="2815f05737b83283fdd4ef3e8c703772ab00521fffcc8a079485e02ff9b655f3",
     ),
+    "kitchen_lowdim_abs": KITCHEN,
+    "kitchen_lowdim": KITCHEN,
 }
 
 
+# ---- checksums ----
 def content_sha256(buffer: ReplayBuffer, keys: tuple[str, ...]) -> str:
     """SHA-256 over the decoded numbers, which no repacking, compressor or zarr version changes.
 
@@ -63,22 +111,83 @@ def content_sha256(buffer: ReplayBuffer, keys: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-def verify(path: str | Path, source: DataSource) -> ReplayBuffer:
-    """Reads the replay buffer at `path` and compares its contents with `source.sha256`.
+def files_sha256(folder: str | Path, patterns: tuple[str, ...]) -> str:
+    """SHA-256 over all files below `folder` whose names match a pattern, whatever archive they came in.
+
+    For each, in the order of their paths, the line "<SHA-256>  <path below folder>\\n", as sha256sum prints it:
+    `find * -name '*.npy' -o -name '*.mjl' | LC_ALL=C sort | tr '\\n' '\\0' | xargs -0 sha256sum | sha256sum`.
+    """
+    folder = Path(folder)
+    found = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
+    digest = hashlib.sha256()
+    for path in sorted((path.relative_to(folder).as_posix() for path in found), key=str.encode):
+        content = hashlib.sha256()
+        with open(folder / path, "rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                content.update(chunk)
+        digest.update(f"{content.hexdigest()}  {path}\n".encode())
+    return digest.hexdigest()
+
+
+def known_sha256(path: str | Path, source: DataSource) -> str | None:
+    """The published checksum of `source`, else the one that the first download recorded at `path`, else None.
 
     Raises:
-        DatasetError: it is missing, unreadable, or holds other numbers.
+        DatasetError: the record is damaged.
     """
-    buffer = ReplayBuffer.from_zarr(path, source.keys)
-    found = content_sha256(buffer, source.keys)
-    if found != source.sha256:
+    record = Path(path) / RECORD
+    if source.sha256 is not None or not record.exists():
+        return source.sha256
+    try:
+        recorded = json.loads(record.read_text())["sha256"]
+        if len(bytes.fromhex(recorded)) != 32:
+            raise ValueError("not 64 hexadecimal digits")
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise DatasetError(f"{record} is damaged ({error}): delete it, and the next download records it again") from error
+    return recorded
+
+
+def verify(path: str | Path, source: DataSource, sha256: str | None = None) -> Any:
+    """Reads the data set at `path` completely, compares its checksum and returns its contents (see `DataSource.read`).
+
+    Args:
+        sha256: what to compare with, instead of `known_sha256`.
+
+    Raises:
+        DatasetError: it is missing, unreadable, or holds something else.
+        NoChecksumError: there is no checksum to compare with.
+    """
+    path = Path(path)
+    contents = source.read(path)
+    expected = sha256 or known_sha256(path, source)
+    found = source.digest(path, contents)
+    if expected is None:
+        raise NoChecksumError(
+            f"{path} is complete (content sha256 {found}), but there is no checksum to compare it with: none is published, "
+            f"and no download recorded one in {RECORD}. Give one with sha256=, or record this one by leaving out verify=true"
+        )
+    if found != expected:
         raise DatasetError(
-            f"{path} holds other data than expected (content sha256 {found}, expected {source.sha256}): "
+            f"{path} holds other data than expected (content sha256 {found}, expected {expected}): "
             "it is damaged or of another version"
         )
-    return buffer
+    return contents
 
 
+def verify_or_record(path: str | Path, source: DataSource, sha256: str | None = None) -> None:
+    """`verify`. Where no checksum is published, the present one is recorded for the next time, if it is not yet."""
+    path = Path(path)
+    known = known_sha256(path, source)
+    expected = sha256 or known
+    if expected is None:
+        expected = source.digest(path, source.read(path))
+    else:
+        verify(path, source, expected)
+    if source.sha256 is None and expected != known:
+        write_json(path / RECORD, {"sha256": expected, "files": list(source.keys)})
+
+
+# ---- download ----
 def fetch(url: str, path: str | Path, on_progress: Progress | None = None) -> None:
     """Downloads `url` to `path`. What an interrupted call received stays in `<path>.part`, and the next call goes on from there.
 
@@ -147,8 +256,16 @@ def unpack(archive: str | Path, folder: str, target: str | Path) -> None:
         raise DatasetError(f"{archive} has no {folder} in it")
 
 
-def download(source: DataSource, data_dir: str | Path, url: str | None = None, on_progress: Progress | None = None) -> Path:
+def download(
+    source: DataSource,
+    data_dir: str | Path,
+    url: str | None = None,
+    on_progress: Progress | None = None,
+    sha256: str | None = None,
+) -> Path:
     """Fetches, unpacks and verifies `source`; returns its folder. Data already there is only verified.
+
+    `sha256` is the checksum that the contents must have, instead of the published or recorded one.
 
     An archive already at `<data_dir>/<name in the URL>` is used instead of the network. It is removed once unpacked.
     The folder appears complete and verified, or not at all.
@@ -156,7 +273,7 @@ def download(source: DataSource, data_dir: str | Path, url: str | None = None, o
     data_dir = Path(data_dir)
     folder = data_dir / source.folder
     if folder.exists():
-        verify(folder, source)
+        verify_or_record(folder, source, sha256)
         return folder
     url = url or source.url
     archive = data_dir / PurePosixPath(url).name
@@ -167,7 +284,7 @@ def download(source: DataSource, data_dir: str | Path, url: str | None = None, o
     shutil.rmtree(unverified, ignore_errors=True)
     try:
         unpack(archive, source.folder, unverified)
-        verify(unverified, source)
+        verify_or_record(unverified, source, sha256)
         unverified.replace(folder)
     except DatasetError as error:
         raise DatasetError(f"{error}\nDelete {archive} and run the same command again") from error

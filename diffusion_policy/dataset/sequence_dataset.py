@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.dataset.replay_buffer import ReplayBuffer
-from diffusion_policy.model.common.normalizer import LinearNormalizer
+from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
 
 
 def window_rows(
@@ -32,13 +32,19 @@ class SequenceDataset(torch.utils.data.Dataset):
     """Windows of low-dimensional demonstrations, held in memory.
 
     Item: {'obs': float32 [T, Do], 'action': float32 [T, Da]}. A list of indices gives a batch [B, T, ...] at once.
+
+    Args:
+        fields: float [N, D] by name.
+        rows: [windows, T], row numbers.
+        range_eps: by field, the range below which the normalizer does not scale a dimension (its default for the others).
     """
 
-    def __init__(self, fields: Mapping[str, Tensor], rows: np.ndarray):
+    def __init__(self, fields: Mapping[str, Tensor], rows: np.ndarray, range_eps: Mapping[str, float] | None = None):
         if len(rows) == 0:
             raise ValueError("no training window fits: the episodes are shorter than the horizon, or none was selected")
         self.fields = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in fields.items()}
         self.rows = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
+        self.range_eps = {name: {"range_eps": value} for name, value in (range_eps or {}).items()}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,4 +55,6 @@ class SequenceDataset(torch.utils.data.Dataset):
 
     def fit_normalizer(self, mode: str = "limits") -> LinearNormalizer:
         """Fits on all rows of the buffer, like the original (validation rows only widen the limits)."""
-        return LinearNormalizer.fit(self.fields, mode)
+        return LinearNormalizer({
+            name: FieldNormalizer.fit(values, mode, **self.range_eps.get(name, {})) for name, values in self.fields.items()
+        })

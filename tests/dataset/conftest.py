@@ -1,0 +1,5 @@
+"""Makes kitchen_data importable here."""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
