@@ -8,7 +8,14 @@ import numpy as np
 import torch
 
 from diffusion_policy.env_runner.episodes import Episode
+from diffusion_policy.env_runner.observation import Observation
 from diffusion_policy.env_runner.rollout import Act
+
+
+def as_tensors(obs: Observation) -> dict[str, torch.Tensor]:
+    """An observation as `predict_action` takes it: tensors by name, a single array under "obs"."""
+    arrays = obs if isinstance(obs, dict) else {"obs": obs}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def noise_generator(policy_seed: int, episode: Episode) -> torch.Generator:
@@ -31,6 +38,6 @@ def acting(predict_action: Callable[..., dict[str, Any]], policy_seed: int) -> A
 
     def act(obs, active, episodes, chunk_index):
         noise = [generator(episode, chunk) for episode, chunk in zip(episodes, chunk_index)]
-        return predict_action({"obs": torch.from_numpy(obs)}, noise)["action"].cpu().numpy()
+        return predict_action(as_tensors(obs), noise)["action"].cpu().numpy()
 
     return act

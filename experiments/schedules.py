@@ -4,7 +4,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
 from rich.progress import Progress
 
@@ -20,8 +19,9 @@ from bac.similarity import METRICS
 from bac.uniform import uniform
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.env_runner.episodes import Episode
+from diffusion_policy.env_runner.observation import Observation, apply, stack
 from diffusion_policy.env_runner.rollout import rollout
-from experiments.acting import acting
+from experiments.acting import acting, as_tensors
 from experiments.setup import Experiment
 
 METHODS = ("full", "uniform", "unified_acs", "blockwise_acs", "bac")
@@ -130,13 +130,13 @@ def measure_profile(experiment: Experiment, folder: Path) -> Profile:
     with Progress(transient=True) as bar:
         observations = visited_observations(experiment, bar)
         cond, condition, given = sampler_inputs(policy, observations)
-        job = bar.add_task("profiling block features", total=len(observations) * len(seeds))
+        job = bar.add_task("profiling block features", total=len(condition) * len(seeds))
         matrices = profile_features(
             experiment.base, cond, condition, given, seeds, int(settings.batch_size),
             lambda done, total: bar.update(job, completed=done),
         )
     info = ProfileInfo(
-        experiment.loaded.hash, experiment.loaded.weights, experiment.sampler, experiment.base.num_inference_steps, len(observations), seeds,
+        experiment.loaded.hash, experiment.loaded.weights, experiment.sampler, experiment.base.num_inference_steps, len(condition), seeds,
         f"rollouts of the full policy from seeds {settings.seed_start}..{settings.seed_start + settings.n_episodes - 1}",
     )
     profile = Profile(info, matrices)
@@ -158,29 +158,29 @@ def draw_profile(profile: Profile, folder: Path) -> None:
     plot_schedule(repaired, figures / f"schedule_bac_s{budget}.png", base=base)
 
 
-def visited_observations(experiment: Experiment, bar: Progress) -> np.ndarray:
-    """Observations [N, To, Do] spread evenly over rollouts of the full policy."""
+def visited_observations(experiment: Experiment, bar: Progress) -> Observation:
+    """Observations [N, To, Do] (or [N, To, ...] by name) spread evenly over rollouts of the full policy."""
     settings, task, policy = experiment.cfg.profile, experiment.task, experiment.policy
     n = int(settings.n_episodes)
     episodes = [Episode(i, int(settings.seed_start) + i, "train") for i in range(n)]
     job = bar.add_task("rolling out the full policy", total=n)
-    seen: list[np.ndarray] = []
+    seen: list[Observation] = []
 
-    with accelerate(policy) as fast, task.vector_env(n, 0) as env:
+    with accelerate(policy) as fast, task.vector_env(n, None if task.one_env_per_process else 0) as env:
         full_policy = acting(fast.predict_action, int(settings.seed_start))
 
         def act(obs, active, running, chunk_index):
-            seen.extend(obs[active])
+            seen.extend(apply(lambda batch, slot=slot: batch[slot], obs) for slot in np.flatnonzero(active))
             return full_policy(obs, active, running, chunk_index)
 
         rollout(act, env, episodes, on_episode=lambda result: bar.advance(job))
     keep = np.linspace(0, len(seen) - 1, min(int(settings.n_observations), len(seen))).round().astype(int)
-    return np.stack([seen[i] for i in keep])
+    return stack([seen[i] for i in keep])
 
 
-def sampler_inputs(policy, observations: np.ndarray):
-    """Observations [N, To, Do] -> (cond, condition, given) as `policy.sampler` takes them."""
-    nobs = policy.encode_observation({"obs": torch.from_numpy(observations)})
+def sampler_inputs(policy, observations: Observation):
+    """Observations [N, To, Do] (or [N, To, ...] by name) -> (cond, condition, given) as `policy.sampler` takes them."""
+    nobs = policy.encode_observation(as_tensors(observations))
     condition = nobs.new_zeros(len(nobs), *policy.trajectory_shape)
     if policy.obs_as_cond:
         return nobs, condition, None

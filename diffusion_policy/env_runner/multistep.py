@@ -10,6 +10,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
+from diffusion_policy.env_runner.observation import Observation, apply, stack
 from diffusion_policy.env_runner.video import VideoWriter
 
 
@@ -31,7 +32,7 @@ class EpisodeOutcome:
 class ChunkResult:
     """Answer to a reset or to one action chunk."""
 
-    obs: np.ndarray                     # float32 [To, Do], oldest first
+    obs: Observation                    # float32 [To, Do] (or [To, ...] by name), oldest first
     env_steps: int                      # executed by this call
     seconds: float                      # spent in the environment by this call
     outcome: EpisodeOutcome | None      # set when the episode has ended
@@ -46,8 +47,10 @@ class MultiStep:
     """Executes action chunks in `env` and keeps the last `n_obs_steps` observations.
 
     Args:
-        env: a gymnasium environment with vector observations. Every step's info holds "is_success"; an episode is a
-            success if any step was. The last info may hold "metrics", a dict of numbers for the episode's result.
+        env: a gymnasium environment whose observations are arrays or flat dicts of arrays. Every step's info holds
+            "is_success"; an episode is a success if any step was. The last info may hold "metrics", a dict of numbers for
+            the episode's result. An environment with an attribute `frames` draws the images of an observation only while
+            it is True: drawing costs most, and the policy sees few of the frames.
         n_obs_steps: To. Right after a reset, the missing history repeats the first observation.
         n_action_steps: Ta, actions executed per chunk.
         max_steps: the episode is truncated after this many environment steps, also within a chunk.
@@ -64,7 +67,7 @@ class MultiStep:
         n_action_steps: int,
         max_steps: int,
         n_latency_steps: int = 0,
-        policy_observation: Callable[[np.ndarray], np.ndarray] | None = None,
+        policy_observation: Callable[[Observation], Observation] | None = None,
         score: Callable[[np.ndarray], float] = max_reward,
     ):
         if min(n_obs_steps, n_action_steps, max_steps) < 1 or n_latency_steps < 0:
@@ -78,7 +81,7 @@ class MultiStep:
         self.n_latency_steps = n_latency_steps
         self._view = policy_observation
         self._score = score
-        self._history: deque[np.ndarray] = deque(maxlen=n_obs_steps + n_latency_steps)
+        self._history: deque[Observation] = deque(maxlen=n_obs_steps + n_latency_steps)
         self._rewards: list[float] = []
         self._success = False
         self._running = False
@@ -88,6 +91,7 @@ class MultiStep:
         """Start the episode of `seed`; with `video_path`, record the frame after every executed action."""
         self._abort_video()
         start = time.perf_counter()
+        self._draw_frames(True)
         obs, _ = self.env.reset(seed=seed)
         self._history.clear()
         self._history.extend([self._policy_view(obs)] * self._history.maxlen)
@@ -109,6 +113,7 @@ class MultiStep:
         chunk = self._checked(actions)
         executed = 0
         for action in chunk[self.n_latency_steps:]:
+            self._draw_frames(self.n_action_steps - executed <= self._history.maxlen)
             obs, reward, terminated, truncated, info = self.env.step(action)
             executed += 1
             self._history.append(self._policy_view(obs))
@@ -150,11 +155,17 @@ class MultiStep:
                              "the policy's weights, normalizer or observations are broken")
         return actions
 
-    def _policy_view(self, obs: np.ndarray) -> np.ndarray:
-        return np.asarray(obs if self._view is None else self._view(obs), dtype=np.float32)
+    def _draw_frames(self, needed: bool) -> None:
+        """Only the last observations of a chunk reach the policy."""
+        env = self.env.unwrapped
+        if hasattr(env, "frames"):
+            env.frames = needed
 
-    def _stacked(self) -> np.ndarray:
-        return np.stack(list(self._history)[:self.n_obs_steps])  # [To, Do]; with latency: the oldest To
+    def _policy_view(self, obs: Observation) -> Observation:
+        return apply(lambda array: np.asarray(array, dtype=np.float32), obs if self._view is None else self._view(obs))
+
+    def _stacked(self) -> Observation:
+        return stack(list(self._history)[:self.n_obs_steps])  # [To, Do]; with latency: the oldest To
 
     def _abort_video(self) -> None:
         if self._video is not None:

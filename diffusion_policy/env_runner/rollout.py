@@ -18,12 +18,14 @@ import numpy as np
 from diffusion_policy.env_runner.episodes import (
     Episode, EpisodeResult, append_episode, load_episodes, missing_episodes)
 from diffusion_policy.env_runner.multistep import EpisodeOutcome
+from diffusion_policy.env_runner.observation import Observation, apply, is_finite
 from diffusion_policy.env_runner.vector import VectorEnv
 
 __all__ = ["Episode", "EpisodeResult", "RolloutStats", "append_episode", "load_episodes", "missing_episodes", "rollout"]
 
-# act(obs float32 [N, To, Do], active bool [N], episodes [N], chunk_index [N]) -> actions [N, Ta, Da], N = n_envs
-Act = Callable[[np.ndarray, np.ndarray, "list[Episode | None]", "list[int]"], np.ndarray]
+# act(obs float32 [N, To, Do] (or [N, To, ...] by name), active bool [N], episodes [N], chunk_index [N])
+# -> actions [N, Ta, Da], N = n_envs
+Act = Callable[[Observation, np.ndarray, "list[Episode | None]", "list[int]"], np.ndarray]
 
 
 @dataclass
@@ -105,7 +107,7 @@ def rollout(
         if not active.any():
             break
         started = time.perf_counter()
-        actions = np.asarray(act(slots.obs.copy(), active, list(slots.episodes), list(slots.chunk_index)))
+        actions = np.asarray(act(apply(np.copy, slots.obs), active, list(slots.episodes), list(slots.chunk_index)))
         stats.policy_s += time.perf_counter() - started
         stats.policy_calls += 1
         stats.chunks += int(active.sum())
@@ -131,7 +133,7 @@ class _Slots:
             self._queues[episode.index % env.n_envs].append(episode)
         self.episodes: list[Episode | None] = [None] * env.n_envs
         self.chunk_index = [0] * env.n_envs
-        self.obs: np.ndarray = np.zeros(0, dtype=np.float32)    # [N, To, Do] from the first observation on
+        self.obs: Observation | None = None     # [N, To, Do] from the first observation on
 
     def active(self) -> np.ndarray:
         return np.array([episode is not None for episode in self.episodes])
@@ -143,16 +145,19 @@ class _Slots:
         episode = self.episodes[slot]
         if episode is not None:
             self._env.reset(slot, episode.seed, self._video_path(episode))
-        elif self.obs.size:
-            self.obs[slot] = 0.0
+        elif self.obs is not None:
+            self._write(slot, apply(np.zeros_like, apply(lambda batch: batch[slot], self.obs)))
 
-    def observe(self, slot: int, obs: np.ndarray) -> None:
-        if not np.isfinite(obs).all():
+    def observe(self, slot: int, obs: Observation) -> None:
+        if not is_finite(obs):
             raise ValueError(f"the environment returned an observation that is not finite in {self._where(slot)}: "
                              "its simulation diverged, or its state was set to something invalid")
-        if not self.obs.size:
-            self.obs = np.zeros((self._env.n_envs, *obs.shape), dtype=np.float32)
-        self.obs[slot] = obs
+        if self.obs is None:
+            self.obs = apply(lambda array: np.zeros((self._env.n_envs, *array.shape), dtype=np.float32), obs)
+        self._write(slot, obs)
+
+    def _write(self, slot: int, obs: Observation) -> None:
+        apply(lambda batch, row: batch.__setitem__(slot, row), self.obs, obs)
 
     def send(self, actions: np.ndarray) -> None:
         """Send every active slot its chunk of `actions` [N, Ta, Da]."""

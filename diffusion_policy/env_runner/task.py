@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import gymnasium
@@ -11,6 +11,7 @@ import numpy as np
 from diffusion_policy.env.extras import MissingExtraError
 from diffusion_policy.env_runner.episodes import Episode
 from diffusion_policy.env_runner.multistep import MultiStep, max_reward
+from diffusion_policy.env_runner.observation import Observation
 from diffusion_policy.env_runner.vector import VectorEnv
 
 
@@ -20,16 +21,18 @@ class TaskAdapter:
 
     Attributes:
         make_env: makes the environment; picklable, called in the workers. See `MultiStep` for what it must offer.
-        obs_dim, action_dim: Do of what the policy sees, Da.
+        action_dim: Da.
+        obs_dim: Do of what the policy sees, for a low-dimensional task.
+        obs_shapes: shapes by name of what the policy sees, for a task with images. Give either this or `obs_dim`.
         n_obs_steps, n_action_steps, n_latency_steps, max_steps, policy_observation, score: see `MultiStep`.
         n_train, train_start_seed: episodes that start where demonstrations did (split "train").
         n_test, test_start_seed: the benchmark's own episodes (split "test").
         extra, packages: the optional packages that the task imports, and the extra of this project that installs them.
+        one_env_per_process: its simulator cannot draw for two environments in one process.
     """
 
     name: str
     make_env: Callable[[], gymnasium.Env]
-    obs_dim: int
     action_dim: int
     n_obs_steps: int
     n_action_steps: int
@@ -40,9 +43,16 @@ class TaskAdapter:
     test_start_seed: int
     extra: str
     packages: tuple[str, ...]
+    obs_dim: int | None = None
+    obs_shapes: Mapping[str, tuple[int, ...]] | None = None
     n_latency_steps: int = 0
-    policy_observation: Callable[[np.ndarray], np.ndarray] | None = None
+    policy_observation: Callable[[Observation], Observation] | None = None
     score: Callable[[np.ndarray], float] = max_reward
+    one_env_per_process: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.obs_dim is None) == (self.obs_shapes is None):
+            raise ValueError(f"task {self.name!r}: give either obs_dim or obs_shapes")
 
     def episodes(self) -> list[Episode]:
         """All episodes of an evaluation: first the train, then the test seeds."""
@@ -57,8 +67,21 @@ class TaskAdapter:
                          score=self.score)
 
     def vector_env(self, n_envs: int, n_workers: int | None = None) -> VectorEnv:
-        """A `VectorEnv` of this task. Raises `MissingExtraError` if a package of the task is not installed."""
+        """A `VectorEnv` of this task.
+
+        Args:
+            n_workers: processes; None: as the task needs them, usually one per core; 0: in this process.
+
+        Raises:
+            MissingExtraError: a package of the task is not installed.
+            ValueError: the task needs a process per environment and has fewer.
+        """
         self.check_installed()
+        if self.one_env_per_process:
+            n_workers = n_envs if n_workers is None else n_workers
+            if max(n_workers, 1) < n_envs:
+                raise ValueError(f"task {self.name!r} draws images, which takes a process per environment: "
+                                 f"use at least n_workers={n_envs} for n_envs={n_envs}, or n_workers=null")
         return VectorEnv(self.make_slot, n_envs, n_workers)
 
     def check_installed(self) -> None:

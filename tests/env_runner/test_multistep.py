@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from toy_env import ToyEnv, make_toy
+from toy_env import ToyCameraEnv, ToyEnv, make_toy
 
 from diffusion_policy.env_runner.multistep import MultiStep
 
@@ -83,3 +83,21 @@ def test_wrong_chunk_shape_and_settings_are_refused():
         env.step(np.zeros((3, 2)))
     with pytest.raises(ValueError, match="at least 1"):
         make_toy(n_obs_steps=0)
+
+
+def test_named_observations_are_stacked_by_name_and_only_seen_frames_are_drawn():
+    env = MultiStep(ToyCameraEnv(), n_obs_steps=2, n_action_steps=4, max_steps=9)
+    first = env.reset(seed=6)
+    assert {name: array.shape for name, array in first.obs.items()} == {"state": (2, 3), "image": (2, 1, 2, 2)}
+    assert all(array.dtype == np.float32 for array in first.obs.values())
+    for chunk in (1, 2):
+        assert env.step(np.zeros((4, 2))).obs["image"][:, 0, 0, 0].tolist() == [4 * chunk - 1, 4 * chunk]
+    assert env.env.drawn == [0, 3, 4, 7, 8]
+
+
+def test_a_chunk_shorter_than_the_history_draws_every_frame():
+    env = MultiStep(ToyCameraEnv(), n_obs_steps=3, n_action_steps=1, max_steps=9, n_latency_steps=1)
+    env.reset(seed=6)
+    env.step(np.zeros((2, 2)))
+    env.step(np.zeros((2, 2)))
+    assert env.env.drawn == [0, 1, 2]

@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from toy_env import toy_factory
+from toy_env import make_toy_camera, toy_factory
 
 from diffusion_policy.env_runner.episodes import (
     Episode, append_episode, load_episodes, missing_episodes)
@@ -119,3 +119,21 @@ def test_idle_rows_may_hold_anything():
 def test_no_episodes():
     results, stats = run([])
     assert results == [] and stats.policy_calls == 0 and stats.policy_share == 0.0 and stats.env_steps_per_s == 0.0
+
+
+def test_named_observations_reach_the_policy_by_name():
+    seen = []
+
+    def look(obs, active, episodes, chunk_index):
+        assert obs["state"].shape == (2, 2, 3) and obs["image"].shape == (2, 2, 1, 2, 2)
+        for row in np.flatnonzero(~active):
+            assert not obs["state"][row].any() and not obs["image"][row].any()
+        seen.append(obs["image"][:, -1, 0, 0, 0].tolist())
+        return act(obs["state"], active, episodes, chunk_index)
+
+    with VectorEnv(make_toy_camera, n_envs=2, n_workers=2) as env:
+        results, _ = rollout(look, env, EPISODES[:3])
+    with VectorEnv(toy_factory, n_envs=2, n_workers=0) as env:
+        expected, _ = rollout(act, env, EPISODES[:3])
+    assert [result.score for result in results] == [result.score for result in expected]
+    assert seen[0] == [0, 0] and seen[1] == [4, 4]

@@ -63,3 +63,28 @@ def make_toy(max_steps=300, n_obs_steps=2, n_action_steps=4, n_latency_steps=0):
 
 
 toy_factory = partial(make_toy, max_steps=9)
+
+
+class ToyCameraEnv(ToyEnv):
+    """The same with an image [1, 2, 2] that holds the step, drawn on demand; counts what it draws."""
+
+    def __init__(self):
+        super().__init__()
+        self.frames, self.drawn = True, []
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        return self._with_image(obs), info
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        return self._with_image(obs), *rest
+
+    def _with_image(self, obs):
+        if self.frames:
+            self.drawn.append(self.t)
+        return {"state": obs, "image": np.full((1, 2, 2), self.t if self.frames else -1.0)}
+
+
+def make_toy_camera():
+    return MultiStep(ToyCameraEnv(), 2, 4, 9)
