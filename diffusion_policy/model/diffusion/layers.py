@@ -10,15 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_policy.model.diffusion.dropout import Dropout, dropout
+
 
 class MultiheadAttention(nn.Module):
     """Multi-head attention with the parameter names of `torch.nn.MultiheadAttention`, on fused SDPA kernels."""
 
-    def __init__(self, n_emb: int, n_head: int, dropout: float):
+    def __init__(self, n_emb: int, n_head: int, p_drop: float):
         super().__init__()
         if n_emb % n_head:
             raise ValueError(f"n_emb={n_emb} must be divisible by n_head={n_head}")
-        self.n_emb, self.n_head, self.dropout = n_emb, n_head, dropout
+        self.n_emb, self.n_head, self.p_drop = n_emb, n_head, p_drop
         self.in_proj_weight = nn.Parameter(torch.empty(3 * n_emb, n_emb))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * n_emb))
         self.out_proj = nn.Linear(n_emb, n_emb)
@@ -33,7 +35,7 @@ class MultiheadAttention(nn.Module):
             # Written out: on a CPU the backward pass of the fused kernel is 7x slower for 16 tokens in bfloat16.
             scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
             weights = (scores if mask is None else scores + mask).softmax(dim=-1).to(v.dtype)
-            y = torch.matmul(F.dropout(weights, self.dropout), v)
+            y = torch.matmul(dropout(weights, self.p_drop, self.training), v)
         else:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out_proj(y.transpose(1, 2).flatten(-2))
@@ -63,19 +65,19 @@ class TransformerLayer(nn.Module):
     in an encoder layer (norm1 SA, norm2 FFN).
     """
 
-    def __init__(self, n_emb: int, n_head: int, dropout: float, cross: bool):
+    def __init__(self, n_emb: int, n_head: int, p_drop: float, cross: bool):
         super().__init__()
         self.cross = cross
-        self.self_attn = MultiheadAttention(n_emb, n_head, dropout)
+        self.self_attn = MultiheadAttention(n_emb, n_head, p_drop)
         if cross:
-            self.multihead_attn = MultiheadAttention(n_emb, n_head, dropout)
+            self.multihead_attn = MultiheadAttention(n_emb, n_head, p_drop)
         self.linear1 = nn.Linear(n_emb, 4 * n_emb)
         self.linear2 = nn.Linear(4 * n_emb, n_emb)
         self.norm1 = nn.LayerNorm(n_emb)
         self.norm2 = nn.LayerNorm(n_emb)
         if cross:
             self.norm3 = nn.LayerNorm(n_emb)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(p_drop)
 
     @property
     def ffn_norm(self) -> nn.LayerNorm:
@@ -106,9 +108,9 @@ class TransformerLayer(nn.Module):
 class TransformerStack(nn.Module):
     """Layers in sequence under the name `layers`, as in PyTorch's Transformer containers; no final norm."""
 
-    def __init__(self, n_layer: int, n_emb: int, n_head: int, dropout: float, cross: bool):
+    def __init__(self, n_layer: int, n_emb: int, n_head: int, p_drop: float, cross: bool):
         super().__init__()
-        self.layers = nn.ModuleList(TransformerLayer(n_emb, n_head, dropout, cross) for _ in range(n_layer))
+        self.layers = nn.ModuleList(TransformerLayer(n_emb, n_head, p_drop, cross) for _ in range(n_layer))
 
     def forward(
         self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None, memory_mask: Tensor | None = None
