@@ -9,7 +9,7 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -41,16 +41,18 @@ class DataSource:
         keys: arrays under data/ that count for the checksum.
         sha256: checksum of the genuine contents. None if none is published: the first download then records its own in
             `RECORD`, which shows later damage but not whether the download was genuine.
+        image_keys: those of `keys` that are read, and count, as uint8 pixel values.
     """
 
     url: str
     folder: str
     keys: tuple[str, ...]
     sha256: str | None
+    image_keys: tuple[str, ...] = field(default=(), kw_only=True)
 
     def read(self, path: Path) -> Any:
         """The complete contents of the data set at `path`; a DatasetError if it is missing or unreadable."""
-        return ReplayBuffer.from_zarr(path, self.keys)
+        return ReplayBuffer.from_zarr(path, self.keys, image_keys=self.image_keys)
 
     def digest(self, path: Path, contents: Any) -> str:
         """SHA-256 of the data set at `path`, given what `read` returned for it."""
@@ -84,13 +86,16 @@ KITCHEN = FileSource(
     sha256=None,
     reader=read_published,
 )
+PUSHT = DataSource(
+    url="https://diffusion-policy.cs.columbia.edu/data/training/pusht.zip",  # Chi et al. 2023, the authors' site
+    folder="pusht/pusht_cchi_v7_replay.zarr",
+    keys=("keypoint", "state", "action"),
+    sha256="2815f05737b83283fdd4ef3e8c703772ab00521fffcc8a079485e02ff9b655f3",
+)
 SOURCES = {
-    "pusht_lowdim": DataSource(
-        url="https://diffusion-policy.cs.columbia.edu/data/training/pusht.zip",  # Chi et al. 2023, the authors' site
-        folder="pusht/pusht_cchi_v7_replay.zarr",
-        keys=("keypoint", "state", "action"),
-        sha256="2815f05737b83283fdd4ef3e8c703772ab00521fffcc8a079485e02ff9b655f3",
-    ),
+    "pusht_lowdim": PUSHT,
+    "pusht_image": replace(PUSHT, keys=("img", "state", "action"), image_keys=("img",),
+                           sha256="c5bdadd18ee16f89b92b99b12055c23b637de4462e59be1d8b77f1eacfd1b23f"),
     "kitchen_lowdim_abs": KITCHEN,
     "kitchen_lowdim": KITCHEN,
 }
@@ -107,7 +112,7 @@ def content_sha256(buffer: ReplayBuffer, keys: tuple[str, ...]) -> str:
     for name, values in [*((key, buffer.data[key]) for key in keys), ("episode_ends", buffer.episode_ends)]:
         values = np.ascontiguousarray(values, dtype=np.asarray(values).dtype.newbyteorder("<"))
         digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
-        digest.update(values.tobytes())
+        digest.update(values)
     return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,8 +46,13 @@ class ReplayBuffer:
         return slice(start, int(self.episode_ends[index]))
 
     @classmethod
-    def from_zarr(cls, path: str | Path, keys: Sequence[str], hint: str = "") -> ReplayBuffer:
-        """Reads `data/<key>` and `meta/episode_ends` into memory. `hint` tells the user how to get a missing data set."""
+    def from_zarr(
+        cls, path: str | Path, keys: Sequence[str], hint: str = "", image_keys: Sequence[str] = ()
+    ) -> ReplayBuffer:
+        """Reads `data/<key>` and `meta/episode_ends` into memory. `hint` tells the user how to get a missing data set.
+
+        The `image_keys` among the keys hold pixel values 0..255 of any type and are kept as uint8.
+        """
         import zarr
 
         path = Path(path)
@@ -54,13 +60,27 @@ class ReplayBuffer:
             raise DatasetError(f"no data set at {path}. {hint}".strip())
         try:
             root = zarr.open_group(str(path), mode="r")
-            data = {key: np.asarray(root[f"data/{key}"]) for key in keys}
+            data = {key: (_pixels if key in image_keys else np.asarray)(root[f"data/{key}"]) for key in keys}
             ends = np.asarray(root["meta/episode_ends"])
         except (KeyError, ValueError, OSError, RuntimeError) as error:
             raise DatasetError(
                 f"{path} is not a readable replay buffer ({error}); expected data/{{{','.join(keys)}}} and meta/episode_ends. {hint}"
             ) from error
         return cls(data, ends)
+
+
+def _pixels(array: Any) -> np.ndarray:
+    """A zarr array of pixel values as uint8, read in pieces: as float32 it would take four times the memory."""
+    pixels = np.empty(array.shape, dtype=np.uint8)
+    step = max(1, array.chunks[0])
+    for start in range(0, len(pixels), step):
+        values, piece = array[start:start + step], pixels[start:start + step]
+        with np.errstate(invalid="ignore"):     # what does not fit into uint8 comes out different
+            piece[:] = values
+        if not np.array_equal(piece, values):
+            last = start + len(piece) - 1
+            raise ValueError(f"{array.name} holds other values than whole numbers 0..255, in rows {start} to {last}")
+    return pixels
 
 
 def split_episodes(

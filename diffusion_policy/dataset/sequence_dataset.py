@@ -10,6 +10,8 @@ from torch import Tensor
 from diffusion_policy.dataset.replay_buffer import ReplayBuffer
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
 
+NO_WINDOW = "no training window fits: the episodes are shorter than the horizon, or none was selected"
+
 
 def window_rows(
     buffer: ReplayBuffer, episodes: np.ndarray, horizon: int, pad_before: int = 0, pad_after: int = 0
@@ -41,7 +43,7 @@ class SequenceDataset(torch.utils.data.Dataset):
 
     def __init__(self, fields: Mapping[str, Tensor], rows: np.ndarray, range_eps: Mapping[str, float] | None = None):
         if len(rows) == 0:
-            raise ValueError("no training window fits: the episodes are shorter than the horizon, or none was selected")
+            raise ValueError(NO_WINDOW)
         self.fields = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in fields.items()}
         self.rows = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
         self.range_eps = {name: {"range_eps": value} for name, value in (range_eps or {}).items()}
@@ -58,3 +60,62 @@ class SequenceDataset(torch.utils.data.Dataset):
         return LinearNormalizer({
             name: FieldNormalizer.fit(values, mode, **self.range_eps.get(name, {})) for name, values in self.fields.items()
         })
+
+
+class ImageSequenceDataset(torch.utils.data.Dataset):
+    """Windows of demonstrations with images, which stay uint8 in memory.
+
+    Item: {'action': float32 [T, Da], <camera>: float32 [To, C, H, W] in [0, 1], <vector>: float32 [To, D]}. A list of
+    indices gives a batch [B, ...] at once.
+
+    Args:
+        fields: 'action' and the observations by name: uint8 [N, H, W, C] is an image, also a memory-mapped one; float
+            [N, D] a vector.
+        rows: [windows, T], row numbers.
+        n_obs_steps: To, how many of a window's observations a policy looks at; only these are fetched. None: all T.
+        normalizers: by field, a normalizer to use instead of fitting one.
+    """
+
+    def __init__(
+        self,
+        fields: Mapping[str, np.ndarray],
+        rows: np.ndarray,
+        n_obs_steps: int | None = None,
+        normalizers: Mapping[str, FieldNormalizer] | None = None,
+    ):
+        if len(rows) == 0:
+            raise ValueError(NO_WINDOW)
+        if n_obs_steps is not None and not 1 <= n_obs_steps <= rows.shape[1]:
+            raise ValueError(f"n_obs_steps = {n_obs_steps} of a window of {rows.shape[1]} rows: use 1 to {rows.shape[1]}")
+        unknown = sorted(set(normalizers or {}) - set(fields))
+        if unknown:
+            raise ValueError(f"normalizers for {', '.join(unknown)}, but the fields are {', '.join(sorted(fields))}")
+        self.images = {name: values for name, values in fields.items() if values.dtype == np.uint8 and values.ndim == 4}
+        vectors = {name: np.asarray(values, dtype=np.float32) for name, values in fields.items() if name not in self.images}
+        for name, values in vectors.items():
+            if values.ndim != 2:
+                raise ValueError(f"field {name!r} is {fields[name].dtype} {list(values.shape)}, "
+                                 "neither a vector float [N, D] nor an image uint8 [N, H, W, C]")
+        self.vectors = {name: torch.from_numpy(values) for name, values in vectors.items()}
+        self.rows = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
+        self.n_obs_steps = n_obs_steps
+        self.normalizers = dict(normalizers or {})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | Tensor) -> dict[str, Tensor]:
+        rows = self.rows[index]
+        observed = rows[..., :self.n_obs_steps]
+        item = {name: values[rows if name == "action" else observed] for name, values in self.vectors.items()}
+        for name, values in self.images.items():
+            pixels = torch.from_numpy(values[observed.numpy()]).movedim(-1, -3)
+            item[name] = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        return item
+
+    def fit_normalizer(self, mode: str = "limits") -> LinearNormalizer:
+        """Fits the vectors on all rows of the buffer; images always map from [0, 1] to [-1, 1]."""
+        images = {name: FieldNormalizer.image() for name in self.images}
+        vectors = {name: FieldNormalizer.fit(values, mode) for name, values in self.vectors.items()
+                   if name not in self.normalizers}
+        return LinearNormalizer({**images, **vectors, **self.normalizers})

@@ -12,7 +12,7 @@ STATS = ("min", "max", "mean", "std")
 
 
 class FieldNormalizer(nn.Module):
-    """Normalises one field whose last dimension has size D."""
+    """Normalises one field whose last dimension has size D, or images with one scale for all their pixels."""
 
     def __init__(self, scale: Tensor, offset: Tensor, stats: Mapping[str, Tensor]):
         super().__init__()
@@ -44,6 +44,12 @@ class FieldNormalizer(nn.Module):
     def identity(cls, dim: int) -> FieldNormalizer:
         one, zero = torch.ones(dim), torch.zeros(dim)
         return cls(one, zero, {"min": -one, "max": one, "mean": zero, "std": one})
+
+    @classmethod
+    def image(cls) -> FieldNormalizer:
+        """Maps pixel values [0, 1] of any shape to [-1, 1], with one scale for all, whatever the data."""
+        one = torch.ones(1)     # the statistics are those of the uniform distribution
+        return cls(2 * one, -one, {"min": 0 * one, "max": one, "mean": 0.5 * one, "std": (one / 12).sqrt()})
 
     def normalize(self, x: Tensor) -> Tensor:
         return x.to(self.scale) * self.scale + self.offset

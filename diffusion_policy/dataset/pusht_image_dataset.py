@@ -1,0 +1,43 @@
+"""Human Push-T demonstrations (206 episodes, 25,650 steps at 10 Hz) as image observations."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer, split_episodes
+from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, window_rows
+
+DOWNLOAD_HINT = "Get the human demonstrations with: python scripts/download_data.py task=pusht_image"
+SHAPES = {"img": (96, 96, 3), "state": (5,), "action": (2,)}    # of a row
+
+
+def load_pusht_image(
+    zarr_path: str | Path,
+    horizon: int,
+    pad_before: int = 0,
+    pad_after: int = 0,
+    val_ratio: float = 0.02,
+    max_train_episodes: int | None = None,
+    seed: int = 42,
+    n_obs_steps: int | None = None,
+) -> tuple[ImageSequenceDataset, ImageSequenceDataset | None]:
+    """Training and validation windows (validation is None for val_ratio 0); they share the images, 0.7 GB of memory.
+
+    Observation "image" [3, 96, 96] in [0, 1] and "agent_pos" [2] as in `PushTImageEnv`. Action [2]: target position of
+    the agent, in pixels of the 512 x 512 field.
+
+    Args:
+        n_obs_steps: fetch only the first observations of a window, those that the policy looks at.
+    """
+    buffer = ReplayBuffer.from_zarr(zarr_path, tuple(SHAPES), DOWNLOAD_HINT, image_keys=("img",))
+    for name, shape in SHAPES.items():
+        if buffer.data[name].shape[1:] != shape:
+            raise DatasetError(f"{zarr_path} holds {name!r} {list(buffer.data[name].shape)} instead of {['N', *shape]}: "
+                               f"it is not Push-T. {DOWNLOAD_HINT}")
+    fields = {"image": buffer.data["img"], "agent_pos": buffer.data["state"][:, :2], "action": buffer.data["action"]}
+    masks = split_episodes(buffer.n_episodes, val_ratio, max_train_episodes, seed)
+    train, val = (
+        ImageSequenceDataset(fields, window_rows(buffer, mask, horizon, pad_before, pad_after), n_obs_steps)
+        if mask.any() else None
+        for mask in masks
+    )
+    return train, val
