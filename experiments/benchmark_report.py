@@ -72,7 +72,7 @@ def _short(value: float) -> str:
 def trace_summary(experiment: Experiment, rows: int = 25) -> str:
     """Operator times of one chunk of the sampler attached last, by PyTorch's profiler."""
     policy = experiment.policy
-    obs = {"obs": torch.zeros(1, policy.n_obs_steps, policy.obs_dim)}
+    obs = policy.random_observation(1, torch.Generator().manual_seed(0))
     policy.predict_action(obs)
     activities = [torch.profiler.ProfilerActivity.CPU]
     key = "self_cpu_time_total"

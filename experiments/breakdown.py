@@ -18,12 +18,10 @@ def breakdown(policy: Any, sampler: AcceleratedSampler, batch: int, total_ms: fl
     and only the noise is counted here.
     """
     model, device = policy.model, policy.device
-    obs = {"obs": torch.zeros(batch, policy.n_obs_steps, policy.obs_dim)}
-    nobs = policy.encode_observation(obs)
-    cond = nobs if policy.obs_as_cond else None
-    condition = nobs.new_zeros(batch, *policy.trajectory_shape)
-    output = torch.zeros_like(condition)
     generator = torch.Generator().manual_seed(0)
+    obs = policy.random_observation(batch, generator)
+    condition, _, cond = policy.sampler_inputs(obs)
+    output = torch.zeros_like(condition)
     parts = {"observation_encoder": _time(lambda: policy.encode_observation(obs), device, repeats)}
     if isinstance(sampler, PlannedSampler):
         hoist = getattr(sampler, "fold_memory", sampler.hoist_observation)

@@ -1,4 +1,4 @@
-"""Wall-clock of several samplers of one policy, measured in one interleaved run."""
+"""Wall-clock of several samplers of one policy, measured in one interleaved run, and of the parts of a chunk."""
 from __future__ import annotations
 
 import time
@@ -62,16 +62,13 @@ def interleaved(
     Returns:
         Latencies and, of the last round, the action predictions [B, T, Da] by name.
     """
-    field = policy.normalizer["obs"]
-    low, high = field.input_stats["min"], field.input_stats["max"]
     generator = torch.Generator().manual_seed(0)
     times: dict[str, list[float]] = {name: [] for name in samplers}
     actions: dict[str, Tensor] = {}
     own = policy.sampler
     try:
         for index in range(-warmup, rounds):
-            uniform = torch.rand(batch, policy.n_obs_steps, policy.obs_dim, generator=generator)
-            obs = {"obs": low + uniform.to(low) * (high - low)}
+            obs = policy.random_observation(batch, generator)
             for name, sampler in samplers.items():
                 policy.sampler = sampler
                 noise = torch.Generator().manual_seed(index + warmup)
@@ -88,3 +85,28 @@ def interleaved(
     finally:
         policy.sampler = own
     return {name: Latency(tuple(values), batch, policy.n_action_steps) for name, values in times.items()}, actions
+
+
+@torch.no_grad()
+def encoder_and_denoiser(policy: Any, batch: int, rounds: int, warmup: int = 2) -> dict[str, float]:
+    """Median milliseconds per chunk of the two parts of `predict_action`, with the sampler attached now.
+
+    `encoder_ms`: checking, normalising and encoding the observation, which no cache touches; `denoiser_ms`: the sampler.
+    """
+    generator = torch.Generator().manual_seed(0)
+    times: list[tuple[float, float]] = []
+
+    def now() -> float:
+        if policy.device.type == "cuda":
+            torch.cuda.synchronize(policy.device)
+        return time.perf_counter()
+
+    for _ in range(warmup + rounds):
+        obs = policy.random_observation(batch, generator)
+        started = now()
+        inputs = policy.sampler_inputs(obs)
+        encoded = now()
+        policy.sampler(*inputs, generator)
+        times.append(((encoded - started) * 1e3, (now() - encoded) * 1e3))
+    encoder, denoiser = np.median(times[warmup:], axis=0)
+    return {"encoder_ms": round(float(encoder), 3), "denoiser_ms": round(float(denoiser), 3)}

@@ -180,9 +180,5 @@ def visited_observations(experiment: Experiment, bar: Progress) -> Observation:
 
 def sampler_inputs(policy, observations: Observation):
     """Observations [N, To, Do] (or [N, To, ...] by name) -> (cond, condition, given) as `policy.sampler` takes them."""
-    nobs = policy.encode_observation(as_tensors(observations))
-    condition = nobs.new_zeros(len(nobs), *policy.trajectory_shape)
-    if policy.obs_as_cond:
-        return nobs, condition, None
-    condition[:, : policy.n_obs_steps, policy.action_dim :] = nobs
-    return None, condition, policy.mask_generator(condition.shape)
+    condition, given, cond = policy.sampler_inputs(as_tensors(observations))
+    return cond, condition, given

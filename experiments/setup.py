@@ -67,7 +67,8 @@ def load_experiment(cfg: DictConfig, **task_overrides: Any) -> Experiment:
     task = make_task(cfg, **task_overrides)
     loaded = load_policy(Path(cfg.checkpoint), cfg.weights, device)
     policy = loaded.policy
-    expected = {"obs_dim": task.obs_dim, "action_dim": task.action_dim, "n_obs_steps": task.n_obs_steps,
+    obs_shapes = {"obs": (task.obs_dim,)} if task.obs_shapes is None else dict(task.obs_shapes)
+    expected = {"obs_shapes": obs_shapes, "action_dim": task.action_dim, "n_obs_steps": task.n_obs_steps,
                 "n_action_steps": task.n_action_steps + task.n_latency_steps}
     wrong = [f"{name} {getattr(policy, name)} instead of {value}" for name, value in expected.items() if getattr(policy, name) != value]
     if wrong:

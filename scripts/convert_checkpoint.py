@@ -61,7 +61,8 @@ def convert(
     loaded = load_policy(checkpoint, weights)
     print(f"loaded  {loaded}")
     if half:
-        largest = max(value.abs().max().item() for value in loaded.policy.model.parameters() if value.numel())
+        stored_half = [value for name, value in loaded.policy.named_parameters() if not name.startswith("normalizer.")]
+        largest = max(value.abs().max().item() for value in stored_half if value.numel())
         if largest > torch.finfo(torch.float16).max:
             raise ConfigError(f"a weight of {largest:.3g} does not fit half precision: use half=false")
     metadata = {"weights": weights, "source": loaded.source.name, "source_hash": loaded.hash}
@@ -89,10 +90,8 @@ def convert(
 @torch.no_grad()
 def rounding_report(full: torch.nn.Module, half: torch.nn.Module, samples: int = 4) -> str:
     """Largest change of a weight, and of an action for the same noise on random observations of the training range."""
-    change = max((a - b).abs().max().item() for a, b in zip(full.model.parameters(), half.model.parameters()) if a.numel())
-    stats = full.normalizer["obs"].input_stats
-    mix = torch.rand(samples, full.n_obs_steps, full.obs_dim, generator=torch.Generator().manual_seed(0))
-    obs = {"obs": stats["min"] + mix * (stats["max"] - stats["min"])}
+    change = max((a - b).abs().max().item() for a, b in zip(full.parameters(), half.parameters()) if a.numel())
+    obs = full.random_observation(samples, torch.Generator().manual_seed(0))
     a, b = (policy.predict_action(obs, torch.Generator().manual_seed(0))["action"] for policy in (full, half))
     limits = full.normalizer["action"].input_stats
     relative = ((a - b).abs() / (limits["max"] - limits["min"]).clamp_min(1e-6)).max().item()

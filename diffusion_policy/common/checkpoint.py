@@ -14,13 +14,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from diffusion_policy.common.config import CheckpointError, ConfigError, choose_device, to_plain
-from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, build_policy
+from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, build_policy, complete_state, repeated_names
 from diffusion_policy.common.restricted_unpickler import StoredTensor, TorchArchive, plain_config, restricted_loads
 
 WEIGHTS = {"ema": "ema_model", "raw": "model"}  # our name -> the original's key in `state_dicts`
 ORIGINALS = (
     "Original checkpoints are published on the Diffusion Policy project's data server, "
-    "https://diffusion-policy.cs.columbia.edu/data/, under experiments/low_dim/<task>/diffusion_policy_transformer/train_<0|1|2>/checkpoints/, "
+    "https://diffusion-policy.cs.columbia.edu/data/, under "
+    "experiments/<low_dim|image>/<task>/diffusion_policy_transformer/train_<0|1|2>/checkpoints/, "
     "for example experiments/low_dim/pusht/diffusion_policy_transformer/train_0/checkpoints/latest.ckpt"
 )
 _ZIP, _LEGACY, _PICKLE = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", b"\x80"
@@ -236,6 +237,13 @@ def _set_steps(config: dict[str, Any], num_inference_steps: int | None) -> None:
 # ---- weights ----
 def _fill(policy: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     """Copies the tensors into the policy and checks that they are complete, fit and are finite."""
+    tensors = complete_state(policy, tensors)
+    for name, first in repeated_names(policy).items():
+        both = first in tensors and name in tensors
+        if both and not torch.equal(tensors[name].nan_to_num(), tensors[first].nan_to_num()):
+            raise CheckpointError(
+                f"{source}: {name} and {first} are one tensor of the policy but differ: the file is damaged; get it again"
+            )
     try:
         policy.load_state_dict(tensors)
     except (RuntimeError, KeyError, TypeError) as error:
@@ -251,9 +259,9 @@ def _fill(policy: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
             f"the weights in {source} do not fit the policy its config describes. Tensors {found}. "
             "If files were mixed, get the checkpoint again; if it is complete, its config describes an unsupported variant"
         ) from error
-    for field, size in (("action", policy.action_dim), ("obs", getattr(policy, "obs_dim", None))):
-        fields = policy.normalizer.params_dict
-        if size is not None and (field not in fields or fields[field].scale.numel() != size):
+    fields = policy.normalizer.params_dict
+    for field, size in policy.field_sizes.items():
+        if field not in fields or fields[field].scale.numel() != size:
             held = {name: normalizer.scale.numel() for name, normalizer in fields.items()}
             raise CheckpointError(
                 f"the normalizer in {source} needs {field!r} of size {size}; it holds {held}: the checkpoint is incomplete"

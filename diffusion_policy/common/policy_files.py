@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path
@@ -18,7 +18,10 @@ WEIGHTS_FILE, CONFIG_FILE = "policy.safetensors", "config.yaml"
 # All that a config may build: `_target_` -> where it is. Checkpoints are downloaded, so a config may name nothing else;
 # to use a class of your own, add it here. Names of the original project keep their meaning.
 POLICIES = {
-    name: name for name in ("diffusion_policy.policy.diffusion_transformer_lowdim_policy.DiffusionTransformerLowdimPolicy",)
+    name: name for name in (
+        "diffusion_policy.policy.diffusion_transformer_lowdim_policy.DiffusionTransformerLowdimPolicy",
+        "diffusion_policy.policy.diffusion_transformer_hybrid_image_policy.DiffusionTransformerHybridImagePolicy",
+    )
 }
 PARTS = {
     name: name for name in (
@@ -63,23 +66,48 @@ def _build(tree: Any, where: str) -> Any:
     module, _, name = location.rpartition(".")
     try:
         return getattr(import_module(module), name)(**arguments)
-    except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, MemoryError, ArithmeticError) as error:
+    except (
+        TypeError, ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError, MemoryError, ArithmeticError,
+    ) as error:
         raise ConfigError(f"{where}: {name} cannot be built with these settings: {error}") from error
+
+
+def repeated_names(module: nn.Module) -> dict[str, str]:
+    """State-dict names of tensors that have an earlier name there, too: repeated name -> first name.
+
+    A vision encoder's are named as parts of it and in the list of its layers.
+    """
+    first: dict[int, str] = {}
+    names = {name: first.setdefault(id(value), name) for name, value in module.state_dict(keep_vars=True).items()}
+    return {name: earlier for name, earlier in names.items() if name != earlier}
+
+
+def distinct_state(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict with every tensor under its first name only: how files hold it."""
+    repeated = repeated_names(module)
+    return {name: value for name, value in module.state_dict().items() if name not in repeated}
+
+
+def complete_state(module: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of `distinct_state`: adds the further names. What the file holds under both names stays."""
+    repeated = repeated_names(module).items()
+    return {**{name: tensors[first] for name, first in repeated if first in tensors}, **tensors}
 
 
 def save_policy(
     folder: str | Path, policy: nn.Module, config: dict[str, Any], metadata: dict[str, str], half: bool = True
 ) -> None:
-    """Writes the weights (half precision by default; the normalizer always in full) and the resolved config.
+    """Writes the weights (half precision by default; normalizer and buffers always in full) and the resolved config.
 
     `metadata` (strings: weights 'ema' or 'raw', step, ...) goes into the safetensors header. The config is written last:
     a folder with a config is complete.
     """
     folder = Path(folder)
+    parameters = {name for name, _ in policy.named_parameters() if not name.startswith("normalizer.")}
     tensors = {}
-    for name, value in policy.state_dict().items():
+    for name, value in distinct_state(policy).items():
         value = value.detach().cpu().contiguous()
-        shrink = half and value.is_floating_point() and not name.startswith("normalizer.")
+        shrink = half and value.is_floating_point() and name in parameters
         tensors[name] = value.to(torch.float16) if shrink else value.clone()
     (folder / CONFIG_FILE).unlink(missing_ok=True)
     with atomic_path(folder / WEIGHTS_FILE) as path:

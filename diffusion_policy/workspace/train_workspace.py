@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError, choose_device, to_plain
 from diffusion_policy.common.files import atomic_path, write_json
-from diffusion_policy.common.policy_files import build_policy, save_policy
+from diffusion_policy.common.policy_files import build_policy, complete_state, distinct_state, save_policy
 from diffusion_policy.model.diffusion.ema_model import EMAModel
 
 STATE_FILE = "latest.safetensors"
@@ -87,7 +87,7 @@ class TrainWorkspace:
     def save_state(self) -> None:
         tensors: dict[str, Tensor] = {}
         for prefix, module in (("model.", self.policy), ("ema.", self.ema.averaged)):
-            tensors.update({prefix + name: value.contiguous() for name, value in module.state_dict().items()})
+            tensors.update({prefix + name: value.contiguous() for name, value in distinct_state(module).items()})
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()})
         header = {"step": self.step, "ema_step": self.ema.optimization_step, "seconds": self.seconds, "scores": self.scores}
@@ -104,8 +104,8 @@ class TrainWorkspace:
             raise ConfigError(f"{path} cannot be read ({error}): move it away, or start over with resume=false") from error
         part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
         try:
-            self.policy.load_state_dict(part("model."))
-            self.ema.averaged.load_state_dict(part("ema."))
+            self.policy.load_state_dict(complete_state(self.policy, part("model.")))
+            self.ema.averaged.load_state_dict(complete_state(self.ema.averaged, part("ema.")))
         except RuntimeError as error:
             raise ConfigError(
                 f"{path} belongs to another model or task: choose another output_dir, or start over with resume=false\n{error}"
@@ -177,7 +177,9 @@ class TrainWorkspace:
             for group in self.optimizer.param_groups:
                 group["lr"] = t.learning_rate * factor
             self.policy.train()
-            loss = self.loss(self.policy, next(batches), seed=self.cfg.seed * 1_000_003 + self.step)
+            batch, seed = next(batches), self.cfg.seed * 1_000_003 + self.step
+            torch.manual_seed(seed)     # of dropout, which knows no generator; after the loader, which draws too
+            loss = self.loss(self.policy, batch, seed)
             loss.backward()
             nn.utils.clip_grad_norm_(self.policy.parameters(), t.grad_clip)
             self.optimizer.step()

@@ -1,0 +1,73 @@
+"""Camera images and low-dimensional observations -> one feature vector, with robomimic's arithmetic and parameter names."""
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffusion_policy.model.vision.crops import centre_crops, random_crops
+from diffusion_policy.model.vision.resnet import CHANNELS, STRIDE, ResNet18Conv, group_norm
+from diffusion_policy.model.vision.spatial_softmax import SpatialSoftmax
+
+KEYPOINTS, FEATURES = 32, 64  # of one camera
+
+
+class CameraEncoder(nn.Module):
+    """Images [N, C, H, W] in [-1, 1] -> features [N, 64].
+
+    The state dict names the tensors of `backbone` and `pool` twice, once more under `nets`: original checkpoints do.
+    """
+
+    def __init__(self, channels: int, height: int, width: int, use_group_norm: bool):
+        super().__init__()
+        self.backbone = ResNet18Conv(channels, group_norm if use_group_norm else nn.BatchNorm2d)
+        self.pool = SpatialSoftmax(CHANNELS, -(-height // STRIDE), -(-width // STRIDE), KEYPOINTS)
+        self.nets = nn.Sequential(self.backbone, self.pool, nn.Flatten(), nn.Linear(2 * KEYPOINTS, FEATURES))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.relu(self.nets(images))
+
+
+class ObservationEncoder(nn.Module):
+    """Normalised observations by name, [N, *shape] each -> features [N, D] in the order of `shapes`.
+
+    A camera contributes 64 features, a low-dimensional observation itself.
+
+    Args:
+        shapes: name -> shape, [C, H, W] for a camera.
+        cameras: the names that are cameras.
+        crop_shape: (height, width) cut out of every image; None: no crop.
+        use_group_norm: group instead of batch normalisation in the ResNets.
+        fixed_crop: in evaluation, take the centre; otherwise crops are random in evaluation, too.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], cameras: Collection[str], crop_shape: tuple[int, int] | None,
+        use_group_norm: bool, fixed_crop: bool,
+    ):
+        super().__init__()
+        self.shapes, self.cameras = dict(shapes), frozenset(cameras)
+        self.crop_shape, self.fixed_crop = crop_shape, fixed_crop
+        self.obs_nets = nn.ModuleDict()
+        for name in (name for name in shapes if name in self.cameras):
+            channels, height, width = shapes[name]
+            crop = (height, width) if crop_shape is None else crop_shape
+            if crop[0] > height or crop[1] > width:
+                raise ValueError(
+                    f"crop_shape {crop[0]} x {crop[1]} exceeds the images of {name}, {height} x {width} pixels: use a smaller one"
+                )
+            self.obs_nets[name] = CameraEncoder(channels, *crop, use_group_norm)
+        self.output_dim = sum(FEATURES if name in self.cameras else shape[0] for name, shape in shapes.items())
+
+    def forward(self, obs: Mapping[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """`generator` decides where images are cropped, where that is random."""
+        features = [self._camera(name, obs[name], generator) if name in self.cameras else obs[name] for name in self.shapes]
+        return torch.cat(features, dim=-1)
+
+    def _camera(self, name: str, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.crop_shape is not None:
+            random = self.training or not self.fixed_crop
+            images = random_crops(images, *self.crop_shape, generator) if random else centre_crops(images, *self.crop_shape)
+        return self.obs_nets[name](images)

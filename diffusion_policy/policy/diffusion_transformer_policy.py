@@ -1,0 +1,181 @@
+"""What Transformer Diffusion Policies on different observations share."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffusion_policy.model.common.normalizer import LinearNormalizer
+from diffusion_policy.model.diffusion.mask_generator import LowdimMaskGenerator
+from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
+from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators, Sampler
+from diffusion_policy.policy.observation_checks import checked_observation, unit_images
+
+
+class DiffusionTransformerPolicy(nn.Module):
+    """Generates action chunks by denoising a trajectory of T = `horizon` elements.
+
+    Observations condition the denoiser either as tokens (`obs_as_cond`) or by inpainting: the trajectory then holds
+    [action, observation] and the observed part of its first `n_obs_steps` elements is given. With
+    `pred_action_steps_only` the trajectory is exactly the executed chunk. A subclass says what `encode` makes of
+    normalised observations.
+
+    `sampler` is the denoising loop and may be replaced by another `Sampler` (that is how the policy is accelerated).
+
+    Attributes:
+        obs_shapes: name -> shape of one observation, in the environment's units; batches are [B, To, *shape].
+        cameras: the names among them that are images [C, H, W], uint8 or in [0, 1].
+        obs_dim: Do, the size of an encoded observation.
+    """
+
+    def __init__(
+        self,
+        model: TransformerForDiffusion,
+        noise_scheduler: Any,
+        horizon: int,
+        obs_shapes: dict[str, tuple[int, ...]],
+        cameras: tuple[str, ...],
+        obs_dim: int,
+        action_dim: int,
+        n_action_steps: int,
+        n_obs_steps: int,
+        num_inference_steps: int | None,
+        obs_as_cond: bool,
+        pred_action_steps_only: bool,
+        step_kwargs: dict[str, Any],
+    ):
+        super().__init__()
+        if pred_action_steps_only and not obs_as_cond:
+            raise ValueError("pred_action_steps_only needs obs_as_cond: inpainting needs all of the trajectory")
+        if not pred_action_steps_only and n_obs_steps - 1 + n_action_steps > horizon:
+            raise ValueError(
+                f"n_obs_steps - 1 + n_action_steps = {n_obs_steps - 1 + n_action_steps} exceeds horizon = {horizon}"
+            )
+        self.model = model
+        self.noise_scheduler = noise_scheduler
+        self.mask_generator = LowdimMaskGenerator(action_dim, 0 if obs_as_cond else obs_dim, n_obs_steps)
+        self.normalizer = LinearNormalizer()
+        self.obs_shapes, self.cameras = obs_shapes, cameras
+        self.horizon, self.obs_dim, self.action_dim = horizon, obs_dim, action_dim
+        self.n_action_steps, self.n_obs_steps = n_action_steps, n_obs_steps
+        self.obs_as_cond, self.pred_action_steps_only = obs_as_cond, pred_action_steps_only
+        self._dummy_variable = nn.Parameter(torch.empty(0))  # named in original checkpoints
+        steps = num_inference_steps or noise_scheduler.config.num_train_timesteps
+        self.sampler: Sampler = DiffusionSampler(model, noise_scheduler, steps, step_kwargs)
+
+    def encode(self, nobs: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Normalised observations [B, To, *shape] by name -> features [B, To, Do]; `generator` for random augmentation."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        return self._dummy_variable.device
+
+    @property
+    def chunk(self) -> slice:
+        """Where the executed action chunk lies in the predicted trajectory."""
+        start = 0 if self.pred_action_steps_only else self.n_obs_steps - 1
+        return slice(start, start + self.n_action_steps)
+
+    @property
+    def trajectory_shape(self) -> tuple[int, int]:
+        """(T, D) of the denoised trajectory."""
+        steps = self.n_action_steps if self.pred_action_steps_only else self.horizon
+        return steps, self.action_dim + (0 if self.obs_as_cond else self.obs_dim)
+
+    @property
+    def field_sizes(self) -> dict[str, int]:
+        """Sizes of the normalizer's fields; a camera has one scale for all its pixels."""
+        sizes = {name: 1 if name in self.cameras else shape[0] for name, shape in self.obs_shapes.items()}
+        return {"action": self.action_dim, **sizes}
+
+    # ---- inference ----
+    @torch.no_grad()
+    def encode_observation(self, obs_dict: dict[str, Tensor]) -> Tensor:
+        """Checks, normalises and encodes observations [B, >= To, *shape] by name -> [B, To, Do]."""
+        obs = {
+            name: checked_observation(obs_dict, name, shape, self.n_obs_steps, self.device, name in self.cameras)
+            for name, shape in self.obs_shapes.items()
+        }
+        sizes = {name: len(value) for name, value in obs.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"observations are of different batch sizes: {sizes}")
+        return self.encode(self.normalizer.normalize(obs))
+
+    def sampler_inputs(self, obs_dict: dict[str, Tensor]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Observations -> (condition, given, cond) as `sampler` takes them."""
+        features = self.encode_observation(obs_dict)
+        condition = features.new_zeros(features.shape[0], *self.trajectory_shape)
+        if self.obs_as_cond:
+            return condition, None, features
+        condition[:, : self.n_obs_steps, self.action_dim :] = features
+        return condition, self.mask_generator(condition.shape), None
+
+    def decode(self, sample: Tensor) -> dict[str, Tensor]:
+        """Denoised trajectories [B, T, D] -> what `predict_action` returns."""
+        action_pred = self.normalizer["action"].unnormalize(sample[..., : self.action_dim])
+        return {"action": action_pred[:, self.chunk], "action_pred": action_pred}
+
+    @torch.no_grad()
+    def predict_action(self, obs_dict: dict[str, Tensor], generator: Generators = None) -> dict[str, Tensor]:
+        """Observation -> action chunk.
+
+        Args:
+            obs_dict: [B, To, *shape] by name, in the environment's units; images uint8, or floating in [0, 1].
+            generator: None, a torch.Generator, or one per sample.
+        Returns:
+            'action' [B, n_action_steps, Da] to execute and 'action_pred' [B, T, Da], in the environment's units; when
+            inpainting also 'obs_pred' [B, T, Do] and its executed part 'action_obs_pred'.
+        """
+        return self.decode(self.sampler(*self.sampler_inputs(obs_dict), generator))
+
+    def random_observation(self, batch: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Observations [B, To, *shape] by name, uniform within the limits seen in training: for timing and comparisons."""
+        def draw(name: str, shape: tuple[int, ...]) -> Tensor:
+            stats = self.normalizer[name].input_stats
+            uniform = torch.rand(batch, self.n_obs_steps, *shape, generator=generator)
+            return stats["min"] + uniform.to(stats["min"]) * (stats["max"] - stats["min"])
+
+        return {name: draw(name, shape) for name, shape in self.obs_shapes.items()}
+
+    # ---- training ----
+    def set_normalizer(self, normalizer: LinearNormalizer) -> None:
+        self.normalizer.load_state_dict(normalizer.state_dict())
+
+    def optimizer_groups(self, weight_decay: float) -> list[dict]:
+        return self.model.optimizer_groups(weight_decay)
+
+    def compute_loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Denoising loss (Ho et al. 2020, eq. 14).
+
+        Args:
+            batch: 'action' [B, T, Da] and every observation [B, T, *shape] by its name, in the environment's units. With
+                `obs_as_cond` only the first To steps of the observations are looked at.
+        """
+        steps = self.n_obs_steps if self.obs_as_cond else None
+        obs = {name: batch[name][:, :steps] for name in self.obs_shapes}
+        obs = {name: unit_images(name, value) if name in self.cameras else value for name, value in obs.items()}
+        features, cond = self.encode(self.normalizer.normalize(obs), generator), None
+        trajectory = self.normalizer["action"].normalize(batch["action"])
+        if self.obs_as_cond:
+            cond = features
+            if self.pred_action_steps_only:
+                start = self.n_obs_steps - 1
+                trajectory = trajectory[:, start : start + self.n_action_steps]
+        else:
+            trajectory = torch.cat([trajectory, features], dim=-1)
+
+        noise = torch.randn(trajectory.shape, generator=generator, device=trajectory.device)
+        timesteps = torch.randint(
+            self.noise_scheduler.config.num_train_timesteps, (trajectory.shape[0],), generator=generator, device=noise.device
+        )
+        given = self.mask_generator(trajectory.shape)
+        noisy = torch.where(given, trajectory, self.noise_scheduler.add_noise(trajectory, noise, timesteps))
+        prediction = self.model(noisy, timesteps, cond)
+        kind = self.noise_scheduler.config.prediction_type
+        if kind not in ("epsilon", "sample"):
+            raise ValueError(f"prediction_type {kind!r} is not supported: use 'epsilon' or 'sample'")
+        target = noise if kind == "epsilon" else trajectory
+        return (F.mse_loss(prediction.float(), target, reduction="none") * ~given).mean()

@@ -1,0 +1,266 @@
+"""The image policy as a user calls it."""
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from safetensors.torch import load_file, save_file
+
+from diffusion_policy.common.checkpoint import load_policy
+from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.policy_files import (
+    WEIGHTS_FILE, build_policy, complete_state, distinct_state, repeated_names, save_policy,
+)
+from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
+from diffusion_policy.policy.diffusion_transformer_hybrid_image_policy import DiffusionTransformerHybridImagePolicy
+from experiments.latency import encoder_and_denoiser, interleaved
+
+POLICY = f"{DiffusionTransformerHybridImagePolicy.__module__}.{DiffusionTransformerHybridImagePolicy.__qualname__}"
+ARM = {"robot0_eef_pos": {"shape": [3]}, "robot0_eef_quat": {"shape": [4]}, "robot0_gripper_qpos": {"shape": [2]}}
+
+
+def camera(size: int) -> dict:
+    return {"shape": [3, size, size], "type": "rgb"}
+
+
+CAN = {"obs": {"agentview_image": camera(84), "robot0_eye_in_hand_image": camera(84), **ARM}, "action": {"shape": [10]}}
+TRANSPORT = {
+    "obs": {
+        "shouldercamera0_image": camera(84), "robot0_eye_in_hand_image": camera(84), **ARM,
+        "shouldercamera1_image": camera(84), "robot1_eye_in_hand_image": camera(84),
+        **{name.replace("robot0", "robot1"): entry for name, entry in ARM.items()},
+    },
+    "action": {"shape": [20]},
+}
+PUSHT = {"obs": {"image": camera(96), "agent_pos": {"shape": [2], "type": "low_dim"}}, "action": {"shape": [2]}}
+SMALL = {"obs": {"image": camera(40), "agent_pos": {"shape": [2]}}, "action": {"shape": [2]}}
+
+
+def config_of(shape_meta, **changes) -> dict:
+    """The original config of the class with a tiny Transformer, and `changes` to it."""
+    scheduler = {"_target_": "diffusers.DDPMScheduler", "num_train_timesteps": 10, "beta_schedule": "squaredcos_cap_v2"}
+    policy = {
+        "_target_": POLICY, "shape_meta": shape_meta, "noise_scheduler": scheduler, "horizon": 10, "n_action_steps": 8,
+        "n_obs_steps": 2, "num_inference_steps": 4, "crop_shape": [76, 76], "obs_encoder_group_norm": True,
+        "eval_fixed_crop": True, "n_layer": 2, "n_head": 2, "n_emb": 16,
+    }
+    return {"task": None, "policy": copy.deepcopy({**policy, **changes})}
+
+
+def make_policy(shape_meta, **changes) -> DiffusionTransformerHybridImagePolicy:
+    torch.manual_seed(0)
+    policy = build_policy(config_of(shape_meta, **changes))
+    fields = {"action": FieldNormalizer.fit(torch.rand(50, policy.action_dim) * 10 - 20)}
+    for name, shape in policy.obs_shapes.items():
+        fields[name] = FieldNormalizer.image() if len(shape) == 3 else FieldNormalizer.fit(100 * torch.rand(20, *shape))
+    policy.set_normalizer(LinearNormalizer(fields))
+    return policy
+
+
+def make_small(**changes) -> DiffusionTransformerHybridImagePolicy:
+    return make_policy(SMALL, **{"crop_shape": [36, 36], **changes})
+
+
+@pytest.fixture(scope="module")
+def small() -> DiffusionTransformerHybridImagePolicy:
+    """One camera of 40 x 40 pixels; no test changes it."""
+    return make_small()
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# ---- acting --------------------------------------------------------------------------------------------------------------
+
+
+def test_parameter_counts_of_the_published_policies():
+    for meta, features, millions in [(CAN, 137, 31.39), (TRANSPORT, 274, 53.8), (PUSHT, 66, 20.2)]:
+        with torch.device("meta"):
+            policy = DiffusionTransformerHybridImagePolicy(meta, DDPMScheduler(100), 10, 8, 2, obs_encoder_group_norm=True)
+        total, denoiser = (sum(p.numel() for p in module.parameters()) for module in (policy, policy.model))
+        assert policy.obs_dim == policy.model.cond_dim == features
+        assert policy.trajectory_shape == (10, meta["action"]["shape"][0])
+        assert total == pytest.approx(millions * 1e6, rel=2e-3) and denoiser == pytest.approx(9.0e6, rel=5e-3)
+
+
+def test_shapes_and_units_on_two_cameras():
+    policy = make_policy(CAN)
+    obs = policy.random_observation(1, seeded(0))
+    assert {name: tuple(value.shape[2:]) for name, value in obs.items()} == policy.obs_shapes
+    features = policy.encode_observation(obs)
+    assert features.shape == (1, 2, 137) and not features.requires_grad
+    assert torch.equal(features[..., 128:131], policy.normalizer["robot0_eef_pos"].normalize(obs["robot0_eef_pos"]))
+    result = policy.predict_action(obs, seeded(0))
+    assert result["action"].shape == (1, 8, 10) and result["action_pred"].shape == (1, 10, 10)
+    assert torch.equal(result["action"], result["action_pred"][:, 1:9])
+    assert (-21 < result["action"]).all() and (result["action"] < -9).all()  # the action range of the data, not [-1, 1]
+
+
+def test_only_the_executed_chunk():
+    policy = make_small(pred_action_steps_only=True)
+    obs = policy.random_observation(2, seeded(0))
+    result = policy.predict_action(obs, seeded(0))
+    assert result["action"].shape == result["action_pred"].shape == (2, 8, 2)
+    batch = {**obs, "action": torch.rand(2, 10, 2) * 10 - 20}
+    assert math.isfinite(policy.compute_loss(batch, seeded(0)).item())
+
+
+def test_images_may_be_bytes_and_numpy_arrays(small):
+    obs = small.random_observation(2, seeded(0))
+    pixels = (obs["image"] * 255).round().to(torch.uint8)
+    expected = small.encode_observation({**obs, "image": pixels.float() / 255})
+    assert torch.equal(small.encode_observation({**obs, "image": pixels}), expected)
+    arrays = {"image": pixels.numpy() / 255, "agent_pos": obs["agent_pos"].numpy().astype(np.float64)}
+    torch.testing.assert_close(small.encode_observation(arrays), expected, atol=1e-6, rtol=0)
+    longer = {name: torch.cat([value, value], dim=1) for name, value in {**obs, "image": pixels}.items()}
+    assert torch.equal(small.encode_observation(longer), expected)  # the first steps count
+    assert torch.equal(small.encode_observation({**longer, "depth": torch.full((1,), math.nan)}), expected)  # not asked for
+
+
+def changed(**changes) -> dict:
+    return {**{"image": torch.full((2, 2, 3, 40, 40), 0.5), "agent_pos": torch.zeros(2, 2, 2)}, **changes}
+
+
+@pytest.mark.parametrize("obs, message", [
+    ({"agent_pos": torch.zeros(2, 2, 2)}, r"needs the key 'image' \[B, To, 3, 40, 40\]; it has \['agent_pos'\]"),
+    ({"image": torch.zeros(2, 2, 3, 40, 40)}, r"needs the key 'agent_pos' \[B, To, 2\]"),
+    (changed(image=torch.zeros(2, 2, 3, 96, 96)), r"image has shape \(2, 2, 3, 96, 96\); this policy expects "
+     r"\[B, 2, 3, 40, 40\] \(batch, observation steps, channels, height, width\): let the camera draw 40 x 40 pixels, or"),
+    (changed(image=torch.zeros(2, 2, 40, 40, 3)), "put the channels before height and width"),
+    (changed(image=torch.zeros(2, 1, 3, 40, 40)), r"expects \[B, 2, 3, 40, 40\]"),
+    (changed(image=torch.zeros(2, 3, 40, 40)), r"expects \[B, 2, 3, 40, 40\]"),
+    (changed(image=torch.full((2, 2, 3, 40, 40), 200.0)), r"values from 200 to 200: give images in \[0, 1\], or uint8"),
+    (changed(image=torch.full((2, 2, 3, 40, 40), -0.5)), "from -0.5 to -0.5"),
+    (changed(image=torch.zeros(2, 2, 3, 40, 40, dtype=torch.int64)), "is of type torch.int64: give uint8"),
+    (changed(image=torch.full((2, 2, 3, 40, 40), math.nan)), r"image holds NaN or infinite values in batch rows \[0, 1\]"),
+    (changed(agent_pos=torch.tensor([[[0, 0], [0, math.inf]]] * 2)), "agent_pos holds NaN or infinite"),
+    (changed(agent_pos=torch.zeros(2, 2, 3)), r"expects \[B, 2, 2\] \(batch, observation steps, observation size\)"),
+    (changed(agent_pos=torch.zeros(3, 2, 2)), "different batch sizes: {'image': 2, 'agent_pos': 3}"),
+])
+def test_bad_observations_are_clear_errors(small, obs, message):
+    with pytest.raises(ValueError, match=message):
+        small.predict_action(obs)
+
+
+def small_meta(**obs) -> dict:
+    return {"obs": obs, "action": {"shape": [2]}}
+
+
+@pytest.mark.parametrize("meta, message", [
+    (small_meta(), "names no observation"), ({"obs": {"image": camera(40)}}, "shape_meta needs"),
+    (small_meta(image=[3, 40, 40]), "shape_meta needs"), ({"obs": 3, "action": {"shape": [2]}}, "shape_meta needs"),
+    (small_meta(cloud={"shape": [9], "type": "depth"}), "cloud is of type 'depth'.*use 'rgb' or 'low_dim'"),
+    (small_meta(image={"shape": [40, 40], "type": "rgb"}), r"image \(rgb\) is .40, 40.; .* 3 positive whole numbers"),
+    (small_meta(state={"shape": [4, 4]}), "1 positive whole number"),
+    (small_meta(state={"shape": [0]}), "1 positive whole number"),
+    (small_meta(action={"shape": [2]}), "cannot be named 'action'"), (small_meta(**{"a.b": camera(40)}), "cannot be built"),
+    ({**SMALL, "action": {"shape": "2"}}, "shape of action is '2'"),
+])
+def test_observations_that_cannot_be_described(meta, message):
+    with pytest.raises(ConfigError, match=message):
+        build_policy(config_of(meta, crop_shape=[36, 36]))
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"crop_shape": [36]}, "crop_shape is .36.; it has to be 2 positive"), ({"crop_shape": "36"}, "crop_shape is '36'"),
+    ({"crop_shape": [44, 36]}, "crop_shape 44 x 36 exceeds the images of image, 40 x 40"),
+    ({"obs_as_cond": False}, "obs_as_cond=False does not go with images"), ({"time_as_cond": False}, "time_as_cond=True"),
+    ({"n_action_steps": 10}, "exceeds horizon"),
+])
+def test_impossible_settings(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make_small(**changes)
+
+
+# ---- training ------------------------------------------------------------------------------------------------------------
+
+
+def test_loss_depends_on_the_generator_alone_and_reaches_every_weight():
+    policy = make_small(p_drop_attn=0.0).train()
+    batch = {**policy.random_observation(3, seeded(0)), "action": torch.rand(3, 10, 2, generator=seeded(1)) * 10 - 20}
+    pixels = (batch["image"] * 255).round().to(torch.uint8)
+    images_and_seeds = [(pixels, 5), (pixels / 255, 5), (pixels, 6)]
+    losses = [policy.compute_loss({**batch, "image": images}, seeded(seed)) for images, seed in images_and_seeds]
+    assert losses[0].item() == losses[1].item() != losses[2].item()
+    losses[0].backward()
+    trained = {name: p.grad for name, p in policy.named_parameters() if p.requires_grad and p.numel()}
+    assert all(gradient is not None and gradient.any() for gradient in trained.values())
+    with pytest.raises(ValueError, match=r"image holds values from 0 to 25\d"):
+        policy.compute_loss({**batch, "image": pixels.float()}, seeded(0))
+
+
+def test_crops_in_training_are_part_of_what_the_generator_decides(small):
+    policy = copy.deepcopy(small).train()
+    nobs = policy.normalizer.normalize(policy.random_observation(2, seeded(0)))
+    features = [policy.encode(nobs, seeded(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(features[0], features[1]) and not torch.equal(features[0], features[2])
+    policy.eval()
+    assert torch.equal(policy.encode(nobs, seeded(0)), policy.encode(nobs, seeded(1)))
+
+
+def test_every_parameter_is_in_one_optimizer_group(small):
+    groups = small.optimizer_groups(1e-3)
+    assert [group["weight_decay"] for group in groups] == [1e-3, 0.0, 1e-6]
+    assert {id(p) for p in groups[2]["params"]} == {id(p) for p in small.obs_encoder.parameters()}
+    listed = [id(p) for group in groups for p in group["params"]]
+    trained = [id(p) for p in small.parameters() if p.requires_grad and p.numel()]
+    assert len(listed) == len(set(listed)) and set(trained) <= set(listed)
+    assert small.optimizer_groups(1e-3, encoder_weight_decay=0.5)[2]["weight_decay"] == 0.5
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_tensor_with_two_names_is_written_once_and_read_under_both(small, tmp_path):
+    repeated = repeated_names(small)
+    prefix = "obs_encoder.obs_nets.image."
+    assert repeated[f"{prefix}nets.0.nets.0.weight"] == f"{prefix}backbone.nets.0.weight"
+    assert repeated[f"{prefix}nets.1.pos_x"] == f"{prefix}pool.pos_x" and all(name.startswith(prefix) for name in repeated)
+    stored = {name: value.contiguous() for name, value in distinct_state(small).items()}
+    save_file(stored, tmp_path / "x.safetensors")  # refuses tensors that share memory
+    state = complete_state(small, load_file(tmp_path / "x.safetensors"))
+    assert state.keys() == small.state_dict().keys()
+    other = make_small()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    other.load_state_dict(state)
+    assert all(torch.equal(value, small.state_dict()[name]) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_folder_loads(small, tmp_path, half):
+    save_policy(tmp_path, small, config_of(SMALL, crop_shape=[36, 36]), {"weights": "ema"}, half)
+    count = sum(p.numel() for p in small.parameters())
+    assert (tmp_path / WEIGHTS_FILE).stat().st_size < (2 if half else 4) * count + 50_000
+    loaded = load_policy(tmp_path).policy
+    obs = small.random_observation(1, seeded(0))
+    a, b = (policy.predict_action(obs, seeded(0))["action"] for policy in (small, loaded))
+    assert torch.equal(a, b) if not half else (a - b).abs().max() < 0.5  # of a range of 10
+    assert torch.equal(loaded.obs_encoder.obs_nets["image"].pool.pos_x, small.obs_encoder.obs_nets["image"].pool.pos_x)
+    assert torch.equal(loaded.normalizer["agent_pos"].scale, small.normalizer["agent_pos"].scale)
+
+
+# ---- time ----------------------------------------------------------------------------------------------------------------
+
+
+def test_time_is_split_into_encoder_and_denoiser(small):
+    parts = encoder_and_denoiser(small, batch=2, rounds=3, warmup=1)
+    assert set(parts) == {"encoder_ms", "denoiser_ms"} and min(parts.values()) > 0
+    own = small.sampler
+    try:
+        small.sampler = lambda condition, given, cond, generator: condition
+        parts = encoder_and_denoiser(small, batch=1, rounds=3)
+        assert parts["denoiser_ms"] < parts["encoder_ms"]
+    finally:
+        small.sampler = own
+
+
+def test_samplers_are_timed_on_the_same_random_images(small):
+    latencies, actions = interleaved(small, {"a": small.sampler, "b": small.sampler}, batch=1, rounds=2, warmup=0)
+    assert torch.equal(actions["a"], actions["b"]) and len(latencies["a"].milliseconds) == 2
