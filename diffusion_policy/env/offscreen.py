@@ -39,23 +39,33 @@ def backend() -> str:
     return os.environ.get(VARIABLE) or "none"
 
 
-class OffscreenRenderer:
-    """Draws a `mujoco.MjModel` into frames uint8 RGB [height, width, 3].
+def make_renderer(mujoco: ModuleType, model, height: int, width: int, otherwise: str = ""):
+    """A `mujoco.Renderer` with an OpenGL context of its own, which it makes the current one whenever it draws.
 
-    Without shadows and reflections, which cost twenty times the rest where a CPU draws.
+    Args:
+        otherwise: what a user can do without it, for the error.
 
     Raises:
         RenderingError: OpenGL is missing or does not work.
     """
+    try:
+        return mujoco.Renderer(model, height, width)
+    except Exception as error:      # EGL, OSMesa and GLFW raise errors of their own kinds
+        raise RenderingError(
+            f"MuJoCo cannot draw with {VARIABLE}={backend()} ({type(error).__name__}: {error}), which images and videos "
+            f"need. Install EGL (Debian: libegl1 libgl1-mesa-dri) or OSMesa (libosmesa6) and choose with {VARIABLE}=egl "
+            f"or {VARIABLE}=osmesa{otherwise}"
+        ) from error
+
+
+class OffscreenRenderer:
+    """Draws a `mujoco.MjModel` into frames uint8 RGB [height, width, 3]; raises what `make_renderer` raises.
+
+    Without shadows and reflections, which cost twenty times the rest where a CPU draws.
+    """
 
     def __init__(self, mujoco: ModuleType, model, height: int, width: int, camera: dict):
-        try:
-            self._renderer = mujoco.Renderer(model, height, width)
-        except Exception as error:      # EGL, OSMesa and GLFW raise errors of their own kinds
-            raise RenderingError(
-                f"MuJoCo cannot draw with {VARIABLE}={backend()} ({type(error).__name__}: {error}). Install EGL (Debian: libegl1) or "
-                f"OSMesa (libosmesa6) and choose with {VARIABLE}=egl or {VARIABLE}=osmesa; or record no videos: eval.n_videos=0"
-            ) from error
+        self._renderer = make_renderer(mujoco, model, height, width, "; or record no videos: eval.n_videos=0")
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = False
         self._camera = mujoco.MjvCamera()

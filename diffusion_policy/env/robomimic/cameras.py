@@ -5,31 +5,21 @@ from types import ModuleType
 
 import numpy as np
 
-from diffusion_policy.env.offscreen import VARIABLE, RenderingError, backend
+from diffusion_policy.env.offscreen import make_renderer
 
 
 class Cameras:
     """Draws a `mujoco.MjModel` of robosuite through its own cameras, as robosuite does.
 
-    Each instance has an OpenGL context of its own, which it makes the current one whenever it draws.
+    Each instance has an OpenGL context of its own and raises what `make_renderer` raises.
 
     Args:
         height, width: px.
         reflections: of the arenas' floors and tables. They cost more than the rest where a CPU draws.
-
-    Raises:
-        RenderingError: OpenGL is missing or does not work.
     """
 
     def __init__(self, mujoco: ModuleType, model, height: int, width: int, reflections: bool):
-        try:
-            self._renderer = mujoco.Renderer(model, height, width)
-        except Exception as error:      # EGL, OSMesa and GLFW raise errors of their own kinds
-            raise RenderingError(
-                f"MuJoCo cannot draw with {VARIABLE}={backend()} ({type(error).__name__}: {error}), which images and videos "
-                f"need. Install EGL (Debian: libegl1 libgl1-mesa-dri) or OSMesa (libosmesa6) and choose with {VARIABLE}=egl "
-                f"or {VARIABLE}=osmesa"
-            ) from error
+        self._renderer = make_renderer(mujoco, model, height, width)
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = reflections
         self._options = mujoco.MjvOption()
         self._options.geomgroup[:2] = 0, 1      # what is seen, not what collides
