@@ -3,6 +3,7 @@
     python scripts/download_data.py task=pusht_lowdim               into data/, where the task's config looks for it
     python scripts/download_data.py task=pusht_lowdim verify=true   only compares the checksum
     python scripts/download_data.py task=kitchen_lowdim_abs         the human Kitchen demonstrations, 695 MB
+    python scripts/download_data.py task=can_ph                     robomimic's, one file out of an archive of many GB
 
 Settings: task; verify=false; data_dir=data; url=<another copy of the archive>; sha256=<checksum of the contents, as this
 command prints it, instead of the known one>. An interrupted download goes on where it stopped when the same command runs
@@ -12,6 +13,7 @@ The Push-T data is compared with a checksum that comes with this project. For Ki
 share one archive) nobody published a checksum: every file is read, the numbers and shapes of the demonstrations must be the
 published ones, and the checksum of what was downloaded is written to data/kitchen/checksum.json. verify=true compares with
 it later, which shows damage since then, not whether the download was genuine; sha256=<one printed elsewhere> shows more.
+The same holds for robomimic's files (<file>.checksum.json), which are moreover compared with the checksum in their archive.
 """
 from __future__ import annotations
 
@@ -27,8 +29,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffusion_policy.dataset.download import (  # noqa: E402
-    RECORD, SOURCES, DataSource, NoChecksumError, download, known_sha256, verify, verify_or_record)
+    SOURCES, NoChecksumError, download, known_sha256, verify, verify_or_record)
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
+from diffusion_policy.dataset.sources import DataSource  # noqa: E402
+from diffusion_policy.env.extras import MissingExtraError  # noqa: E402
 
 DEFAULTS = {"task": None, "verify": False, "data_dir": "data", "url": None, "sha256": None}
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
@@ -87,14 +91,15 @@ def main(arguments: list[str]) -> int:
         folder = Path(settings["data_dir"]) / source.folder
         known = settings["sha256"] or known_sha256(folder, source)
         run(source, settings)
-    except (DatasetError, OSError) as error:
+    except (DatasetError, MissingExtraError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130
     if known is None:
-        print(f"{folder}: complete, content sha256 {known_sha256(folder, source)} recorded in {RECORD} (none is published)")
+        record = source.record(folder).name
+        print(f"{folder}: complete, content sha256 {known_sha256(folder, source)} recorded in {record} (none is published)")
     else:
         print(f"{folder}: verified, content sha256 {known}")
     return 0

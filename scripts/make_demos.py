@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
         if "demos" not in cfg.task:
             raise ConfigError(f"task {cfg.task.name} has no scripted expert: its demonstrations are downloaded")
         make_task(cfg)  # raises if the simulator is not installed
-        settings = {"demonstrator": to_plain(cfg.task)["demos"]["demonstrator"]}
+        settings = {key: value for key, value in to_plain(cfg.task)["demos"].items() if key in ("source", "demonstrator")}
         with progress_bar() as bar:
             job, failed = bar.add_task("demonstrations", total=cfg.n_episodes), []
 

@@ -1,15 +1,18 @@
 """Block Pushing demonstrations (1000 episodes of the scripted oracle, about 115,000 steps at 10 Hz)."""
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer, split_episodes
-from diffusion_policy.dataset.sequence_dataset import SequenceDataset, window_rows
+from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+from diffusion_policy.dataset.sequence_dataset import SequenceDataset, split_windows
 from diffusion_policy.env.block_pushing.definition import (
-    ACTION_DIM, EFFECTOR_TARGET, OBS_DIM, WORKSPACE_HIGH, WORKSPACE_LOW)
+    ACTION_DIM, EFFECTOR, EFFECTOR_TARGET, OBS_DIM, WORKSPACE_HIGH, WORKSPACE_LOW)
 
 HINT = "Make the demonstrations with: python scripts/make_demos.py task=block_pushing"
 
@@ -24,6 +27,8 @@ def load_block_pushing(
     seed: int = 42,
     abs_action: bool = False,
     obs_eef_target: bool = True,
+    effector_noise: float = 0.0,
+    n_obs_steps: int | None = None,
 ) -> tuple[SequenceDataset, SequenceDataset | None]:
     """Training and validation windows (validation is None for val_ratio 0).
 
@@ -33,6 +38,8 @@ def load_block_pushing(
         zarr_path: demonstrations with relative actions.
         abs_action: turn the actions into the effector targets that they led to.
         obs_eef_target: False zeroes the effector's target in the observations.
+        effector_noise: m, see `DisplacedEffectorDataset`; the validation windows stay as they are. Needs `n_obs_steps`.
+        n_obs_steps: To, how many of a window's observations a policy looks at.
     """
     buffer = ReplayBuffer.from_zarr(zarr_path, ("obs", "action"), HINT)
     obs, action = (np.array(buffer.data[name], dtype=np.float32) for name in ("obs", "action"))
@@ -41,12 +48,59 @@ def load_block_pushing(
                            f"[N, {OBS_DIM}] and [N, {ACTION_DIM}]: it is not Block Pushing. {HINT}")
     if abs_action:
         action = np.clip(obs[:, EFFECTOR_TARGET] + action, WORKSPACE_LOW, WORKSPACE_HIGH).astype(np.float32)
+    if effector_noise and (n_obs_steps is None or not 1 <= n_obs_steps <= horizon):
+        raise ValueError(f"effector_noise = {effector_noise} needs n_obs_steps from 1 to {horizon}, got {n_obs_steps}")
     if not obs_eef_target:
         obs[:, EFFECTOR_TARGET] = 0.0
     fields = {"obs": torch.from_numpy(obs), "action": torch.from_numpy(action)}
-    masks = split_episodes(buffer.n_episodes, val_ratio, max_train_episodes, seed)
-    train, val = (
-        SequenceDataset(fields, window_rows(buffer, mask, horizon, pad_before, pad_after)) if mask.any() else None
-        for mask in masks
-    )
-    return train, val
+    displaced = partial(DisplacedEffectorDataset, fields, noise=effector_noise, n_obs_steps=n_obs_steps,
+                        abs_action=abs_action, obs_eef_target=obs_eef_target)
+    return split_windows(
+        partial(SequenceDataset, fields), buffer, horizon, pad_before, pad_after, val_ratio, max_train_episodes, seed,
+        make_train=displaced if effector_noise else None)
+
+
+class DisplacedEffectorDataset(SequenceDataset):
+    """Windows in which the observed effector is displaced at random and the actions lead back to the demonstration.
+
+    The expert moves straight and never errs, so a policy that copies its own last motion fits the demonstrations well,
+    and fails. Displacing each observed step on its own makes the last motion a poor guide; displacing them together shows
+    how to come back. The next target of the effector stays where it was, as the expert steers by the blocks, and the
+    action becomes the way from the displaced target to it.
+
+    Both displacements are normal in x and y. They depend on the indices asked for alone, so a resumed training sees the
+    same ones.
+
+    Args:
+        fields, rows: as of `SequenceDataset`.
+        noise: m, standard deviation of each of the two.
+        n_obs_steps: To, the observations that a policy looks at; the rest of a window is undisturbed.
+        abs_action: whether actions are effector targets instead of their changes.
+        obs_eef_target: whether the observations hold the effector's target.
+    """
+
+    def __init__(self, fields: Mapping[str, Tensor], rows: np.ndarray, noise: float, n_obs_steps: int,
+                 abs_action: bool, obs_eef_target: bool):
+        super().__init__(fields, rows)
+        if noise < 0:
+            raise ValueError(f"effector_noise = {noise} m is negative")
+        self.noise, self.n_obs_steps, self.abs_action, self.obs_eef_target = noise, n_obs_steps, abs_action, obs_eef_target
+        self.action_low, self.action_high = (reduce(self.fields["action"], dim=0) for reduce in (torch.amin, torch.amax))
+
+    def __getitem__(self, index: int | Tensor) -> dict[str, Tensor]:
+        item = super().__getitem__(index)
+        obs, action = item["obs"], item["action"]
+        indices = torch.as_tensor(index, dtype=torch.int64).reshape(-1)
+        seed = int((indices * torch.arange(1, len(indices) + 1)).sum()) % 2**63
+        generator = torch.Generator().manual_seed(seed)
+        together, alone = (
+            self.noise * torch.randn(*obs.shape[:-2], steps, 2, generator=generator) for steps in (1, self.n_obs_steps))
+        displacement = torch.zeros(*obs.shape[:-1], 2)
+        displacement[..., :self.n_obs_steps, :] = together + alone
+        following = torch.zeros_like(displacement)      # of the step that an action leads to
+        following[..., :self.n_obs_steps - 1, :] = displacement[..., 1:self.n_obs_steps, :]
+        action = action + (following if self.abs_action else following - displacement)
+        obs[..., EFFECTOR] += displacement
+        if self.obs_eef_target:
+            obs[..., EFFECTOR_TARGET] += displacement
+        return {**item, "action": torch.minimum(torch.maximum(action, self.action_low), self.action_high)}

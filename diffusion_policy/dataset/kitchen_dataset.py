@@ -5,15 +5,17 @@ Every loader gives the observation [60] of `KitchenEnv`, 30 joint positions and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from diffusion_policy.dataset.kitchen_files import Episode, read_arrays, read_logs, require_finite
-from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer, split_episodes
-from diffusion_policy.dataset.sequence_dataset import SequenceDataset, window_rows
+from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+from diffusion_policy.dataset.sequence_dataset import SequenceDataset, split_windows
 from diffusion_policy.env.kitchen.definition import ACTION_DIM, N_QPOS, NOISE_AMPLITUDE, NOISE_RATIO, OBS_DIM
+from diffusion_policy.model.common.normalizer import FieldNormalizer
 
 HINT = "Make the demonstrations with: python scripts/make_demos.py task=kitchen"
 
@@ -117,10 +119,6 @@ def _windows(
     obs[:, :N_QPOS] = positions + noise
     buffer = ReplayBuffer({"obs": obs, "action": action}, np.cumsum([len(values) for values, _ in episodes]))
     fields = {name: torch.from_numpy(values) for name, values in buffer.data.items()}
-    masks = split_episodes(buffer.n_episodes, val_ratio, max_train_episodes, seed)
-    train, val = (
-        SequenceDataset(fields, window_rows(buffer, mask, horizon, pad_before, pad_after), {"obs": OBS_RANGE_EPS})
-        if mask.any() else None
-        for mask in masks
-    )
-    return train, val
+    normalizers = {"obs": FieldNormalizer.fit(fields["obs"], range_eps=OBS_RANGE_EPS)}
+    return split_windows(partial(SequenceDataset, fields, normalizers=normalizers), buffer, horizon, pad_before, pad_after,
+                         val_ratio, max_train_episodes, seed)

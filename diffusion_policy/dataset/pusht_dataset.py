@@ -1,13 +1,14 @@
 """Human Push-T demonstrations (206 episodes, 25,650 steps at 10 Hz) as keypoint observations."""
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from diffusion_policy.dataset.replay_buffer import ReplayBuffer, split_episodes
-from diffusion_policy.dataset.sequence_dataset import SequenceDataset, window_rows
+from diffusion_policy.dataset.replay_buffer import ReplayBuffer
+from diffusion_policy.dataset.sequence_dataset import SequenceDataset, split_windows
 
 DOWNLOAD_HINT = "Get the human demonstrations with: python scripts/download_data.py task=pusht_lowdim"
 
@@ -32,9 +33,5 @@ def load_pusht_lowdim(
         "obs": torch.from_numpy(np.concatenate([keypoints, buffer.data["state"][:, :2]], axis=-1)),
         "action": torch.from_numpy(buffer.data["action"]),
     }
-    masks = split_episodes(buffer.n_episodes, val_ratio, max_train_episodes, seed)
-    train, val = (
-        SequenceDataset(fields, window_rows(buffer, mask, horizon, pad_before, pad_after)) if mask.any() else None
-        for mask in masks
-    )
-    return train, val
+    return split_windows(
+        partial(SequenceDataset, fields), buffer, horizon, pad_before, pad_after, val_ratio, max_train_episodes, seed)

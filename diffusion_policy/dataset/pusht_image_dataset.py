@@ -1,10 +1,11 @@
 """Human Push-T demonstrations (206 episodes, 25,650 steps at 10 Hz) as image observations."""
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer, split_episodes
-from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, window_rows
+from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, split_windows
 
 DOWNLOAD_HINT = "Get the human demonstrations with: python scripts/download_data.py task=pusht_image"
 SHAPES = {"img": (96, 96, 3), "state": (5,), "action": (2,)}    # of a row
@@ -34,10 +35,5 @@ def load_pusht_image(
             raise DatasetError(f"{zarr_path} holds {name!r} {list(buffer.data[name].shape)} instead of {['N', *shape]}: "
                                f"it is not Push-T. {DOWNLOAD_HINT}")
     fields = {"image": buffer.data["img"], "agent_pos": buffer.data["state"][:, :2], "action": buffer.data["action"]}
-    masks = split_episodes(buffer.n_episodes, val_ratio, max_train_episodes, seed)
-    train, val = (
-        ImageSequenceDataset(fields, window_rows(buffer, mask, horizon, pad_before, pad_after), n_obs_steps)
-        if mask.any() else None
-        for mask in masks
-    )
-    return train, val
+    make = partial(ImageSequenceDataset, fields, n_obs_steps=n_obs_steps)
+    return split_windows(make, buffer, horizon, pad_before, pad_after, val_ratio, max_train_episodes, seed)

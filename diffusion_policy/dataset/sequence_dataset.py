@@ -1,16 +1,18 @@
 """Fixed-length windows over episodes, padded at episode ends by repeating the first and last row."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_policy.dataset.replay_buffer import ReplayBuffer
+from diffusion_policy.dataset.replay_buffer import ReplayBuffer, split_episodes
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
 
 NO_WINDOW = "no training window fits: the episodes are shorter than the horizon, or none was selected"
+Dataset = TypeVar("Dataset", bound=torch.utils.data.Dataset)
 
 
 def window_rows(
@@ -30,6 +32,27 @@ def window_rows(
     return np.concatenate(windows) if windows else np.zeros((0, horizon), dtype=np.int64)
 
 
+def split_windows(
+    make: Callable[[np.ndarray], Dataset],
+    buffer: ReplayBuffer,
+    horizon: int,
+    pad_before: int,
+    pad_after: int,
+    val_ratio: float,
+    max_train_episodes: int | None,
+    seed: int,
+    make_train: Callable[[np.ndarray], Dataset] | None = None,
+) -> tuple[Dataset, Dataset | None]:
+    """Training and validation windows over `split_episodes`; validation is None if no window is left for it.
+
+    Args:
+        make: a data set from row numbers [windows, horizon]; `make_train`, if given, makes the one to train on.
+    """
+    masks = split_episodes(buffer.n_episodes, val_ratio, max_train_episodes, seed)
+    train, val = (window_rows(buffer, mask, horizon, pad_before, pad_after) for mask in masks)
+    return (make_train or make)(train), make(val) if len(val) else None
+
+
 class SequenceDataset(torch.utils.data.Dataset):
     """Windows of low-dimensional demonstrations, held in memory.
 
@@ -38,15 +61,18 @@ class SequenceDataset(torch.utils.data.Dataset):
     Args:
         fields: float [N, D] by name.
         rows: [windows, T], row numbers.
-        range_eps: by field, the range below which the normalizer does not scale a dimension (its default for the others).
+        normalizers: by field, a normalizer to use instead of fitting one.
     """
 
-    def __init__(self, fields: Mapping[str, Tensor], rows: np.ndarray, range_eps: Mapping[str, float] | None = None):
+    def __init__(
+        self, fields: Mapping[str, Tensor], rows: np.ndarray, normalizers: Mapping[str, FieldNormalizer] | None = None
+    ):
         if len(rows) == 0:
             raise ValueError(NO_WINDOW)
+        _require_fields(normalizers, fields)
         self.fields = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in fields.items()}
         self.rows = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
-        self.range_eps = {name: {"range_eps": value} for name, value in (range_eps or {}).items()}
+        self.normalizers = dict(normalizers or {})
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,9 +83,9 @@ class SequenceDataset(torch.utils.data.Dataset):
 
     def fit_normalizer(self, mode: str = "limits") -> LinearNormalizer:
         """Fits on all rows of the buffer, like the original (validation rows only widen the limits)."""
-        return LinearNormalizer({
-            name: FieldNormalizer.fit(values, mode, **self.range_eps.get(name, {})) for name, values in self.fields.items()
-        })
+        fitted = {name: FieldNormalizer.fit(values, mode) for name, values in self.fields.items()
+                  if name not in self.normalizers}
+        return LinearNormalizer({**fitted, **self.normalizers})
 
 
 class ImageSequenceDataset(torch.utils.data.Dataset):
@@ -87,9 +113,7 @@ class ImageSequenceDataset(torch.utils.data.Dataset):
             raise ValueError(NO_WINDOW)
         if n_obs_steps is not None and not 1 <= n_obs_steps <= rows.shape[1]:
             raise ValueError(f"n_obs_steps = {n_obs_steps} of a window of {rows.shape[1]} rows: use 1 to {rows.shape[1]}")
-        unknown = sorted(set(normalizers or {}) - set(fields))
-        if unknown:
-            raise ValueError(f"normalizers for {', '.join(unknown)}, but the fields are {', '.join(sorted(fields))}")
+        _require_fields(normalizers, fields)
         self.images = {name: values for name, values in fields.items() if values.dtype == np.uint8 and values.ndim == 4}
         vectors = {name: np.asarray(values, dtype=np.float32) for name, values in fields.items() if name not in self.images}
         for name, values in vectors.items():
@@ -119,3 +143,9 @@ class ImageSequenceDataset(torch.utils.data.Dataset):
         vectors = {name: FieldNormalizer.fit(values, mode) for name, values in self.vectors.items()
                    if name not in self.normalizers}
         return LinearNormalizer({**images, **vectors, **self.normalizers})
+
+
+def _require_fields(normalizers: Mapping[str, FieldNormalizer] | None, fields: Mapping) -> None:
+    unknown = sorted(set(normalizers or {}) - set(fields))
+    if unknown:
+        raise ValueError(f"normalizers for {', '.join(unknown)}, but the fields are {', '.join(sorted(fields))}")

@@ -60,7 +60,7 @@ def collect(
         return read_replay_buffer(output)
     # The number of demonstrations is not part of what one of them is: a later call may ask for more.
     parts = Parts(output.with_name(output.name + ".parts"), {k: v for k, v in settings.items() if k != "n_episodes"})
-    seeds = _record_missing(make_demonstrator, parts, n_episodes, seed_start, n_workers, on_seed)
+    seeds = record_missing(make_demonstrator, parts, n_episodes, seed_start, n_workers, on_seed)
     write_replay_buffer(output, [parts.load(seed) for seed in seeds], {**settings, "seeds": seeds})
     shutil.rmtree(parts.folder)
     return read_replay_buffer(output)
@@ -103,7 +103,7 @@ class Parts:
         return self.folder / f"{seed:06d}.{suffix}"
 
 
-def _record_missing(
+def record_missing(
     make_demonstrator: Callable[[], Demonstrator], parts: Parts, n_episodes: int, seed_start: int, n_workers: int | None,
     on_seed: OnSeed | None,
 ) -> list[int]:
@@ -149,6 +149,8 @@ def _result(future: Future, seed: int, folder: Path) -> dict[str, np.ndarray] | 
             f"a worker process died (out of memory? try fewer n_workers). Finished demonstrations are kept in {folder}; "
             "the same command goes on from there"
         ) from error
+    except DatasetError:
+        raise
     except Exception as error:
         raise RuntimeError(f"recording the demonstration of seed {seed} failed") from error
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 
+CHUNK_BYTES = 2 ** 22       # of images, before they are packed
+
 
 def write_replay_buffer(path: str | Path, episodes: Sequence[Mapping[str, np.ndarray]], settings: Mapping[str, Any]) -> None:
     """Lays `episodes` (arrays [T, ...] by name, T differs) end to end in the zarr folder `path`, which must not exist.
@@ -26,11 +28,21 @@ def write_replay_buffer(path: str | Path, episodes: Sequence[Mapping[str, np.nda
     root = zarr.open_group(str(temporary), mode="w", **format_2)
     data, meta = root.require_group("data"), root.require_group("meta")
     for name in episodes[0]:
-        data[name] = np.concatenate([episode[name] for episode in episodes])
+        _store(data, name, np.concatenate([episode[name] for episode in episodes]))
     lengths = [len(next(iter(episode.values()))) for episode in episodes]
     meta["episode_ends"] = np.cumsum(lengths, dtype=np.int64)
     root.attrs.update(dict(settings))
     temporary.replace(path)
+
+
+def _store(group: Any, name: str, values: np.ndarray) -> None:
+    if values.ndim < 3:
+        group[name] = values
+        return
+    # Images whole and several in a piece: zarr would cut them up, which takes three times as long to read.
+    rows = min(len(values), max(1, CHUNK_BYTES // values[0].nbytes))
+    create = group.create_array if hasattr(group, "create_array") else group.create_dataset
+    create(name, data=values, chunks=(rows, *values.shape[1:]))
 
 
 def read_replay_buffer(path: str | Path) -> ReplayBuffer:

@@ -1,4 +1,4 @@
-"""Makes kitchen_data importable here."""
+"""Makes kitchen_data and robomimic_data importable here."""
 import sys
 from pathlib import Path
 

@@ -1,6 +1,7 @@
 """Block Pushing demonstrations as training windows."""
 import numpy as np
 import pytest
+import torch
 
 from diffusion_policy.dataset.block_pushing_dataset import load_block_pushing
 from diffusion_policy.dataset.replay_buffer import DatasetError
@@ -68,3 +69,44 @@ def test_another_tasks_data_is_refused(tmp_path):
     write_replay_buffer(tmp_path / "other.zarr", [episode(8, 0, obs_dim=20)], {})
     with pytest.raises(DatasetError, match=r"\[8, 20\].*not Block Pushing"):
         load_block_pushing(tmp_path / "other.zarr", horizon=5)
+
+
+@pytest.mark.parametrize("abs_action", [False, True])
+def test_a_displaced_effector_is_led_back_to_the_demonstration(path, abs_action):
+    settings = {"horizon": 5, "pad_before": 2, "val_ratio": 0.25, "seed": 0, "abs_action": abs_action}
+    plain, plain_val = load_block_pushing(path, **settings)
+    noisy, noisy_val = load_block_pushing(path, **settings, effector_noise=0.002, n_obs_steps=3)
+    rows = torch.arange(len(plain))
+    was, now = plain[rows], noisy[rows]
+    displacement = now["obs"][..., 8:10] - was["obs"][..., 8:10]
+    assert 0 < displacement[:, :3].abs().max() < 0.012 and (displacement[:, 3:] == 0).all()
+    torch.testing.assert_close(now["obs"][..., 6:8] - was["obs"][..., 6:8], displacement)   # the effector goes along
+    others = [i for i in range(16) if i not in (6, 7, 8, 9)]
+    assert torch.equal(now["obs"][..., others], was["obs"][..., others])
+    for key in ("obs", "action"):
+        torch.testing.assert_close(noisy_val[torch.arange(4)][key], plain_val[torch.arange(4)][key])
+    # Where the actions of a step lead: in the last observed step, and later, back to the demonstration.
+    goal = (lambda item: item["action"]) if abs_action else lambda item: item["obs"][..., 8:10] + item["action"]
+    inside = ((now["action"] > noisy.action_low) & (now["action"] < noisy.action_high)).all(-1)    # not limited
+    error = goal(now) - goal(was)
+    torch.testing.assert_close(error[:, 2:][inside[:, 2:]], torch.zeros_like(error[:, 2:][inside[:, 2:]]), atol=1e-6, rtol=0)
+    following = displacement[:, 1:3]
+    torch.testing.assert_close(error[:, :2][inside[:, :2]], following[inside[:, :2]], atol=1e-6, rtol=0)
+    assert inside.float().mean() > 0.5
+
+
+def test_displacements_repeat_and_differ_between_batches(path):
+    noisy, _ = load_block_pushing(path, horizon=5, val_ratio=0.0, effector_noise=0.002, n_obs_steps=3)
+    batch = torch.tensor([3, 1, 4])
+    assert torch.equal(noisy[batch]["obs"], noisy[batch]["obs"])
+    assert not torch.equal(noisy[batch]["obs"][0], noisy[torch.tensor([3, 4, 1])]["obs"][0])
+    assert noisy[3]["obs"].shape == (5, 16)
+    undisturbed = noisy.fit_normalizer().normalize({"obs": noisy.fields["obs"]})["obs"]
+    torch.testing.assert_close(undisturbed.amax(0), torch.ones(16))
+
+
+@pytest.mark.parametrize("settings, message", [({}, "n_obs_steps"), ({"n_obs_steps": 6}, "n_obs_steps"),
+                                               ({"n_obs_steps": 3, "effector_noise": -0.1}, "negative")])
+def test_unusable_displacements(path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        load_block_pushing(path, horizon=5, **{"effector_noise": 0.01, **settings})

@@ -14,9 +14,10 @@ import pytest
 from kitchen_data import mjl_bytes, write_arrays, write_log
 
 from diffusion_policy.dataset import kitchen_files
-from diffusion_policy.dataset.download import KITCHEN, RECORD, SOURCES, NoChecksumError, download, files_sha256, verify
+from diffusion_policy.dataset.download import KITCHEN, SOURCES, NoChecksumError, download, verify
 from diffusion_policy.dataset.kitchen_dataset import load_kitchen_logs, load_kitchen_npy
 from diffusion_policy.dataset.replay_buffer import DatasetError
+from diffusion_policy.dataset.sources import RECORD, files_sha256
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "download_data.py"
 LENGTHS = (5, 8, 6)

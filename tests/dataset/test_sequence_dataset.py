@@ -1,6 +1,8 @@
 """Windows over episodes."""
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from diffusion_policy.dataset.pusht_dataset import load_pusht_lowdim
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer, split_episodes
-from diffusion_policy.dataset.sequence_dataset import SequenceDataset, window_rows
+from diffusion_policy.dataset.sequence_dataset import SequenceDataset, split_windows, window_rows
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.integers(1, 6), st.integers(0, 5), st.integers(0, 5))
@@ -30,6 +32,23 @@ def test_split_is_disjoint_repeatable_and_limited():
     assert val.sum() == 4 and not (train & val).any() and (train | val).all()
     limited, same_val = split_episodes(206, 0.02, 90, 42)
     assert limited.sum() == 90 and np.array_equal(val, same_val) and not (limited & val).any()
+
+
+def test_windows_are_split_by_episode_and_validation_may_be_missing():
+    buffer = ReplayBuffer({"x": np.arange(40)}, np.array([20, 22, 40]))
+    split = partial(split_windows, set_of_rows, buffer, 5, 1, 1)
+    train, val = split(0.4, None, 0)
+    assert not train & val and train | val <= set(range(40)) and train and val
+    assert split(0.0, None, 0) == (set(range(20)) | set(range(22, 40)), None)     # the episode of 2 rows has no window
+    seeds = [seed for seed in range(20) if split_episodes(3, 0.4, None, seed)[1][1]]
+    assert seeds and all(split(0.4, None, seed)[1] is None for seed in seeds)     # and may be the one held out
+    assert len(split(0.0, 1, 0)[0]) < len(split(0.0, None, 0)[0])
+    train, val = split(0.4, None, 0, make_train=lambda rows: "train")
+    assert train == "train" and isinstance(val, set)
+
+
+def set_of_rows(rows):
+    return set(rows.flatten().tolist())
 
 
 def test_items_and_batches():

@@ -29,6 +29,26 @@ def test_gaussian_mode_and_unknown_mode():
         FieldNormalizer.fit(data, "log")
 
 
+def test_one_scale_for_all_or_none():
+    data = torch.tensor([[-4.0, 0.0, 1.0], [2.0, 0.0, 3.0]])
+    one_scale, unchanged = FieldNormalizer.fit(data, "max_abs"), FieldNormalizer.fit(data, "identity")
+    assert torch.equal(one_scale.normalize(data), data / 4) and torch.equal(unchanged.normalize(data), data)
+    for normalizer in (one_scale, unchanged):
+        assert normalizer.input_stats["min"].tolist() == [-4, 0, 1] and normalizer.input_stats["max"].tolist() == [2, 0, 3]
+    zeros = torch.zeros(5, 2)
+    assert torch.equal(FieldNormalizer.fit(zeros, "max_abs").normalize(zeros), zeros)
+
+
+def test_parts_of_a_field_are_normalised_each_in_its_own_way():
+    data = torch.rand(9, 5) * 7 - 2
+    parts = [FieldNormalizer.fit(data[:, :3]), FieldNormalizer.identity(2)]
+    whole = FieldNormalizer.concatenated(parts)
+    out = whole.normalize(data)
+    assert torch.equal(out, torch.cat([parts[0].normalize(data[:, :3]), data[:, 3:]], dim=-1))
+    assert torch.allclose(whole.unnormalize(out), data, atol=1e-5)
+    assert whole.input_stats["max"].tolist() == [*data[:, :3].amax(0).tolist(), 1.0, 1.0]
+
+
 def test_state_dict_layout_is_the_originals_and_loads_into_an_empty_normalizer():
     fitted = LinearNormalizer.fit({"obs": torch.rand(9, 4), "action": torch.rand(9, 2)})
     state = fitted.state_dict()

@@ -4,7 +4,8 @@ from __future__ import annotations
 import numpy as np
 
 OBS_DIM, ACTION_DIM = 16, 2
-EFFECTOR_TARGET = slice(8, 10)      # in the observation
+EFFECTOR = slice(6, 8)              # in the observation
+EFFECTOR_TARGET = slice(8, 10)
 WORKSPACE_LOW, WORKSPACE_HIGH = np.array([0.15, -0.5]), np.array([0.7, 0.5])    # m, of the effector's target
 TOLERANCE = 0.05            # m, a block's centre counts as in a target within this distance of the target's centre
 ENTER_REWARD = 0.49

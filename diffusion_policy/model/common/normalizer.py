@@ -3,7 +3,7 @@
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,11 @@ class FieldNormalizer(nn.Module):
     @classmethod
     @torch.no_grad()
     def fit(cls, data: Tensor, mode: str = "limits", range_eps: float = 1e-4) -> FieldNormalizer:
-        """Fits data [..., D]: 'limits' maps each dimension's [min, max] to [-1, 1]; 'gaussian' to zero mean, unit deviation.
+        """Fits data [..., D]: 'limits' maps each dimension's [min, max] to [-1, 1]; 'gaussian' to zero mean, unit deviation;
+        'max_abs' divides all by the largest absolute value among them; 'identity' changes nothing.
 
-        A dimension that hardly moves (range or deviation below `range_eps`) is only shifted, never blown up.
+        With the first two, a dimension that hardly moves (range or deviation below `range_eps`) is only shifted, never
+        blown up.
         """
         data = torch.as_tensor(data, dtype=torch.float32).reshape(-1, data.shape[-1])
         low, high, mean, std = data.amin(0), data.amax(0), data.mean(0), data.std(0)
@@ -36,14 +38,24 @@ class FieldNormalizer(nn.Module):
         elif mode == "gaussian":
             scale = torch.where(std < range_eps, 1.0, 1.0 / std)
             offset = -mean * scale
+        elif mode in ("max_abs", "identity"):
+            largest = data.abs().max() if mode == "max_abs" else torch.ones(())
+            scale = torch.ones_like(mean) / torch.where(largest > 0, largest, 1.0)
+            offset = torch.zeros_like(mean)
         else:
-            raise ValueError(f"unknown normalizer mode {mode!r}: use 'limits' or 'gaussian'")
+            raise ValueError(f"unknown normalizer mode {mode!r}: use 'limits', 'gaussian', 'max_abs' or 'identity'")
         return cls(scale, offset, {"min": low, "max": high, "mean": mean, "std": std})
 
     @classmethod
     def identity(cls, dim: int) -> FieldNormalizer:
         one, zero = torch.ones(dim), torch.zeros(dim)
         return cls(one, zero, {"min": -one, "max": one, "mean": zero, "std": one})
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[FieldNormalizer]) -> FieldNormalizer:
+        """Normalises consecutive parts of one field each in its own way."""
+        stats = {name: torch.cat([part.input_stats[name] for part in parts]) for name in STATS}
+        return cls(torch.cat([part.scale for part in parts]), torch.cat([part.offset for part in parts]), stats)
 
     @classmethod
     def image(cls) -> FieldNormalizer:

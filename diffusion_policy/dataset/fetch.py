@@ -1,0 +1,79 @@
+"""One file from a server: a download that can be resumed, and its checksum."""
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+
+from diffusion_policy.dataset.replay_buffer import DatasetError
+
+# Called with (bytes present, total bytes or None when the server does not say).
+Progress = Callable[[int, "int | None"], None]
+CHUNK_BYTES = 1 << 18
+TIMEOUT_S = 30
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as sha256sum prints it."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fetch(url: str, path: str | Path, on_progress: Progress | None = None, span: range | None = None) -> None:
+    """Downloads `url` to `path`. What an interrupted call received stays in `<path>.part`, and the next call goes on from there.
+
+    The content is not judged here: an archive that changed on the server between two calls fails `verify`.
+
+    Args:
+        span: the bytes to download of it; None: all of them.
+
+    Raises:
+        DatasetError: the server cannot be reached, refuses, or closes the connection early.
+    """
+    path, span = Path(path), span or range(0)
+    part = path.with_name(path.name + ".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    start = part.stat().st_size if part.exists() else 0
+    if span and start >= len(span):
+        part.replace(path)
+        return
+    try:
+        done, total = _receive(url, part, start, span, on_progress)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and start:  # nothing lies beyond what is already there
+            part.replace(path)
+            return
+        raise DatasetError(f"{url} answered {error.code} {error.reason}: check the address, or try again later") from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
+        raise DatasetError(
+            f"cannot download {url} ({getattr(error, 'reason', error)}). Check the network and, behind a proxy, https_proxy; "
+            f"or fetch the file elsewhere and put it at {path}. Running the same command again resumes"
+        ) from error
+    if total is not None and done != total:
+        raise DatasetError(f"{url}: the connection closed after {done:,} of {total:,} bytes; run the same command again to resume")
+    part.replace(path)
+
+
+def _receive(url: str, part: Path, start: int, span: range, on_progress: Progress | None) -> tuple[int, int | None]:
+    """Appends the rest of `url` to `part`, or starts over when the server ignores the range. Returns (bytes there, total)."""
+    asked = f"bytes={span.start + start}-{span.stop - 1 if span else ''}"
+    request = urllib.request.Request(url, headers={"Range": asked} if start or span else {})
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        if span and response.status != 206:
+            raise DatasetError(f"{url}: the server does not send parts of a file")
+        done = start if response.status == 206 else 0  # 206: partial content; a file:// URL has no status
+        length = response.headers.get("Content-Length")
+        total = done + int(length) if length is not None else None
+        with open(part, "ab" if done else "wb") as file:
+            while chunk := response.read(CHUNK_BYTES):
+                file.write(chunk)
+                done += len(chunk)
+                if on_progress is not None:
+                    on_progress(done, total)
+    return done, total

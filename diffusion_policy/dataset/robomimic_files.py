@@ -1,0 +1,235 @@
+"""robomimic's data files (Mandlekar et al. 2021): demonstrations in HDF5, and what they say about their environment.
+
+    data                attribute env_args: JSON, as `env_metadata` makes it
+    data/demo_<i>       actions [T, 7 per arm], states [T, 1 + nq + nv] and obs/<name> [T, ...]
+    mask/<filter key>   names of some of the demonstrations. Not looked at: as in the original project, all of them count
+"""
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+from diffusion_policy.env.extras import import_extra
+from diffusion_policy.env.robomimic.definition import ROBOT_ARM_DIM, RobomimicTask, env_metadata
+
+EXTRA = "robomimic"
+SIMULATOR = (1, 4)      # version of robosuite in which policies are evaluated
+ROBOMIMIC_PAGE = "https://robomimic.github.io/docs/datasets/robomimic_v0.1.html"
+ABSOLUTE = "_abs"       # a data file with absolute actions is named after the one with relative actions
+# Absolute actions are a few cm from where the gripper is, relative ones numbers around zero and thereby about 1 m.
+NEAR_M = 0.3
+
+
+@contextmanager
+def open_demonstrations(path: str | Path, advice: str = "") -> Iterator[Any]:
+    """The HDF5 file at `path`, read-only. Read it inside `readable`.
+
+    Raises:
+        DatasetError: it is missing, cut short or without demonstrations; `advice` ends the message.
+        MissingExtraError: h5py is not installed.
+    """
+    h5py = import_extra("h5py", EXTRA)
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetError(f"no data file at {path}. {advice}".strip())
+    with readable(path, advice):
+        file = h5py.File(path, "r")
+        named = isinstance(file.get("data"), h5py.Group) and demo_names(file)
+    with file:
+        if not named:
+            raise DatasetError(f"{path} holds no data/demo_0, data/demo_1, ...: it is no data file of robomimic. {advice}")
+        yield file
+
+
+@contextmanager
+def readable(path: str | Path, advice: str = "") -> Iterator[None]:
+    """Says of what HDF5 cannot read that the file is damaged."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except (OSError, RuntimeError, KeyError) as error:    # KeyError: of a name that is there and leads nowhere
+        what = "is cut short" if "truncated" in str(error) else "cannot be read"
+        raise DatasetError(f"{path} {what} ({error}): delete it and get it again. {advice}".strip()) from error
+
+
+def demo_names(file: Any) -> list[str]:
+    """demo_0, demo_1, ..., demo_10, ...: the names of the demonstrations in an open file, in the order of their numbers."""
+    names = (name for name in file["data"] if isinstance(name, str) and re.fullmatch(r"demo_\d+", name))    # bytes: damaged
+    return sorted(names, key=lambda name: int(name[5:]))
+
+
+def read_demonstrations(path: str | Path, shapes: Mapping[str, tuple[int, ...]], advice: str = "") -> ReplayBuffer:
+    """`actions` and observations as float32 rows of all demonstrations.
+
+    Args:
+        shapes: of a row, by names as in "actions" and "obs/robot0_eef_pos".
+
+    Raises:
+        DatasetError: see `open_demonstrations`; or an array is damaged, missing, of another shape, or not finite.
+    """
+    episodes: dict[str, list[np.ndarray]] = {name: [] for name in shapes}
+    with open_demonstrations(path, advice) as file, readable(path, advice):
+        for demo in demo_names(file):
+            length = None
+            for name, shape in shapes.items():
+                values = demo_array(file, demo, name, shape, path, advice)
+                length = len(values) if length is None else length
+                if len(values) != length or length == 0:
+                    raise DatasetError(f"{path}: {demo}/{name} has {len(values)} rows and {demo}/{next(iter(shapes))} "
+                                       f"{length}: it is damaged, get it again. {advice}")
+                values = np.asarray(values, dtype=np.float32)
+                if not np.isfinite(values).all():
+                    raise DatasetError(f"{path}: {demo}/{name} holds numbers that are not finite: get it again. {advice}")
+                episodes[name].append(values)
+    ends = np.cumsum([len(values) for values in next(iter(episodes.values()))])
+    return ReplayBuffer({name: np.concatenate(values) for name, values in episodes.items()}, ends)
+
+
+def demo_array(file: Any, demo: str, name: str, shape: tuple[int, ...], path: str | Path, advice: str = "") -> Any:
+    """The HDF5 array `name` of a demonstration, with rows of `shape`."""
+    group = file["data"][demo]
+    if name not in group:
+        folder = group.get(name.rpartition("/")[0], group) if "/" in name else group
+        listed = ", ".join(sorted(map(str, folder))) or "nothing"
+        raise DatasetError(f"{path}: {demo} has no {name}, but {listed}. {advice}".strip())
+    array = group[name]
+    if array.shape[1:] != tuple(shape):
+        raise DatasetError(f"{path}: {demo}/{name} is {list(array.shape)} instead of {['T', *shape]}: it was recorded in "
+                           f"another task or at another image size. {advice}".strip())
+    return array
+
+
+# ---- the environment they were recorded in ----
+def recorded_environment(file: Any, path: str | Path) -> dict[str, Any]:
+    """`env_args` of an open file."""
+    try:
+        args = json.loads(file["data"].attrs["env_args"])
+        if not isinstance(args["env_kwargs"], dict) or not isinstance(args["env_name"], str):
+            raise TypeError("it is not of the form {env_name, env_kwargs}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{path} does not say in which environment it was recorded (attribute env_args of data, "
+                           f"{error}): robomimic's conversion scripts write it") from error
+    return args
+
+
+def check_environment(file: Any, path: str | Path, task: RobomimicTask) -> None:
+    """Compares what an open file says about its environment with the one of `task`.
+
+    Warns where the original project is content: another, older simulator, or details of the controller.
+    Whether actions are absolute is not compared, as the published files with absolute actions say that they are not (see
+    `check_actions`).
+
+    Raises:
+        DatasetError: another task, robot, controller, control frequency, or a newer simulator.
+    """
+    args = recorded_environment(file, path)
+    kwargs, own = args["env_kwargs"], env_metadata(task, abs_action=True)["env_kwargs"]
+    if args["env_name"] != task.robosuite_name:
+        raise DatasetError(f"{path} holds demonstrations of {args['env_name']}, not of {task.robosuite_name}: "
+                           f"it belongs to another task than {task.name!r}")
+    version = str(args.get("env_version") or file["data"].attrs.get("repository_version") or "")
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    ours = ".".join(map(str, SIMULATOR))
+    if numbers > SIMULATOR:
+        raise DatasetError(f"{path} was recorded with robosuite {version}, whose observations and controllers differ from "
+                           f"those of {ours} here: get the file for robosuite 1.4 (robomimic names it *_v141.hdf5)")
+    robots = [kwargs["robots"]] if isinstance(kwargs.get("robots"), str) else kwargs.get("robots")
+    controller = kwargs.get("controller_configs")
+    if isinstance(controller, list) and controller:     # one for each arm
+        controller = controller[0]
+    _require_same(path, "robots", robots, own["robots"])
+    _require_same(path, "env_configuration", kwargs.get("env_configuration", own.get("env_configuration")),
+                  own.get("env_configuration"))
+    _require_same(path, "control_freq", kwargs.get("control_freq"), own["control_freq"])
+    if not isinstance(controller, dict):
+        raise DatasetError(f"{path} does not say how its robots were controlled (controller_configs of env_args)")
+    different = [name for name, value in own["controller_configs"].items()
+                 if name != "control_delta" and controller.get(name, value) != value]
+    for name in ("type", "output_max", "output_min", "impedance_mode"):
+        if name in different:
+            _require_same(path, name, controller[name], own["controller_configs"][name])
+    if different:
+        listed = ", ".join(f"{name} {controller[name]} instead of {own['controller_configs'][name]}" for name in different)
+        warnings.warn(f"{path} was recorded with another controller than policies are evaluated with: {listed}",
+                      stacklevel=2)
+    if numbers != SIMULATOR:
+        recorded = f"robosuite {version}" if version else "a robosuite that it does not name (1.2, if published in 2021)"
+        warnings.warn(f"{path} was recorded with {recorded}; policies are evaluated in {ours}, which moves nearly alike and "
+                      "draws floors, light and textures differently", stacklevel=2)
+
+
+def _require_same(path: str | Path, name: str, found: Any, expected: Any) -> None:
+    if found != expected:
+        raise DatasetError(f"{path} was recorded with {name} {found}, and policies are evaluated with {expected}: "
+                           "its actions mean something else")
+
+
+# ---- relative and absolute actions ----
+def are_absolute(actions: np.ndarray, gripper_positions: np.ndarray) -> bool:
+    """Whether actions [N, 7 n_arms] are poses to reach and not their changes; grippers are at [N, 3 n_arms] (m)."""
+    goals = actions.reshape(len(actions), -1, ROBOT_ARM_DIM)[..., :3]
+    distance = np.linalg.norm(goals - gripper_positions.reshape(len(actions), -1, 3), axis=-1)
+    return bool(np.median(distance) <= NEAR_M)
+
+
+def check_actions(
+    path: str | Path, actions: np.ndarray, gripper_positions: np.ndarray, abs_action: bool, config: str | None
+) -> None:
+    """Compares the kind of the actions with the one asked for.
+
+    Args:
+        actions, gripper_positions: see `are_absolute`.
+
+    Raises:
+        DatasetError: the actions are not of the kind that is asked for.
+    """
+    absolute = are_absolute(actions, gripper_positions)
+    if absolute and not abs_action:
+        raise DatasetError(f"{path} holds absolute actions and abs_action is false: set task.abs_action=true, or read the "
+                           f"file with relative actions (task.dataset.dataset_path={delta_path(path)})")
+    if abs_action and not absolute:
+        if Path(path) == abs_path(path):
+            raise DatasetError(f"{path} holds relative actions, which its name denies: rename it to {delta_path(path)} and "
+                               f"convert it with: {conversion_command(path, config)}")
+        raise DatasetError(f"{path} holds relative actions and abs_action is true: make {abs_path(path)} with "
+                           f"{conversion_command(path, config)} and read that (task.dataset.dataset_path={abs_path(path)})")
+
+
+def delta_path(path: str | Path) -> Path:
+    """image.hdf5 for image_abs.hdf5; a file without _abs in its name for itself."""
+    path = Path(path)
+    return path.with_name(path.stem.removesuffix(ABSOLUTE) + path.suffix)
+
+
+def abs_path(path: str | Path) -> Path:
+    """image_abs.hdf5 for image.hdf5 and for itself."""
+    path = delta_path(path)
+    return path.with_name(path.stem + ABSOLUTE + path.suffix)
+
+
+def conversion_command(path: str | Path, config: str | None) -> str:
+    return f"python scripts/convert_actions.py task={config or '<task>'} output={abs_path(path)}"
+
+
+def source_advice(path: str | Path, config: str | None) -> str:
+    """How to get the data file `path`, which is missing or damaged.
+
+    Args:
+        config: name of the task's configuration.
+    """
+    path = Path(path)
+    if path != delta_path(path) and delta_path(path).is_file():
+        return f"{delta_path(path)} has the same demonstrations with relative actions, convert them with: " + \
+            conversion_command(path, config)
+    return (f"Get it with: python scripts/download_data.py task={config or '<task>'}, or put robomimic's own "
+            f"{delta_path(path).name} there ({ROBOMIMIC_PAGE}). Scripted demonstrations can be made here: "
+            "python scripts/make_demos.py task=lift")

@@ -1,0 +1,70 @@
+"""Scripted demonstrations of robomimic's Lift, Can and Square as training windows with images."""
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+from diffusion_policy.dataset.robomimic_dataset import image_policy_normalizers
+from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, split_windows
+from diffusion_policy.demos.storage import stored_settings
+from diffusion_policy.env.robomimic.definition import task_named
+
+
+def load_robomimic_scripted(
+    dataset_path: str | Path,
+    task: str,
+    horizon: int,
+    pad_before: int = 0,
+    pad_after: int = 0,
+    val_ratio: float = 0.02,
+    max_train_episodes: int | None = None,
+    seed: int = 42,
+    abs_action: bool = True,
+    n_obs_steps: int | None = None,
+    reflections: bool | None = None,
+    name: str | None = None,
+) -> tuple[ImageSequenceDataset, ImageSequenceDataset | None]:
+    """Training and validation windows (None for val_ratio 0); they share the images, up to 0.8 GB of memory.
+
+    Observation and action as in `RobomimicEnv` with images, normalizers as for the human demonstrations.
+
+    Args:
+        dataset_path: the replay buffer that `RobomimicDemonstrator` recorded.
+        task: "lift", "can" or "square".
+        abs_action: what the policy is to give; these demonstrations are of absolute actions only.
+        n_obs_steps: fetch only the first observations of a window, those that the policy looks at.
+        reflections: of the evaluation, to be the same as in the demonstrations. None: do not compare.
+        name: of the task's configuration, for what errors advise.
+    """
+    definition, hint = task_named(task), f"Make the demonstrations with: python scripts/make_demos.py task={name or task}"
+    if not abs_action:
+        raise DatasetError("scripted demonstrations have absolute actions: use task.abs_action=true")
+    shapes = {part: (*shape[1:], shape[0]) if len(shape) == 3 else shape for part, shape in definition.image_shapes.items()}
+    shapes["action"] = (definition.action_dim(abs_action),)
+    images = [part for part, shape in shapes.items() if len(shape) == 3]
+    buffer = ReplayBuffer.from_zarr(dataset_path, tuple(shapes), hint, image_keys=images)
+    for part, shape in shapes.items():
+        values = buffer.data[part]
+        if values.shape[1:] != shape:
+            raise DatasetError(f"{dataset_path} holds {part} {list(values.shape)} instead of {['N', *shape]}: these are not "
+                               f"scripted demonstrations of {task!r}. {hint}")
+        if part not in images and not np.isfinite(values).all():
+            raise DatasetError(f"{dataset_path} holds {part} that is not finite: delete it. {hint}")
+    _check_settings(dataset_path, task, reflections, hint)
+    normalizers = image_policy_normalizers({part: buffer.data[part] for part in shapes if part not in images}, abs_action)
+    make = partial(ImageSequenceDataset, buffer.data, n_obs_steps=n_obs_steps, normalizers=normalizers)
+    return split_windows(make, buffer, horizon, pad_before, pad_after, val_ratio, max_train_episodes, seed)
+
+
+def _check_settings(path: str | Path, task: str, reflections: bool | None, hint: str) -> None:
+    """Compares with what the demonstrations say about how they were made, where they say so."""
+    recorded = stored_settings(path).get("demonstrator", {})
+    if recorded.get("task", task) != task:
+        raise DatasetError(f"{path} holds demonstrations of {recorded['task']!r}, not of {task!r}. {hint}")
+    found = recorded.get("reflections", reflections)
+    if reflections is not None and found != reflections:
+        raise DatasetError(f"{path} was recorded with reflections={found}, the policy would be evaluated with {reflections}: "
+                           f"use task.adapter.reflections={str(found).lower()}, or make other demonstrations. {hint}")

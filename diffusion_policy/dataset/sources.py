@@ -1,0 +1,131 @@
+"""Where public demonstration data comes from, how it is read, and the checksum of its contents."""
+from __future__ import annotations
+
+import hashlib
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from diffusion_policy.dataset.fetch import Progress, fetch, file_sha256
+from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+
+RECORD = "checksum.json"   # in a data set whose checksum is not published
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A zip archive with one replay buffer in it.
+
+    Attributes:
+        url: the archive.
+        folder: path of the data set, inside the archive and below the local data folder.
+        keys: arrays under data/ that count for the checksum.
+        sha256: checksum of the genuine contents. None if none is published: the first download then records its own in
+            `RECORD`, which shows later damage but not whether the download was genuine.
+        image_keys: those of `keys` that are read, and count, as uint8 pixel values.
+    """
+
+    url: str
+    folder: str
+    keys: tuple[str, ...]
+    sha256: str | None
+    image_keys: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def fetch(self, data_dir: Path, url: str, on_progress: Progress | None) -> Path:
+        """Downloads the archive, unless it is there already; returns where it is."""
+        archive = data_dir / PurePosixPath(url).name
+        if not archive.exists():
+            fetch(url, archive, on_progress)
+        return archive
+
+    def unpack(self, fetched: Path, target: Path) -> None:
+        """Writes the data set to `target`, from what `fetch` returned; a DatasetError if that is damaged."""
+        unpack(fetched, self.folder, target)
+
+    def record(self, path: Path) -> Path:
+        """Where the checksum of the data set at `path` is recorded if none is published."""
+        return Path(path) / RECORD
+
+    def read(self, path: Path) -> Any:
+        """The complete contents of the data set at `path`; a DatasetError if it is missing or unreadable."""
+        return ReplayBuffer.from_zarr(path, self.keys, image_keys=self.image_keys)
+
+    def digest(self, path: Path, contents: Any) -> str:
+        """SHA-256 of the data set at `path`, given what `read` returned for it."""
+        return content_sha256(contents, self.keys)
+
+
+@dataclass(frozen=True)
+class FileSource(DataSource):
+    """A zip archive of plain files. `keys` are patterns of the names of the files that count for the checksum.
+
+    Attributes:
+        reader: reads the folder completely, or raises DatasetError.
+    """
+
+    reader: Callable[[Path], Any]
+
+    def read(self, path: Path) -> Any:
+        if not Path(path).is_dir():
+            raise DatasetError(f"no data set at {path}")
+        return self.reader(path)
+
+    def digest(self, path: Path, contents: Any) -> str:
+        return files_sha256(path, self.keys)
+
+
+def unpack(archive: str | Path, folder: str, target: str | Path) -> None:
+    """Extracts `folder` of a zip archive to `target`, an empty place.
+
+    Raises:
+        DatasetError: not a zip archive, a damaged one, or one without `folder`.
+    """
+    target = Path(target)
+    try:
+        with zipfile.ZipFile(archive) as file:
+            members = [name for name in file.namelist() if PurePosixPath(name).is_relative_to(folder)]
+            for name in members:
+                path = target / PurePosixPath(name).relative_to(folder)
+                if name.endswith("/") or ".." in path.parts:
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with file.open(name) as source, open(path, "wb") as destination:
+                    shutil.copyfileobj(source, destination)  # reading to the end also checks the CRC
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DatasetError(f"{archive} is not a complete zip archive ({error})") from error
+    if not members:
+        raise DatasetError(f"{archive} has no {folder} in it")
+
+
+def content_sha256(buffer: ReplayBuffer, keys: tuple[str, ...]) -> str:
+    """SHA-256 over the decoded numbers, which no repacking, compressor or zarr version changes.
+
+    For every array of `keys` and then `episode_ends`: the line "<name> <dtype> <shape>\\n", such as
+    "action <f4 (25650, 2)\\n", followed by its values as little-endian bytes in C order.
+    """
+    digest = hashlib.sha256()
+    for name, values in [*((key, buffer.data[key]) for key in keys), ("episode_ends", buffer.episode_ends)]:
+        values = np.ascontiguousarray(values, dtype=np.asarray(values).dtype.newbyteorder("<"))
+        digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
+        digest.update(values)
+    return digest.hexdigest()
+
+
+def files_sha256(folder: str | Path, patterns: tuple[str, ...]) -> str:
+    """SHA-256 over all files below `folder` whose names match a pattern, whatever archive they came in.
+
+    For each, in the order of their paths, the line "<SHA-256>  <path below folder>\\n", as sha256sum prints it:
+    `find * -name '*.npy' -o -name '*.mjl' | LC_ALL=C sort | tr '\\n' '\\0' | xargs -0 sha256sum | sha256sum`.
+    """
+    folder = Path(folder)
+    found = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
+    digest = hashlib.sha256()
+    for path in sorted((path.relative_to(folder).as_posix() for path in found), key=str.encode):
+        digest.update(f"{file_sha256(folder / path)}  {path}\n".encode())
+    return digest.hexdigest()
