@@ -16,7 +16,8 @@ supported = import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_inf
 help:
 	@echo "make demo    evaluate the bundled Push-T policy with and without caching; prints a table (installs core + pusht)"
 	@echo "make test    run the tests (installs core + pusht + dev); PYTEST_ARGS='-k schedule -x' picks some"
-	@echo "make setup   install only; EXTRAS=pusht,wandb chooses (pusht, blockpush, kitchen, robomimic, lerobot, wandb, dev, all)"
+	@echo "make setup   install only; EXTRAS=pusht,wandb chooses (pusht, blockpush, kitchen, robomimic, robomimic-reference,"
+	@echo "             lerobot, wandb, dev, all)"
 	@echo "make clean   remove $(VENV), caches and build output; data, checkpoints and results stay"
 	@echo
 	@echo "Packages go into $(VENV), with the versions pinned in pyproject.toml, from wherever pip is configured to look."

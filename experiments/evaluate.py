@@ -201,6 +201,7 @@ def summarise(
             **settings, "checkpoint": str(experiment.loaded.source), "checkpoint_format": experiment.loaded.format,
             "train_steps": experiment.loaded.step, "schedule": schedule.provenance.to_dict(),
             "test_seeds_from": experiment.task.test_start_seed, "train_seeds_from": experiment.task.train_start_seed,
+            "notes": experiment.notes,
             **environment(experiment.device, torch.get_num_threads()),
         },
     )

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy
 from diffusion_policy.common.config import ConfigError, choose_device
 from diffusion_policy.env_runner.task import TaskAdapter
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+from experiments.checkpoints import find_checkpoint, notes
 
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpmpp": DPMSolverMultistepScheduler}
 
@@ -38,6 +38,11 @@ class Experiment:
     @property
     def sampler(self) -> str:
         return self.cfg.sampler.name
+
+    @property
+    def notes(self) -> list[str]:
+        """What has to be said beside every result."""
+        return notes(self.cfg, self.loaded)
 
 
 def base_sampler(policy: Any, kind: str, steps: int) -> DiffusionSampler:
@@ -64,14 +69,30 @@ def load_experiment(cfg: DictConfig, **task_overrides: Any) -> Experiment:
         if int(cfg.threads) < 1:
             raise ConfigError(f"threads={cfg.threads}: use at least 1")
         torch.set_num_threads(int(cfg.threads))
+    checkpoint = find_checkpoint(cfg)  # before the simulator is asked for, which takes longer to get
     task = make_task(cfg, **task_overrides)
-    loaded = load_policy(Path(cfg.checkpoint), cfg.weights, device)
+    loaded = load_policy(checkpoint, cfg.weights, device)
     policy = loaded.policy
-    obs_shapes = {"obs": (task.obs_dim,)} if task.obs_shapes is None else dict(task.obs_shapes)
-    expected = {"obs_shapes": obs_shapes, "action_dim": task.action_dim, "n_obs_steps": task.n_obs_steps,
-                "n_action_steps": task.n_action_steps + task.n_latency_steps}
-    wrong = [f"{name} {getattr(policy, name)} instead of {value}" for name, value in expected.items() if getattr(policy, name) != value]
-    if wrong:
-        raise ConfigError(f"the checkpoint {cfg.checkpoint} is not a policy for task {cfg.task.name}: it has {', '.join(wrong)}")
+    if wrong := misfits(task, policy):
+        raise ConfigError(f"the checkpoint {checkpoint} is not a policy for task {cfg.task.name}: {'; '.join(wrong)}")
     policy.sampler = base_sampler(policy, cfg.sampler.type, int(cfg.sampler.steps))
     return Experiment(cfg, task, loaded, device)
+
+
+def misfits(task: TaskAdapter, policy: Any) -> list[str]:
+    """Where what the environment gives and takes differs from what the policy takes and gives."""
+    sees = {"obs": (task.obs_dim,)} if task.obs_shapes is None else dict(task.obs_shapes)
+    wrong = []
+    for name in dict.fromkeys([*sees, *policy.obs_shapes]):
+        own, environment = policy.obs_shapes.get(name), sees.get(name)
+        if own is None:
+            wrong.append(f"it does not look at {name}, which the environment shows")
+        elif environment is None:
+            wrong.append(f"it needs {name} {list(own)}, which the environment does not show")
+        elif own != environment:
+            wrong.append(f"it needs {name} {list(own)}, the environment shows {list(environment)}")
+    for name, value in {"action_dim": task.action_dim, "n_obs_steps": task.n_obs_steps,
+                        "n_action_steps": task.n_action_steps + task.n_latency_steps}.items():
+        if getattr(policy, name) != value:
+            wrong.append(f"it has {name} {getattr(policy, name)} instead of {value}")
+    return wrong

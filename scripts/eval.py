@@ -30,6 +30,8 @@ def main(cfg: DictConfig) -> None:
         output_dir = open_output_dir(cfg)
         experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
         console.print(f"task {cfg.task.name}, {experiment.loaded}")
+        for note in experiment.notes:
+            console.print(f"note: {note}", style="yellow")
         console.print(f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {cfg.runtime}, sampler {cfg.sampler.name}")
         run = start_run(cfg, output_dir.name)
         with progress_bar() as bar:

@@ -14,7 +14,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from diffusion_policy.common.config import CheckpointError, ConfigError, choose_device, to_plain
-from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, build_policy, complete_state, repeated_names
+from diffusion_policy.common.policy_files import (
+    CONFIG_FILE, WEIGHTS_FILE, build_policy, complete_state, distinct_state, repeated_names,
+)
 from diffusion_policy.common.restricted_unpickler import StoredTensor, TorchArchive, plain_config, restricted_loads
 
 WEIGHTS = {"ema": "ema_model", "raw": "model"}  # our name -> the original's key in `state_dicts`
@@ -22,8 +24,10 @@ ORIGINALS = (
     "Original checkpoints are published on the Diffusion Policy project's data server, "
     "https://diffusion-policy.cs.columbia.edu/data/, under "
     "experiments/<low_dim|image>/<task>/diffusion_policy_transformer/train_<0|1|2>/checkpoints/, "
-    "for example experiments/low_dim/pusht/diffusion_policy_transformer/train_0/checkpoints/latest.ckpt"
+    "for example experiments/low_dim/pusht/diffusion_policy_transformer/train_0/checkpoints/latest.ckpt; "
+    "python scripts/download_checkpoint.py task=<task> gets one"
 )
+LEARNED = ("model.", "obs_encoder.")  # a low-dimensional policy has the first only
 _ZIP, _LEGACY, _PICKLE = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", b"\x80"
 _LISTED = 6  # entries named in an error message
 
@@ -98,14 +102,15 @@ def load_policy(
 
 
 def weights_hash(policy: nn.Module) -> str:
-    """SHA-256 over the names, shapes and float32 values of the denoiser (`model.*`), sorted by name.
+    """SHA-256 over the names, shapes and float32 values of what was learned (`LEARNED`), sorted by name.
 
-    It identifies a set of weights: the same for an original checkpoint and its full-precision conversion. EMA and raw
-    weights differ, and so does a half-precision conversion, whose rounded weights are other weights.
+    That is the denoiser and, for a policy with cameras, the vision encoder, each tensor under its first name. It identifies
+    a set of weights: the same for an original checkpoint and its full-precision conversion. EMA and raw weights differ, and
+    so does a half-precision conversion, whose rounded weights are other weights.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(policy.state_dict().items()):
-        if name.startswith("model."):
+    for name, value in sorted(distinct_state(policy).items()):
+        if name.startswith(LEARNED):
             digest.update(f"{name} {tuple(value.shape)}\n".encode())
             digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy())
     return digest.hexdigest()

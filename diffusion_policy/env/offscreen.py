@@ -51,8 +51,9 @@ def make_renderer(mujoco: ModuleType, model, height: int, width: int, otherwise:
     try:
         return mujoco.Renderer(model, height, width)
     except Exception as error:      # EGL, OSMesa and GLFW raise errors of their own kinds
+        found = f"with {VARIABLE}={backend()}" if os.environ.get(VARIABLE) else "(neither EGL nor OSMesa was found)"
         raise RenderingError(
-            f"MuJoCo cannot draw with {VARIABLE}={backend()} ({type(error).__name__}: {error}), which images and videos "
+            f"MuJoCo cannot draw {found} ({type(error).__name__}: {error}), which images and videos "
             f"need. Install EGL (Debian: libegl1 libgl1-mesa-dri) or OSMesa (libosmesa6) and choose with {VARIABLE}=egl "
             f"or {VARIABLE}=osmesa{otherwise}"
         ) from error

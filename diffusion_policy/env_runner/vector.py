@@ -206,7 +206,7 @@ class _Worker:
             return "closed its connection but still runs; its output above may say why"
         if code == -signal.SIGKILL:
             return (f"was killed (exit code {code}, SIGKILL): likely out of memory. "
-                    "Use fewer environments (n_envs) or fewer workers")
+                    "Use fewer environments (n_envs) or fewer workers (n_workers)")
         if code < 0:
             return f"was ended by {signal.Signals(-code).name} (exit code {code}); its output above may say why"
         return f"ended with exit code {code} without an error message; its output above may say why"

@@ -19,75 +19,25 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffusion_policy.common.checkpoint import load_policy, weights_hash
-from diffusion_policy.common.config import CheckpointError, ConfigError, register_resolvers
+from diffusion_policy.common.config import CheckpointError, ConfigError
 from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, build_policy, save_policy
 from diffusion_policy.model.common.normalizer import LinearNormalizer
+from tests.original_checkpoints import POLICY, lowdim_config, lowdim_payload, saved
 
 ROOT = Path(__file__).resolve().parents[2]
-POLICY = "diffusion_policy.policy.diffusion_transformer_lowdim_policy.DiffusionTransformerLowdimPolicy"
-
-# As in the original project: interpolations, `eval` strings and resolvers that only its own scripts know.
-ORIGINAL_CONFIG = {
-    "name": "train_diffusion_transformer_lowdim",
-    "_target_": "diffusion_policy.workspace.train_diffusion_transformer_lowdim_workspace.TrainDiffusionTransformerLowdimWorkspace",
-    "obs_dim": "${task.obs_dim}", "action_dim": "${task.action_dim}", "task_name": "${task.name}",
-    "horizon": 8, "n_obs_steps": 2, "n_action_steps": 4, "n_latency_steps": 1, "obs_as_cond": True,
-    "policy": {
-        "_target_": POLICY,
-        "model": {
-            "_target_": "diffusion_policy.model.diffusion.transformer_for_diffusion.TransformerForDiffusion",
-            "input_dim": "${eval:'${action_dim} if ${obs_as_cond} else ${obs_dim} + ${action_dim}'}",
-            "output_dim": "${policy.model.input_dim}", "horizon": "${horizon}", "n_obs_steps": "${n_obs_steps}",
-            "cond_dim": "${eval:'${obs_dim} if ${obs_as_cond} else 0'}", "n_layer": 2, "n_head": 2, "n_emb": 16, "p_drop_emb": 0.0,
-            "p_drop_attn": 0.01, "causal_attn": True, "time_as_cond": True, "obs_as_cond": "${obs_as_cond}", "n_cond_layers": 0,
-        },
-        "noise_scheduler": {
-            "_target_": "diffusers.schedulers.scheduling_ddpm.DDPMScheduler", "num_train_timesteps": 10, "beta_start": 0.0001,
-            "beta_end": 0.02, "beta_schedule": "squaredcos_cap_v2", "variance_type": "fixed_small", "clip_sample": True,
-            "prediction_type": "epsilon",
-        },
-        "horizon": "${horizon}", "obs_dim": "${obs_dim}", "action_dim": "${action_dim}",
-        "n_action_steps": "${eval:'${n_action_steps}+${n_latency_steps}'}", "n_obs_steps": "${n_obs_steps}",
-        "num_inference_steps": 10, "obs_as_cond": "${obs_as_cond}", "pred_action_steps_only": False,
-    },
-    "task": {"name": "pusht_lowdim", "obs_dim": 3, "action_dim": 2, "dataset": {"pad_after": "${eval:'${n_action_steps}-1'}"}},
-    "multi_run": {"run_dir": "data/outputs/${now:%Y.%m.%d}/${now:%H.%M.%S}_${name}"},
-}
-
-
-def resolved_config() -> dict:
-    register_resolvers()
-    return {"task": "pusht_lowdim", "policy": OmegaConf.to_container(OmegaConf.create(ORIGINAL_CONFIG).policy, resolve=True)}
 
 
 @pytest.fixture(scope="module")
 def policy():
     torch.manual_seed(0)
-    policy = build_policy(resolved_config())
+    policy = build_policy(lowdim_config())
     policy.set_normalizer(LinearNormalizer.fit({"obs": torch.randn(50, 3) * 7, "action": torch.rand(50, 2) * 500}))
     return policy.requires_grad_(False)
 
 
-def original_payload(policy) -> dict:
-    """The raw weights are the EMA weights shifted by 0.01."""
-    ema = policy.state_dict()
-    raw = {name: value + 0.01 if name.startswith("model.") else value for name, value in ema.items()}
-    state = {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(4)}}
-    optimizer = {"state": state, "param_groups": [{"lr": 1e-4, "params": [0]}]}
-    return {
-        "cfg": OmegaConf.create(ORIGINAL_CONFIG), "state_dicts": {"model": raw, "ema_model": ema, "optimizer": optimizer},
-        "pickles": {"global_step": pickle.dumps(1234), "epoch": pickle.dumps(56), "_output_dir": pickle.dumps("data/outputs/x")},
-    }
-
-
 @pytest.fixture
 def payload(policy) -> dict:
-    return original_payload(policy)
-
-
-def saved(path: Path, payload: object, pickle_module: ModuleType = pickle) -> Path:
-    torch.save(payload, path, pickle_module=pickle_module)
-    return path
+    return lowdim_payload(policy)
 
 
 @pytest.fixture
@@ -97,7 +47,7 @@ def original(tmp_path, payload) -> Path:
 
 @pytest.fixture
 def folder(tmp_path, policy) -> Path:
-    save_policy(tmp_path / "ours", policy, resolved_config(), {"weights": "ema", "step": "7"}, half=False)
+    save_policy(tmp_path / "ours", policy, lowdim_config(), {"weights": "ema", "step": "7"}, half=False)
     return tmp_path / "ours"
 
 
@@ -121,7 +71,7 @@ def test_an_original_checkpoint_loads_ema_by_default_and_raw_on_request(tmp_path
     path = saved(tmp_path / "latest.ckpt", payload, pytest.importorskip(module))
     ema, raw = load_policy(path), load_policy(path, weights="raw")
     assert (ema.weights, ema.format, ema.step, ema.source) == ("ema", "original", 1234, path)
-    assert ema.config == resolved_config() and not ema.policy.training
+    assert ema.config == lowdim_config() and not ema.policy.training
     assert ema.policy.n_action_steps == 5  # 4 and 1 of latency: the `eval` string was evaluated
     for name, value in policy.state_dict().items():
         assert torch.equal(ema.policy.state_dict()[name], value), name
@@ -154,7 +104,7 @@ def test_weights_that_are_not_there_are_an_error_not_a_fallback(tmp_path, payloa
 
 
 def test_a_resolved_config_and_missing_pickles_load_too(tmp_path, payload):
-    payload.update(cfg={"policy": resolved_config()["policy"]}, pickles=None)
+    payload.update(cfg={"policy": lowdim_config()["policy"]}, pickles=None)
     loaded = load_policy(saved(tmp_path / "x.ckpt", payload))
     assert loaded.step is None and loaded.config["task"] is None and "unknown step" in str(loaded)
 
@@ -176,7 +126,7 @@ def test_code_anywhere_in_the_file_is_refused_and_not_run(tmp_path, payload, pla
     if place == "cfg":
         payload["cfg"] = touch
     elif place == "cfg value":
-        payload["cfg"] = {**resolved_config(), "extra": [touch]}
+        payload["cfg"] = {**lowdim_config(), "extra": [touch]}
     elif place == "weights":
         payload["state_dicts"]["ema_model"]["model.pos_emb"] = touch
     elif place == "optimizer":
@@ -199,7 +149,7 @@ def test_code_anywhere_in_the_file_is_refused_and_not_run(tmp_path, payload, pla
 ])
 @pytest.mark.parametrize("form", ["folder", "original"])
 def test_a_config_builds_only_supported_targets(folder, tmp_path, payload, where, target, form):
-    config = copy.deepcopy(resolved_config())
+    config = copy.deepcopy(lowdim_config())
     node = config
     for key in where:
         node = node.setdefault(key, {})
@@ -218,7 +168,7 @@ def test_a_config_builds_only_supported_targets(folder, tmp_path, payload, where
 ])
 def test_a_config_cannot_read_the_environment(folder, monkeypatch, value):
     monkeypatch.setenv("BAC_TEST_SECRET", "42")
-    config = resolved_config()
+    config = lowdim_config()
     config["task"] = value
     (folder / CONFIG_FILE).write_text(json.dumps(config))
     assert "42" not in str(load_policy(folder).config["task"])
@@ -233,7 +183,7 @@ def test_a_config_cannot_read_the_environment(folder, monkeypatch, value):
     ("policy", {"horizon": "${eval:'().__class__'}"}, "cannot be resolved.*more than arithmetic"),
 ])
 def test_a_config_that_cannot_be_built(folder, part, change, message):
-    config = resolved_config()
+    config = lowdim_config()
     (config["policy"] if part == "policy" else config["policy"][part]).update(change)
     (folder / CONFIG_FILE).write_text(json.dumps(config))
     assert re.search(message, refusal(folder))
@@ -350,12 +300,12 @@ def test_devices_and_steps(folder):
 def test_a_folder_and_its_file_load(folder, policy):
     for path in (folder, str(folder), folder / WEIGHTS_FILE):
         loaded = load_policy(path)
-        assert (loaded.weights, loaded.format, loaded.step) == ("ema", "folder", 7) and loaded.config == resolved_config()
+        assert (loaded.weights, loaded.format, loaded.step) == ("ema", "folder", 7) and loaded.config == lowdim_config()
         assert torch.equal(act(loaded.policy), act(policy)) and loaded.hash == weights_hash(policy)
     assert "holds ema weights only: use weights=ema" in refusal(folder, weights="raw")
 
 
-def test_the_hash_depends_on_the_denoiser_alone(policy):
+def test_the_hash_of_a_lowdimensional_policy_depends_on_the_denoiser_alone(policy):
     other = copy.deepcopy(policy)
     other.normalizer["obs"].scale.data += 1
     assert weights_hash(other) == weights_hash(policy) and len(weights_hash(policy)) == 64
@@ -364,7 +314,7 @@ def test_the_hash_depends_on_the_denoiser_alone(policy):
 
 
 def test_the_hash_of_nine_million_parameters_is_fast():
-    config = resolved_config()
+    config = lowdim_config()
     config["policy"]["model"].update(n_layer=8, n_head=4, n_emb=256)
     large = build_policy(config)
     assert sum(p.numel() for p in large.parameters()) > 8.9e6

@@ -1,55 +1,30 @@
 """Original checkpoints of the image policy: names, tensors that are listed twice, the normalizer by observation."""
 from __future__ import annotations
 
+import copy
 import importlib.util
-import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from diffusion_policy.common.checkpoint import load_policy
+from diffusion_policy.common.checkpoint import load_policy, weights_hash
 from diffusion_policy.common.config import CheckpointError, to_plain
 from diffusion_policy.common.policy_files import WEIGHTS_FILE, build_policy
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
+from tests.original_checkpoints import image_config, image_payload, saved
 
 CAMERA = {"shape": [3, 40, 40], "type": "rgb"}
-# As in the original project's config of this policy, with a smaller image and Transformer.
-ORIGINAL_CONFIG = {
-    "name": "train_diffusion_transformer_hybrid",
-    "_target_": "diffusion_policy.workspace.train_diffusion_transformer_hybrid_workspace."
-                "TrainDiffusionTransformerHybridWorkspace",
-    "task_name": "${task.name}", "shape_meta": "${task.shape_meta}", "exp_name": "default",
-    "horizon": 10, "n_obs_steps": 2, "n_action_steps": 8, "n_latency_steps": 0, "dataset_obs_steps": "${n_obs_steps}",
-    "obs_as_cond": True,
-    "policy": {
-        "_target_": "diffusion_policy.policy.diffusion_transformer_hybrid_image_policy."
-                    "DiffusionTransformerHybridImagePolicy",
-        "shape_meta": "${shape_meta}",
-        "noise_scheduler": {
-            "_target_": "diffusers.schedulers.scheduling_ddpm.DDPMScheduler", "num_train_timesteps": 10,
-            "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "squaredcos_cap_v2", "variance_type": "fixed_small",
-            "clip_sample": True, "prediction_type": "epsilon",
-        },
-        "horizon": "${horizon}", "n_action_steps": "${eval:'${n_action_steps}+${n_latency_steps}'}",
-        "n_obs_steps": "${n_obs_steps}", "num_inference_steps": 10, "crop_shape": [36, 36], "obs_encoder_group_norm": True,
-        "eval_fixed_crop": True, "n_layer": 2, "n_cond_layers": 0, "n_head": 2, "n_emb": 16, "p_drop_emb": 0.0,
-        "p_drop_attn": 0.3, "causal_attn": True, "time_as_cond": True, "obs_as_cond": "${obs_as_cond}",
-    },
-    "task": {
-        "name": "can_image",
-        "shape_meta": {"obs": {"agentview_image": CAMERA, "robot0_eef_pos": {"shape": [3]}}, "action": {"shape": [10]}},
-        "dataset": {"pad_before": "${eval:'${n_obs_steps}-1+${n_latency_steps}'}"},
-    },
-}
+SHAPE_META = {"obs": {"agentview_image": CAMERA, "robot0_eef_pos": {"shape": [3]}}, "action": {"shape": [10]}}
+CONFIG = image_config("can_image", SHAPE_META, [36, 36])
 CAMERA_NETS = "obs_encoder.obs_nets.agentview_image."
 
 
 @pytest.fixture(scope="module")
 def policy():
     torch.manual_seed(0)
-    policy = build_policy({"policy": to_plain(OmegaConf.create(ORIGINAL_CONFIG))["policy"]})
+    policy = build_policy({"policy": to_plain(OmegaConf.create(CONFIG))["policy"]})
     policy.set_normalizer(LinearNormalizer({
         "agentview_image": FieldNormalizer.image(), "robot0_eef_pos": FieldNormalizer.fit(torch.rand(20, 3)),
         "action": FieldNormalizer.fit(torch.rand(20, 10)),
@@ -59,18 +34,7 @@ def policy():
 
 @pytest.fixture
 def payload(policy) -> dict:
-    """The raw weights are the EMA weights plus 0.01; as in the original, two names share one stored tensor."""
-    ema = policy.state_dict()
-    raw: dict[int, torch.Tensor] = {}
-
-    def shifted(value: torch.Tensor) -> torch.Tensor:
-        return raw.setdefault(value.data_ptr(), value + 0.01) if value.numel() else value
-
-    model = {name: shifted(value) if name.startswith(("model.", "obs_encoder.")) else value for name, value in ema.items()}
-    return {
-        "cfg": OmegaConf.create(ORIGINAL_CONFIG), "state_dicts": {"model": model, "ema_model": dict(ema), "optimizer": {}},
-        "pickles": {"global_step": pickle.dumps(77), "epoch": pickle.dumps(5)},
-    }
+    return image_payload(policy, CONFIG)
 
 
 @pytest.fixture
@@ -78,11 +42,6 @@ def ema_payload(payload) -> dict:
     """Without the raw weights: small."""
     del payload["state_dicts"]["model"]
     return payload
-
-
-def saved(path: Path, payload: dict, module=pickle) -> Path:
-    torch.save(payload, path, pickle_module=module)
-    return path
 
 
 def refusal(path: Path) -> str:
@@ -118,6 +77,19 @@ def test_ema_and_raw_weights_load(tmp_path, policy, payload, module):
     obs = policy.random_observation(1, torch.Generator().manual_seed(0))
     a, b, c = (p.predict_action(obs, torch.Generator().manual_seed(0))["action"] for p in (policy, ema.policy, raw.policy))
     assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_the_hash_depends_on_the_vision_encoder_too(policy):
+    """Another encoder shows the denoiser other observations: schedules profiled with it are not for this policy."""
+    other = copy.deepcopy(policy)
+    assert weights_hash(other) == weights_hash(policy)
+    other.normalizer["action"].scale.data += 1
+    assert weights_hash(other) == weights_hash(policy)
+    other.obs_encoder.obs_nets["agentview_image"].backbone.nets[0].weight.data[0, 0, 0, 0] += 1e-3
+    changed = weights_hash(other)
+    assert changed != weights_hash(policy)
+    other.model.head.bias.data[0] += 1e-6
+    assert weights_hash(other) not in (changed, weights_hash(policy))
 
 
 def test_missing_unexpected_and_contradicting_tensors(tmp_path, ema_payload):

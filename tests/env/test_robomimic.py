@@ -1,4 +1,5 @@
 """The robomimic tasks: how episodes start, what actions do, what is observed and drawn, what is rewarded."""
+import os
 import subprocess
 import sys
 
@@ -123,6 +124,33 @@ def test_an_opengl_that_does_not_work_is_named(lift, monkeypatch):
     monkeypatch.setattr("mujoco.Renderer", fails)
     with pytest.raises(RenderingError, match="OSError: no display.*Install EGL"):
         lift.render()
+
+
+# What happens where neither EGL nor OSMesa is installed, and there is no window system.
+NO_OPENGL = """
+import ctypes.util
+find_library = ctypes.util.find_library
+ctypes.util.find_library = lambda name: None if name in ("EGL", "OSMesa") else find_library(name)
+from diffusion_policy.env_runner.robomimic import robomimic_task
+from diffusion_policy.env_runner.vector import EnvWorkerError
+for image in (False, True):
+    with robomimic_task("lift", image=image).vector_env(n_envs=1, n_workers=0) as env:
+        env.reset(0, seed=0)
+        try:
+            print("observed", env.receive()[1].obs is not None)
+        except EnvWorkerError as error:
+            print("refused", str(error).splitlines()[0])
+"""
+
+
+@slow
+def test_without_any_opengl_only_images_are_refused():
+    names = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "WAYLAND_DISPLAY")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    result = subprocess.run([sys.executable, "-c", NO_OPENGL], env=environment, cwd=ROOT, capture_output=True, text=True)
+    lowdim, image = [line for line in result.stdout.splitlines() if line.startswith(("observed", "refused"))]
+    assert lowdim == "observed True" and "RenderingError: MuJoCo cannot draw (neither EGL nor OSMesa was found)" in image
+    assert "Install EGL (Debian: libegl1 libgl1-mesa-dri) or OSMesa (libosmesa6)" in image
 
 
 def test_misuse_is_refused(lift):

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import json
-
+import os
+import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from bac.schedule import Schedule, ScheduleError
 from diffusion_policy.common.config import ConfigError
 from experiments.acting import noise_generator
+from experiments.console import readable_errors
 from experiments.evaluate import default_output_dir, evaluate, open_output_dir
 from experiments.setup import load_experiment
 
@@ -80,6 +83,26 @@ def test_interrupted_evaluation_ends_with_the_same_numbers(make_cfg, tmp_path, r
     assert any("1 of 3 episodes are already" in line for line in said)
     assert scores(resumed) == scores(whole)
     assert resumed.results["mean_score"] == whole.results["mean_score"]
+
+
+def test_a_worker_killed_for_memory_is_explained_and_finished_episodes_stay(make_cfg, tmp_path, capsys):
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    if not children.exists():
+        pytest.skip("cannot list child processes here")
+
+    def kill_workers(result):
+        for pid in children.read_text().split():
+            if b"env_runner.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(int(pid), signal.SIGKILL)
+
+    cfg = make_cfg("cache=full", "eval.n_envs=1", "eval.n_workers=1", "sampler.steps=1", "sampler.name=ddpm1")
+    with pytest.raises(SystemExit), readable_errors():
+        run(cfg, kill_workers)
+    message = capsys.readouterr().err
+    assert "SIGKILL): likely out of memory. Use fewer environments (n_envs) or fewer workers (n_workers)" in message
+    assert "seed 100001" in message and "Traceback" not in message
+    _, said = run(cfg)
+    assert any("1 of 3 episodes are already" in line for line in said)
 
 
 def test_methods_share_initial_states_and_noise(make_cfg):

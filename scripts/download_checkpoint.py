@@ -1,0 +1,110 @@
+"""Download a checkpoint that the Diffusion Policy project publishes, to where the other scripts find it.
+
+    python scripts/download_checkpoint.py task=can_ph                 the last one of the first training
+    python scripts/download_checkpoint.py task=can_ph name=best       the one with the highest score in its name
+    python scripts/download_checkpoint.py task=can_ph name=list       only lists what there is
+    python scripts/download_checkpoint.py task=can_ph name=epoch=0650-test_mean_score=1.000.ckpt train=2
+
+Settings: task; name=latest.ckpt; train=0 (of 0, 1, 2); checkpoint_dir=checkpoint; url=<another folder with such files>;
+sha256=<checksum printed elsewhere>.
+
+It goes to <checkpoint_dir>/<task>/diffusion_policy_transformer/train_<train>/checkpoints/, as on the server. An interrupted
+download goes on where it stopped when the same command runs again. Without network, put the file there under its own name
+and run the command.
+
+Nobody published checksums of these files: the first download records its own (<name>.sha256), and running the command again
+compares with it, which shows damage since then but not whether the download was genuine. Checkpoints are pickles: they are
+read through an allow-list, and nothing in them is executed.
+"""
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from diffusion_policy.common.config import ConfigError  # noqa: E402
+from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
+from experiments.checkpoint_download import (  # noqa: E402
+    BEST, LATEST, LIST, best_name, get_checkpoint, published_names, recorded_sha256)
+from experiments.checkpoints import TaskFile, quoted, task_files  # noqa: E402
+
+DEFAULTS = {"task": None, "name": LATEST, "train": 0, "checkpoint_dir": "checkpoint", "url": None, "sha256": None}
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+
+
+def read_settings(arguments: list[str]) -> tuple[TaskFile, dict[str, Any]]:
+    """Task and settings from key=value arguments; raises ConfigError for anything unknown."""
+    try:
+        given = OmegaConf.to_container(OmegaConf.from_cli(arguments))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"cannot read the arguments {arguments}: {error}") from error
+    unknown = sorted(set(given) - set(DEFAULTS))
+    if unknown:
+        raise ConfigError(f"unknown setting {', '.join(unknown)}: use {', '.join(f'{key}=' for key in DEFAULTS)}")
+    settings = {**DEFAULTS, **given}
+    published = {choice: file for choice, file in task_files().items() if file.original}
+    if settings["task"] not in published:
+        given = settings["task"]
+        problem = "which task?" if given is None else f"no original checkpoint is known for task={given}:"
+        raise ConfigError(f"{problem} use one of {', '.join(f'task={choice}' for choice in published)}")
+    name = settings["name"] = str(settings["name"])
+    if name not in (BEST, LIST) and ("/" in name or not name.endswith(".ckpt")):
+        raise ConfigError(f"name={name}: use {BEST}, {LIST} or the name of a .ckpt file, such as {LATEST}")
+    if type(settings["train"]) is not int or settings["train"] not in range(3):
+        raise ConfigError(f"train={settings['train']}: use 0, 1 or 2, the published trainings")
+    if settings["sha256"] is not None:
+        settings["sha256"] = str(settings["sha256"]).lower()
+        if not re.fullmatch("[0-9a-f]{64}", settings["sha256"]):
+            raise ConfigError(f"sha256={settings['sha256']}: use the 64 hexadecimal digits of a SHA-256")
+    return published[settings["task"]], settings
+
+
+def run(task: TaskFile, settings: dict[str, Any]) -> None:
+    folder = task.folder(settings["checkpoint_dir"], settings["train"])
+    url = (settings["url"] or task.url(settings["train"])).rstrip("/")
+    name = settings["name"]
+    if name in (BEST, LIST):
+        names = published_names(url)
+        if name == LIST:
+            print("\n".join(names))
+            return
+        name = best_name(names)
+    path = folder / name
+    known = settings["sha256"] or recorded_sha256(path)
+    with Progress(*COLUMNS, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(f"{task.choice} {name}", total=None)
+        loaded, found = get_checkpoint(
+            url, folder, name, settings["sha256"], lambda done, total: progress.update(bar, completed=done, total=total))
+    checked = "the first one recorded here (none is published)" if known is None else "as expected"
+    step = "unknown step" if loaded.step is None else f"step {loaded.step}"
+    print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB, {step}, hash of its EMA weights {loaded.hash[:12]}")
+    print(f"sha256 {found}, {checked}")
+    is_default = task.downloaded() == [path] and not task.shipped().exists()
+    print(f"evaluate it with: python scripts/eval.py task={task.choice} cache=bac{'' if is_default else ' ' + quoted(path)}")
+
+
+def main(arguments: list[str]) -> int:
+    if any(argument in ("-h", "--help", "help") for argument in arguments):
+        print(__doc__)
+        return 0
+    try:
+        run(*read_settings(arguments))
+    except (ConfigError, DatasetError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
