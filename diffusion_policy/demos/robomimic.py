@@ -5,7 +5,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from diffusion_policy.common.rotation import matrix_to_rotation_6d, rotation_6d_to_matrix
-from diffusion_policy.env.robomimic.expert import EXPERTS, Expert, Style
+from diffusion_policy.env.robomimic.expert import EXPERTS, Style
 from diffusion_policy.env.robomimic.robomimic_env import RobomimicEnv
 
 MAX_STEPS = {"lift": 80, "can": 160, "square": 180}     # an expert that takes longer has struggled
@@ -15,7 +15,7 @@ SHIFTED_STARTS = 0.5        # share of the episodes that start elsewhere than th
 START_SHIFT = np.array([0.05, 0.05, 0.04])      # m, at most,
 START_TURN = 0.3            # rad, at most,
 SHIFT_STEPS = 8             # after so many steps on the way there
-AFTER_SUCCESS = 4           # steps that are recorded beyond the benchmark's end, for the last action chunks
+AFTER_SUCCESS = 4           # rows that are recorded after the task was done, for the last action chunks
 
 
 class RobomimicDemonstrator:
@@ -51,31 +51,31 @@ class RobomimicDemonstrator:
 
     def record(self, seed: int) -> dict[str, np.ndarray] | None:
         rng = np.random.default_rng(seed)
+        obs = self._start(seed, rng)
         expert = EXPERTS[self.task](self.env, _style(rng))
-        disturbances = _noise(rng, rng.uniform(0.0, self.noise), self.max_steps)
-        obs = self._start(expert, seed, rng)
         steps: list[dict[str, np.ndarray]] = []
-        left = AFTER_SUCCESS
-        for disturbance in disturbances:
+        end = None
+        for disturbance in _noise(rng, rng.uniform(0.0, self.noise), self.max_steps):
             action = expert.action()
             steps.append({**_stored(obs), "object_pose": expert.object_pose(), "action": action.astype(np.float32)})
-            obs, _, done, _, _ = self.env.step(_disturbed(action, disturbance))
-            left -= done or left < AFTER_SUCCESS
-            if not left:
+            if len(steps) == end:
                 return {name: np.stack([step[name] for step in steps]) for name in steps[0]}
+            obs, _, done, _, _ = self.env.step(_disturbed(action, disturbance))
+            if done and end is None:
+                end = len(steps) + AFTER_SUCCESS
         return None
 
     def close(self) -> None:
         self.env.close()
 
-    def _start(self, expert: Expert, seed: int, rng: np.random.Generator) -> np.ndarray | dict:
+    def _start(self, seed: int, rng: np.random.Generator) -> np.ndarray | dict:
         """The first observation."""
-        shift, turn = rng.uniform(-START_SHIFT, START_SHIFT), rng.uniform(-START_TURN, START_TURN)
         is_shifted = rng.uniform() < SHIFTED_STARTS
+        shift, turn = rng.uniform(-START_SHIFT, START_SHIFT), rng.uniform(-START_TURN, START_TURN)
         self.env.frames = not is_shifted
         obs, _ = self.env.reset(seed=seed)
         if is_shifted:
-            scene = expert.look()
+            scene = EXPERTS[self.task](self.env).look()
             rotation = Rotation.from_euler("z", turn).as_matrix() @ scene.rotation
             action = np.concatenate([scene.position + shift, matrix_to_rotation_6d(rotation), [0.0]])   # fingers as they are
             for step in range(SHIFT_STEPS):

@@ -18,7 +18,7 @@ from diffusion_policy.env.robomimic.robomimic_env import RobomimicEnv
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
-SEEDS = range(4)
+SEEDS = (1, 2)      # one starts as the benchmark does
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,8 @@ def test_what_is_recorded(demos):
                    for name, values in demo.items() if name.endswith("_image"))
         assert 15 < n_steps <= 80
         height = demo["object_pose"][:, 2]
-        assert height[0] < 0.84 < height[-AFTER_SUCCESS]            # on the table, in the air
+        assert height[0] < 0.84 < height[-AFTER_SUCCESS]            # on the table; in the air for a few steps
+        assert height[-AFTER_SUCCESS - 1] < 0.841
         np.testing.assert_allclose(np.linalg.norm(demo["object_pose"][:, 3:], axis=1), 1, atol=1e-5)
         rotation = demo["action"][:, 3:9]
         np.testing.assert_allclose(rotation_6d_to_matrix(rotation)[:, :2].reshape(-1, 6), rotation, atol=1e-6)
@@ -78,11 +79,9 @@ def test_some_start_as_the_benchmark_does_and_others_near(demos, env):
 
 def test_without_noise_the_actions_replay_to_the_observations(env):
     demonstrator = RobomimicDemonstrator("lift", noise=0.0)
-    seed = next(seed for seed in SEEDS if np.array_equal(
-        demonstrator.record(seed)["robot0_eef_pos"][0], env.reset(seed=seed)[0]["robot0_eef_pos"]))
-    demo = demonstrator.record(seed)
+    demo = demonstrator.record(SEEDS[0])
     demonstrator.close()
-    obs, _ = env.reset(seed=seed)
+    obs, _ = env.reset(seed=SEEDS[0])
     successes = []
     for step, action in enumerate(demo["action"]):
         for name, value in recorded(obs).items():
@@ -92,11 +91,11 @@ def test_without_noise_the_actions_replay_to_the_observations(env):
                 np.testing.assert_allclose(value, demo[name][step], atol=2e-3)
         obs, _, done, *_ = env.step(action)
         successes.append(done)
-    assert sum(successes) == AFTER_SUCCESS and successes[-AFTER_SUCCESS:] == [True] * AFTER_SUCCESS
+    assert successes.index(True) == len(successes) - AFTER_SUCCESS - 1
 
 
 def test_noise_disturbs_the_motion_and_not_what_is_to_be_learnt():
-    """The gripper is elsewhere, and the recorded actions lead back to the cube."""
+    """The gripper is elsewhere, and the recorded actions lead from there to the cube, at the expert's own speed."""
     paths = []
     for noise in (0.0, 0.02):
         demonstrator = RobomimicDemonstrator("lift", image=False, noise=noise)
@@ -106,17 +105,17 @@ def test_noise_disturbs_the_motion_and_not_what_is_to_be_learnt():
     gripper = [path["obs"][:n_steps, 10:13] for path in paths]
     assert np.abs(gripper[0] - gripper[1]).max() > 3e-3
     for path in paths:
-        before = slice(1, 10)
+        before = slice(1, 8)
         from_gripper = path["action"][before, :3] - path["obs"][before, 10:13]
         to_cube = path["object_pose"][before, :3] + [0, 0, 0.05] - path["obs"][before, 10:13]
         assert (np.sum(from_gripper * to_cube, axis=1) > 0).all()
+        assert np.ptp(np.linalg.norm(from_gripper, axis=1)) < 3e-3
 
 
 def test_a_seed_gives_one_demonstration_whatever_was_recorded_before(demos, demonstrator):
-    for seed in (SEEDS[-1], SEEDS[0]):
-        again = demonstrator.record(seed)
-        for name, values in demos[seed].items():
-            np.testing.assert_array_equal(again[name], values)
+    again = demonstrator.record(SEEDS[0])
+    for name, values in demos[0].items():
+        np.testing.assert_array_equal(again[name], values)
 
 
 def test_an_interrupted_run_goes_on(tmp_path, demos):
@@ -129,11 +128,11 @@ def test_an_interrupted_run_goes_on(tmp_path, demos):
     output = tmp_path / "lift.zarr"
     make = partial(RobomimicDemonstrator, "lift")
     with pytest.raises(Interrupted):
-        collect(make, output, 2, n_workers=0, on_seed=interrupt)
-    part = output.with_name("lift.zarr.parts") / "000000.npz"
+        collect(make, output, 2, SEEDS[0], n_workers=0, on_seed=interrupt)
+    part = output.with_name("lift.zarr.parts") / "000001.npz"
     written = part.stat().st_mtime_ns
     times = []
-    buffer = collect(make, output, 2, n_workers=0, on_seed=lambda *_: times.append(part.stat().st_mtime_ns))
+    buffer = collect(make, output, 2, SEEDS[0], n_workers=0, on_seed=lambda *_: times.append(part.stat().st_mtime_ns))
     assert times == [written, written]      # not made anew
     for index in range(2):
         for name, values in demos[index].items():
@@ -148,9 +147,9 @@ def test_too_few_steps_make_no_demonstration(demonstrator, monkeypatch):
 @pytest.mark.parametrize("task", ["can", "square"])
 def test_the_other_tasks(task):
     demonstrator = RobomimicDemonstrator(task, image=False)
-    demos = [demo for demo in map(demonstrator.record, range(3)) if demo is not None]
+    demos = [demo for demo in map(demonstrator.record, SEEDS) if demo is not None]
     demonstrator.close()
-    assert len(demos) >= 2
+    assert demos
     for demo in demos:
         assert demo["obs"].shape == (len(demo["action"]), TASKS[task].obs_dim)
         # Observations are a few ms older than the pose.
@@ -166,11 +165,12 @@ def test_impossible_settings():
 
 def test_the_command(tmp_path, demos):
     output = tmp_path / "lift.zarr"
-    command = [sys.executable, "scripts/make_demos.py", "task=lift", f"output={output}", "n_episodes=1", "n_workers=1"]
+    command = [sys.executable, "scripts/make_demos.py", "task=lift", f"output={output}", "n_episodes=1", "n_workers=1",
+               f"seed_start={SEEDS[0]}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "1 episodes" in done.stdout, done.stderr
     settings = stored_settings(output)
-    assert settings["source"] == "scripted" and settings["seeds"] == [0]
+    assert settings["source"] == "scripted" and settings["seeds"] == [SEEDS[0]]
     assert settings["demonstrator"]["task"] == "lift" and settings["demonstrator"]["reflections"] is False
     train, _ = load_robomimic_scripted(output, "lift", 10, 1, 7, val_ratio=0.0, n_obs_steps=2, reflections=False)
     np.testing.assert_array_equal(train.vectors["action"], demos[0]["action"])

@@ -42,7 +42,7 @@ def test_configs_with_images(task, dataset):
     assert [name for name, entry in config.shape_meta.obs.items() if entry.type == "rgb"] == [
         f"{camera}_image" for camera in definition.camera_names]
     assert list(config.shape_meta.action.shape) == [adapter.action_dim]
-    assert adapter.max_steps == definition.max_steps[dataset] and adapter.make_env.args[:4] == (task, True, True, False)
+    assert adapter.max_steps == definition.max_steps[dataset] and adapter.make_env.args[:4] == (task, True, True, True)
     crop, size = config.policy.crop_shape, definition.image_size
     assert all(0.9 * size <= side < 0.91 * size for side in crop)
     assert (config.horizon, config.dataset.pad_before, config.dataset.pad_after) == (10, 1, 7)
