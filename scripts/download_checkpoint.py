@@ -18,15 +18,9 @@ read through an allow-list, and nothing in them is executed.
 """
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -35,36 +29,24 @@ from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
 from experiments.checkpoint_download import (  # noqa: E402
     BEST, LATEST, LIST, best_name, get_checkpoint, published_names, recorded_sha256)
 from experiments.checkpoints import TaskFile, quoted, task_files  # noqa: E402
+from experiments.downloads import download_progress, read_settings, run_command  # noqa: E402
 
 DEFAULTS = {"task": None, "name": LATEST, "train": 0, "checkpoint_dir": "checkpoint", "url": None, "sha256": None}
-COLUMNS = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
 
 
-def read_settings(arguments: list[str]) -> tuple[TaskFile, dict[str, Any]]:
-    """Task and settings from key=value arguments; raises ConfigError for anything unknown."""
-    try:
-        given = OmegaConf.to_container(OmegaConf.from_cli(arguments))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"cannot read the arguments {arguments}: {error}") from error
-    unknown = sorted(set(given) - set(DEFAULTS))
-    if unknown:
-        raise ConfigError(f"unknown setting {', '.join(unknown)}: use {', '.join(f'{key}=' for key in DEFAULTS)}")
-    settings = {**DEFAULTS, **given}
+def choose_task(settings: dict[str, Any]) -> TaskFile:
+    """Raises ConfigError for a task or setting that is unknown."""
     published = {choice: file for choice, file in task_files().items() if file.original}
-    if settings["task"] not in published:
-        given = settings["task"]
-        problem = "which task?" if given is None else f"no original checkpoint is known for task={given}:"
+    task = settings["task"]
+    if task not in published:
+        problem = "which task?" if task is None else f"no original checkpoint is known for task={task}:"
         raise ConfigError(f"{problem} use one of {', '.join(f'task={choice}' for choice in published)}")
     name = settings["name"] = str(settings["name"])
     if name not in (BEST, LIST) and ("/" in name or not name.endswith(".ckpt")):
         raise ConfigError(f"name={name}: use {BEST}, {LIST} or the name of a .ckpt file, such as {LATEST}")
     if type(settings["train"]) is not int or settings["train"] not in range(3):
         raise ConfigError(f"train={settings['train']}: use 0, 1 or 2, the published trainings")
-    if settings["sha256"] is not None:
-        settings["sha256"] = str(settings["sha256"]).lower()
-        if not re.fullmatch("[0-9a-f]{64}", settings["sha256"]):
-            raise ConfigError(f"sha256={settings['sha256']}: use the 64 hexadecimal digits of a SHA-256")
-    return published[settings["task"]], settings
+    return published[task]
 
 
 def run(task: TaskFile, settings: dict[str, Any]) -> None:
@@ -79,7 +61,7 @@ def run(task: TaskFile, settings: dict[str, Any]) -> None:
         name = best_name(names)
     path = folder / name
     known = settings["sha256"] or recorded_sha256(path)
-    with Progress(*COLUMNS, console=Console(stderr=True)) as progress:
+    with download_progress() as progress:
         bar = progress.add_task(f"{task.choice} {name}", total=None)
         loaded, found = get_checkpoint(
             url, folder, name, settings["sha256"], lambda done, total: progress.update(bar, completed=done, total=total))
@@ -91,19 +73,13 @@ def run(task: TaskFile, settings: dict[str, Any]) -> None:
     print(f"evaluate it with: python scripts/eval.py task={task.choice} cache=bac{'' if is_default else ' ' + quoted(path)}")
 
 
+def command(arguments: list[str]) -> None:
+    settings = read_settings(arguments, DEFAULTS)
+    run(choose_task(settings), settings)
+
+
 def main(arguments: list[str]) -> int:
-    if any(argument in ("-h", "--help", "help") for argument in arguments):
-        print(__doc__)
-        return 0
-    try:
-        run(*read_settings(arguments))
-    except (ConfigError, DatasetError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(arguments, __doc__, command, (DatasetError,))
 
 
 if __name__ == "__main__":

@@ -17,47 +17,30 @@ The same holds for robomimic's files (<file>.checksum.json), which are moreover 
 """
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from diffusion_policy.common.config import ConfigError  # noqa: E402
 from diffusion_policy.dataset.download import (  # noqa: E402
     SOURCES, NoChecksumError, download, known_sha256, verify, verify_or_record)
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
 from diffusion_policy.dataset.sources import DataSource  # noqa: E402
 from diffusion_policy.env.extras import MissingExtraError  # noqa: E402
+from experiments.downloads import download_progress, read_settings, run_command  # noqa: E402
 
 DEFAULTS = {"task": None, "verify": False, "data_dir": "data", "url": None, "sha256": None}
-COLUMNS = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
 
 
-def read_settings(arguments: list[str]) -> tuple[DataSource, dict]:
-    """Source and settings from key=value arguments; raises DatasetError for anything unknown."""
-    try:
-        given = OmegaConf.to_container(OmegaConf.from_cli(arguments))
-    except OmegaConfBaseException as error:
-        raise DatasetError(f"cannot read the arguments {arguments}: {error}") from error
-    unknown = sorted(set(given) - set(DEFAULTS))
-    if unknown:
-        raise DatasetError(f"unknown setting {', '.join(unknown)}: use {', '.join(f'{key}=' for key in DEFAULTS)}")
-    settings = {**DEFAULTS, **given}
+def choose_source(settings: dict) -> DataSource:
+    """Raises ConfigError for a task or setting that is unknown."""
     if settings["task"] not in SOURCES:
         problem = "which task?" if settings["task"] is None else f"no public data is known for task={settings['task']}:"
-        raise DatasetError(f"{problem} use {' or '.join(f'task={name}' for name in SOURCES)}")
+        raise ConfigError(f"{problem} use {' or '.join(f'task={name}' for name in SOURCES)}")
     if not isinstance(settings["verify"], bool):
-        raise DatasetError(f"verify={settings['verify']}: use verify=true or verify=false")
-    if settings["sha256"] is not None:
-        settings["sha256"] = str(settings["sha256"]).lower()
-        if not re.fullmatch("[0-9a-f]{64}", settings["sha256"]):
-            raise DatasetError(f"sha256={settings['sha256']}: use the 64 hexadecimal digits of a SHA-256")
-    return SOURCES[settings["task"]], settings
+        raise ConfigError(f"verify={settings['verify']}: use verify=true or verify=false")
+    return SOURCES[settings["task"]]
 
 
 def run(source: DataSource, settings: dict) -> Path:
@@ -74,7 +57,7 @@ def run(source: DataSource, settings: dict) -> Path:
         except DatasetError as error:
             raise DatasetError(f"{error}\nMove the folder away and download it again: {again}") from error
         return folder
-    with Progress(*COLUMNS, console=Console(stderr=True)) as progress:
+    with download_progress() as progress:
         bar = progress.add_task(settings["task"], total=None)
         return download(
             source, settings["data_dir"], settings["url"],
@@ -82,27 +65,21 @@ def run(source: DataSource, settings: dict) -> Path:
         )
 
 
-def main(arguments: list[str]) -> int:
-    if any(argument in ("-h", "--help", "help") for argument in arguments):
-        print(__doc__)
-        return 0
-    try:
-        source, settings = read_settings(arguments)
-        folder = Path(settings["data_dir"]) / source.folder
-        known = settings["sha256"] or known_sha256(folder, source)
-        run(source, settings)
-    except (DatasetError, MissingExtraError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+def command(arguments: list[str]) -> None:
+    settings = read_settings(arguments, DEFAULTS)
+    source = choose_source(settings)
+    folder = Path(settings["data_dir"]) / source.folder
+    known = settings["sha256"] or known_sha256(folder, source)
+    run(source, settings)
     if known is None:
         record = source.record(folder).name
         print(f"{folder}: complete, content sha256 {known_sha256(folder, source)} recorded in {record} (none is published)")
     else:
         print(f"{folder}: verified, content sha256 {known}")
-    return 0
+
+
+def main(arguments: list[str]) -> int:
+    return run_command(arguments, __doc__, command, (DatasetError, MissingExtraError))
 
 
 if __name__ == "__main__":
