@@ -95,8 +95,10 @@ def missing(cfg: DictConfig, path: Path, task: TaskFile, files: dict[str, TaskFi
         if looks_through_robosuite(cfg):
             lines.append(f"Note: {DOMAIN_SHIFT}")
     else:
-        lines += ["The original project publishes none for it: train one with",
-                  f"    python scripts/train.py task={task.choice}", f"or {elsewhere}"]
+        lines.append("The original project publishes none for it: train one with")
+        if "demos" in cfg.task:
+            lines.append(f"    python scripts/make_demos.py task={task.choice}     # once: its demonstrations")
+        lines += [f"    python scripts/train.py task={task.choice}", f"or {elsewhere}"]
     try:
         instantiate(cfg.task.adapter).check_installed()
     except MissingExtraError as error:

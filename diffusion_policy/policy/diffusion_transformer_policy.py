@@ -147,12 +147,20 @@ class DiffusionTransformerPolicy(nn.Module):
     def optimizer_groups(self, weight_decay: float) -> list[dict]:
         return self.model.optimizer_groups(weight_decay)
 
-    def compute_loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+    def compute_loss(
+        self,
+        batch: dict[str, Tensor],
+        generator: torch.Generator | None = None,
+        snr_gamma: float | None = None,
+        noise_draws: int = 1,
+    ) -> Tensor:
         """Denoising loss (Ho et al. 2020, eq. 14).
 
         Args:
             batch: 'action' [B, T, Da] and every observation [B, T, *shape] by its name, in the environment's units. With
                 `obs_as_cond` only the first To steps of the observations are looked at.
+            snr_gamma: weigh the timesteps by their signal-to-noise ratio, see `min_snr_weights`. None: all alike.
+            noise_draws: how many timesteps and noises to draw for each window; the observations are encoded once.
         """
         steps = self.n_obs_steps if self.obs_as_cond else None
         obs = {name: batch[name][:, :steps] for name in self.obs_shapes}
@@ -167,6 +175,9 @@ class DiffusionTransformerPolicy(nn.Module):
         else:
             trajectory = torch.cat([trajectory, features], dim=-1)
 
+        if noise_draws > 1:
+            trajectory = trajectory.repeat(noise_draws, 1, 1)
+            cond = None if cond is None else cond.repeat(noise_draws, 1, 1)
         noise = torch.randn(trajectory.shape, generator=generator, device=trajectory.device)
         timesteps = torch.randint(
             self.noise_scheduler.config.num_train_timesteps, (trajectory.shape[0],), generator=generator, device=noise.device
@@ -178,4 +189,20 @@ class DiffusionTransformerPolicy(nn.Module):
         if kind not in ("epsilon", "sample"):
             raise ValueError(f"prediction_type {kind!r} is not supported: use 'epsilon' or 'sample'")
         target = noise if kind == "epsilon" else trajectory
-        return (F.mse_loss(prediction.float(), target, reduction="none") * ~given).mean()
+        loss = F.mse_loss(prediction.float(), target, reduction="none") * ~given
+        if snr_gamma is not None:
+            weights = min_snr_weights(self.noise_scheduler.alphas_cumprod, snr_gamma, kind).to(loss.device)
+            loss = loss * weights[timesteps][:, None, None]
+        return loss.mean()
+
+
+def min_snr_weights(alphas_cumprod: Tensor, gamma: float, prediction_type: str) -> Tensor:
+    """Weight of each timestep [K] in the loss, of mean 1 (Hang et al. 2023, "Min-SNR", section 3.4).
+
+    The noise of an almost clean trajectory cannot be told whatever the observation, yet it makes up most of the plain
+    loss on the noise. Weighing by min(SNR, gamma), in units of the loss on the clean trajectory, leaves the gradient to
+    the timesteps at which the observation matters.
+    """
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    weights = snr.clamp(max=gamma) / (snr if prediction_type == "epsilon" else 1.0)
+    return weights / weights.mean()

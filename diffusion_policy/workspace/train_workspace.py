@@ -139,10 +139,10 @@ class TrainWorkspace:
         for batch in loader:
             yield {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
 
-    def loss(self, policy: nn.Module, batch: dict[str, Tensor], seed: int) -> Tensor:
+    def loss(self, policy: nn.Module, batch: dict[str, Tensor], seed: int, **options: Any) -> Tensor:
         generator = torch.Generator(self.device).manual_seed(seed)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.training.precision == "bf16"):
-            return policy.compute_loss(batch, generator)
+            return policy.compute_loss(batch, generator, **options)
 
     @torch.no_grad()
     def validate(self, batch_size: int = 512) -> float:
@@ -179,7 +179,7 @@ class TrainWorkspace:
             self.policy.train()
             batch, seed = next(batches), self.cfg.seed * 1_000_003 + self.step
             torch.manual_seed(seed)     # of dropout, which knows no generator; after the loader, which draws too
-            loss = self.loss(self.policy, batch, seed)
+            loss = self.loss(self.policy, batch, seed, snr_gamma=t.snr_gamma, noise_draws=int(t.noise_draws))
             loss.backward()
             nn.utils.clip_grad_norm_(self.policy.parameters(), t.grad_clip)
             self.optimizer.step()

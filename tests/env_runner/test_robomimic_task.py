@@ -15,10 +15,10 @@ from tests.conftest import ROOT
 CONFIGS = [(task.name, dataset) for task in TASKS.values() for dataset in task.max_steps]
 
 
-def task_config(name):
+def task_config(name, *overrides):
     register_resolvers()
     with initialize_config_dir(str(ROOT / "config"), version_base="1.3"):
-        return compose("train", [f"task={name}"]).task
+        return compose("train", [f"task={name}", *overrides]).task
 
 
 def test_published_settings():
@@ -47,6 +47,14 @@ def test_configs_with_images(task, dataset):
     assert all(0.9 * size <= side < 0.91 * size for side in crop)
     assert (config.horizon, config.dataset.pad_before, config.dataset.pad_after) == (10, 1, 7)
     assert f"/{task}/{dataset}/image_abs.hdf5" in config.dataset.dataset_path
+
+
+@pytest.mark.parametrize("name", [f"{task}{kind}_{dataset}" for task, dataset in CONFIGS for kind in ("", "_lowdim")])
+def test_relative_actions_are_one_setting(name):
+    config = task_config(name, "task.abs_action=false")
+    policy_actions = config.action_dim if "lowdim" in name else config.shape_meta.action.shape[0]
+    assert policy_actions == instantiate(config.adapter).action_dim == 7 * (2 if "transport" in name else 1)
+    assert "_abs" not in config.dataset.dataset_path
 
 
 @pytest.mark.parametrize("task, dataset", CONFIGS)

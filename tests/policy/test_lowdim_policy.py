@@ -8,6 +8,7 @@ from diffusers import DDPMScheduler
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.diffusion_transformer_lowdim_policy import DiffusionTransformerLowdimPolicy
+from diffusion_policy.policy.diffusion_transformer_policy import min_snr_weights
 
 
 def make_policy(obs_as_cond=True, only_chunk=False, **kwargs):
@@ -83,3 +84,49 @@ def test_loss_falls_when_trained_on_one_batch(obs_as_cond, only_chunk):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_weights_of_the_timesteps():
+    alphas_cumprod = make_policy().noise_scheduler.alphas_cumprod
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    for gamma in (0.5, 5.0):
+        noise, clean = (min_snr_weights(alphas_cumprod, gamma, kind) for kind in ("epsilon", "sample"))
+        assert noise.mean().item() == pytest.approx(1) == clean.mean().item()
+        assert (noise.diff() >= -1e-6).all() and noise[0] < noise[-1]      # the cleanest trajectories count least
+        # A loss on the noise is SNR times the one on the clean trajectory: both kinds weigh the timesteps alike.
+        ratio = noise * snr / clean
+        assert torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-4)
+
+
+def test_the_weighed_loss_is_the_plain_one_where_only_one_timestep_counts():
+    policy = make_policy()
+    policy.noise_scheduler = DDPMScheduler(1, clip_sample=True)
+    batch = {"obs": torch.rand(16, 8, 5) * 100, "action": torch.rand(16, 8, 2) * 10 - 20}
+    plain, weighed = (policy.compute_loss(batch, torch.Generator().manual_seed(0), gamma) for gamma in (None, 1.0))
+    assert plain.item() == pytest.approx(weighed.item())
+
+
+def test_the_weighed_loss_weighs_each_sample_by_its_timestep():
+    policy = make_policy()
+    batch = {"obs": torch.rand(64, 8, 5) * 100, "action": torch.rand(64, 8, 2) * 10 - 20}
+    plain, weighed = (policy.compute_loss(batch, torch.Generator().manual_seed(0), gamma).item() for gamma in (None, 1e-3))
+    steps = torch.Generator().manual_seed(0)
+    noise = torch.randn(64, 8, 2, generator=steps)
+    timesteps = torch.randint(10, (64,), generator=steps)
+    trajectory = policy.normalizer["action"].normalize(batch["action"])
+    noisy = policy.noise_scheduler.add_noise(trajectory, noise, timesteps)
+    with torch.no_grad():
+        losses = (policy.model(noisy, timesteps, policy.normalizer["obs"].normalize(batch["obs"])[:, :2]) - noise).square()
+    per_sample = losses.mean(dim=(1, 2))
+    weights = min_snr_weights(policy.noise_scheduler.alphas_cumprod, 1e-3, "epsilon")[timesteps]
+    assert plain == pytest.approx(per_sample.mean().item(), rel=1e-4)
+    assert weighed == pytest.approx((weights * per_sample).mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("obs_as_cond", [True, False])
+def test_several_noises_of_one_window_are_as_many_windows(obs_as_cond):
+    policy = make_policy(obs_as_cond)
+    batch = {"obs": torch.rand(6, 8, 5) * 100, "action": torch.rand(6, 8, 2) * 10 - 20}
+    repeated = {name: value.repeat(3, 1, 1) for name, value in batch.items()}
+    several = policy.compute_loss(batch, torch.Generator().manual_seed(0), noise_draws=3)
+    assert several.item() == pytest.approx(policy.compute_loss(repeated, torch.Generator().manual_seed(0)).item(), rel=1e-5)
