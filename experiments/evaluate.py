@@ -74,9 +74,12 @@ def evaluate(experiment: Experiment, output_dir: Path, say: Callable[[str], None
     shown = schedule or Schedule.full(model_blocks(policy.model), experiment.base.num_inference_steps)
     episodes = experiment.task.episodes()
     settings = evaluation_settings(experiment, shown, episodes)
-    done = resume(output_dir, settings, episodes, bool(cfg.overwrite))
+    settings, done = resume(output_dir, settings, episodes, bool(cfg.overwrite))
     if done:
         say(f"{len(done)} of {len(episodes)} episodes are already in {output_dir / 'episodes.jsonl'}")
+        if settings["earlier_n_envs"]:
+            say(f"eval.n_envs={settings['n_envs']} now, {settings['earlier_n_envs']} before: with another batch size the "
+                "policy rounds differently, so the remaining episodes can differ from those of an uninterrupted evaluation")
         for result in done if on_episode else ():
             on_episode(result)
     if schedule is not None:
@@ -107,23 +110,33 @@ def evaluation_settings(experiment: Experiment, schedule: Schedule, episodes: li
     }
 
 
-def resume(output_dir: Path, settings: dict[str, Any], episodes: list[Episode], overwrite: bool) -> list[EpisodeResult]:
-    """Finished episodes of this very evaluation. Refuses a folder with another one unless `overwrite`."""
+def resume(
+    output_dir: Path, settings: dict[str, Any], episodes: list[Episode], overwrite: bool
+) -> tuple[dict[str, Any], list[EpisodeResult]]:
+    """Settings and finished episodes of this very evaluation. Refuses a folder with another one unless `overwrite`.
+
+    The number of environments alone may differ, for it is what one lowers when memory ran out; the settings then name the
+    earlier ones, `earlier_n_envs`.
+    """
     path, rows = output_dir / "settings.json", output_dir / "episodes.jsonl"
-    stored = json.loads(path.read_text()) if path.exists() else None
+    stored = json.loads(path.read_text()) if path.exists() else {}
+    settings = {**settings, "earlier_n_envs": []}
     if overwrite:
         rows.unlink(missing_ok=True)
-    elif rows.exists() and rows.stat().st_size and stored != settings:
-        old = stored or {}
-        changed = [f"{key} {old.get(key)!r} there, {value!r} now" for key, value in settings.items() if old.get(key) != value]
-        raise ConfigError(
-            f"{output_dir} holds another evaluation ({'; '.join(changed) or 'without settings.json'}): "
-            "choose another output_dir=, or overwrite=true to start over"
-        )
+    elif rows.exists() and rows.stat().st_size:
+        changed = [f"{key} {stored.get(key)!r} there, {value!r} now" for key, value in settings.items()
+                   if key not in ("n_envs", "earlier_n_envs") and stored.get(key) != value]
+        if changed:
+            raise ConfigError(
+                f"{output_dir} holds another evaluation ({'; '.join(changed) if stored else 'without settings.json'}): "
+                "choose another output_dir=, or overwrite=true to start over"
+            )
+        earlier = [*stored.get("earlier_n_envs", []), stored["n_envs"]]
+        settings["earlier_n_envs"] = sorted(set(earlier) - {settings["n_envs"]})
     write_json(path, settings)
     results = load_episodes(rows)
     missing_episodes(episodes, results)  # raises if a row is of another evaluation
-    return results
+    return settings, results
 
 
 def roll_out(

@@ -105,6 +105,26 @@ def test_a_worker_killed_for_memory_is_explained_and_finished_episodes_stay(make
     assert any("1 of 3 episodes are already" in line for line in said)
 
 
+def test_after_memory_ran_out_fewer_environments_go_on(make_cfg):
+    class Killed(BaseException):
+        pass
+
+    def kill(result):
+        raise Killed
+
+    small = ["cache=full", "sampler.steps=1", "sampler.name=ddpm1"]
+    with pytest.raises(Killed):
+        run(make_cfg(*small, "eval.n_envs=2"), kill)
+    evaluation, said = run(make_cfg(*small, "eval.n_envs=1"))
+    assert any("1 of 3 episodes are already" in line for line in said)
+    assert any("eval.n_envs=1 now, [2] before" in line and "rounds differently" in line for line in said)
+    assert evaluation.results["n_episodes"] == 3
+    provenance = evaluation.results["provenance"]
+    assert (provenance["n_envs"], provenance["earlier_n_envs"]) == (1, [2])
+    with pytest.raises(ConfigError, match="cache 'full' there, 'uniform_s1' now"):
+        run(make_cfg("cache=uniform", "cache.budget=1", *small[1:], "eval.n_envs=1"))
+
+
 def test_methods_share_initial_states_and_noise(make_cfg):
     episodes = load_experiment(make_cfg(), n_test=2, n_train=1).task.episodes()
     assert [e.seed for e in episodes] == [0, 100000, 100001]
