@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
-from diffusion_policy.dataset.sequence_dataset import SequenceDataset, split_windows
+from diffusion_policy.dataset.sequence_dataset import SequenceDataset, Windows
 from diffusion_policy.env.block_pushing.definition import (
     ACTION_DIM, EFFECTOR, EFFECTOR_TARGET, OBS_DIM, WORKSPACE_HIGH, WORKSPACE_LOW)
 
@@ -19,12 +19,7 @@ HINT = "Make the demonstrations with: python scripts/make_demos.py task=block_pu
 
 def load_block_pushing(
     zarr_path: str | Path,
-    horizon: int,
-    pad_before: int = 0,
-    pad_after: int = 0,
-    val_ratio: float = 0.02,
-    max_train_episodes: int | None = None,
-    seed: int = 42,
+    windows: Windows,
     abs_action: bool = False,
     obs_eef_target: bool = True,
     effector_noise: float = 0.0,
@@ -48,16 +43,14 @@ def load_block_pushing(
                            f"[N, {OBS_DIM}] and [N, {ACTION_DIM}]: it is not Block Pushing. {HINT}")
     if abs_action:
         action = np.clip(obs[:, EFFECTOR_TARGET] + action, WORKSPACE_LOW, WORKSPACE_HIGH).astype(np.float32)
-    if effector_noise and (n_obs_steps is None or not 1 <= n_obs_steps <= horizon):
-        raise ValueError(f"effector_noise = {effector_noise} needs n_obs_steps from 1 to {horizon}, got {n_obs_steps}")
+    if effector_noise and (n_obs_steps is None or not 1 <= n_obs_steps <= windows.horizon):
+        raise ValueError(f"effector_noise = {effector_noise} needs n_obs_steps from 1 to {windows.horizon}, got {n_obs_steps}")
     if not obs_eef_target:
         obs[:, EFFECTOR_TARGET] = 0.0
     fields = {"obs": torch.from_numpy(obs), "action": torch.from_numpy(action)}
     displaced = partial(DisplacedEffectorDataset, fields, noise=effector_noise, n_obs_steps=n_obs_steps,
                         abs_action=abs_action, obs_eef_target=obs_eef_target)
-    return split_windows(
-        partial(SequenceDataset, fields), buffer, horizon, pad_before, pad_after, val_ratio, max_train_episodes, seed,
-        make_train=displaced if effector_noise else None)
+    return windows.split(partial(SequenceDataset, fields), buffer, make_train=displaced if effector_noise else None)
 
 
 class DisplacedEffectorDataset(SequenceDataset):

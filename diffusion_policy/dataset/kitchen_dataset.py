@@ -13,7 +13,7 @@ import torch
 
 from diffusion_policy.dataset.kitchen_files import Episode, read_arrays, read_logs, require_finite
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
-from diffusion_policy.dataset.sequence_dataset import SequenceDataset, split_windows
+from diffusion_policy.dataset.sequence_dataset import SequenceDataset, Windows
 from diffusion_policy.env.kitchen.definition import ACTION_DIM, N_QPOS, NOISE_AMPLITUDE, NOISE_RATIO, OBS_DIM
 from diffusion_policy.model.common.normalizer import FieldNormalizer
 
@@ -28,12 +28,7 @@ Datasets = tuple[SequenceDataset, "SequenceDataset | None"]
 
 def load_kitchen_logs(
     dataset_dir: str | Path,
-    horizon: int,
-    pad_before: int = 0,
-    pad_after: int = 0,
-    val_ratio: float = 0.02,
-    max_train_episodes: int | None = None,
-    seed: int = 42,
+    windows: Windows,
     noise_ratio: float = NOISE_RATIO,
 ) -> Datasets:
     """Training and validation windows of the human logs (validation is None for val_ratio 0).
@@ -46,17 +41,12 @@ def load_kitchen_logs(
         noise_ratio: scale of the observation noise; 0: none.
     """
     episodes = read_logs(dataset_dir)
-    return _windows(episodes, noise_ratio, horizon, pad_before, pad_after, val_ratio, max_train_episodes, seed)
+    return _split(episodes, noise_ratio, windows)
 
 
 def load_kitchen_npy(
     dataset_dir: str | Path,
-    horizon: int,
-    pad_before: int = 0,
-    pad_after: int = 0,
-    val_ratio: float = 0.02,
-    max_train_episodes: int | None = None,
-    seed: int = 42,
+    windows: Windows,
 ) -> Datasets:
     """Training and validation windows of the human demonstrations replayed in the simulator (None for val_ratio 0).
 
@@ -66,17 +56,12 @@ def load_kitchen_npy(
         dataset_dir: holds the files that `read_arrays` reads.
     """
     episodes = read_arrays(dataset_dir)
-    return _windows(episodes, 0.0, horizon, pad_before, pad_after, val_ratio, max_train_episodes, seed)
+    return _split(episodes, 0.0, windows)
 
 
 def load_kitchen_scripted(
     zarr_path: str | Path,
-    horizon: int,
-    pad_before: int = 0,
-    pad_after: int = 0,
-    val_ratio: float = 0.02,
-    max_train_episodes: int | None = None,
-    seed: int = 42,
+    windows: Windows,
     noise_ratio: float = NOISE_RATIO,
 ) -> Datasets:
     """Training and validation windows of scripted demonstrations (validation is None for val_ratio 0).
@@ -95,30 +80,20 @@ def load_kitchen_scripted(
             f"[N, {N_QPOS}] and [N, {ACTION_DIM}]: these are not scripted Kitchen demonstrations. {HINT}")
     require_finite(zarr_path, (positions, action), HINT)
     episodes = [(positions[rows], action[rows]) for rows in map(buffer.episode, range(buffer.n_episodes))]
-    return _windows(episodes, noise_ratio, horizon, pad_before, pad_after, val_ratio, max_train_episodes, seed)
+    return _split(episodes, noise_ratio, windows)
 
 
-def _windows(
-    episodes: Sequence[Episode],
-    noise_ratio: float,
-    horizon: int,
-    pad_before: int,
-    pad_after: int,
-    val_ratio: float,
-    max_train_episodes: int | None,
-    seed: int,
-) -> Datasets:
+def _split(episodes: Sequence[Episode], noise_ratio: float, windows: Windows) -> Datasets:
     """Lays `episodes` end to end, adds noise to the joint positions and cuts windows.
 
     The noise is drawn once and not for every fetched window: a data set does not know the training step, on which alone
     (and the seed) a batch may depend, so that a resumed training repeats it.
     """
     positions, action = (np.concatenate(values) for values in zip(*episodes))
-    noise = noise_ratio * NOISE_AMPLITUDE * np.random.default_rng(seed).uniform(-1.0, 1.0, size=positions.shape)
+    noise = noise_ratio * NOISE_AMPLITUDE * np.random.default_rng(windows.seed).uniform(-1.0, 1.0, size=positions.shape)
     obs = np.zeros((len(positions), OBS_DIM), dtype=np.float32)
     obs[:, :N_QPOS] = positions + noise
     buffer = ReplayBuffer({"obs": obs, "action": action}, np.cumsum([len(values) for values, _ in episodes]))
     fields = {name: torch.from_numpy(values) for name, values in buffer.data.items()}
     normalizers = {"obs": FieldNormalizer.fit(fields["obs"], range_eps=OBS_RANGE_EPS)}
-    return split_windows(partial(SequenceDataset, fields, normalizers=normalizers), buffer, horizon, pad_before, pad_after,
-                         val_ratio, max_train_episodes, seed)
+    return windows.split(partial(SequenceDataset, fields, normalizers=normalizers), buffer)

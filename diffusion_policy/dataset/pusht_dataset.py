@@ -8,19 +8,14 @@ import numpy as np
 import torch
 
 from diffusion_policy.dataset.replay_buffer import ReplayBuffer
-from diffusion_policy.dataset.sequence_dataset import SequenceDataset, split_windows
+from diffusion_policy.dataset.sequence_dataset import SequenceDataset, Windows
 
 DOWNLOAD_HINT = "Get the human demonstrations with: python scripts/download_data.py task=pusht_lowdim"
 
 
 def load_pusht_lowdim(
     zarr_path: str | Path,
-    horizon: int,
-    pad_before: int = 0,
-    pad_after: int = 0,
-    val_ratio: float = 0.02,
-    max_train_episodes: int | None = None,
-    seed: int = 42,
+    windows: Windows,
 ) -> tuple[SequenceDataset, SequenceDataset | None]:
     """Training and validation windows (validation is None for val_ratio 0).
 
@@ -33,5 +28,4 @@ def load_pusht_lowdim(
         "obs": torch.from_numpy(np.concatenate([keypoints, buffer.data["state"][:, :2]], axis=-1)),
         "action": torch.from_numpy(buffer.data["action"]),
     }
-    return split_windows(
-        partial(SequenceDataset, fields), buffer, horizon, pad_before, pad_after, val_ratio, max_train_episodes, seed)
+    return windows.split(partial(SequenceDataset, fields), buffer)

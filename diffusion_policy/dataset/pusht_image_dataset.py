@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
-from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, split_windows
+from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, Windows
 
 DOWNLOAD_HINT = "Get the human demonstrations with: python scripts/download_data.py task=pusht_image"
 SHAPES = {"img": (96, 96, 3), "state": (5,), "action": (2,)}    # of a row
@@ -13,12 +13,7 @@ SHAPES = {"img": (96, 96, 3), "state": (5,), "action": (2,)}    # of a row
 
 def load_pusht_image(
     zarr_path: str | Path,
-    horizon: int,
-    pad_before: int = 0,
-    pad_after: int = 0,
-    val_ratio: float = 0.02,
-    max_train_episodes: int | None = None,
-    seed: int = 42,
+    windows: Windows,
     n_obs_steps: int | None = None,
 ) -> tuple[ImageSequenceDataset, ImageSequenceDataset | None]:
     """Training and validation windows (validation is None for val_ratio 0); they share the images, 0.7 GB of memory.
@@ -36,4 +31,4 @@ def load_pusht_image(
                                f"it is not Push-T. {DOWNLOAD_HINT}")
     fields = {"image": buffer.data["img"], "agent_pos": buffer.data["state"][:, :2], "action": buffer.data["action"]}
     make = partial(ImageSequenceDataset, fields, n_obs_steps=n_obs_steps)
-    return split_windows(make, buffer, horizon, pad_before, pad_after, val_ratio, max_train_episodes, seed)
+    return windows.split(make, buffer)

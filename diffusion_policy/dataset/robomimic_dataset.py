@@ -18,7 +18,7 @@ from diffusion_policy.dataset.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.robomimic_files import (
     check_actions, check_environment, demo_array, demo_names, open_demonstrations, read_demonstrations, readable,
     source_advice)
-from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, SequenceDataset, split_windows
+from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, SequenceDataset, Windows
 from diffusion_policy.env.robomimic.definition import (
     POLICY_ARM_DIM, ROBOT_ARM_DIM, RobomimicTask, task_named, to_policy_action)
 from diffusion_policy.model.common.normalizer import FieldNormalizer
@@ -29,12 +29,7 @@ RANGE_EPS = 1e-7    # a dimension that moves less is not scaled up, as in the or
 def load_robomimic_lowdim(
     dataset_path: str | Path,
     task: str,
-    horizon: int,
-    pad_before: int = 0,
-    pad_after: int = 0,
-    val_ratio: float = 0.02,
-    max_train_episodes: int | None = None,
-    seed: int = 42,
+    windows: Windows,
     abs_action: bool = True,
     name: str | None = None,
 ) -> tuple[SequenceDataset, SequenceDataset | None]:
@@ -54,19 +49,13 @@ def load_robomimic_lowdim(
     fields = {"obs": torch.from_numpy(obs), "action": torch.from_numpy(_actions(buffer, abs_action))}
     normalizers = {"obs": FieldNormalizer.fit(fields["obs"], "max_abs"),
                    "action": action_normalizer(fields["action"], abs_action)}
-    return split_windows(partial(SequenceDataset, fields, normalizers=normalizers), buffer, horizon, pad_before, pad_after,
-                         val_ratio, max_train_episodes, seed)
+    return windows.split(partial(SequenceDataset, fields, normalizers=normalizers), buffer)
 
 
 def load_robomimic_image(
     dataset_path: str | Path,
     task: str,
-    horizon: int,
-    pad_before: int = 0,
-    pad_after: int = 0,
-    val_ratio: float = 0.02,
-    max_train_episodes: int | None = None,
-    seed: int = 42,
+    windows: Windows,
     abs_action: bool = True,
     n_obs_steps: int | None = None,
     cache_dir: str | Path | None = None,
@@ -94,7 +83,7 @@ def load_robomimic_image(
     folder = (Path(cache_dir) if cache_dir else path.parent) / f"{path.name}.cache"
     images = _images(path, folder, shapes, np.diff(buffer.episode_ends, prepend=0).tolist(), source_advice(path, name))
     make = partial(ImageSequenceDataset, {**images, **fields}, n_obs_steps=n_obs_steps, normalizers=normalizers)
-    return split_windows(make, buffer, horizon, pad_before, pad_after, val_ratio, max_train_episodes, seed)
+    return windows.split(make, buffer)
 
 
 def image_policy_normalizers(vectors: Mapping[str, np.ndarray], abs_action: bool) -> dict[str, FieldNormalizer]:

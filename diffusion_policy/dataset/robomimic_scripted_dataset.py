@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.robomimic_dataset import image_policy_normalizers
-from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, split_windows
+from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, Windows
 from diffusion_policy.demos.storage import stored_settings
 from diffusion_policy.env.robomimic.definition import task_named
 
@@ -16,12 +16,7 @@ from diffusion_policy.env.robomimic.definition import task_named
 def load_robomimic_scripted(
     dataset_path: str | Path,
     task: str,
-    horizon: int,
-    pad_before: int = 0,
-    pad_after: int = 0,
-    val_ratio: float = 0.02,
-    max_train_episodes: int | None = None,
-    seed: int = 42,
+    windows: Windows,
     abs_action: bool = True,
     n_obs_steps: int | None = None,
     reflections: bool | None = None,
@@ -56,7 +51,7 @@ def load_robomimic_scripted(
     _check_settings(dataset_path, task, reflections, hint)
     normalizers = image_policy_normalizers({part: buffer.data[part] for part in shapes if part not in images}, abs_action)
     make = partial(ImageSequenceDataset, buffer.data, n_obs_steps=n_obs_steps, normalizers=normalizers)
-    return split_windows(make, buffer, horizon, pad_before, pad_after, val_ratio, max_train_episodes, seed)
+    return windows.split(make, buffer)
 
 
 def _check_settings(path: str | Path, task: str, reflections: bool | None, hint: str) -> None:

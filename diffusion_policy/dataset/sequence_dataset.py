@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -32,25 +33,39 @@ def window_rows(
     return np.concatenate(windows) if windows else np.zeros((0, horizon), dtype=np.int64)
 
 
-def split_windows(
-    make: Callable[[np.ndarray], Dataset],
-    buffer: ReplayBuffer,
-    horizon: int,
-    pad_before: int,
-    pad_after: int,
-    val_ratio: float,
-    max_train_episodes: int | None,
-    seed: int,
-    make_train: Callable[[np.ndarray], Dataset] | None = None,
-) -> tuple[Dataset, Dataset | None]:
-    """Training and validation windows over `split_episodes`; validation is None if no window is left for it.
+@dataclass(frozen=True)
+class Windows:
+    """How demonstrations are cut into windows, and which of them validate.
 
     Args:
-        make: a data set from row numbers [windows, horizon]; `make_train`, if given, makes the one to train on.
+        horizon: rows of a window.
+        pad_before, pad_after: rows by which a window may reach beyond its episode, see `window_rows`.
+        val_ratio: share of the episodes to validate on; 0: none.
+        max_train_episodes: train on so many of the others at most; None: on all.
+        seed: of the choice of episodes.
     """
-    masks = split_episodes(buffer.n_episodes, val_ratio, max_train_episodes, seed)
-    train, val = (window_rows(buffer, mask, horizon, pad_before, pad_after) for mask in masks)
-    return (make_train or make)(train), make(val) if len(val) else None
+
+    horizon: int
+    pad_before: int = 0
+    pad_after: int = 0
+    val_ratio: float = 0.02
+    max_train_episodes: int | None = None
+    seed: int = 42
+
+    def split(
+        self,
+        make: Callable[[np.ndarray], Dataset],
+        buffer: ReplayBuffer,
+        make_train: Callable[[np.ndarray], Dataset] | None = None,
+    ) -> tuple[Dataset, Dataset | None]:
+        """Training and validation windows over `split_episodes`; validation is None if no window is left for it.
+
+        Args:
+            make: a data set from row numbers [windows, horizon]; `make_train`, if given, makes the one to train on.
+        """
+        masks = split_episodes(buffer.n_episodes, self.val_ratio, self.max_train_episodes, self.seed)
+        train, val = (window_rows(buffer, mask, self.horizon, self.pad_before, self.pad_after) for mask in masks)
+        return (make_train or make)(train), make(val) if len(val) else None
 
 
 class SequenceDataset(torch.utils.data.Dataset):

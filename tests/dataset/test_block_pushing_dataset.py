@@ -5,6 +5,7 @@ import torch
 
 from diffusion_policy.dataset.block_pushing_dataset import load_block_pushing
 from diffusion_policy.dataset.replay_buffer import DatasetError
+from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.demos.storage import write_replay_buffer
 
 
@@ -26,9 +27,9 @@ def path(tmp_path, episodes):
 
 
 def test_windows(path, episodes):
-    train, val = load_block_pushing(path, horizon=5, pad_before=2, pad_after=0, val_ratio=0.25, seed=0)
+    train, val = load_block_pushing(path, Windows(5, pad_before=2, pad_after=0, val_ratio=0.25, seed=0))
     assert len(train) + len(val) == sum(length - 5 + 1 + 2 for length in (9, 6, 12, 7))
-    everything, none = load_block_pushing(path, horizon=5, pad_before=2, val_ratio=0.0)
+    everything, none = load_block_pushing(path, Windows(5, pad_before=2, val_ratio=0.0))
     assert none is None
     first = everything[0]                                       # two rows before the start of the first episode
     np.testing.assert_array_equal(first["obs"], episodes[0]["obs"][[0, 0, 0, 1, 2]])
@@ -36,8 +37,8 @@ def test_windows(path, episodes):
 
 
 def test_absolute_actions_are_the_targets_that_the_relative_ones_led_to(path, episodes):
-    relative, _ = load_block_pushing(path, horizon=5, val_ratio=0.0)
-    absolute, _ = load_block_pushing(path, horizon=5, val_ratio=0.0, abs_action=True)
+    relative, _ = load_block_pushing(path, Windows(5, val_ratio=0.0))
+    absolute, _ = load_block_pushing(path, Windows(5, val_ratio=0.0), abs_action=True)
     expected = relative.fields["obs"][:, 8:10] + relative.fields["action"]
     np.testing.assert_allclose(absolute.fields["action"], expected, atol=1e-6)
 
@@ -47,13 +48,13 @@ def test_absolute_actions_stay_in_the_workspace(tmp_path):
     demo["obs"][:, 8:10] = [0.69, 0.49]
     demo["action"][:] = 0.03
     write_replay_buffer(tmp_path / "edge.zarr", [demo], {})
-    absolute, _ = load_block_pushing(tmp_path / "edge.zarr", horizon=5, val_ratio=0.0, abs_action=True)
+    absolute, _ = load_block_pushing(tmp_path / "edge.zarr", Windows(5, val_ratio=0.0), abs_action=True)
     np.testing.assert_allclose(absolute.fields["action"], [[0.7, 0.5]] * 6, atol=1e-6)
 
 
 def test_the_effector_target_can_be_hidden(path):
-    hidden, _ = load_block_pushing(path, horizon=5, val_ratio=0.0, abs_action=True, obs_eef_target=False)
-    shown, _ = load_block_pushing(path, horizon=5, val_ratio=0.0, abs_action=True)
+    hidden, _ = load_block_pushing(path, Windows(5, val_ratio=0.0), abs_action=True, obs_eef_target=False)
+    shown, _ = load_block_pushing(path, Windows(5, val_ratio=0.0), abs_action=True)
     assert (hidden.fields["obs"][:, 8:10] == 0).all() and (shown.fields["obs"][:, 8:10] != 0).all()
     np.testing.assert_array_equal(hidden.fields["action"], shown.fields["action"])
     normalizer = hidden.fit_normalizer()
@@ -62,18 +63,18 @@ def test_the_effector_target_can_be_hidden(path):
 
 def test_a_missing_data_set_says_how_to_make_it(tmp_path):
     with pytest.raises(DatasetError, match="make_demos.py task=block_pushing"):
-        load_block_pushing(tmp_path / "absent.zarr", horizon=5)
+        load_block_pushing(tmp_path / "absent.zarr", Windows(5))
 
 
 def test_another_tasks_data_is_refused(tmp_path):
     write_replay_buffer(tmp_path / "other.zarr", [episode(8, 0, obs_dim=20)], {})
     with pytest.raises(DatasetError, match=r"\[8, 20\].*not Block Pushing"):
-        load_block_pushing(tmp_path / "other.zarr", horizon=5)
+        load_block_pushing(tmp_path / "other.zarr", Windows(5))
 
 
 @pytest.mark.parametrize("abs_action", [False, True])
 def test_a_displaced_effector_is_led_back_to_the_demonstration(path, abs_action):
-    settings = {"horizon": 5, "pad_before": 2, "val_ratio": 0.25, "seed": 0, "abs_action": abs_action}
+    settings = {"windows": Windows(5, pad_before=2, val_ratio=0.25, seed=0), "abs_action": abs_action}
     plain, plain_val = load_block_pushing(path, **settings)
     noisy, noisy_val = load_block_pushing(path, **settings, effector_noise=0.002, n_obs_steps=3)
     rows = torch.arange(len(plain))
@@ -96,7 +97,7 @@ def test_a_displaced_effector_is_led_back_to_the_demonstration(path, abs_action)
 
 
 def test_displacements_repeat_and_differ_between_batches(path):
-    noisy, _ = load_block_pushing(path, horizon=5, val_ratio=0.0, effector_noise=0.002, n_obs_steps=3)
+    noisy, _ = load_block_pushing(path, Windows(5, val_ratio=0.0), effector_noise=0.002, n_obs_steps=3)
     batch = torch.tensor([3, 1, 4])
     assert torch.equal(noisy[batch]["obs"], noisy[batch]["obs"])
     assert not torch.equal(noisy[batch]["obs"][0], noisy[torch.tensor([3, 4, 1])]["obs"][0])
@@ -109,4 +110,4 @@ def test_displacements_repeat_and_differ_between_batches(path):
                                                ({"n_obs_steps": 3, "effector_noise": -0.1}, "negative")])
 def test_unusable_displacements(path, settings, message):
     with pytest.raises(ValueError, match=message):
-        load_block_pushing(path, horizon=5, **{"effector_noise": 0.01, **settings})
+        load_block_pushing(path, Windows(5), **{"effector_noise": 0.01, **settings})

@@ -14,6 +14,7 @@ from robomimic_data import write_demonstrations
 from diffusion_policy.dataset import image_cache
 from diffusion_policy.dataset.image_cache import cached_images
 from diffusion_policy.dataset.replay_buffer import DatasetError
+from diffusion_policy.dataset.sequence_dataset import Windows
 
 SHAPES = {"front": (4, 5, 3), "wrist": (3, 3, 3)}
 LENGTHS = [3, 1, 4, 2]
@@ -185,7 +186,7 @@ def test_a_changed_data_file_is_noticed(tmp_path, capfd):
     for seed in (0, 1):
         demos = write_demonstrations(path, image=True, lengths=(8, 7), seed=seed)
         os.utime(path, ns=(0, 10**18 + seed))       # a coarse clock would not tell the two apart
-        train, _ = load_robomimic_image(path, "can", 6, cache_dir=tmp_path / "elsewhere", val_ratio=0)
+        train, _ = load_robomimic_image(path, "can", Windows(6, val_ratio=0), cache_dir=tmp_path / "elsewhere")
         recorded = np.concatenate([demo["obs/agentview_image"] for demo in demos])
         np.testing.assert_array_equal(train.images["agentview_image"], recorded)
     assert capfd.readouterr().err.count("changed data file") == 1

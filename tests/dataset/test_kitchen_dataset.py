@@ -11,6 +11,7 @@ from diffusion_policy.dataset.kitchen_dataset import load_kitchen_logs, load_kit
 from diffusion_policy.dataset.kitchen_files import DAMAGED_AS_PUBLISHED, initial_states, read_arrays, read_logs
 from diffusion_policy.dataset.mjl import read_mjl
 from diffusion_policy.dataset.replay_buffer import DatasetError
+from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.demos.storage import write_replay_buffer
 from diffusion_policy.env.kitchen.definition import NOISE_AMPLITUDE
 
@@ -31,7 +32,7 @@ def test_logs_become_windows_of_joint_positions_and_commands(tmp_path):
     recorded = [write_log(tmp_path / folder / "x.mjl", rows, seed=rows)
                 for folder, rows in (("a", 9 * EVERY), ("a/deeper", 7 * EVERY - 1), ("b", 8 * EVERY))]
     order = [recorded[1], recorded[0], recorded[2]]      # by path: a/deeper/x.mjl, a/x.mjl, b/x.mjl
-    train, none = load_kitchen_logs(tmp_path, horizon=5, pad_before=2, val_ratio=0.0, noise_ratio=0.0)
+    train, none = load_kitchen_logs(tmp_path, Windows(5, pad_before=2, val_ratio=0.0), noise_ratio=0.0)
     assert none is None and len(train) == sum(length - 5 + 1 + 2 for length in (7, 9, 8))
     qpos, ctrl = (np.concatenate([log[name][::EVERY] for log in order]) for name in ("qpos", "ctrl"))
     np.testing.assert_array_equal(train.fields["obs"], np.concatenate([qpos, np.zeros((24, 30))], axis=1))
@@ -42,7 +43,7 @@ def test_logs_become_windows_of_joint_positions_and_commands(tmp_path):
 
 def test_joints_between_robot_and_objects_are_left_out(tmp_path):
     recorded = write_log(tmp_path / "a.mjl", 5 * EVERY, nq=33, nv=32)
-    train, _ = load_kitchen_logs(tmp_path, horizon=2, val_ratio=0.0, noise_ratio=0.0)
+    train, _ = load_kitchen_logs(tmp_path, Windows(2, val_ratio=0.0), noise_ratio=0.0)
     np.testing.assert_array_equal(train.fields["obs"][:, :30], recorded["qpos"][::EVERY][:, [*range(9), *range(12, 33)]])
 
 
@@ -59,7 +60,7 @@ def test_a_log_cut_short_is_refused(tmp_path, cut):
     (tmp_path / "good.mjl").write_bytes(content)
     (tmp_path / "short.mjl").write_bytes(content[:-cut])
     with pytest.raises(DatasetError, match=r"short\.mjl is cut short.*get the data set again"):
-        load_kitchen_logs(tmp_path, horizon=1)
+        load_kitchen_logs(tmp_path, Windows(1))
 
 
 @pytest.mark.parametrize(
@@ -78,20 +79,20 @@ def test_a_log_cut_short_is_refused(tmp_path, cut):
 def test_what_is_not_a_log_is_refused(tmp_path, content, message):
     (tmp_path / "x.mjl").write_bytes(content)
     with pytest.raises(DatasetError, match=rf"x\.mjl {message}|x\.mjl holds numbers that are {message}"):
-        load_kitchen_logs(tmp_path, horizon=1)
+        load_kitchen_logs(tmp_path, Windows(1))
 
 
 @pytest.mark.parametrize("sizes", [{"nq": 29}, {"nu": 8}, {"nu": 10}])
 def test_logs_of_another_robot_are_refused(tmp_path, sizes):
     write_log(tmp_path / "other.mjl", 50, **sizes)
     with pytest.raises(DatasetError, match=r"other\.mjl logs .* not a log of Kitchen, move it out"):
-        load_kitchen_logs(tmp_path, horizon=1)
+        load_kitchen_logs(tmp_path, Windows(1))
 
 
 @pytest.mark.parametrize("folder", ["absent", "."])
 def test_a_folder_without_logs_says_how_to_get_them(tmp_path, folder):
     with pytest.raises(DatasetError, match="no readable .* python scripts/download_data.py task=kitchen_lowdim_abs"):
-        load_kitchen_logs(tmp_path / folder, horizon=1)
+        load_kitchen_logs(tmp_path / folder, Windows(1))
 
 
 def test_the_log_that_was_published_damaged_is_left_out_where_it_is_damaged(tmp_path):
@@ -108,7 +109,7 @@ def test_the_log_that_was_published_damaged_is_left_out_where_it_is_damaged(tmp_
 def test_arrays_become_windows_of_each_demonstration(tmp_path):
     lengths = (5, 8, 6)
     arrays = write_arrays(tmp_path, lengths)
-    train, _ = load_kitchen_npy(tmp_path, horizon=4, pad_after=1, val_ratio=0.0)
+    train, _ = load_kitchen_npy(tmp_path, Windows(4, pad_after=1, val_ratio=0.0))
     assert len(train) == sum(length - 4 + 1 + 1 for length in lengths)
     expected = {name: np.concatenate([arrays[name][:length, e] for e, length in enumerate(lengths)]).astype(np.float32)
                 for name in ("observations_seq", "actions_seq")}
@@ -153,7 +154,7 @@ def test_arrays_with_the_demonstration_first_are_refused(tmp_path):
     for name in ("observations_seq", "actions_seq", "existence_mask"):
         np.save(tmp_path / f"{name}.npy", arrays[name].swapaxes(0, 1))
     with pytest.raises(DatasetError, match="existence_mask.npy has .* first axis must be the time"):
-        load_kitchen_npy(tmp_path, horizon=2)
+        load_kitchen_npy(tmp_path, Windows(2))
 
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path):
@@ -161,7 +162,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     arrays["actions_seq"][3, 2, 0] = np.inf
     np.save(tmp_path / "actions_seq.npy", arrays["actions_seq"])
     with pytest.raises(DatasetError, match="demonstration 2 in .* not finite"):
-        load_kitchen_npy(tmp_path, horizon=2)
+        load_kitchen_npy(tmp_path, Windows(2))
 
 
 # ---- scripted demonstrations ----
@@ -183,19 +184,19 @@ def zarr_path(tmp_path, episodes):
 
 
 def test_scripted_demonstrations_become_windows(zarr_path, episodes):
-    train, val = load_kitchen_scripted(zarr_path, horizon=16, pad_before=3, pad_after=7, val_ratio=0.25, seed=0)
+    train, val = load_kitchen_scripted(zarr_path, Windows(16, pad_before=3, pad_after=7, val_ratio=0.25, seed=0))
     assert len(train) + len(val) == sum(length - 16 + 1 + 3 + 7 for length in (40, 30, 50, 35))
     assert train[0]["obs"].shape == (16, 60) and train[0]["action"].shape == (16, 9)
-    few, _ = load_kitchen_scripted(zarr_path, horizon=16, val_ratio=0.25, max_train_episodes=1, seed=0)
-    assert len(few) < len(load_kitchen_scripted(zarr_path, horizon=16, val_ratio=0.25, seed=0)[0])
-    plain, _ = load_kitchen_scripted(zarr_path, horizon=16, val_ratio=0.0, noise_ratio=0.0)
+    few, _ = load_kitchen_scripted(zarr_path, Windows(16, val_ratio=0.25, max_train_episodes=1, seed=0))
+    assert len(few) < len(load_kitchen_scripted(zarr_path, Windows(16, val_ratio=0.25, seed=0))[0])
+    plain, _ = load_kitchen_scripted(zarr_path, Windows(16, val_ratio=0.0), noise_ratio=0.0)
     np.testing.assert_array_equal(plain.fields["obs"][:, :30], np.concatenate([episode["obs"] for episode in episodes]))
     np.testing.assert_array_equal(plain.fields["action"], np.concatenate([episode["action"] for episode in episodes]))
 
 
 def test_noise_is_that_of_the_environment_and_of_the_seed(zarr_path):
-    def obs(**settings):
-        return load_kitchen_scripted(zarr_path, horizon=4, val_ratio=0.0, **settings)[0].fields["obs"].numpy()
+    def obs(seed=42, **settings):
+        return load_kitchen_scripted(zarr_path, Windows(4, val_ratio=0.0, seed=seed), **settings)[0].fields["obs"].numpy()
 
     noise = (obs(noise_ratio=0.2) - obs(noise_ratio=0.0))[:, :30] / (0.2 * NOISE_AMPLITUDE)
     assert (np.abs(noise) <= 1.01).all() and (noise.max(axis=0) > 0.9).all() and (noise.min(axis=0) < -0.9).all()
@@ -210,7 +211,7 @@ def test_the_normalizer_does_not_blow_up_joints_that_only_shake(tmp_path):
     demo["obs"][:, 11] = 0.3
     demo["action"][:, 7] = np.linspace(0.0, 0.04, 60)
     write_replay_buffer(tmp_path / "demos.zarr", [demo], {})
-    train, _ = load_kitchen_scripted(tmp_path / "demos.zarr", horizon=4, val_ratio=0.0)
+    train, _ = load_kitchen_scripted(tmp_path / "demos.zarr", Windows(4, val_ratio=0.0))
     normalized = train.fit_normalizer().normalize(train.fields)
     assert np.ptp(normalized["obs"][:, 11].numpy()) < 0.01 and normalized["obs"].abs().max() <= 1.0 + 1e-5
     assert (normalized["obs"][:, 30:] == 0).all()
@@ -219,7 +220,7 @@ def test_the_normalizer_does_not_blow_up_joints_that_only_shake(tmp_path):
 
 def test_missing_or_other_demonstrations_say_how_to_make_them(tmp_path):
     with pytest.raises(DatasetError, match="make_demos.py task=kitchen"):
-        load_kitchen_scripted(tmp_path / "absent.zarr", horizon=5)
+        load_kitchen_scripted(tmp_path / "absent.zarr", Windows(5))
     write_replay_buffer(tmp_path / "other.zarr", [scripted(8, 0, obs_dim=60)], {})
     with pytest.raises(DatasetError, match=r"\[8, 60\].*not scripted Kitchen.*make_demos.py task=kitchen"):
-        load_kitchen_scripted(tmp_path / "other.zarr", horizon=5)
+        load_kitchen_scripted(tmp_path / "other.zarr", Windows(5))

@@ -17,6 +17,7 @@ from diffusion_policy.dataset import kitchen_files
 from diffusion_policy.dataset.download import KITCHEN, SOURCES, NoChecksumError, download, verify
 from diffusion_policy.dataset.kitchen_dataset import load_kitchen_logs, load_kitchen_npy
 from diffusion_policy.dataset.replay_buffer import DatasetError
+from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.dataset.sources import RECORD, files_sha256
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "download_data.py"
@@ -63,8 +64,8 @@ def test_both_tasks_are_one_archive_that_is_kept_complete_with_its_checksum(made
     assert json.loads((folder / RECORD).read_text())["sha256"] == files_sha256(folder, KITCHEN.keys)
     found = verify(folder, KITCHEN)
     assert (found.n_arrays, found.n_logs) == (3, 4)
-    assert len(load_kitchen_npy(folder, horizon=2, val_ratio=0.0)[0]) == sum(length - 1 for length in LENGTHS)
-    assert len(load_kitchen_logs(folder / "kitchen_demos_multitask", horizon=2, val_ratio=0.0)[0]) == 4 * 2
+    assert len(load_kitchen_npy(folder, Windows(2, val_ratio=0.0))[0]) == sum(length - 1 for length in LENGTHS)
+    assert len(load_kitchen_logs(folder / "kitchen_demos_multitask", Windows(2, val_ratio=0.0))[0]) == 4 * 2
     (folder.parent / "kitchen.zip").write_text("never looked at")
     assert download(KITCHEN, tmp_path / "data", "file:///nowhere/kitchen.zip") == folder
 

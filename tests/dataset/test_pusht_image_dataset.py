@@ -8,7 +8,7 @@ import zarr
 
 from diffusion_policy.dataset.pusht_image_dataset import load_pusht_image
 from diffusion_policy.dataset.replay_buffer import DatasetError
-from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset
+from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, Windows
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
 
 ENDS = np.array([7, 12, 20])
@@ -44,8 +44,8 @@ def demonstrations(arrays, tmp_path_factory):
     return write(tmp_path_factory.mktemp("pusht") / "replay.zarr", arrays)
 
 
-def load(path, **options):
-    return load_pusht_image(path, HORIZON, BEFORE, AFTER, **{"val_ratio": 0.0, **options})
+def load(path, val_ratio=0.0, max_train_episodes=None, **options):
+    return load_pusht_image(path, Windows(HORIZON, BEFORE, AFTER, val_ratio, max_train_episodes), **options)
 
 
 # Windows

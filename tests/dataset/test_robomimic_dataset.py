@@ -11,6 +11,7 @@ from robomimic_data import LENGTHS, write_demonstrations
 from diffusion_policy.common.config import register_resolvers
 from diffusion_policy.common.rotation import axis_angle_to_matrix
 from diffusion_policy.dataset.robomimic_dataset import load_robomimic_image, load_robomimic_lowdim
+from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.env.robomimic.definition import TASKS, to_robot_action
 from tests.conftest import ROOT
 
@@ -21,11 +22,12 @@ ENDS = np.cumsum(LENGTHS)
 
 
 def load_lowdim(path, task="can", **options):
-    return load_robomimic_lowdim(path, task, HORIZON, BEFORE, AFTER, **{"val_ratio": 0.0, **options})
+    return load_robomimic_lowdim(path, task, Windows(HORIZON, BEFORE, AFTER, val_ratio=0.0), **options)
 
 
-def load_image(path, task="can", **options):
-    return load_robomimic_image(path, task, HORIZON, BEFORE, AFTER, **{"val_ratio": 0.0, **options})
+def load_image(path, task="can", val_ratio=0.0, max_train_episodes=None, **options):
+    windows = Windows(HORIZON, BEFORE, AFTER, val_ratio, max_train_episodes)
+    return load_robomimic_image(path, task, windows, **options)
 
 
 def rows(demos, name):

@@ -14,6 +14,7 @@ from robomimic_data import write_demonstrations
 from diffusion_policy.dataset.download import SOURCES, NoChecksumError, download, verify
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_dataset import load_robomimic_lowdim
+from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.env.robomimic.definition import TASKS
 from tests.conftest import ROOT
 
@@ -108,7 +109,7 @@ def test_only_the_wanted_file_is_transferred(server, archive, tmp_path):
     assert path == tmp_path / "data" / FILE and path.read_bytes() == wanted(archive)
     assert files(tmp_path / "data") == ["low_dim_abs.hdf5", "low_dim_abs.hdf5.checksum.json"]
     assert sum(handler.sent) < OTHER_BYTES and seen[-1][0] == seen[-1][1]
-    assert load_robomimic_lowdim(path, "can", 6)[0] is not None
+    assert load_robomimic_lowdim(path, "can", Windows(6))[0] is not None
 
 
 def test_a_dropped_connection_is_resumed(server, archive, tmp_path):

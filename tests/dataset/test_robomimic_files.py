@@ -10,6 +10,7 @@ from robomimic_data import write_demonstrations
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_dataset import load_robomimic_image, load_robomimic_lowdim
 from diffusion_policy.dataset.robomimic_files import abs_path, are_absolute, delta_path
+from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.env.robomimic.definition import env_metadata, task_named
 from diffusion_policy.env.robomimic.recorded_starts import initial_state
 
@@ -17,7 +18,7 @@ h5py = pytest.importorskip("h5py")
 
 
 def load(path, task="can", **options):
-    return load_robomimic_lowdim(path, task, 6, name="can_lowdim_ph", **options)
+    return load_robomimic_lowdim(path, task, Windows(6), name="can_lowdim_ph", **options)
 
 
 def recorded(change):
@@ -129,18 +130,18 @@ def test_images_of_another_size_or_camera(tmp_path):
         for demo in file["data"].values():
             replaced(demo, "obs/agentview_image", np.zeros((8, 96, 96, 3), np.uint8))
     with pytest.raises(DatasetError, match=r"agentview_image is \[8, 96, 96, 3\] instead of .*84.* another image size"):
-        load_robomimic_image(path, "can", 6)
+        load_robomimic_image(path, "can", Windows(6))
     with h5py.File(path, "r+") as file:
         for demo in file["data"].values():
             del demo["obs/agentview_image"]
     with pytest.raises(DatasetError, match="has no obs/agentview_image, but robot0_eef_pos.*robot0_eye_in_hand_image"):
-        load_robomimic_image(path, "can", 6)
+        load_robomimic_image(path, "can", Windows(6))
     assert not (tmp_path / "image_abs.hdf5.cache").exists()
 
 
 def test_a_file_without_images(lowdim):
     with pytest.raises(DatasetError, match="no obs/agentview_image"):
-        load_robomimic_image(lowdim, "can", 6)
+        load_robomimic_image(lowdim, "can", Windows(6))
 
 
 # Another environment

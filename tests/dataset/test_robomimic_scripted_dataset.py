@@ -10,6 +10,7 @@ from diffusion_policy.common.config import register_resolvers
 from diffusion_policy.common.rotation import axis_angle_to_rotation_6d
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_scripted_dataset import load_robomimic_scripted
+from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.demos.storage import write_replay_buffer
 from diffusion_policy.env.robomimic.definition import TASKS
 from tests.conftest import ROOT
@@ -46,8 +47,9 @@ def path(tmp_path_factory, demos):
     return path
 
 
-def load(path, task="can", **options):
-    return load_robomimic_scripted(path, task, 10, 1, 7, **{"val_ratio": 0.0, "n_obs_steps": 2, **options})
+def load(path, task="can", val_ratio=0.0, max_train_episodes=None, **options):
+    windows = Windows(10, 1, 7, val_ratio, max_train_episodes)
+    return load_robomimic_scripted(path, task, windows, **{"n_obs_steps": 2, **options})
 
 
 def test_windows_hold_the_rows_that_were_recorded(path, demos):

@@ -1,7 +1,6 @@
 """Windows over episodes."""
 from __future__ import annotations
 
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from diffusion_policy.dataset.pusht_dataset import load_pusht_lowdim
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer, split_episodes
-from diffusion_policy.dataset.sequence_dataset import SequenceDataset, split_windows, window_rows
+from diffusion_policy.dataset.sequence_dataset import SequenceDataset, Windows, window_rows
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.integers(1, 6), st.integers(0, 5), st.integers(0, 5))
@@ -36,7 +35,10 @@ def test_split_is_disjoint_repeatable_and_limited():
 
 def test_windows_are_split_by_episode_and_validation_may_be_missing():
     buffer = ReplayBuffer({"x": np.arange(40)}, np.array([20, 22, 40]))
-    split = partial(split_windows, set_of_rows, buffer, 5, 1, 1)
+
+    def split(*choice, **options):
+        return Windows(5, 1, 1, *choice).split(set_of_rows, buffer, **options)
+
     train, val = split(0.4, None, 0)
     assert not train & val and train | val <= set(range(40)) and train and val
     assert split(0.0, None, 0) == (set(range(20)) | set(range(22, 40)), None)     # the episode of 2 rows has no window
@@ -70,7 +72,7 @@ def test_truncated_or_missing_data_is_a_clear_error(tmp_path):
 
 
 def test_human_demonstrations(pusht_zarr):
-    train, val = load_pusht_lowdim(pusht_zarr, horizon=16, pad_before=1, pad_after=7)
+    train, val = load_pusht_lowdim(pusht_zarr, Windows(16, pad_before=1, pad_after=7))
     assert len(train) == 23804 and train[0]["obs"].shape == (16, 20) and train[0]["action"].shape == (16, 2)
     assert val is not None and len(val) > 100
     assert train.fit_normalizer()["obs"].scale.shape == (20,)

@@ -16,6 +16,7 @@ import robosuite
 
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_dataset import load_robomimic_lowdim
+from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.demos.absolute_actions import convert_actions
 from diffusion_policy.env.robomimic.absolute_actions import ActionConverter
 from diffusion_policy.env.robomimic.definition import env_metadata, task_named
@@ -99,7 +100,7 @@ def test_the_converted_human_demonstrations_lift_the_cube(tmp_path):
     """Through the whole path of a policy's actions: file, data set, six numbers for rotations, environment."""
     path = write(tmp_path / "low_dim.hdf5", "lift", human_demonstrations())
     convert_actions("lift", path, tmp_path / "low_dim_abs.hdf5", n_workers=0, evaluate=False)
-    train, _ = load_robomimic_lowdim(tmp_path / "low_dim_abs.hdf5", "lift", horizon=10, val_ratio=0)
+    train, _ = load_robomimic_lowdim(tmp_path / "low_dim_abs.hdf5", "lift", Windows(10, val_ratio=0))
     actions = train.fields["action"].numpy()
     env = RecordedStarts(RobomimicEnv("lift", image=False), tmp_path / "low_dim_abs.hdf5", seeds=range(3))
     start = 0
@@ -210,7 +211,7 @@ def test_the_command_converts_in_parallel_and_trains_on_the_result(short, tmp_pa
     for index in range(3):
         assert f"demo_{index}: a step ends at most" in result.stdout
     assert "3 demonstrations" in result.stdout and "of 3 replays succeed" in result.stdout
-    train, _ = load_robomimic_lowdim(tmp_path / "low_dim_abs.hdf5", "lift", horizon=10, val_ratio=0)
+    train, _ = load_robomimic_lowdim(tmp_path / "low_dim_abs.hdf5", "lift", Windows(10, val_ratio=0))
     assert train.fields["action"].shape == (60, 10)
 
 

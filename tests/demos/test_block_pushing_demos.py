@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("pybullet")
 
 from diffusion_policy.dataset.block_pushing_dataset import load_block_pushing
+from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.demos.block_pushing import BlockPushingDemonstrator
 from diffusion_policy.env.block_pushing.block_pushing_env import BlockPushingEnv
 from tests.conftest import ROOT
@@ -41,7 +42,7 @@ def test_the_command(tmp_path):
                "n_episodes=2", "seed_start=3", "n_workers=1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "2 episodes" in done.stdout, done.stderr
-    train, _ = load_block_pushing(tmp_path / "demos.zarr", horizon=5, pad_before=2, val_ratio=0.0)
+    train, _ = load_block_pushing(tmp_path / "demos.zarr", Windows(5, pad_before=2, val_ratio=0.0))
     demonstrator = BlockPushingDemonstrator()
     np.testing.assert_array_equal(train.fields["obs"][:20], demonstrator.record(3)["obs"][:20])
     demonstrator.close()

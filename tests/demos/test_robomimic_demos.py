@@ -10,6 +10,7 @@ pytest.importorskip("robosuite")
 
 from diffusion_policy.common.rotation import rotation_6d_to_matrix
 from diffusion_policy.dataset.robomimic_scripted_dataset import load_robomimic_scripted
+from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.demos.collect import collect
 from diffusion_policy.demos.robomimic import AFTER_SUCCESS, RobomimicDemonstrator
 from diffusion_policy.demos.storage import stored_settings
@@ -172,6 +173,6 @@ def test_the_command(tmp_path, demos):
     settings = stored_settings(output)
     assert settings["source"] == "scripted" and settings["seeds"] == [SEEDS[0]]
     assert settings["demonstrator"]["task"] == "lift" and settings["demonstrator"]["reflections"] is False
-    train, _ = load_robomimic_scripted(output, "lift", 10, 1, 7, val_ratio=0.0, n_obs_steps=2, reflections=False)
+    train, _ = load_robomimic_scripted(output, "lift", Windows(10, 1, 7, val_ratio=0.0), n_obs_steps=2, reflections=False)
     np.testing.assert_array_equal(train.vectors["action"], demos[0]["action"])
     np.testing.assert_array_equal(train.images["agentview_image"], demos[0]["agentview_image"])

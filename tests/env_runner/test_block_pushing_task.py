@@ -33,7 +33,7 @@ def test_configs(name, abs_action):
     task = instantiate(config.task.adapter)
     assert task.name == config.task.name == name and task.make_env.args[0] is abs_action
     assert config.task.dataset.abs_action is abs_action
-    assert (config.task.horizon, config.task.dataset.pad_before, config.task.dataset.pad_after) == (5, 2, 0)
+    assert (config.task.horizon, config.task.dataset.windows.pad_before, config.task.dataset.windows.pad_after) == (5, 2, 0)
     model = config.task.policy.model
     assert (model.n_layer, model.n_head, model.n_emb, model.cond_dim, model.horizon) == (8, 4, 256, 16, 5)
     assert config.training.weight_decay == 1e-3 and list(config.training.betas) == [0.9, 0.95]

@@ -35,7 +35,7 @@ def test_configs(file, name, abs_action, width):
     config = task_config(file)
     task = instantiate(config.task.adapter)
     assert task.name == config.task.name == name and task.make_env.args[:2] == (abs_action, 0.1)
-    assert (config.task.horizon, config.task.dataset.pad_before, config.task.dataset.pad_after) == (16, 3, 7)
+    assert (config.task.horizon, config.task.dataset.windows.pad_before, config.task.dataset.windows.pad_after) == (16, 3, 7)
     model = config.task.policy.model
     assert (model.n_layer, model.n_head, model.n_emb, model.cond_dim, model.horizon) == (8, 4, width, 60, 16)
     assert config.training.batch_size == 256 and config.training.weight_decay == 1e-3

@@ -45,7 +45,7 @@ def test_configs_with_images(task, dataset):
     assert adapter.max_steps == definition.max_steps[dataset] and adapter.make_env.args[:4] == (task, True, True, True)
     crop, size = config.policy.crop_shape, definition.image_size
     assert all(0.9 * size <= side < 0.91 * size for side in crop)
-    assert (config.horizon, config.dataset.pad_before, config.dataset.pad_after) == (10, 1, 7)
+    assert (config.horizon, config.dataset.windows.pad_before, config.dataset.windows.pad_after) == (10, 1, 7)
     assert f"/{task}/{dataset}/image_abs.hdf5" in config.dataset.dataset_path
 
 
