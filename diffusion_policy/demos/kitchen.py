@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffusion_policy.env.kitchen.definition import DEMONSTRATED_TASKS, INITIAL_QPOS, TASKS
+from diffusion_policy.demos.noise import wandering
+from diffusion_policy.env.kitchen.definition import ACTION_DIM, DEMONSTRATED_TASKS, INITIAL_QPOS, TASKS
 from diffusion_policy.env.kitchen.expert import N_ARM, KitchenExpert
 from diffusion_policy.env.kitchen.inverse_kinematics import UnreachableError
 from diffusion_policy.env.kitchen.kitchen_env import KitchenEnv
@@ -22,19 +23,26 @@ class KitchenDemonstrator:
     """Records, all before each step but the action:
 
     - obs, float32 [T, 30]: joint positions without noise;
-    - action, float32 [T, 9]: absolute joint position targets, within the limits of the control;
+    - action, float32 [T, 9]: absolute joint position targets, within the limits of the control, what the expert intended;
     - tasks, uint8 [T, 7]: which of `TASKS` have been completed.
 
     A seed draws `n_tasks` of the expert's tasks and their order, any of them (360 orders of four of six), the speed, how
     each task is approached and touched, and bends in the ways between them. The arm mostly starts as in the benchmark. It
     draws back from the last task and rests for a moment. Only demonstrations that complete the tasks drawn, in their order
     and no others, within `max_steps` are kept.
+
+    Args:
+        noise: rad, standard deviation, where it is largest, of what is added to the arm's targets as they are executed and
+            not as they are recorded: the demonstrations then show how to get back on the way (DART, Laskey et al. 2017).
+            A seed draws its size from none to `noise`. 0: none.
     """
 
-    def __init__(self, n_tasks: int = DEMONSTRATED_TASKS, max_steps: int = 280):
+    def __init__(self, n_tasks: int = DEMONSTRATED_TASKS, max_steps: int = 280, noise: float = 0.015):
         if not 1 <= n_tasks <= len(SUBTASKS):
             raise ValueError(f"n_tasks must be in [1, {len(SUBTASKS)}], as many as the expert knows, not {n_tasks}")
-        self.n_tasks, self.max_steps = n_tasks, max_steps
+        if noise < 0:
+            raise ValueError(f"noise is a standard deviation in rad and cannot be {noise}")
+        self.n_tasks, self.max_steps, self.noise = n_tasks, max_steps, noise
         self.env = KitchenEnv(abs_action=True, noise_ratio=0.0)
 
     def record(self, seed: int) -> dict[str, np.ndarray] | None:
@@ -42,6 +50,7 @@ class KitchenDemonstrator:
         chain = [str(task) for task in rng.permutation(list(SUBTASKS))[:self.n_tasks]]
         self.env.reset(seed=seed, options={"qpos": _start(rng)})
         expert = KitchenExpert(self.env, speed=float(rng.uniform(*SPEEDS)))
+        disturbances = _disturbances(np.random.default_rng([seed, 1]), self.noise, self.max_steps)
         steps: dict[str, list[np.ndarray]] = {"obs": [], "action": [], "tasks": []}
         for position, task in enumerate(chain):
             try:
@@ -57,7 +66,7 @@ class KitchenDemonstrator:
                 steps["obs"].append(self.env.data.qpos.astype(np.float32))
                 steps["action"].append(action)
                 steps["tasks"].append(np.array([name in completed for name in TASKS], dtype=np.uint8))
-                self.env.step(action)
+                self.env.step(action + disturbances[len(steps["obs"]) - 1])
             if self.env.completed.order != chain[:position + 1]:
                 return None
         return {name: np.stack(values) for name, values in steps.items()}
@@ -72,6 +81,13 @@ def _start(rng: np.random.Generator) -> np.ndarray:
     if rng.uniform() < JITTERED_STARTS:
         qpos[:N_ARM] += jitter
     return qpos
+
+
+def _disturbances(rng: np.random.Generator, noise: float, n_steps: int) -> np.ndarray:
+    """Joint positions [n_steps, 9] that wander around zero; the fingers' stay there."""
+    fresh = np.zeros((n_steps, ACTION_DIM))
+    fresh[:, :N_ARM] = rng.uniform(0.0, noise) * rng.normal(size=(n_steps, N_ARM))
+    return wandering(fresh)
 
 
 def _variation(rng: np.random.Generator) -> Variation:

@@ -5,11 +5,11 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from diffusion_policy.common.rotation import matrix_to_rotation_6d, rotation_6d_to_matrix
+from diffusion_policy.demos.noise import wandering
 from diffusion_policy.env.robomimic.expert import EXPERTS, Style
 from diffusion_policy.env.robomimic.robomimic_env import RobomimicEnv
 
 MAX_STEPS = {"lift": 80, "can": 160, "square": 180}     # an expert that takes longer has struggled
-NOISE_MEMORY = 0.8          # of the noise of one step that is left in the next
 ROTATION_NOISE = 5.0        # rad per m of noise in positions
 SHIFTED_STARTS = 0.5        # share of the episodes that start elsewhere than the benchmark's do,
 START_SHIFT = np.array([0.05, 0.05, 0.04])      # m, at most,
@@ -93,11 +93,7 @@ def _style(rng: np.random.Generator) -> Style:
 
 def _noise(rng: np.random.Generator, scale: float, n_steps: int) -> np.ndarray:
     """Position (m) and rotation vector (rad) [n_steps, 6] that wander around zero."""
-    fresh = scale * rng.normal(size=(n_steps, 6)) * [*[1.0] * 3, *[ROTATION_NOISE] * 3]
-    noise = fresh.copy()
-    for step in range(1, n_steps):
-        noise[step] = NOISE_MEMORY * noise[step - 1] + np.sqrt(1.0 - NOISE_MEMORY ** 2) * fresh[step]
-    return noise
+    return wandering(scale * rng.normal(size=(n_steps, 6)) * [*[1.0] * 3, *[ROTATION_NOISE] * 3])
 
 
 def _disturbed(action: np.ndarray, disturbance: np.ndarray) -> np.ndarray:

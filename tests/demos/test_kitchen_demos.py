@@ -40,9 +40,16 @@ def test_demonstrations_differ_in_tasks_and_mostly_start_as_the_benchmark_does(d
     assert any((demo["obs"][0] == INITIAL_QPOS.astype(np.float32)).all() for demo in demos)
 
 
-def test_recorded_actions_replay_to_the_recorded_observations(demos):
-    env = KitchenEnv(noise_ratio=0.0)
-    demo = next(demo for demo in demos if (demo["obs"][0] == INITIAL_QPOS.astype(np.float32)).all())
+def record_from_the_usual_start(**settings):
+    demonstrator = KitchenDemonstrator(**settings)
+    demos = (demonstrator.record(seed) for seed in range(20))
+    demo = next(demo for demo in demos if demo is not None and (demo["obs"][0] == INITIAL_QPOS.astype(np.float32)).all())
+    demonstrator.close()
+    return demo
+
+
+def test_without_noise_recorded_actions_replay_to_the_recorded_observations():
+    env, demo = KitchenEnv(noise_ratio=0.0), record_from_the_usual_start(noise=0.0)
     env.reset(seed=0)
     for obs, action, tasks in zip(demo["obs"], demo["action"], demo["tasks"], strict=True):
         np.testing.assert_allclose(env.data.qpos, obs, atol=1e-6)
@@ -50,6 +57,14 @@ def test_recorded_actions_replay_to_the_recorded_observations(demos):
         env.step(action)
     assert len(env.completed.order) == 4
     env.close()
+
+
+def test_noise_disturbs_what_is_executed_and_not_what_is_recorded():
+    calm, noisy = (record_from_the_usual_start(n_tasks=1, noise=noise) for noise in (0.0, 0.01))
+    planned = min(len(calm["action"]), len(noisy["action"]))
+    np.testing.assert_array_equal(noisy["action"][:planned], calm["action"][:planned])
+    off = np.abs(noisy["obs"][:planned, :7] - calm["obs"][:planned, :7]).max(axis=0)
+    assert (off > 1e-4).all() and (off < 0.1).all()
 
 
 def test_a_seed_gives_one_demonstration_whatever_was_recorded_before(demos):
@@ -66,6 +81,7 @@ def test_too_few_steps_make_no_demonstration():
     demonstrator.close()
 
 
-def test_more_tasks_than_the_expert_knows():
-    with pytest.raises(ValueError, match="n_tasks"):
-        KitchenDemonstrator(n_tasks=7)
+@pytest.mark.parametrize("settings, message", [({"n_tasks": 7}, "n_tasks"), ({"noise": -0.01}, "noise")])
+def test_impossible_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        KitchenDemonstrator(**settings)
