@@ -42,7 +42,7 @@ class Windows:
         pad_before, pad_after: rows by which a window may reach beyond its episode, see `window_rows`.
         val_ratio: share of the episodes to validate on; 0: none.
         max_train_episodes: train on so many of the others at most; None: on all.
-        seed: of the choice of episodes.
+        seed: of the choice of episodes, and of noise that a data set draws once.
     """
 
     horizon: int
