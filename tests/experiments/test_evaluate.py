@@ -62,15 +62,17 @@ def test_full_budget_equals_no_cache_bit_for_bit(make_cfg, tmp_path):
     assert scores(full) == scores(all_steps)
 
 
+class Killed(BaseException):
+    pass
+
+
+def kill(result):
+    raise Killed
+
+
 @pytest.mark.parametrize("runtime", ["reference", "planned", "compiled"])
 def test_interrupted_evaluation_ends_with_the_same_numbers(make_cfg, tmp_path, runtime):
     whole, _ = run(make_cfg("cache=uniform", "cache.budget=3", f"runtime={runtime}", f"output_dir={tmp_path}/whole"))
-
-    class Killed(BaseException):
-        pass
-
-    def kill(result):
-        raise Killed
 
     cfg = make_cfg("cache=uniform", "cache.budget=3", f"runtime={runtime}", f"output_dir={tmp_path}/parts")
     with pytest.raises(Killed):
@@ -106,12 +108,6 @@ def test_a_worker_killed_for_memory_is_explained_and_finished_episodes_stay(make
 
 
 def test_after_memory_ran_out_fewer_environments_go_on(make_cfg):
-    class Killed(BaseException):
-        pass
-
-    def kill(result):
-        raise Killed
-
     small = ["cache=full", "sampler.steps=1", "sampler.name=ddpm1"]
     with pytest.raises(Killed):
         run(make_cfg(*small, "eval.n_envs=2"), kill)
