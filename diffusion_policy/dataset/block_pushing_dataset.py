@@ -59,7 +59,8 @@ class DisplacedEffectorDataset(SequenceDataset):
     The expert moves straight and never errs, so a policy that copies its own last motion fits the demonstrations well,
     and fails. Displacing each observed step on its own makes the last motion a poor guide; displacing them together shows
     how to come back. The next target of the effector stays where it was, as the expert steers by the blocks, and the
-    action becomes the way from the displaced target to it.
+    action becomes the way from the displaced target to it; also where the next observation is displaced in turn: that
+    displacement nothing could foretell, so it would only be noise in what is learned.
 
     Both displacements are normal in x and y. They depend on the indices asked for alone, so a resumed training sees the
     same ones.
@@ -90,9 +91,8 @@ class DisplacedEffectorDataset(SequenceDataset):
             self.noise * torch.randn(*obs.shape[:-2], steps, 2, generator=generator) for steps in (1, self.n_obs_steps))
         displacement = torch.zeros(*obs.shape[:-1], 2)
         displacement[..., :self.n_obs_steps, :] = together + alone
-        following = torch.zeros_like(displacement)      # of the step that an action leads to
-        following[..., :self.n_obs_steps - 1, :] = displacement[..., 1:self.n_obs_steps, :]
-        action = action + (following if self.abs_action else following - displacement)
+        if not self.abs_action:
+            action = action - displacement
         obs[..., EFFECTOR] += displacement
         if self.obs_eef_target:
             obs[..., EFFECTOR_TARGET] += displacement

@@ -61,10 +61,15 @@ class TrainWorkspace:
         self.policy.set_normalizer(self.train_set.fit_normalizer())
         if cfg.init_checkpoint:
             self.start_from(Path(cfg.init_checkpoint))
-        self.ema = EMAModel(copy.deepcopy(self.policy), **cfg.ema)
+        self.learner: nn.Module = self.policy       # what is optimised: the policy, or something around it
+        if cfg.objective is not None:
+            if rollout is not None:
+                raise ConfigError("rollout.n_episodes scores denoising; with another objective leave it at 0")
+            self.learner = instantiate(cfg.objective, self.policy).to(self.device)
+        self.ema = EMAModel(copy.deepcopy(self.learner), **cfg.ema)
         t = cfg.training
         self.optimizer = torch.optim.AdamW(
-            self.policy.optimizer_groups(t.weight_decay), lr=t.learning_rate, betas=tuple(t.betas), fused=True
+            self.learner.optimizer_groups(t.weight_decay), lr=t.learning_rate, betas=tuple(t.betas), fused=True
         )
         self.step = 0
         self.seconds = 0.0  # training time, summed over resumed runs
@@ -73,20 +78,28 @@ class TrainWorkspace:
     def start_from(self, path: Path) -> None:
         """Takes over weights and normalizer of a trained policy; the optimizer starts anew.
 
+        A trained policy of fewer layers is grown: the further layers are put behind its own and do nothing at first.
+
         Raises:
             CheckpointError: nothing loadable is at `path`; ConfigError: it is another model.
         """
         trained = load_policy(path, device=self.device)
+        state, layers = trained.policy.state_dict(), self.policy.model.trunk.layers
+        further = layers[len(trained.policy.model.trunk.layers):]
+        for layer in further:
+            layer.silence()
+        kept = {id(parameter) for parameter in further.parameters()}
+        state = {**{name: value for name, value in self.policy.state_dict(keep_vars=True).items() if id(value) in kept}, **state}
         try:
-            self.policy.load_state_dict(trained.policy.state_dict())
+            self.policy.load_state_dict(state)
         except RuntimeError as error:
             raise ConfigError(f"init_checkpoint={path} is another model than task {self.cfg.task.name} trains\n{error}") from error
-        print(f"starting from {trained}", flush=True)
+        print(f"starting from {trained}" + (f", {len(further)} layers added" if further else ""), flush=True)
 
     # ---- state ----
     def save_state(self) -> None:
         tensors: dict[str, Tensor] = {}
-        for prefix, module in (("model.", self.policy), ("ema.", self.ema.averaged)):
+        for prefix, module in (("model.", self.learner), ("ema.", self.ema.averaged)):
             tensors.update({prefix + name: value.contiguous() for name, value in distinct_state(module).items()})
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()})
@@ -104,7 +117,7 @@ class TrainWorkspace:
             raise ConfigError(f"{path} cannot be read ({error}): move it away, or start over with resume=false") from error
         part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
         try:
-            self.policy.load_state_dict(complete_state(self.policy, part("model.")))
+            self.learner.load_state_dict(complete_state(self.learner, part("model.")))
             self.ema.averaged.load_state_dict(complete_state(self.ema.averaged, part("ema.")))
         except RuntimeError as error:
             raise ConfigError(
@@ -139,14 +152,14 @@ class TrainWorkspace:
         for batch in loader:
             yield {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
 
-    def loss(self, policy: nn.Module, batch: dict[str, Tensor], seed: int, **options: Any) -> Tensor:
+    def loss(self, learner: nn.Module, batch: dict[str, Tensor], seed: int, **options: Any) -> Tensor:
         generator = torch.Generator(self.device).manual_seed(seed)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.training.precision == "bf16"):
-            return policy.compute_loss(batch, generator, **options)
+            return learner.compute_loss(batch, generator, **options)
 
     @torch.no_grad()
     def validate(self, batch_size: int = 512) -> float:
-        """Mean denoising loss of the EMA policy on the validation windows; the same noise every time."""
+        """Mean loss of the EMA weights on the validation windows; the same noise every time."""
         total = 0.0
         for start in range(0, len(self.val_set), batch_size):
             rows = torch.arange(start, min(start + batch_size, len(self.val_set)))
@@ -176,15 +189,15 @@ class TrainWorkspace:
             factor = learning_rate_factor(self.step, t.max_steps, t.warmup_steps, t.lr_schedule, t.decay_fraction)
             for group in self.optimizer.param_groups:
                 group["lr"] = t.learning_rate * factor
-            self.policy.train()
+            self.learner.train()
             batch, seed = next(batches), self.cfg.seed * 1_000_003 + self.step
             torch.manual_seed(seed)     # of dropout, which knows no generator; after the loader, which draws too
-            loss = self.loss(self.policy, batch, seed, snr_gamma=t.snr_gamma, noise_draws=int(t.noise_draws))
+            loss = self.loss(self.learner, batch, seed, snr_gamma=t.snr_gamma, noise_draws=int(t.noise_draws))
             loss.backward()
-            nn.utils.clip_grad_norm_(self.policy.parameters(), t.grad_clip)
+            nn.utils.clip_grad_norm_(self.learner.parameters(), t.grad_clip)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            self.ema.step(self.policy)
+            self.ema.step(self.learner)
             self.step += 1
             running.append(loss.detach())
             self.seconds = time.monotonic() - started
@@ -219,7 +232,8 @@ class TrainWorkspace:
     def keep_checkpoint(self) -> None:
         """Writes the EMA policy; with rollouts, scores it and keeps the `topk` best and the newest."""
         folder = self.output_dir / "checkpoints" / f"step-{self.step:06d}"
-        save_policy(folder, self.ema.averaged, self.config, {"weights": "ema", "step": self.step})
+        policy = self.ema.averaged if self.learner is self.policy else self.ema.averaged.trained_policy()
+        save_policy(folder, policy, self.config, {"weights": "ema", "step": self.step})
         if self.rollout is None:
             return
         self.scores[folder.name] = self.rollout(self.ema.averaged, self.step)

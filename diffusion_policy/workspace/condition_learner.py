@@ -1,0 +1,86 @@
+"""Teaching the condition encoder to see, before the denoiser learns to act on it.
+
+The original initialisation hides observations from the denoiser: all weights start at a standard deviation of 0.02, so a
+condition token varies by some thousandths from one observation to the next, and its MLP stays close to linear for
+millions of windows. Where millimetres decide, most of a training goes into growing these weights. Here the embedding and
+the condition MLP learn alone, from single observations, at a small part of the cost of a denoising step.
+"""
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_policy.common.config import ConfigError
+from diffusion_policy.policy.diffusion_transformer_policy import DiffusionTransformerPolicy
+
+
+class ConditionLearner(nn.Module):
+    """A policy whose condition token of the newest observation learns to foretell the action of that step.
+
+    The actions have several modes, so what a token foretells is a mixture of Laplace distributions. Takes the place of
+    the policy in `TrainWorkspace`; `trained_policy` is the policy to go on with.
+
+    Args:
+        policy: conditioned on observation tokens, with the MLP as condition encoder (`n_cond_layers=0`).
+        embedding_std: standard deviation that the observation embedding's weights start from; the MLP's start as
+            PyTorch's Linear does. None: keep the policy's weights.
+        modes: of the mixture.
+    Raises:
+        ConfigError: the policy is built otherwise.
+    """
+
+    def __init__(self, policy: DiffusionTransformerPolicy, embedding_std: float | None = 2.0, modes: int = 4):
+        super().__init__()
+        model = policy.model
+        if model.cond_obs_emb is None or model.encoder_only or model.n_cond_layers:
+            raise ConfigError("objective=condition needs a policy with observation tokens (obs_as_cond=true) and "
+                              "the MLP as condition encoder (n_cond_layers=0)")
+        self.policy, self.modes = policy, modes
+        # Normalising over the batch fixes the scale of the tokens, which then folds into the MLP's last layer.
+        self.scale = nn.BatchNorm1d(model.n_emb, affine=False)
+        self.head = nn.Linear(model.n_emb, modes * (1 + 2 * policy.action_dim))
+        if embedding_std is not None:
+            nn.init.normal_(model.cond_obs_emb.weight, std=embedding_std)
+            for layer in (model.encoder[0], model.encoder[2]):
+                layer.reset_parameters()
+
+    def tokens(self, obs: dict[str, Tensor]) -> Tensor:
+        """Observations [B, 1, *shape] by name, of one step -> its condition token [B, D]."""
+        model = self.policy.model
+        features = self.policy.encode(self.policy.normalizer.normalize(obs))
+        newest = model.cond_pos_emb[:, self.policy.n_obs_steps]
+        return model.encoder(model.cond_obs_emb(features[:, 0]) + newest)
+
+    def log_likelihood(self, obs: dict[str, Tensor], action: Tensor) -> Tensor:
+        """Of normalised actions [B, Da] under the mixtures foretold from observations [B, 1, *shape] by name -> [B]."""
+        out = self.head(self.scale(self.tokens(obs))).float().unflatten(-1, (self.modes, -1))
+        logits, means, log_scales = out.split([1, action.shape[-1], action.shape[-1]], dim=-1)
+        log_scales = log_scales.clamp(-6.0, 2.0)      # 0.0025 of an action's range: below it a padded step would rule
+        of_mode = -(log_scales + math.log(2) + (action[:, None] - means).abs() / log_scales.exp()).sum(-1)
+        return torch.logsumexp(logits[..., 0].log_softmax(-1) + of_mode, dim=-1)
+
+    def compute_loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None, **unused: Any) -> Tensor:
+        """Negative log-likelihood of the normalised action; `batch` as of the policy's, `unused` are settings of denoising."""
+        step = self.policy.n_obs_steps - 1
+        obs = {name: batch[name][:, step:step + 1] for name in self.policy.obs_shapes}
+        return -self.log_likelihood(obs, self.policy.normalizer["action"].normalize(batch["action"][:, step])).mean()
+
+    def optimizer_groups(self, weight_decay: float) -> list[dict]:
+        """The trained parameters; without decay, as the scale of the tokens is fixed."""
+        model = self.policy.model
+        parts = (model.cond_obs_emb, model.encoder, self.head)
+        return [{"params": [parameter for part in parts for parameter in part.parameters()], "weight_decay": 0.0}]
+
+    @torch.no_grad()
+    def trained_policy(self) -> DiffusionTransformerPolicy:
+        """A copy of the policy, whose tokens have mean 0 and standard deviation 1 over the training steps."""
+        policy = copy.deepcopy(self.policy)
+        std = (self.scale.running_var + self.scale.eps).sqrt()
+        last = policy.model.encoder[2]
+        last.weight.div_(std[:, None])
+        last.bias.sub_(self.scale.running_mean).div_(std)
+        return policy

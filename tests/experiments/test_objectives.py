@@ -1,0 +1,124 @@
+"""Training in stages: the condition encoder first, few layers first."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+
+from diffusion_policy.common.checkpoint import load_policy
+from diffusion_policy.common.config import ConfigError, register_resolvers
+from diffusion_policy.demos.storage import write_replay_buffer
+from diffusion_policy.workspace.condition_learner import ConditionLearner
+from diffusion_policy.workspace.train_workspace import TrainWorkspace
+
+CONFIG = str(Path(__file__).resolve().parents[2] / "config")
+
+
+@pytest.fixture
+def train(tmp_path):
+    """(name, *overrides) -> a workspace on made-up Block Pushing demonstrations, whose action is a bent function of the observation."""
+    rng = np.random.default_rng(0)
+    obs = rng.uniform(0.2, 0.4, (6, 60, 16)).astype(np.float32)
+    action = 0.03 * np.sin(15 * obs[..., :2])
+    write_replay_buffer(tmp_path / "demos.zarr", [{"obs": o, "action": a} for o, a in zip(obs, action)], {})
+    register_resolvers()
+
+    def make(name, *overrides):
+        small = ["task=block_pushing", "device=cpu", f"output_dir={tmp_path / name}", "task.policy.model.n_emb=32",
+                 f"task.dataset.zarr_path={tmp_path / 'demos.zarr'}", "task.dataset.effector_noise=0", "training.precision=fp32",
+                 "task.dataset.windows.val_ratio=0.2", "training.log_every=10", "training.warmup_steps=5"]
+        with initialize_config_dir(CONFIG, version_base=None):
+            return TrainWorkspace(compose("train", overrides=[*small, *overrides]))
+
+    return make
+
+
+CONDITION = ["objective=condition", "training.batch_size=64", "training.validate_every=0"]
+
+
+@torch.no_grad()
+def tokens(policy, workspace):
+    """Condition tokens of the newest observations of the training windows."""
+    batch = workspace.train_set[torch.arange(len(workspace.train_set))]
+    obs = policy.normalizer.normalize({"obs": batch["obs"][:, :3]})["obs"]
+    return policy.model.encode_condition(policy.model.embed_time(0, len(obs), "cpu"), obs)[:, 3]
+
+
+def test_condition_tokens_learn_and_are_standardised(train):
+    workspace = train("condition", *CONDITION, "training.max_steps=150", "training.checkpoint_every=150", "training.save_every=0")
+    before = workspace.validate()
+    workspace.run()
+    assert workspace.validate() < before - 0.2
+    token = tokens(load_policy(workspace.output_dir / "checkpoints" / "step-000150").policy, workspace)
+    assert token.mean(0).abs().max() < 0.3
+    torch.testing.assert_close(token.std(0), torch.ones(32), atol=0.25, rtol=0)
+
+
+def test_a_policy_from_the_condition_objective_is_the_start_of_a_training_with_more_layers(train):
+    first = train("condition", *CONDITION, "training.max_steps=2", "training.checkpoint_every=2")
+    first.run()
+    start = first.output_dir / "checkpoints" / "step-000002"
+    shallow, deep = load_policy(start).policy, train("deep", "task.policy.model.n_layer=3", f"init_checkpoint={start}").policy.eval()
+    obs = {"obs": first.val_set[torch.arange(4)]["obs"][:, :3]}
+    actions = [p.predict_action(obs, torch.Generator().manual_seed(0))["action_pred"] for p in (shallow, deep)]
+    torch.testing.assert_close(*actions, atol=1e-4, rtol=0)     # the further layers do nothing yet
+    assert len(deep.model.trunk.layers) == 3
+
+
+def test_the_further_layers_learn(train):
+    shallow = train("shallow", "task.policy.model.n_layer=1", "training.max_steps=1", "training.batch_size=8", "training.checkpoint_every=1")
+    shallow.run()
+    deep = train("deep", "task.policy.model.n_layer=2", "training.max_steps=3", "training.batch_size=8", "training.warmup_steps=0",
+                 "training.checkpoint_every=0", f"init_checkpoint={shallow.output_dir / 'checkpoints' / 'step-000001'}")
+    deep.run()
+    layer = deep.policy.model.trunk.layers[1]
+    assert all(w.abs().max() > 0 for w in (layer.linear2.weight, layer.self_attn.out_proj.weight, layer.multihead_attn.out_proj.weight))
+
+
+def test_more_layers_than_the_task_has_are_refused(train):
+    deep = train("deep", "task.policy.model.n_layer=2", "training.max_steps=1", "training.batch_size=8", "training.checkpoint_every=1")
+    deep.run()
+    with pytest.raises(ConfigError, match="is another model"):
+        train("shallow", "task.policy.model.n_layer=1", f"init_checkpoint={deep.output_dir / 'checkpoints' / 'step-000001'}")
+
+
+def test_an_interrupted_condition_training_resumes_to_the_same_weights(train):
+    settings = [*CONDITION, "training.checkpoint_every=4", "training.lr_schedule=trapezoid", "training.decay_fraction=0.01"]
+    whole = train("whole", *settings, "training.max_steps=4")
+    whole.run()
+    part = train("part", *settings, "training.max_steps=2", "training.save_every=2")
+    part.run()
+    rest = train("part", *settings, "training.max_steps=4")
+    rest.run()
+    a, b = (tokens(load_policy(w.output_dir / "checkpoints" / "step-000004").policy, whole) for w in (whole, rest))
+    torch.testing.assert_close(a, b, atol=2e-3, rtol=0)     # half precision
+    assert (a - tokens(part.ema.averaged.trained_policy(), whole)).abs().max() > 0.05     # two steps matter
+
+
+def test_a_condition_encoder_with_attention_is_refused(train):
+    with pytest.raises(InstantiationException, match="n_cond_layers=0"):
+        train("attention", *CONDITION, "task.policy.model.n_cond_layers=1")
+
+
+def test_rollouts_do_not_score_another_objective(train, tmp_path):
+    workspace = train("plain", *CONDITION)
+    with pytest.raises(ConfigError, match="rollout.n_episodes"):
+        TrainWorkspace(workspace.cfg, rollout=lambda policy, step: 0.0)
+
+
+def test_the_mixture_is_a_density(train):
+    """Summed over a grid of actions, the likelihood of a token's mixture is 1."""
+    learner = train("density", *CONDITION).learner.eval()
+    assert isinstance(learner, ConditionLearner)
+    torch.manual_seed(0)
+    grid = torch.linspace(-30, 30, 301)
+    action = torch.cartesian_prod(grid, grid)
+    with torch.no_grad():
+        learner.head.weight.normal_(std=0.3)
+        likelihood = learner.log_likelihood({"obs": torch.full((len(action), 1, 16), 0.3)}, action).exp()
+    assert likelihood.sum().item() * 0.2**2 == pytest.approx(1.0, abs=0.05)
+
