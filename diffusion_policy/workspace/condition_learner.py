@@ -2,8 +2,8 @@
 
 The original initialisation hides observations from the denoiser: all weights start at a standard deviation of 0.02, so a
 condition token varies by some thousandths from one observation to the next, and its MLP stays close to linear for
-millions of windows. Where millimetres decide, most of a training goes into growing these weights. Here the embedding and
-the condition MLP learn alone, from single observations, at a small part of the cost of a denoising step.
+millions of windows. Where millimetres decide, most of a training goes into growing these weights. Here the embedding, the
+condition MLP and, with images, the vision encoder learn alone, from single observations, at a part of a denoising step's cost.
 """
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.policy.diffusion_transformer_policy import DiffusionTransformerPolicy
+from diffusion_policy.policy.observation_checks import unit_images
 
 
 class ConditionLearner(nn.Module):
     """A policy whose condition token of the newest observation learns to foretell the action of that step.
 
     The actions have several modes, so what a token foretells is a mixture of Laplace distributions. Takes the place of
-    the policy in `TrainWorkspace`; `trained_policy` is the policy to go on with.
+    the policy in `TrainWorkspace`; `trained_policy` is the policy to go on with. The denoiser's layers stay as they are:
+    `n_layer=1` costs least, and layers are added when the training goes on.
 
     Args:
         policy: conditioned on observation tokens, with the MLP as condition encoder (`n_cond_layers=0`).
@@ -40,6 +42,8 @@ class ConditionLearner(nn.Module):
             raise ConfigError("objective=condition needs a policy with observation tokens (obs_as_cond=true) and "
                               "the MLP as condition encoder (n_cond_layers=0)")
         self.policy, self.modes = policy, modes
+        for untrained in (model.input_emb, model.decoder, model.ln_f, model.head):
+            untrained.requires_grad_(False)
         # Normalising over the batch fixes the scale of the tokens, which then folds into the MLP's last layer.
         self.scale = nn.BatchNorm1d(model.n_emb, affine=False)
         self.head = nn.Linear(model.n_emb, modes * (1 + 2 * policy.action_dim))
@@ -48,16 +52,19 @@ class ConditionLearner(nn.Module):
             for layer in (model.encoder[0], model.encoder[2]):
                 layer.reset_parameters()
 
-    def tokens(self, obs: dict[str, Tensor]) -> Tensor:
-        """Observations [B, 1, *shape] by name, of one step -> its condition token [B, D]."""
+    def tokens(self, obs: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Observations [B, 1, *shape] by name, of one step -> its condition token [B, D]; `generator` for augmentation."""
         model = self.policy.model
-        features = self.policy.encode(self.policy.normalizer.normalize(obs))
+        obs = {name: unit_images(name, value) if name in self.policy.cameras else value for name, value in obs.items()}
+        features = self.policy.encode(self.policy.normalizer.normalize(obs), generator)
         newest = model.cond_pos_emb[:, self.policy.n_obs_steps]
         return model.encoder(model.cond_obs_emb(features[:, 0]) + newest)
 
-    def log_likelihood(self, obs: dict[str, Tensor], action: Tensor) -> Tensor:
+    def log_likelihood(
+        self, obs: dict[str, Tensor], action: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Of normalised actions [B, Da] under the mixtures foretold from observations [B, 1, *shape] by name -> [B]."""
-        out = self.head(self.scale(self.tokens(obs))).float().unflatten(-1, (self.modes, -1))
+        out = self.head(self.scale(self.tokens(obs, generator))).float().unflatten(-1, (self.modes, -1))
         logits, means, log_scales = out.split([1, action.shape[-1], action.shape[-1]], dim=-1)
         log_scales = log_scales.clamp(-6.0, 2.0)      # 0.0025 of an action's range: below it a padded step would rule
         of_mode = -(log_scales + math.log(2) + (action[:, None] - means).abs() / log_scales.exp()).sum(-1)
@@ -67,13 +74,12 @@ class ConditionLearner(nn.Module):
         """Negative log-likelihood of the normalised action; `batch` as of the policy's, `unused` are settings of denoising."""
         step = self.policy.n_obs_steps - 1
         obs = {name: batch[name][:, step:step + 1] for name in self.policy.obs_shapes}
-        return -self.log_likelihood(obs, self.policy.normalizer["action"].normalize(batch["action"][:, step])).mean()
+        action = self.policy.normalizer["action"].normalize(batch["action"][:, step])
+        return -self.log_likelihood(obs, action, generator).mean()
 
     def optimizer_groups(self, weight_decay: float) -> list[dict]:
         """The trained parameters; without decay, as the scale of the tokens is fixed."""
-        model = self.policy.model
-        parts = (model.cond_obs_emb, model.encoder, self.head)
-        return [{"params": [parameter for part in parts for parameter in part.parameters()], "weight_decay": 0.0}]
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad], "weight_decay": 0.0}]
 
     @torch.no_grad()
     def trained_policy(self) -> DiffusionTransformerPolicy:

@@ -20,7 +20,7 @@ CONFIG = str(Path(__file__).resolve().parents[2] / "config")
 
 @pytest.fixture
 def train(tmp_path):
-    """(name, *overrides) -> a workspace on made-up Block Pushing demonstrations, whose action is a bent function of the observation."""
+    """(name, *overrides) -> a workspace on made-up Block Pushing demonstrations; the action is a bent function of the observation."""
     rng = np.random.default_rng(0)
     obs = rng.uniform(0.2, 0.4, (6, 60, 16)).astype(np.float32)
     action = 0.03 * np.sin(15 * obs[..., :2])
@@ -37,7 +37,7 @@ def train(tmp_path):
     return make
 
 
-CONDITION = ["objective=condition", "training.batch_size=64", "training.validate_every=0"]
+CONDITION = ["objective=condition", "task.policy.model.n_layer=1", "training.batch_size=64", "training.validate_every=0"]
 
 
 @torch.no_grad()

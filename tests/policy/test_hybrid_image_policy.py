@@ -17,6 +17,7 @@ from diffusion_policy.common.policy_files import (
 )
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
 from diffusion_policy.policy.diffusion_transformer_hybrid_image_policy import DiffusionTransformerHybridImagePolicy
+from diffusion_policy.workspace.condition_learner import ConditionLearner
 from experiments.latency import encoder_and_denoiser, interleaved
 
 POLICY = f"{DiffusionTransformerHybridImagePolicy.__module__}.{DiffusionTransformerHybridImagePolicy.__qualname__}"
@@ -211,6 +212,18 @@ def test_every_parameter_is_in_one_optimizer_group(small):
     trained = [id(p) for p in small.parameters() if p.requires_grad and p.numel()]
     assert len(listed) == len(set(listed)) and set(trained) <= set(listed)
     assert small.optimizer_groups(1e-3, encoder_weight_decay=0.5)[2]["weight_decay"] == 0.5
+
+
+def test_the_condition_objective_trains_all_that_makes_a_token_and_nothing_of_the_denoiser():
+    learner = ConditionLearner(make_small()).train()
+    batch = {**learner.policy.random_observation(8, seeded(0)), "action": torch.rand(8, 10, 2, generator=seeded(1)) * 10 - 20}
+    losses = [learner.compute_loss(batch, seeded(seed)) for seed in (5, 5, 6)]
+    assert losses[0].item() == losses[1].item() != losses[2].item()     # the crops
+    losses[0].backward()
+    moved = {name for name, p in learner.named_parameters() if p.grad is not None and p.grad.any()}
+    parts = ("head.", "policy.obs_encoder.", "policy.model.cond_obs_emb.", "policy.model.encoder.", "policy.model.cond_pos_emb")
+    expected = {name for name, p in learner.named_parameters() if name.startswith(parts) and p.requires_grad}
+    assert moved | {"policy.model.encoder.2.bias"} == expected      # the normalisation over the batch takes this one out
 
 
 # ---- files ---------------------------------------------------------------------------------------------------------------
