@@ -54,6 +54,8 @@ class TrainWorkspace:
         self.device = choose_device(cfg.device)
         if cfg.training.num_threads:
             torch.set_num_threads(int(cfg.training.num_threads))
+        # Moments of weights that get no gradient decay into denormal numbers, which a CPU handles many times slower.
+        torch.set_flush_denormal(True)
         torch.manual_seed(cfg.seed)
         self.config = {"task": cfg.task.name, "policy": to_plain(cfg.task)["policy"]}
         self.train_set, self.val_set = instantiate(cfg.task.dataset)
