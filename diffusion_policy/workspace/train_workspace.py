@@ -129,6 +129,10 @@ class TrainWorkspace:
         for name, value in part("optimizer.").items():
             index, field = name.split(".")
             state.setdefault(int(index), {})[field] = value
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if any(index >= len(parameters) or moments["exp_avg"].shape != parameters[index].shape for index, moments in state.items()):
+            # The fused optimizer would write past the end of them.
+            raise ConfigError(f"{path} holds the optimizer of other parameters: choose another output_dir, or start over with resume=false")
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.step, self.ema.optimization_step = header["step"], header["ema_step"]
         self.seconds, self.scores = header["seconds"], header["scores"]

@@ -99,6 +99,16 @@ def test_an_interrupted_condition_training_resumes_to_the_same_weights(train):
     assert (a - tokens(part.ema.averaged.trained_policy(), whole)).abs().max() > 0.05     # two steps matter
 
 
+def test_an_optimizer_of_other_parameters_is_refused(train):
+    stopped = train("run", *CONDITION, "training.max_steps=1", "training.save_every=1", "training.checkpoint_every=0")
+    stopped.run()
+    again = train("run", *CONDITION, "training.max_steps=2")
+    group = again.optimizer.param_groups[0]
+    group["params"] = group["params"][::-1]
+    with pytest.raises(ConfigError, match="optimizer of other parameters.*resume=false"):
+        again.run()
+
+
 def test_a_condition_encoder_with_attention_is_refused(train):
     with pytest.raises(InstantiationException, match="n_cond_layers=0"):
         train("attention", *CONDITION, "task.policy.model.n_cond_layers=1")
