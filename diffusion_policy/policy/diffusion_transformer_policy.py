@@ -159,7 +159,8 @@ class DiffusionTransformerPolicy(nn.Module):
         Args:
             batch: 'action' [B, T, Da] and every observation [B, T, *shape] by its name, in the environment's units. With
                 `obs_as_cond` only the first To steps of the observations are looked at.
-            snr_gamma: weigh the timesteps by their signal-to-noise ratio, see `min_snr_weights`. None: all alike.
+            snr_gamma: draw the timesteps in proportion to `min_snr_weights`: the expected loss is the one weighed so, at
+                a smaller variance than weighing what is drawn alike. None: all alike.
             noise_draws: how many timesteps and noises to draw for each window; the observations are encoded once.
         """
         steps = self.n_obs_steps if self.obs_as_cond else None
@@ -179,21 +180,20 @@ class DiffusionTransformerPolicy(nn.Module):
             trajectory = trajectory.repeat(noise_draws, 1, 1)
             cond = None if cond is None else cond.repeat(noise_draws, 1, 1)
         noise = torch.randn(trajectory.shape, generator=generator, device=trajectory.device)
-        timesteps = torch.randint(
-            self.noise_scheduler.config.num_train_timesteps, (trajectory.shape[0],), generator=generator, device=noise.device
-        )
-        given = self.mask_generator(trajectory.shape)
-        noisy = torch.where(given, trajectory, self.noise_scheduler.add_noise(trajectory, noise, timesteps))
-        prediction = self.model(noisy, timesteps, cond)
         kind = self.noise_scheduler.config.prediction_type
         if kind not in ("epsilon", "sample"):
             raise ValueError(f"prediction_type {kind!r} is not supported: use 'epsilon' or 'sample'")
+        if snr_gamma is None:
+            steps = self.noise_scheduler.config.num_train_timesteps
+            timesteps = torch.randint(steps, (len(trajectory),), generator=generator, device=noise.device)
+        else:
+            weights = min_snr_weights(self.noise_scheduler.alphas_cumprod, snr_gamma, kind).to(noise.device)
+            timesteps = torch.multinomial(weights, len(trajectory), replacement=True, generator=generator)
+        given = self.mask_generator(trajectory.shape)
+        noisy = torch.where(given, trajectory, self.noise_scheduler.add_noise(trajectory, noise, timesteps))
+        prediction = self.model(noisy, timesteps, cond)
         target = noise if kind == "epsilon" else trajectory
-        loss = F.mse_loss(prediction.float(), target, reduction="none") * ~given
-        if snr_gamma is not None:
-            weights = min_snr_weights(self.noise_scheduler.alphas_cumprod, snr_gamma, kind).to(loss.device)
-            loss = loss * weights[timesteps][:, None, None]
-        return loss.mean()
+        return (F.mse_loss(prediction.float(), target, reduction="none") * ~given).mean()
 
 
 def min_snr_weights(alphas_cumprod: Tensor, gamma: float, prediction_type: str) -> Tensor:
