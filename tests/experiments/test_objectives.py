@@ -114,7 +114,7 @@ def test_a_condition_encoder_with_attention_is_refused(train):
         train("attention", *CONDITION, "task.policy.model.n_cond_layers=1")
 
 
-def test_rollouts_do_not_score_another_objective(train, tmp_path):
+def test_rollouts_do_not_score_another_objective(train):
     workspace = train("plain", *CONDITION)
     with pytest.raises(ConfigError, match="rollout.n_episodes"):
         TrainWorkspace(workspace.cfg, rollout=lambda policy, step: 0.0)
@@ -131,4 +131,3 @@ def test_the_mixture_is_a_density(train):
         learner.head.weight.normal_(std=0.3)
         likelihood = learner.log_likelihood({"obs": torch.full((len(action), 1, 16), 0.3)}, action).exp()
     assert likelihood.sum().item() * 0.2**2 == pytest.approx(1.0, abs=0.05)
-
