@@ -27,10 +27,10 @@ def benchmark_table(result: dict[str, Any]) -> Iterator[Table]:
                 r["method"] if r["sampler"] == "ddpm100" else f"{r['method']} {r['sampler']}", r["runtime"],
                 f"{r['ms_p50']:.1f}", f"{r['ms_p95']:.1f}", f"{r['speedup_vs_full_reference']:.2f}x", f"{r['flop_ratio_bound']:.2f}x",
                 "-" if r["max_action_diff"] is None else f"{r['max_action_diff']:.0e}",
-                f"{parts['conditioning']:.1f} / {parts['denoiser']:.1f} / {parts['scheduler']:.1f}",
+                f"{parts['observation_encoder']:.1f} / {parts['conditioning']:.1f} / {parts['denoiser']:.1f} / {parts['scheduler']:.1f}",
                 f"{r['share_of_arithmetic_floor']:.0%} / {r['share_of_weights_floor']:.0%}",
             ])
-        columns = ["method", "runtime", "ms p50", "ms p95", "speedup", "FLOP bound", "max diff", "ms cond / denoise / sched", "arithmetic / weights share"]
+        columns = ["method", "runtime", "ms p50", "ms p95", "speedup", "FLOP bound", "max diff", "ms encode / cond / denoise / sched", "arithmetic / weights share"]
         shown = len(columns) if console.width >= WIDE else len(columns) - 2  # the rest is in benchmark.json
         yield table(f"batch {batch}, {machine}", columns[:shown], [row[:shown] for row in rows])
 

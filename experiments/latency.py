@@ -18,6 +18,7 @@ class Latency:
     """Times of one `predict_action` call at one batch size, in milliseconds, in the order measured."""
 
     milliseconds: tuple[float, ...]
+    encoder_milliseconds: tuple[float, ...]     # of it, checking, normalising and encoding the observation: no cache touches that
     batch: int
     n_action_steps: int
 
@@ -43,6 +44,8 @@ class Latency:
             "ms_p50": round(self.p50, 3), "ms_p95": round(self.percentile(95), 3),
             "ms_iqr": round(self.percentile(75) - self.percentile(25), 3), "chunks_per_s": round(self.chunks_per_s, 3),
             "action_hz": round(self.action_hz, 3), "n": len(self.milliseconds),
+            "encoder_ms_p50": round(float(np.median(self.encoder_milliseconds)), 3),
+            "denoiser_ms_p50": round(float(np.median(np.subtract(self.milliseconds, self.encoder_milliseconds))), 3),
         }
 
 
@@ -51,6 +54,7 @@ def speed_ratio(slow: Latency, fast: Latency) -> float:
     return float(np.median(np.asarray(slow.milliseconds) / np.asarray(fast.milliseconds)))
 
 
+@torch.no_grad()
 def interleaved(
     policy: Any, samplers: Mapping[str, Sampler], batch: int, rounds: int, warmup: int = 2,
     progress: Callable[[], None] | None = None,
@@ -63,50 +67,27 @@ def interleaved(
         Latencies and, of the last round, the action predictions [B, T, Da] by name.
     """
     generator = torch.Generator().manual_seed(0)
-    times: dict[str, list[float]] = {name: [] for name in samplers}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in samplers}
     actions: dict[str, Tensor] = {}
-    own = policy.sampler
-    try:
-        for index in range(-warmup, rounds):
-            obs = policy.random_observation(batch, generator)
-            for name, sampler in samplers.items():
-                policy.sampler = sampler
-                noise = torch.Generator().manual_seed(index + warmup)
-                if policy.device.type == "cuda":
-                    torch.cuda.synchronize(policy.device)
-                started = time.perf_counter()
-                actions[name] = policy.predict_action(obs, noise)["action_pred"]
-                if policy.device.type == "cuda":
-                    torch.cuda.synchronize(policy.device)
-                if index >= 0:
-                    times[name].append((time.perf_counter() - started) * 1e3)
-                if progress is not None:
-                    progress()
-    finally:
-        policy.sampler = own
-    return {name: Latency(tuple(values), batch, policy.n_action_steps) for name, values in times.items()}, actions
-
-
-@torch.no_grad()
-def encoder_and_denoiser(policy: Any, batch: int, rounds: int, warmup: int = 2) -> dict[str, float]:
-    """Median milliseconds per chunk of the two parts of `predict_action`, with the sampler attached now.
-
-    `encoder_ms`: checking, normalising and encoding the observation, which no cache touches; `denoiser_ms`: the sampler.
-    """
-    generator = torch.Generator().manual_seed(0)
-    times: list[tuple[float, float]] = []
 
     def now() -> float:
         if policy.device.type == "cuda":
             torch.cuda.synchronize(policy.device)
         return time.perf_counter()
 
-    for _ in range(warmup + rounds):
+    for index in range(-warmup, rounds):
         obs = policy.random_observation(batch, generator)
-        started = now()
-        inputs = policy.sampler_inputs(obs)
-        encoded = now()
-        policy.sampler(*inputs, generator)
-        times.append(((encoded - started) * 1e3, (now() - encoded) * 1e3))
-    encoder, denoiser = np.median(times[warmup:], axis=0)
-    return {"encoder_ms": round(float(encoder), 3), "denoiser_ms": round(float(denoiser), 3)}
+        for name, sampler in samplers.items():
+            noise = torch.Generator().manual_seed(index + warmup)
+            # predict_action in its parts
+            started = now()
+            inputs = policy.sampler_inputs(obs)
+            encoded = now()
+            actions[name] = policy.decode(sampler(*inputs, noise))["action_pred"]
+            ended = now()
+            if index >= 0:
+                times[name].append(((ended - started) * 1e3, (encoded - started) * 1e3))
+            if progress is not None:
+                progress()
+    latencies = {name: Latency(*zip(*values), batch=batch, n_action_steps=policy.n_action_steps) for name, values in times.items()}
+    return latencies, actions

@@ -68,7 +68,7 @@ def test_unknown_methods(text):
 
 
 def test_speed_ratio_cancels_a_drifting_machine():
-    slow = Latency((10.0, 100.0, 1000.0), 1, 8)
-    fast = Latency((5.0, 50.0, 500.0), 1, 8)
+    slow = Latency((10.0, 100.0, 1000.0), (1.0, 1.0, 1.0), 1, 8)
+    fast = Latency((5.0, 50.0, 500.0), (1.0, 1.0, 1.0), 1, 8)
     assert speed_ratio(slow, fast) == 2.0
     assert slow.p50 == 100.0 and fast.action_hz == pytest.approx(160.0)
