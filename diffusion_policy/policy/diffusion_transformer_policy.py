@@ -154,20 +154,36 @@ class DiffusionTransformerPolicy(nn.Module):
         snr_gamma: float | None = None,
         noise_draws: int = 1,
     ) -> Tensor:
-        """Denoising loss (Ho et al. 2020, eq. 14).
+        """`denoising_loss` of a batch.
 
         Args:
             batch: 'action' [B, T, Da] and every observation [B, T, *shape] by its name, in the environment's units. With
                 `obs_as_cond` only the first To steps of the observations are looked at.
-            snr_gamma: draw the timesteps in proportion to `min_snr_weights`: the expected loss is the one weighed so, at
-                a smaller variance than weighing what is drawn alike. None: all alike.
-            noise_draws: how many timesteps and noises to draw for each window; the observations are encoded once.
         """
         steps = self.n_obs_steps if self.obs_as_cond else None
         obs = {name: batch[name][:, :steps] for name in self.obs_shapes}
         obs = {name: unit_images(name, value) if name in self.cameras else value for name, value in obs.items()}
-        features, cond = self.encode(self.normalizer.normalize(obs), generator), None
-        trajectory = self.normalizer["action"].normalize(batch["action"])
+        features = self.encode(self.normalizer.normalize(obs), generator)
+        return self.denoising_loss(features, batch["action"], generator, snr_gamma, noise_draws)
+
+    def denoising_loss(
+        self,
+        features: Tensor,
+        action: Tensor,
+        generator: torch.Generator | None = None,
+        snr_gamma: float | None = None,
+        noise_draws: int = 1,
+    ) -> Tensor:
+        """Denoising loss (Ho et al. 2020, eq. 14).
+
+        Args:
+            features: [B, To, Do] as of `encode`; [B, T, Do] when inpainting.
+            action: [B, T, Da], in the environment's units.
+            snr_gamma: draw the timesteps in proportion to `min_snr_weights`: the expected loss is the one weighed so, at
+                a smaller variance than weighing what is drawn alike. None: all alike.
+            noise_draws: how many timesteps and noises to draw for each window; the observations are encoded once.
+        """
+        trajectory, cond = self.normalizer["action"].normalize(action), None
         if self.obs_as_cond:
             cond = features
             if self.pred_action_steps_only:
