@@ -4,7 +4,10 @@ from __future__ import annotations
 import numpy as np
 
 from diffusion_policy.env.block_pushing.block_pushing_env import BlockPushingEnv
-from diffusion_policy.env.block_pushing.oracle import MultimodalPushOracle
+from diffusion_policy.env.block_pushing.oracle import MultimodalPushOracle, RecoveringOracle
+
+EXCURSION_STEPS = 2, 11        # from, and below
+EXCURSION_SPEED = 0.01, 0.035   # m per step
 
 
 class BlockPushingDemonstrator:
@@ -12,23 +15,48 @@ class BlockPushingDemonstrator:
 
     As in the benchmark's data, the state that ends the episode and the expert's action in it are recorded too, and the
     few demonstrations that run into `max_steps` (then T = max_steps + 1) are kept.
+
+    With excursions, the effector is now and then led astray: for some steps it moves in a random direction, and what is
+    recorded is what the expert would do. So the demonstrations show how to get back from almost anywhere (DART, Laskey et
+    al. 2017). Only those that succeed are kept. The benchmark's have none.
+
+    Args:
+        excursion_rate: excursions that begin in a step of the most disturbed demonstrations; each seed draws its own rate,
+            from 0 to this.
     """
 
-    def __init__(self, max_steps: int = 350):
-        self.max_steps = max_steps
+    def __init__(self, max_steps: int = 350, excursion_rate: float = 0.0):
+        if not 0 <= excursion_rate <= 1:
+            raise ValueError(f"excursion_rate is a probability and cannot be {excursion_rate}")
+        self.max_steps, self.excursion_rate = max_steps, excursion_rate
         self.env = BlockPushingEnv()
 
-    def record(self, seed: int) -> dict[str, np.ndarray]:
+    def record(self, seed: int) -> dict[str, np.ndarray] | None:
         obs, _ = self.env.reset(seed=seed)
-        oracle = MultimodalPushOracle(self.env.rng)
+        oracle = (RecoveringOracle if self.excursion_rate else MultimodalPushOracle)(self.env.rng)
         observations, actions = [obs], [oracle.action(obs)]
-        for _ in range(self.max_steps):
-            obs, _, terminated, _, _ = self.env.step(actions[-1])
+        terminated = False
+        for excursion in _excursions(np.random.default_rng(seed), self.excursion_rate, self.max_steps):
+            led_astray = excursion.any()
+            obs, _, terminated, _, _ = self.env.step(excursion if led_astray else actions[-1])
+            if led_astray:
+                oracle.astray(obs)
             observations.append(obs)
             actions.append(oracle.action(obs))
             if terminated:
                 break
+        if self.excursion_rate and not terminated:
+            return None
         return {"obs": np.stack(observations), "action": np.stack(actions)}
 
     def close(self) -> None:
         self.env.close()
+
+
+def _excursions(rng: np.random.Generator, most: float, n_steps: int) -> np.ndarray:
+    """The action to execute instead of the expert's, float32 [n_steps, 2]; zero where it is the expert's."""
+    rate, actions = rng.uniform(0.0, most), np.zeros((n_steps, 2), dtype=np.float32)
+    for step in np.flatnonzero(rng.uniform(size=n_steps) < rate):
+        angle, speed = rng.uniform(-np.pi, np.pi), rng.uniform(*EXCURSION_SPEED)
+        actions[step : step + rng.integers(*EXCURSION_STEPS)] = speed * np.cos(angle), speed * np.sin(angle)
+    return actions

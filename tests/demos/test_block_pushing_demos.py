@@ -29,6 +29,30 @@ def test_recorded_actions_replay_to_the_recorded_observations():
     env.close()
 
 
+def test_excursions_are_executed_and_the_expert_comes_back():
+    demonstrators = [BlockPushingDemonstrator(excursion_rate=rate) for rate in (0.0, 0.1, 0.1)]
+    plain, demo, again = (demonstrator.record(10_002) for demonstrator in demonstrators)
+    np.testing.assert_array_equal(demo["obs"], again["obs"])
+    np.testing.assert_array_equal(demo["obs"][0], plain["obs"][0])
+    # Where the effector's target went, against the recorded actions.
+    aside = [np.linalg.norm(np.diff(d["obs"][:, 8:10], axis=0) - d["action"][:-1], axis=1) > 1e-6 for d in (plain, demo)]
+    assert not aside[0].any() and 0.05 < aside[1].mean() < 0.6
+    assert np.linalg.norm(demo["action"], axis=1).max() < 0.036     # the expert keeps its speed
+    blocks, targets = (demo["obs"][-1][[[start, start + 1] for start in starts]] for starts in ((0, 3), (10, 13)))
+    distances = np.linalg.norm(blocks[:, None] - targets[None], axis=-1)
+    assert min(np.diag(distances).max(), np.diag(distances[::-1]).max()) < 0.05     # both blocks are in a target each
+    for demonstrator in demonstrators:
+        demonstrator.close()
+    with pytest.raises(ValueError, match="cannot be -0.1"):
+        BlockPushingDemonstrator(excursion_rate=-0.1)
+
+
+def test_a_disturbed_demonstration_that_fails_is_left_out():
+    demonstrator = BlockPushingDemonstrator(max_steps=20, excursion_rate=0.1)
+    assert demonstrator.record(10_002) is None
+    demonstrator.close()
+
+
 def test_the_step_limit_keeps_the_last_state_too():
     demonstrator = BlockPushingDemonstrator(max_steps=4)
     demo = demonstrator.record(0)

@@ -63,7 +63,7 @@ pytest.importorskip("pybullet")
 
 from diffusion_policy.env.block_pushing import block_pushing_env, oracle  # noqa: E402
 from diffusion_policy.env.block_pushing.block_pushing_env import BlockPushingEnv  # noqa: E402
-from diffusion_policy.env.block_pushing.oracle import MultimodalPushOracle, Phase  # noqa: E402
+from diffusion_policy.env.block_pushing.oracle import MultimodalPushOracle, Phase, RecoveringOracle  # noqa: E402
 
 
 @pytest.fixture
@@ -256,3 +256,26 @@ def test_phases_of_the_oracle():
     obs[0:2] = [0.4, 0.17]                                          # within 4 cm: the second block's turn
     expert.action(obs)
     assert expert.phase is Phase.BACK_OFF and expert.action(obs)[1] < 0
+
+
+@pytest.mark.parametrize("angle", np.linspace(0, 2 * np.pi, 8, endpoint=False))
+@pytest.mark.parametrize("distance", [0.05, 0.2])
+def test_an_expert_led_astray_goes_around_its_block(angle, distance):
+    expert = RecoveringOracle(np.random.RandomState(0))
+    block, target = expert.order[0]
+    observation = np.zeros(16)
+    observation[[10, 11, 13, 14]] = [0.5, 0.2, 0.3, 0.2]
+    observation[3 * block:][:2], observation[3 * (1 - block):][:2] = (0.4, -0.1), (0.15, -0.4)
+    effector = observation[3 * block:][:2] + distance * np.array([np.cos(angle), np.sin(angle)])
+    expert.astray(observation)
+    closest = np.inf
+    for _ in range(40):     # the block stays where it is
+        observation[6:10] = np.tile(effector, 2)
+        action = expert.action(observation)
+        if expert.phase is not Phase.APPROACH:
+            break
+        effector = effector + action
+        closest = min(closest, np.linalg.norm(effector - observation[3 * block:][:2]))
+    away = observation[3 * block:][:2] - observation[10 + 3 * target:][:2]
+    np.testing.assert_allclose(effector, observation[3 * block:][:2] + 0.05 * away / np.linalg.norm(away), atol=2e-3)
+    assert closest > 0.037

@@ -23,6 +23,7 @@ INSIDE = 0.01               # and the point that pushing aims for
 TURN_RADIUS = 0.025         # m, circling while turning a block
 TURN_ANGLE = 0.2            # rad ahead on that circle
 MISALIGNED, ALIGNED = 0.2, 0.03     # rad
+CLEAR = 0.04                # m from a block's centre, too far away to touch it
 
 # (block, target) pairs in their order
 ORDERS = (((0, 0), (1, 1)), ((0, 1), (1, 0)), ((1, 0), (0, 1)), ((1, 1), (0, 0)))
@@ -130,6 +131,31 @@ class MultimodalPushOracle:
             return self._origin
         angle = TURN_ANGLE if self.phase is Phase.TURN_LEFT else -TURN_ANGLE
         return now.block + TURN_RADIUS * _rotated(_unit(now.effector - now.block), angle)
+
+
+class RecoveringOracle(MultimodalPushOracle):
+    """The expert when something leads it astray: it starts a new attempt, and on the way goes around the block."""
+
+    def astray(self, observation: np.ndarray) -> None:
+        """The effector is not where the expert wanted it; the observation [16] is the one to act on next."""
+        block, target = self.order[0]
+        if self._stage == 1 and np.linalg.norm(observation[3 * block:][:2] - observation[10 + 3 * target:][:2]) > BEHIND:
+            self._stage, self.phase = 0, Phase.APPROACH     # what was done is undone
+        if self.phase not in (Phase.BACK_OFF, Phase.RETURN):
+            self.phase = Phase.APPROACH
+
+    def _waypoint(self, now: Geometry) -> np.ndarray:
+        waypoint = super()._waypoint(now)
+        if self.phase is not Phase.APPROACH:
+            return waypoint
+        start, end = now.effector - now.block, waypoint - now.block
+        angle = math.atan2(start[0] * end[1] - start[1] * end[0], start @ end)
+        way = end - start
+        nearest = start - np.clip(start @ way / max(way @ way, 1e-12), -1.0, 0.0) * way     # of the straight way to the block
+        if abs(angle) < math.pi / 3 or np.linalg.norm(nearest) > CLEAR:
+            return waypoint
+        tangent = math.acos(min(1.0, BEHIND / np.linalg.norm(start)))
+        return now.block + BEHIND * _rotated(_unit(start), math.copysign(min(abs(angle), max(0.6, tangent)), angle))
 
 
 def _geometry(effector: np.ndarray, block: np.ndarray, target: np.ndarray) -> Geometry:
