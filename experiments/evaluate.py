@@ -30,7 +30,7 @@ from experiments.latency import interleaved, speed_ratio
 from experiments.provenance import environment
 from experiments.schedules import cache_label, schedule_for
 from experiments.setup import Experiment, base_sampler
-from experiments.statistics import mean_interval, rate_interval
+from experiments.statistics import rate_interval, score_interval
 
 PLAIN = "plain policy"  # full, DDPM with its trained number of steps, reference runtime: what a user has without this project
 
@@ -191,7 +191,7 @@ def summarise(
         if not rows:
             continue
         prefix = "" if split == "test" else "train_"
-        score, success = mean_interval([row.score for row in rows], bounds=(0.0, 1.0)), rate_interval([row.success for row in rows])
+        score, success = score_interval([row.score for row in rows]), rate_interval([row.success for row in rows])
         results[f"{prefix}mean_score"] = score.mean
         results[f"{prefix}mean_score_interval_95"] = [score.low, score.high]
         results[f"{prefix}success_rate"] = success.mean
@@ -199,9 +199,7 @@ def summarise(
         results[f"{prefix}n_episodes"] = len(rows)
         names = sorted({name for row in rows for name in row.metrics})
         for name in names:
-            values = [row.metrics[name] for row in rows]
-            binary = set(values) <= {0.0, 1.0}
-            estimate = rate_interval(values) if binary else mean_interval(values)
+            estimate = score_interval([row.metrics[name] for row in rows])
             results.setdefault(f"{prefix}metrics", {})[name] = {"mean": estimate.mean, "interval_95": [estimate.low, estimate.high]}
     results.update(
         episodes=[{"seed": row.seed, "split": row.split, "score": row.score} for row in episodes],

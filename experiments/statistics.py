@@ -1,4 +1,8 @@
-"""Means with intervals. A success rate gets Wilson's interval, any other score Student's; both cover 95 % by default."""
+"""Means with intervals, which cover 95 % by default.
+
+Scores that are successes or failures have intervals of their own, as Student's is empty where all are alike: Wilson's for a
+rate, Agresti and Min's for the difference of two.
+"""
 from __future__ import annotations
 
 import math
@@ -54,8 +58,28 @@ def rate_interval(successes: Sequence[bool], confidence: float = 0.95) -> Estima
     return Estimate(p, max(0.0, centre - half), min(1.0, centre + half), math.sqrt(p * (1 - p) / n), n)
 
 
+def score_interval(values: Sequence[float]) -> Estimate:
+    """Mean of scores in [0, 1]: a rate if all are 0 or 1."""
+    return rate_interval(values) if _binary(values) else mean_interval(values, bounds=(0.0, 1.0))
+
+
 def paired_difference(values: Sequence[float], baseline: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Mean of `values - baseline` over the same episodes with Student's t interval."""
+    """Mean of `values - baseline` over the same episodes.
+
+    Student's t interval; if all are 0 or 1 that of Agresti and Min (2005, "Wald+2"): half an episode more in each of the
+    four outcomes of a pair.
+    """
     if len(values) != len(baseline):
         raise ValueError(f"paired comparison needs the same episodes on both sides, got {len(values)} and {len(baseline)}")
-    return mean_interval(np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float), confidence)
+    difference = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
+    if not (len(values) and _binary(values) and _binary(baseline)):
+        return mean_interval(difference, confidence)
+    gained, lost, n = float((difference > 0).sum()) + 0.5, float((difference < 0).sum()) + 0.5, len(difference) + 2
+    centre = (gained - lost) / n
+    error = math.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
+    half = error * float(stats.norm.ppf(0.5 + confidence / 2))
+    return Estimate(float(difference.mean()), max(-1.0, centre - half), min(1.0, centre + half), error, len(difference))
+
+
+def _binary(values: Sequence[float]) -> bool:
+    return set(np.asarray(values, dtype=float)) <= {0.0, 1.0}

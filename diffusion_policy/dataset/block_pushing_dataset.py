@@ -1,7 +1,7 @@
 """Block Pushing demonstrations (1000 episodes of the scripted oracle, about 115,000 steps at 10 Hz)."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ def load_block_pushing(
     obs_eef_target: bool = True,
     effector_noise: float = 0.0,
     n_obs_steps: int | None = None,
+    further_paths: Sequence[str | Path] = (),
 ) -> tuple[SequenceDataset, SequenceDataset | None]:
     """Training and validation windows (validation is None for val_ratio 0).
 
@@ -35,12 +36,10 @@ def load_block_pushing(
         obs_eef_target: False zeroes the effector's target in the observations.
         effector_noise: m, see `DisplacedEffectorDataset`; the validation windows stay as they are. Needs `n_obs_steps`.
         n_obs_steps: To, how many of a window's observations a policy looks at.
+        further_paths: demonstrations to learn from besides those of `zarr_path`.
     """
-    buffer = ReplayBuffer.from_zarr(zarr_path, ("obs", "action"), HINT)
+    buffer = ReplayBuffer.joined([_read(path) for path in (zarr_path, *further_paths)])
     obs, action = (np.array(buffer.data[name], dtype=np.float32) for name in ("obs", "action"))
-    if obs.shape[1:] != (OBS_DIM,) or action.shape[1:] != (ACTION_DIM,):
-        raise DatasetError(f"{zarr_path} holds observations {list(obs.shape)} and actions {list(action.shape)} instead of "
-                           f"[N, {OBS_DIM}] and [N, {ACTION_DIM}]: it is not Block Pushing. {HINT}")
     if abs_action:
         action = np.clip(obs[:, EFFECTOR_TARGET] + action, WORKSPACE_LOW, WORKSPACE_HIGH).astype(np.float32)
     if effector_noise and (n_obs_steps is None or not 1 <= n_obs_steps <= windows.horizon):
@@ -51,6 +50,15 @@ def load_block_pushing(
     displaced = partial(DisplacedEffectorDataset, fields, noise=effector_noise, n_obs_steps=n_obs_steps,
                         abs_action=abs_action, obs_eef_target=obs_eef_target)
     return windows.split(partial(SequenceDataset, fields), buffer, make_train=displaced if effector_noise else None)
+
+
+def _read(path: str | Path) -> ReplayBuffer:
+    buffer = ReplayBuffer.from_zarr(path, ("obs", "action"), HINT)
+    obs, action = buffer.data["obs"], buffer.data["action"]
+    if obs.shape[1:] != (OBS_DIM,) or action.shape[1:] != (ACTION_DIM,):
+        raise DatasetError(f"{path} holds observations {list(obs.shape)} and actions {list(action.shape)} instead of "
+                           f"[N, {OBS_DIM}] and [N, {ACTION_DIM}]: it is not Block Pushing. {HINT}")
+    return buffer
 
 
 class DisplacedEffectorDataset(SequenceDataset):

@@ -46,6 +46,15 @@ class ReplayBuffer:
         return slice(start, int(self.episode_ends[index]))
 
     @classmethod
+    def joined(cls, buffers: Sequence[ReplayBuffer]) -> ReplayBuffer:
+        """The episodes of all `buffers`, which have the same arrays, in their order."""
+        ends, offset = [], 0
+        for buffer in buffers:
+            ends.append(np.asarray(buffer.episode_ends) + offset)
+            offset = int(ends[-1][-1])
+        return cls({key: np.concatenate([buffer.data[key] for buffer in buffers]) for key in buffers[0].data}, np.concatenate(ends))
+
+    @classmethod
     def from_zarr(
         cls, path: str | Path, keys: Sequence[str], hint: str = "", image_keys: Sequence[str] = ()
     ) -> ReplayBuffer:

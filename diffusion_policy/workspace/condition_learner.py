@@ -23,8 +23,7 @@ class ConditionLearner(nn.Module):
     """A policy whose condition token of the newest observation learns to foretell the action of that step.
 
     The actions have several modes, so what a token foretells is a mixture of Laplace distributions. Takes the place of
-    the policy in `TrainWorkspace`; `trained_policy` is the policy to go on with. The denoiser's layers stay as they are:
-    `n_layer=1` costs least, and layers are added when the training goes on.
+    the policy in `TrainWorkspace`; `trained_policy` is the policy to go on with. The denoiser's layers stay as they are.
 
     Args:
         policy: conditioned on observation tokens, with the MLP as condition encoder (`n_cond_layers=0`).

@@ -86,23 +86,15 @@ class TrainWorkspace:
     def start_from(self, path: Path) -> None:
         """Takes over weights and normalizer of a trained policy; the optimizer starts anew.
 
-        A trained policy of fewer layers is grown: the further layers are put behind its own and do nothing at first.
-
         Raises:
             CheckpointError: nothing loadable is at `path`; ConfigError: it is another model.
         """
         trained = load_policy(path, device=self.device)
-        state, layers = trained.policy.state_dict(), self.policy.model.trunk.layers
-        further = layers[len(trained.policy.model.trunk.layers):]
-        for layer in further:
-            layer.silence()
-        kept = {id(parameter) for parameter in further.parameters()}
-        state = {**{name: value for name, value in self.policy.state_dict(keep_vars=True).items() if id(value) in kept}, **state}
         try:
-            self.policy.load_state_dict(state)
+            self.policy.load_state_dict(trained.policy.state_dict())
         except RuntimeError as error:
             raise ConfigError(f"init_checkpoint={path} is another model than task {self.cfg.task.name} trains\n{error}") from error
-        print(f"starting from {trained}" + (f", {len(further)} layers added" if further else ""), flush=True)
+        print(f"starting from {trained}", flush=True)
 
     # ---- state ----
     def save_state(self) -> None:

@@ -36,6 +36,19 @@ def test_windows(path, episodes):
     np.testing.assert_array_equal(first["action"], episodes[0]["action"][[0, 0, 0, 1, 2]])
 
 
+def test_further_demonstrations_follow_the_first(path, tmp_path, episodes):
+    more = [episode(8, 10), episode(6, 11)]
+    write_replay_buffer(tmp_path / "more.zarr", more, {})
+    both, _ = load_block_pushing(path, Windows(5, pad_before=2, val_ratio=0.0), further_paths=[tmp_path / "more.zarr"])
+    first, _ = load_block_pushing(path, Windows(5, pad_before=2, val_ratio=0.0))
+    assert len(both) == len(first) + (8 - 5 + 1 + 2) + (6 - 5 + 1 + 2)
+    np.testing.assert_array_equal(both[len(first)]["obs"], more[0]["obs"][[0, 0, 0, 1, 2]])     # no window over the seam
+    np.testing.assert_array_equal(both[len(first) - 1]["obs"], episodes[-1]["obs"][-5:])
+    write_replay_buffer(tmp_path / "wrong.zarr", [episode(8, 0, obs_dim=10)], {})
+    with pytest.raises(DatasetError, match="wrong.zarr.*not Block Pushing"):
+        load_block_pushing(path, Windows(5), further_paths=[tmp_path / "wrong.zarr"])
+
+
 def test_absolute_actions_are_the_targets_that_the_relative_ones_led_to(path, episodes):
     relative, _ = load_block_pushing(path, Windows(5, val_ratio=0.0))
     absolute, _ = load_block_pushing(path, Windows(5, val_ratio=0.0), abs_action=True)

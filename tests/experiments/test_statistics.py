@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.statistics import mean_interval, paired_difference, rate_interval
+from experiments.statistics import mean_interval, paired_difference, rate_interval, score_interval
 
 
 def test_wilson_interval_against_known_values():
@@ -29,6 +29,25 @@ def test_paired_difference_is_narrower_than_unpaired():
     assert paired.low > 0.04 and paired.high < 0.06
     with pytest.raises(ValueError, match="same episodes"):
         paired_difference(base, base[:3])
+
+
+def test_successes_that_are_all_alike_still_have_an_interval():
+    assert (score_interval([1.0] * 50).low, score_interval([1.0] * 50).high) == pytest.approx((0.9286, 1.0), abs=1e-4)
+    same = paired_difference([1.0] * 50, [1.0] * 50)
+    assert same.mean == 0.0 and same.low == -same.high and 0.03 < same.high < 0.04
+    worse = paired_difference([0.0] * 30 + [1.0] * 20, [1.0] * 50)
+    assert worse.mean == -0.6 and worse.low < -0.6 < worse.high < -0.4
+    assert paired_difference([0.0] * 50, [1.0] * 50).low == -1.0
+
+
+def test_intervals_of_paired_successes_cover():
+    rng = np.random.default_rng(0)
+    hits = []
+    for _ in range(400):
+        base, other = rng.random(50) < 0.95, rng.random(50) < 0.8
+        estimate = paired_difference(other, base)
+        hits.append(estimate.low <= -0.15 <= estimate.high)
+    assert 0.93 <= np.mean(hits) <= 0.99
 
 
 def test_one_episode_has_the_widest_interval_and_none_is_an_error():

@@ -96,15 +96,6 @@ class TransformerLayer(nn.Module):
         hidden = self.dropout(F.gelu(self.linear1(self.ffn_norm(x))))
         return self.dropout(self.linear2(hidden))
 
-    @torch.no_grad()
-    def silence(self) -> None:
-        """Zeroes what ends each branch: until it is trained, the layer changes nothing."""
-        for attention in (self.self_attn, *([self.multihead_attn] if self.cross else [])):
-            attention.out_proj.weight.zero_()
-            attention.out_proj.bias.zero_()
-        self.linear2.weight.zero_()
-        self.linear2.bias.zero_()
-
     def forward(
         self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None, memory_mask: Tensor | None = None
     ) -> Tensor:
