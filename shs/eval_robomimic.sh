@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# The tables of the README on robomimic's tasks, with the policies trained here: every method on the same 50 test seeds, then the
+# time of a chunk, split into vision encoder and denoiser. Interrupted, it goes on where it stopped. Extra arguments go to every evaluation.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+methods="[full,uniform_s10,bac_s10,full@ddim30,full@ddim16]"
+
+for task in ${TASKS:-lift}; do
+  TASKS=$task shs/eval_multistage.sh "$@"
+  "$python" scripts/benchmark.py task="$task" device=cpu methods="$methods" runtimes="[reference,compiled]" n_chunks=10
+done
