@@ -1,7 +1,7 @@
 """Training only the denoiser, once the vision encoder sees: every image is encoded some times, not in every epoch.
 
-The encoder is nine tenths of a training step, and ten times that where the denoiser is to learn from large batches. What
-is lost is that the encoder follows the denoising loss; an ordinary training may do that afterwards, from here.
+The encoder is nine tenths of the arithmetic of a training step. What is lost is that it follows the denoising loss; an ordinary
+training may do that afterwards, from here.
 """
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Training the denoiser alone, on images that were encoded beforehand."""
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir

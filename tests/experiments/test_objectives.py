@@ -111,6 +111,11 @@ def test_a_condition_encoder_with_attention_is_refused(train):
         train("attention", *CONDITION, "task.policy.model.n_cond_layers=1")
 
 
+def test_a_frozen_encoder_needs_images(train):
+    with pytest.raises(InstantiationException, match="policies on images"):
+        train("frozen", "objective=frozen_encoder")
+
+
 def test_rollouts_do_not_score_another_objective(train):
     workspace = train("plain", *CONDITION)
     with pytest.raises(ConfigError, match="rollout.n_episodes"):
