@@ -17,6 +17,7 @@ from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path
 from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset
 from diffusion_policy.policy.diffusion_transformer_policy import DiffusionTransformerPolicy
+from diffusion_policy.policy.observation_checks import unit_images
 
 
 class EncodedDataset(torch.utils.data.Dataset):
@@ -91,7 +92,7 @@ class FrozenEncoderLearner(nn.Module):
         features = []
         for start in range(0, len(dataset.vectors["action"]), batch):
             rows = slice(start, start + batch)
-            images = {name: torch.from_numpy(np.ascontiguousarray(values[rows])).movedim(-1, -3).float() / 255
+            images = {name: unit_images(name, torch.from_numpy(np.ascontiguousarray(values[rows])).movedim(-1, -3))
                       for name, values in dataset.images.items()}
             obs = {**images, **{name: dataset.vectors[name][rows] for name in self.policy.obs_shapes if name not in images}}
             obs = {name: value[:, None].to(policy.device) for name, value in obs.items()}
