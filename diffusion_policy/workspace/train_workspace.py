@@ -62,8 +62,12 @@ class TrainWorkspace:
         self.train_set, self.val_set = instantiate(cfg.task.dataset)
         self.policy = build_policy(self.config).to(self.device)
         self.policy.set_normalizer(self.train_set.fit_normalizer())
+        if cfg.init_checkpoint and cfg.transfer_from:
+            raise ConfigError("init_checkpoint and transfer_from are two places to start from: set one of them")
         if cfg.init_checkpoint:
             self.start_from(Path(cfg.init_checkpoint))
+        if cfg.transfer_from:
+            self.transfer_from(Path(cfg.transfer_from))
         self.learner: nn.Module = self.policy       # what is optimised: the policy, or something around it
         if cfg.objective is not None:
             if rollout is not None:
@@ -95,6 +99,26 @@ class TrainWorkspace:
         except RuntimeError as error:
             raise ConfigError(f"init_checkpoint={path} is another model than task {self.cfg.task.name} trains\n{error}") from error
         print(f"starting from {trained}", flush=True)
+
+    def transfer_from(self, path: Path) -> None:
+        """Takes over what another task's policy has learned: every parameter that has the same name and shape here.
+
+        The normalizer stays the one of this task's data, as does everything that depends on its sizes.
+
+        Raises:
+            CheckpointError: nothing loadable is at `path`; ConfigError: it has no layer in common with this policy.
+        """
+        trained = load_policy(path, device=self.device)
+        own = {name: p for name, p in self.policy.named_parameters() if p.numel() and not name.startswith("normalizer.")}
+        found = dict(trained.policy.named_parameters())
+        fits = {name for name, p in own.items() if name in found and found[name].shape == p.shape}
+        if not any(".layers." in name for name in fits):
+            raise ConfigError(f"transfer_from={path}: no layer of it fits the policy of task {self.cfg.task.name}")
+        with torch.no_grad():
+            for name in fits:
+                own[name].copy_(found[name])
+        print(f"taking over {len(fits)} of {len(own)} parameters of {trained}; new: {', '.join(sorted(own.keys() - fits)) or 'none'}",
+              flush=True)
 
     # ---- state ----
     def save_state(self) -> None:

@@ -83,6 +83,32 @@ def test_a_policy_with_other_layers_is_refused(train, layers):
         train("other", f"task.policy.model.n_layer={layers}", f"init_checkpoint={first.output_dir / 'checkpoints' / 'step-000001'}")
 
 
+def test_what_fits_of_another_tasks_policy_is_taken_over(train):
+    other = train("other", "task.policy.model.n_layer=2", "training.max_steps=1", "training.batch_size=8", "training.checkpoint_every=1",
+                  "task.horizon=8", "task.n_action_steps=4", "task.dataset.obs_eef_target=false")
+    other.run()
+    path = other.output_dir / "checkpoints" / "step-000001"
+    workspace = train("here", "task.policy.model.n_layer=2", f"transfer_from={path}")
+    own, found, fresh = (policy.state_dict() for policy in (workspace.policy, load_policy(path).policy, train("fresh", "task.policy.model.n_layer=2").policy))
+    assert own["model.pos_emb"].shape != found["model.pos_emb"].shape
+    for name, value in own.items():
+        # Sizes that differ, masks and the normalizer are this task's.
+        mine = name == "model.pos_emb" or "mask" in name or name.startswith("normalizer.")
+        assert torch.equal(value, (fresh if mine else found)[name]), name
+    assert not torch.equal(own["normalizer.params_dict.obs.scale"], found["normalizer.params_dict.obs.scale"])
+
+
+def test_a_policy_of_another_width_has_nothing_to_take_over(train):
+    other = train("other", "task.policy.model.n_emb=16", "task.policy.model.n_layer=1", "training.max_steps=1", "training.batch_size=8",
+                  "training.checkpoint_every=1")
+    other.run()
+    path = other.output_dir / "checkpoints" / "step-000001"
+    with pytest.raises(ConfigError, match="no layer of it fits"):
+        train("here", f"transfer_from={path}")
+    with pytest.raises(ConfigError, match="set one of them"):
+        train("here", f"transfer_from={path}", f"init_checkpoint={path}")
+
+
 def test_an_interrupted_condition_training_resumes_to_the_same_weights(train):
     settings = [*CONDITION, "training.checkpoint_every=4", "training.lr_schedule=trapezoid", "training.decay_fraction=0.01"]
     whole = train("whole", *settings, "training.max_steps=4")
