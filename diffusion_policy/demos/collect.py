@@ -183,6 +183,7 @@ def _start_worker(make_demonstrator: Callable[[], Demonstrator]) -> None:
     global _demonstrator
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.setdefault("LP_NUM_THREADS", "0")    # of Mesa: where a CPU draws, every worker has one of its own
     _demonstrator = make_demonstrator()
 
 

@@ -210,6 +210,27 @@ def test_images_are_drawn_on_demand_and_change_nothing_else(lift_image):
 
 
 @slow
+@pytest.mark.parametrize("name", ["lift", "can", "tool_hang"])
+def test_what_is_not_drawn_would_not_be_seen(name):
+    """Every pixel is as with everything drawn, wherever the cameras look."""
+    env = RobomimicEnv(name)
+    env.reset(seed=SEED)
+    rng, skipped = np.random.default_rng(0), []
+    for camera in env.task.camera_names:
+        for offset in rng.uniform(-0.1, 0.1, (3, 3)):
+            env.frames = False
+            env.step(hold(env, offset))
+            cameras = env._camera((84, 60))
+            sooner = cameras.image(env._data, camera).copy()
+            skipped.append(sum(geom.type == env._mujoco.mjtGeom.mjGEOM_LABEL for geom in cameras._renderer.scene.geoms[:cameras._renderer.scene.ngeom]))
+            cameras._leaves_out = False
+            assert np.array_equal(sooner, cameras.image(env._data, camera))
+            cameras._leaves_out = True
+    assert min(skipped) > 5
+    env.close()
+
+
+@slow
 def test_two_environments_of_a_process_draw_their_own_scenes(lift_image):
     alone = play(lift_image, SEED, n_steps=1)
     other = RobomimicEnv("lift", reflections=True)
