@@ -137,11 +137,11 @@ class Worker {
       const int token = row % m.tokens;
       float* x = w.x.data() + size_t(row) * m.d;
       if (token < m.skip) {
-        for (int j = 0; j < m.d; j += kLanes) store(x + j, load(m.time_rows + size_t(step) * m.d + j));
+        for (int j = 0; j < m.d; j += kWidth) store(x + j, load(m.time_rows + size_t(step) * m.d + j));
         continue;
       }
       const float* in = c.trajectory + size_t(first + row / m.tokens) * sample_size + (token - m.skip) * m.d_in;
-      for (int j = 0; j < m.d; j += kLanes) {
+      for (int j = 0; j < m.d; j += kWidth) {
         vf total = load(m.position + size_t(token) * m.d + j);
         for (int i = 0; i < m.d_in; ++i) total += load(m.embed + size_t(i) * m.d + j) * in[i];
         store(x + j, total);
@@ -153,7 +153,7 @@ class Worker {
   void add_stored(const Segment& segment) {
     if (segment.start == segment.stop) return;
     const size_t size = size_t(rows) * m.d, begin = size_t(row_begin()) * m.d, end = size_t(row_end()) * m.d;
-    for (size_t i = begin; i < end; i += kLanes) {
+    for (size_t i = begin; i < end; i += kWidth) {
       vf total = load(w.x.data() + i);
       for (int block = segment.start; block < segment.stop; ++block) total += load(w.stored.data() + block * size + i);
       store(w.x.data() + i, total);
@@ -211,13 +211,13 @@ class Worker {
       float top = -std::numeric_limits<float>::infinity();
       for (int j = 0; j < m.tokens; ++j) top = p[j] > top ? p[j] : top;
       vf total{};
-      for (int j = 0; j < lanes; j += kLanes) {
+      for (int j = 0; j < lanes; j += kWidth) {
         const vf e = bac::exp(load(p + j) - top);
         store(p + j, e);
         total += e;
       }
       const float inverse = 1.0f / sum(total);
-      for (int j = 0; j < lanes; j += kLanes) store(p + j, load(p + j) * inverse);
+      for (int j = 0; j < lanes; j += kWidth) store(p + j, load(p + j) * inverse);
     }
     float* out = w.heads_out.data() + size_t(sample) * m.tokens * m.d + head * dh;
     if (dh % kLanes == 0) {
@@ -274,7 +274,7 @@ class Worker {
       }
       for (int s = 0; s < count; ++s) row[s * m.heads + head] -= top;
     }
-    for (int j = 0; j < lanes; j += kLanes) store(row + j, bac::exp(load(row + j)));
+    for (int j = 0; j < lanes; j += kWidth) store(row + j, bac::exp(load(row + j)));
     for (int head = 0; head < m.heads; ++head) {
       float total = 0;
       for (int s = 0; s < count; ++s) total += row[s * m.heads + head];

@@ -1,29 +1,35 @@
-// Vector arithmetic and the matrix product of the native denoiser. 16 float lanes; the compiler splits them where the
-// processor's registers are narrower.
+// Vector arithmetic and the matrix product of the native denoiser. Weights lie in panels of 16 columns, whatever the
+// processor; vectors are as wide as its registers, as compilers keep wider ones in memory.
 #pragma once
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-#if defined(__AVX512F__) || defined(__F16C__)
+#if defined(__F16C__)
 #include <immintrin.h>
 #endif
 
 namespace bac {
 
-constexpr int kLanes = 16;
-typedef float vf __attribute__((vector_size(4 * kLanes)));
-typedef float vf_unaligned __attribute__((vector_size(4 * kLanes), aligned(4)));
-typedef int32_t vi __attribute__((vector_size(4 * kLanes)));
+constexpr int kLanes = 16;  // columns of a panel; sizes are rounded up to them
 
-// Register tile: rows times panels of 16 columns. Its sums and one weight vector per panel fit the registers.
+// Register tile: rows times panels. Its sums and one row of weights fit the registers.
 #if defined(__AVX512F__)
-constexpr int kTileRows = 8, kTilePanels = 3;
+constexpr int kWidth = 16, kTileRows = 8, kTilePanels = 3;
+#elif defined(__AVX__)
+constexpr int kWidth = 8, kTileRows = 6, kTilePanels = 1;
+#elif defined(__aarch64__)
+constexpr int kWidth = 4, kTileRows = 6, kTilePanels = 1;
 #else
-constexpr int kTileRows = 6, kTilePanels = 1;
+constexpr int kWidth = 4, kTileRows = 2, kTilePanels = 1;
 #endif
+constexpr int kParts = kLanes / kWidth;  // vectors of a panel
 
-#if defined(__AVX512F__) || defined(__F16C__)
+typedef float vf __attribute__((vector_size(4 * kWidth)));
+typedef float vf_unaligned __attribute__((vector_size(4 * kWidth), aligned(4)));
+typedef int32_t vi __attribute__((vector_size(4 * kWidth)));
+
+#if defined(__F16C__)
 constexpr bool kHalfWeights = true;
 #else
 constexpr bool kHalfWeights = false;
@@ -37,11 +43,11 @@ inline vf min(vf a, vf b) { return a < b ? a : b; }
 
 inline float sum(vf v) {
   float total = 0;
-  for (int i = 0; i < kLanes; ++i) total += v[i];
+  for (int i = 0; i < kWidth; ++i) total += v[i];
   return total;
 }
 
-// Weight vectors of 16 columns: float, or half precision widened on load (exact).
+// Vectors of weights: float, or half precision widened on load (exact).
 struct FloatWeights {
   static constexpr int kBytes = 4;
   static vf get(const char* p) { return load(reinterpret_cast<const float*>(p)); }
@@ -52,10 +58,7 @@ struct HalfWeights {
 #if defined(__AVX512F__)
     return reinterpret_cast<vf>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 #elif defined(__F16C__)
-    union { vf v; __m256 half[2]; } u;
-    u.half[0] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    u.half[1] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16)));
-    return u.v;
+    return reinterpret_cast<vf>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #else
     return vf{};  // never packed: see kHalfWeights
 #endif
@@ -105,40 +108,42 @@ inline vf gelu(vf x) {
 inline void layer_norm(const float* x, float* out, int rows, int d, const float* gain, const float* shift, float eps) {
   for (int row = 0; row < rows; ++row, x += d, out += d) {
     vf total{}, squares{};
-    for (int j = 0; j < d; j += kLanes) total += load(x + j);
+    for (int j = 0; j < d; j += kWidth) total += load(x + j);
     const float mean = sum(total) / d;
-    for (int j = 0; j < d; j += kLanes) {
+    for (int j = 0; j < d; j += kWidth) {
       const vf c = load(x + j) - mean;
       squares += c * c;
     }
     const float scale = 1.0f / std::sqrt(sum(squares) / d + eps);
-    for (int j = 0; j < d; j += kLanes) store(out + j, (load(x + j) - mean) * scale * load(gain + j) + load(shift + j));
+    for (int j = 0; j < d; j += kWidth) store(out + j, (load(x + j) - mean) * scale * load(gain + j) + load(shift + j));
   }
 }
 
-// One register tile: R rows of a [., lda] times V * 16 columns of weights laid out with `stride` weights between rows of k.
+// One register tile: R rows of a [., lda] times V panels of weights laid out with `stride` weights between rows of k.
 // The sum over k runs in one order for every row, so a row's result does not depend on how rows are tiled or batched.
 template <int R, int V, class W>
-inline void tile(const float* a, int lda, const char* const* panel, int stride, int k, vf (&acc)[R][V]) {
+inline void tile(const float* a, int lda, const char* const* panel, int stride, int k, vf (&acc)[R][V * kParts]) {
+  constexpr int N = V * kParts;
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) acc[r][v] = vf{};
+    for (int v = 0; v < N; ++v) acc[r][v] = vf{};
   const long step = static_cast<long>(stride) * W::kBytes;
   const char* p[V];
   for (int v = 0; v < V; ++v) p[v] = panel[v];
   for (int i = 0; i < k; ++i) {
-    vf w[V];
+    vf w[N];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
-      w[v] = W::get(p[v]);
+#pragma GCC unroll 4
+      for (int part = 0; part < kParts; ++part) w[v * kParts + part] = W::get(p[v] + part * kWidth * W::kBytes);
       p[v] += step;
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const float s = a[static_cast<long>(r) * lda + i];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) acc[r][v] += w[v] * s;
+      for (int v = 0; v < N; ++v) acc[r][v] += w[v] * s;
     }
   }
 }
@@ -152,7 +157,7 @@ inline void with_constant(int n, F&& f) {
   f(std::integral_constant<int, N>{});
 }
 
-// 16 V columns of a product for `rows` rows; emit(row, column, value) takes each finished vector. Rows are split into
+// V panels of a product for `rows` rows; emit(row, column, value) takes each finished vector. Rows are split into
 // tiles of nearly equal size, since a tile of few rows leaves the adders waiting.
 template <int V, class W, class Emit>
 inline void panel_product(const float* a, int lda, int rows, const char* const* panel, int stride, int k, int column, Emit&& emit) {
@@ -161,12 +166,12 @@ inline void panel_product(const float* a, int lda, int rows, const char* const* 
     const int row = rows * i / tiles, count = rows * (i + 1) / tiles - row;
     with_constant<kTileRows>(count, [&](auto size) {
       constexpr int R = decltype(size)::value;
-      vf acc[R][V];
+      vf acc[R][V * kParts];
       tile<R, V, W>(a + static_cast<long>(row) * lda, lda, panel, stride, k, acc);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) emit(row + r, column + v * kLanes, acc[r][v]);
+        for (int v = 0; v < V * kParts; ++v) emit(row + r, column + v * kWidth, acc[r][v]);
     });
   }
 }
