@@ -34,6 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
 
 
+@pytest.fixture(autouse=True)
+def keep_denormal_numbers():
+    """Training flushes them for the whole process; the tests that follow must not notice."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 def existing(path: Path) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is not on this machine")

@@ -1,6 +1,7 @@
 """Scripted demonstrations of robomimic's Lift, Can and Square as training windows with images."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def load_robomimic_scripted(
     n_obs_steps: int | None = None,
     reflections: bool | None = None,
     name: str | None = None,
+    further_fields: Sequence[str] = (),
 ) -> tuple[ImageSequenceDataset, ImageSequenceDataset | None]:
     """Training and validation windows (None for val_ratio 0); they share the images, up to 0.8 GB of memory.
 
@@ -33,6 +35,8 @@ def load_robomimic_scripted(
         n_obs_steps: fetch only the first observations of a window, those that the policy looks at.
         reflections: of the evaluation, to be the same as in the demonstrations. None: do not compare.
         name: of the task's configuration, for what errors advise.
+        further_fields: other vectors [N, D] of the demonstrations to fetch with the observations, as targets of a training; no
+            policy sees them.
     """
     definition, hint = task_named(task), f"Make the demonstrations with: python scripts/make_demos.py task={name or task}"
     if not abs_action:
@@ -40,7 +44,7 @@ def load_robomimic_scripted(
     shapes = {part: (*shape[1:], shape[0]) if len(shape) == 3 else shape for part, shape in definition.image_shapes.items()}
     shapes["action"] = (definition.action_dim(abs_action),)
     images = [part for part, shape in shapes.items() if len(shape) == 3]
-    buffer = ReplayBuffer.from_zarr(dataset_path, tuple(shapes), hint, image_keys=images)
+    buffer = ReplayBuffer.from_zarr(dataset_path, (*shapes, *further_fields), hint, image_keys=images)
     for part, shape in shapes.items():
         values = buffer.data[part]
         if values.shape[1:] != shape:

@@ -142,7 +142,9 @@ class DiffusionTransformerPolicy(nn.Module):
 
     # ---- training ----
     def set_normalizer(self, normalizer: LinearNormalizer) -> None:
-        self.normalizer.load_state_dict(normalizer.state_dict())
+        """Takes over how the policy's own fields are normalised; a data set may hold others."""
+        own = LinearNormalizer({name: normalizer[name] for name in self.field_sizes})
+        self.normalizer.load_state_dict(own.state_dict())
 
     def optimizer_groups(self, weight_decay: float) -> list[dict]:
         return self.model.optimizer_groups(weight_decay)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,26 +31,54 @@ class ConditionLearner(nn.Module):
         embedding_std: standard deviation that the observation embedding's weights start from; the MLP's start as
             PyTorch's Linear does. None: keep the policy's weights.
         modes: of the mixture.
+        also: name of another vector of the demonstrations -> how many of its leading numbers are foretold besides the action:
+            where something is says more to a vision encoder than what one does about it. Needs `fit_targets`.
     Raises:
         ConfigError: the policy is built otherwise.
     """
 
-    def __init__(self, policy: DiffusionTransformerPolicy, embedding_std: float | None = 2.0, modes: int = 4):
+    def __init__(
+        self, policy: DiffusionTransformerPolicy, embedding_std: float | None = 2.0, modes: int = 4,
+        also: Mapping[str, int] | None = None,
+    ):
         super().__init__()
         model = policy.model
         if model.cond_obs_emb is None or model.encoder_only or model.n_cond_layers:
             raise ConfigError("objective=condition needs a policy with observation tokens (obs_as_cond=true) and "
                               "the MLP as condition encoder (n_cond_layers=0)")
-        self.policy, self.modes = policy, modes
+        self.policy, self.modes, self.also = policy, modes, dict(also or {})
         for untrained in (model.input_emb, model.decoder, model.ln_f, model.head):
             untrained.requires_grad_(False)
         # Normalising over the batch fixes the scale of the tokens, which then folds into the MLP's last layer.
         self.scale = nn.BatchNorm1d(model.n_emb, affine=False)
-        self.head = nn.Linear(model.n_emb, modes * (1 + 2 * policy.action_dim))
+        further = sum(self.also.values())
+        self.head = nn.Linear(model.n_emb, modes * (1 + 2 * (policy.action_dim + further)))
+        self.register_buffer("further_mean", torch.zeros(further))
+        self.register_buffer("further_std", torch.ones(further))
         if embedding_std is not None:
             nn.init.normal_(model.cond_obs_emb.weight, std=embedding_std)
             for layer in (model.encoder[0], model.encoder[2]):
                 layer.reset_parameters()
+
+    def fit_targets(self, dataset: torch.utils.data.Dataset) -> None:
+        """Scales what is foretold besides the action by its spread in the demonstrations.
+
+        Raises:
+            ConfigError: the demonstrations lack it.
+        """
+        if not self.also:
+            return
+        fields = getattr(dataset, "vectors", None) or getattr(dataset, "fields", {})
+        if missing := [name for name, size in self.also.items() if name not in fields or fields[name].shape[-1] < size]:
+            raise ConfigError(f"objective.also asks for {', '.join(missing)}, which the demonstrations do not have or not in this size: "
+                              f"they have {', '.join(fields)}")
+        values = self.further({name: fields[name] for name in self.also})
+        self.further_mean.copy_(values.mean(0))
+        self.further_std.copy_(values.std(0).clamp(min=1e-4))
+
+    def further(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        """The numbers to foretell besides the action, side by side [..., F]."""
+        return torch.cat([vectors[name][..., :size] for name, size in self.also.items()], dim=-1)
 
     def tokens(self, obs: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Observations [B, 1, *shape] by name, of one step -> its condition token [B, D]; `generator` for augmentation."""
@@ -62,7 +91,8 @@ class ConditionLearner(nn.Module):
     def log_likelihood(
         self, obs: dict[str, Tensor], action: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Of normalised actions [B, Da] under the mixtures foretold from observations [B, 1, *shape] by name -> [B]."""
+        """Of normalised actions [B, Da], or [B, Da + F] with what else is foretold, under the mixtures foretold from
+        observations [B, 1, *shape] by name -> [B]."""
         out = self.head(self.scale(self.tokens(obs, generator))).float().unflatten(-1, (self.modes, -1))
         logits, means, log_scales = out.split([1, action.shape[-1], action.shape[-1]], dim=-1)
         log_scales = log_scales.clamp(-6.0, 2.0)      # 0.0025 of an action's range: below it a padded step would rule
@@ -74,6 +104,9 @@ class ConditionLearner(nn.Module):
         step = self.policy.n_obs_steps - 1
         obs = {name: batch[name][:, step:step + 1] for name in self.policy.obs_shapes}
         action = self.policy.normalizer["action"].normalize(batch["action"][:, step])
+        if self.also:
+            further = self.further({name: batch[name][:, step] for name in self.also})
+            action = torch.cat([action, (further - self.further_mean) / self.further_std], dim=-1)
         return -self.log_likelihood(obs, action, generator).mean()
 
     def optimizer_groups(self, weight_decay: float) -> list[dict]:

@@ -22,6 +22,7 @@ from diffusion_policy.common.config import ConfigError, choose_device, to_plain
 from diffusion_policy.common.files import atomic_path, write_json
 from diffusion_policy.common.policy_files import build_policy, complete_state, distinct_state, save_policy
 from diffusion_policy.model.diffusion.ema_model import EMAModel
+from diffusion_policy.workspace.condition_learner import ConditionLearner
 from diffusion_policy.workspace.frozen_encoder_learner import FrozenEncoderLearner
 
 STATE_FILE = "latest.safetensors"
@@ -73,6 +74,8 @@ class TrainWorkspace:
             if rollout is not None:
                 raise ConfigError("rollout.n_episodes scores denoising; with another objective leave it at 0")
             self.learner = instantiate(cfg.objective, self.policy).to(self.device)
+            if isinstance(self.learner, ConditionLearner):
+                self.learner.fit_targets(self.train_set)
             if isinstance(self.learner, FrozenEncoderLearner):
                 if not cfg.init_checkpoint:
                     raise ConfigError("objective=frozen_encoder goes on from a policy whose encoder has learned: set init_checkpoint=...")

@@ -86,6 +86,15 @@ def test_what_is_normalized_how(path, demos):
     assert torch.equal(batch["robot0_eef_quat"], train[torch.arange(len(train))]["robot0_eef_quat"])
 
 
+def test_further_vectors_are_windows_that_no_policy_normalizes(path, demos):
+    train, _ = load(path, further_fields=["object_pose"])
+    poses = np.concatenate([demo["object_pose"] for demo in demos])
+    np.testing.assert_array_equal(train[3]["object_pose"], poses[train.rows[3][:2]])
+    assert "object_pose" not in load(path)[0][3]
+    with pytest.raises(DatasetError, match="no_such_field"):
+        load(path, further_fields=["no_such_field"])
+
+
 def test_images_are_stored_whole(path):
     import zarr
 

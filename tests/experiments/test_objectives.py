@@ -109,6 +109,35 @@ def test_a_policy_of_another_width_has_nothing_to_take_over(train):
         train("here", f"transfer_from={path}", f"init_checkpoint={path}")
 
 
+def test_other_vectors_of_the_demonstrations_are_foretold_with_the_action(train):
+    settings = [*CONDITION, "training.max_steps=150", "training.checkpoint_every=150", "training.save_every=150"]
+    workspace = train("also", *settings, "objective.also={obs: 3}")
+    learner, batch = workspace.learner, workspace.train_set[torch.arange(64)]
+    assert learner.head.out_features == 4 * (1 + 2 * (2 + 3))
+    values = workspace.train_set.fields["obs"][:, :3]
+    torch.testing.assert_close(learner.further_mean, values.mean(0))
+    torch.testing.assert_close(learner.further_std, values.std(0))
+
+    @torch.no_grad()
+    def foretold(learner):      # numbers of the observation, scaled; of the likeliest mode
+        out = learner.head(learner.scale(learner.tokens({"obs": batch["obs"][:, 2:3]}))).unflatten(-1, (4, -1))
+        return out[torch.arange(64), out[..., 0].argmax(-1), 3:6]
+
+    wanted = (batch["obs"][:, 2, :3] - learner.further_mean) / learner.further_std
+    before = (foretold(learner.eval()) - wanted).abs().mean()
+    workspace.run()
+    assert (foretold(learner.eval()) - wanted).abs().mean() < 0.6 * before
+    resumed = train("also", *settings, "objective.also={obs: 3}")
+    resumed.load_state()
+    torch.testing.assert_close(resumed.learner.further_std, learner.further_std)
+
+
+@pytest.mark.parametrize("also", ["{object_pose: 3}", "{obs: 17}"])
+def test_what_the_demonstrations_lack_cannot_be_foretold(train, also):
+    with pytest.raises(ConfigError, match="objective.also asks for.*they have obs, action"):
+        train("also", *CONDITION, f"objective.also={also}")
+
+
 def test_an_interrupted_condition_training_resumes_to_the_same_weights(train):
     settings = [*CONDITION, "training.checkpoint_every=4", "training.lr_schedule=trapezoid", "training.decay_fraction=0.01"]
     whole = train("whole", *settings, "training.max_steps=4")
