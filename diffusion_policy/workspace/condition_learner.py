@@ -33,20 +33,25 @@ class ConditionLearner(nn.Module):
         modes: of the mixture.
         also: name of another vector of the demonstrations -> how many of its leading numbers are foretold besides the action:
             where something is says more to a vision encoder than what one does about it. Needs `fit_targets`.
+        finest: smallest scale of a Laplace distribution, in units of half an action's range or of the spread of what else is
+            foretold. Being nearer than that is not rewarded further; without such an end the numbers that hardly vary, as a
+            gripper's rotation, rule the gradient.
     Raises:
         ConfigError: the policy is built otherwise.
     """
 
     def __init__(
         self, policy: DiffusionTransformerPolicy, embedding_std: float | None = 2.0, modes: int = 4,
-        also: Mapping[str, int] | None = None,
+        also: Mapping[str, int] | None = None, finest: float = 0.0025,
     ):
         super().__init__()
         model = policy.model
         if model.cond_obs_emb is None or model.encoder_only or model.n_cond_layers:
             raise ConfigError("objective=condition needs a policy with observation tokens (obs_as_cond=true) and "
                               "the MLP as condition encoder (n_cond_layers=0)")
-        self.policy, self.modes, self.also = policy, modes, dict(also or {})
+        if finest <= 0:
+            raise ConfigError(f"objective.finest is {finest}: a scale has to be positive")
+        self.policy, self.modes, self.also, self.finest = policy, modes, dict(also or {}), finest
         for untrained in (model.input_emb, model.decoder, model.ln_f, model.head):
             untrained.requires_grad_(False)
         # Normalising over the batch fixes the scale of the tokens, which then folds into the MLP's last layer.
@@ -95,7 +100,7 @@ class ConditionLearner(nn.Module):
         observations [B, 1, *shape] by name -> [B]."""
         out = self.head(self.scale(self.tokens(obs, generator))).float().unflatten(-1, (self.modes, -1))
         logits, means, log_scales = out.split([1, action.shape[-1], action.shape[-1]], dim=-1)
-        log_scales = log_scales.clamp(-6.0, 2.0)      # 0.0025 of an action's range: below it a padded step would rule
+        log_scales = log_scales.clamp(math.log(self.finest), 2.0)
         of_mode = -(log_scales + math.log(2) + (action[:, None] - means).abs() / log_scales.exp()).sum(-1)
         return torch.logsumexp(logits[..., 0].log_softmax(-1) + of_mode, dim=-1)
 

@@ -177,6 +177,20 @@ def test_rollouts_do_not_score_another_objective(train):
         TrainWorkspace(workspace.cfg, rollout=lambda policy, step: 0.0)
 
 
+def test_no_number_is_foretold_more_finely_than_asked(train):
+    """However sure the head is, a likelihood is at most that of the smallest scale in each of the two numbers."""
+    obs = {"obs": torch.full((4, 1, 16), 0.3)}
+    for finest in (0.01, 0.5):
+        learner = train("fine", *CONDITION, f"objective.finest={finest}").learner.eval()
+        with torch.no_grad():
+            learner.head.weight.zero_()
+            learner.head.bias.zero_().view(4, 5)[:, 3:] = -20.0
+            likelihood = learner.log_likelihood(obs, torch.zeros(4, 2)).exp()
+        torch.testing.assert_close(likelihood, torch.full((4,), (2 * finest) ** -2.0))
+    with pytest.raises(InstantiationException, match="has to be positive"):
+        train("fine", *CONDITION, "objective.finest=0")
+
+
 def test_the_mixture_is_a_density(train):
     """Summed over a grid of actions, the likelihood of a token's mixture is 1."""
     learner = train("density", *CONDITION).learner.eval()
