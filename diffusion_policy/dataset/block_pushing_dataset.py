@@ -1,6 +1,7 @@
 """Block Pushing demonstrations (1000 episodes of the scripted oracle, about 115,000 steps at 10 Hz)."""
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.sequence_dataset import SequenceDataset, Windows
 from diffusion_policy.env.block_pushing.definition import (
-    ACTION_DIM, EFFECTOR, EFFECTOR_TARGET, OBS_DIM, WORKSPACE_HIGH, WORKSPACE_LOW)
+    ACTION_DIM, BLOCKS, EFFECTOR, EFFECTOR_TARGET, OBS_DIM, TARGET_YAW_SPREAD, TARGETS, WORKSPACE_HIGH, WORKSPACE_LOW)
 
 HINT = "Make the demonstrations with: python scripts/make_demos.py task=block_pushing"
 
@@ -25,6 +26,7 @@ def load_block_pushing(
     effector_noise: float = 0.0,
     n_obs_steps: int | None = None,
     further_paths: Sequence[str | Path] = (),
+    symmetries: bool = False,
 ) -> tuple[SequenceDataset, SequenceDataset | None]:
     """Training and validation windows (validation is None for val_ratio 0).
 
@@ -37,6 +39,7 @@ def load_block_pushing(
         effector_noise: m, see `DisplacedEffectorDataset`; the validation windows stay as they are. Needs `n_obs_steps`.
         n_obs_steps: To, how many of a window's observations a policy looks at.
         further_paths: demonstrations to learn from besides those of `zarr_path`.
+        symmetries: see `SymmetricSceneDataset`; the validation windows stay as they are.
     """
     buffer = ReplayBuffer.joined([_read(path) for path in (zarr_path, *further_paths)])
     obs, action = (np.array(buffer.data[name], dtype=np.float32) for name in ("obs", "action"))
@@ -47,9 +50,12 @@ def load_block_pushing(
     if not obs_eef_target:
         obs[:, EFFECTOR_TARGET] = 0.0
     fields = {"obs": torch.from_numpy(obs), "action": torch.from_numpy(action)}
-    displaced = partial(DisplacedEffectorDataset, fields, noise=effector_noise, n_obs_steps=n_obs_steps,
-                        abs_action=abs_action, obs_eef_target=obs_eef_target)
-    return windows.split(partial(SequenceDataset, fields), buffer, make_train=displaced if effector_noise else None)
+    plain = partial(SequenceDataset, fields)
+    train = partial(SymmetricSceneDataset, fields) if symmetries else plain
+    if effector_noise:
+        train = partial(DisplacedEffectorDataset, fields, noise=effector_noise, n_obs_steps=n_obs_steps,
+                        abs_action=abs_action, obs_eef_target=obs_eef_target, symmetries=symmetries)
+    return windows.split(plain, buffer, make_train=train)
 
 
 def _read(path: str | Path) -> ReplayBuffer:
@@ -59,6 +65,43 @@ def _read(path: str | Path) -> ReplayBuffer:
         raise DatasetError(f"{path} holds observations {list(obs.shape)} and actions {list(action.shape)} instead of "
                            f"[N, {OBS_DIM}] and [N, {ACTION_DIM}]: it is not Block Pushing. {HINT}")
     return buffer
+
+
+class SymmetricSceneDataset(SequenceDataset):
+    """Windows of scenes that the expert would have acted in alike.
+
+    Each window is seen with its blocks exchanged or not, its targets exchanged or not, each block turned by a quarter or
+    not, and each target turned to a yaw that an episode may draw. All of that changes neither how the blocks move, which
+    are equal cubes, nor what the expert does, who draws the order and looks at a block's faces and a target's centre.
+    What is drawn depends on the indices asked for alone, so a resumed training sees the same.
+    """
+
+    def __getitem__(self, index: int | Tensor) -> dict[str, Tensor]:
+        item = super().__getitem__(index)
+        return {**item, "obs": scene_like(item["obs"], _generator(index))}
+
+
+def scene_like(obs: Tensor, generator: torch.Generator) -> Tensor:
+    """Observations [..., T, 16] of other scenes in which the expert's actions are the same; see `SymmetricSceneDataset`."""
+    obs, windows = obs.clone(), obs.shape[:-2]
+    for poses in (BLOCKS, TARGETS):
+        things = obs[..., poses].unflatten(-1, (2, 3))      # [..., T, 2, (x, y, yaw)]
+        exchanged = torch.rand(*windows, 1, 1, 1, generator=generator) < 0.5
+        things = torch.where(exchanged, things.flip(-2), things)
+        if poses == BLOCKS:
+            yaw = things[..., 2] + math.pi / 2 * torch.randint(2, (*windows, 1, 2), generator=generator)
+        else:
+            drawn = TARGET_YAW_SPREAD * (2 * torch.rand(*windows, 1, 2, generator=generator) - 1)
+            yaw = drawn.expand(things.shape[:-1])
+        obs[..., poses] = torch.cat([things[..., :2], (yaw % math.pi)[..., None]], -1).flatten(-2)
+    return obs
+
+
+def _generator(index: int | Tensor) -> torch.Generator:
+    """Differs between batches, and repeats."""
+    indices = torch.as_tensor(index, dtype=torch.int64).reshape(-1)
+    seed = int((indices * torch.arange(1, len(indices) + 1)).sum()) % 2**63
+    return torch.Generator().manual_seed(seed)
 
 
 class DisplacedEffectorDataset(SequenceDataset):
@@ -79,22 +122,22 @@ class DisplacedEffectorDataset(SequenceDataset):
         n_obs_steps: To, the observations that a policy looks at; the rest of a window is undisturbed.
         abs_action: whether actions are effector targets instead of their changes.
         obs_eef_target: whether the observations hold the effector's target.
+        symmetries: see `SymmetricSceneDataset`.
     """
 
     def __init__(self, fields: Mapping[str, Tensor], rows: np.ndarray, noise: float, n_obs_steps: int,
-                 abs_action: bool, obs_eef_target: bool):
+                 abs_action: bool, obs_eef_target: bool, symmetries: bool = False):
         super().__init__(fields, rows)
         if noise < 0:
             raise ValueError(f"effector_noise = {noise} m is negative")
         self.noise, self.n_obs_steps, self.abs_action, self.obs_eef_target = noise, n_obs_steps, abs_action, obs_eef_target
+        self.symmetries = symmetries
         self.action_low, self.action_high = (reduce(self.fields["action"], dim=0) for reduce in (torch.amin, torch.amax))
 
     def __getitem__(self, index: int | Tensor) -> dict[str, Tensor]:
         item = super().__getitem__(index)
         obs, action = item["obs"], item["action"]
-        indices = torch.as_tensor(index, dtype=torch.int64).reshape(-1)
-        seed = int((indices * torch.arange(1, len(indices) + 1)).sum()) % 2**63
-        generator = torch.Generator().manual_seed(seed)
+        generator = _generator(index)
         together, alone = (
             self.noise * torch.randn(*obs.shape[:-2], steps, 2, generator=generator) for steps in (1, self.n_obs_steps))
         displacement = torch.zeros(*obs.shape[:-1], 2)
@@ -104,4 +147,6 @@ class DisplacedEffectorDataset(SequenceDataset):
         obs[..., EFFECTOR] += displacement
         if self.obs_eef_target:
             obs[..., EFFECTOR_TARGET] += displacement
-        return {**item, "action": torch.minimum(torch.maximum(action, self.action_low), self.action_high)}
+        if self.symmetries:
+            obs = scene_like(obs, generator)
+        return {"obs": obs, "action": torch.minimum(torch.maximum(action, self.action_low), self.action_high)}

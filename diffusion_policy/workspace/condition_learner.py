@@ -36,13 +36,15 @@ class ConditionLearner(nn.Module):
         finest: smallest scale of a Laplace distribution, in units of half an action's range or of the spread of what else is
             foretold. Being nearer than that is not rewarded further; without such an end the numbers that hardly vary, as a
             gripper's rotation, rule the gradient.
+        random_crops: whether images are cropped at random, as in the denoiser's training; False: the centre, as in evaluation.
+            Where something is can be told sooner from images that do not shift.
     Raises:
         ConfigError: the policy is built otherwise.
     """
 
     def __init__(
         self, policy: DiffusionTransformerPolicy, embedding_std: float | None = 2.0, modes: int = 4,
-        also: Mapping[str, int] | None = None, finest: float = 0.0025,
+        also: Mapping[str, int] | None = None, finest: float = 0.0025, random_crops: bool = True,
     ):
         super().__init__()
         model = policy.model
@@ -52,6 +54,7 @@ class ConditionLearner(nn.Module):
         if finest <= 0:
             raise ConfigError(f"objective.finest is {finest}: a scale has to be positive")
         self.policy, self.modes, self.also, self.finest = policy, modes, dict(also or {}), finest
+        self.random_crops = random_crops
         for untrained in (model.input_emb, model.decoder, model.ln_f, model.head):
             untrained.requires_grad_(False)
         # Normalising over the batch fixes the scale of the tokens, which then folds into the MLP's last layer.
@@ -113,6 +116,12 @@ class ConditionLearner(nn.Module):
             further = self.further({name: batch[name][:, step] for name in self.also})
             action = torch.cat([action, (further - self.further_mean) / self.further_std], dim=-1)
         return -self.log_likelihood(obs, action, generator).mean()
+
+    def train(self, mode: bool = True) -> ConditionLearner:
+        super().train(mode)
+        if self.policy.cameras and not self.random_crops:
+            self.policy.obs_encoder.training = False    # that alone: it decides where images are cropped
+        return self
 
     def optimizer_groups(self, weight_decay: float) -> list[dict]:
         """The trained parameters; without decay, as the scale of the tokens is fixed."""

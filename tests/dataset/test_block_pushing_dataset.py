@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_policy.dataset.block_pushing_dataset import load_block_pushing
+from diffusion_policy.dataset.block_pushing_dataset import load_block_pushing, scene_like
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.demos.storage import write_replay_buffer
@@ -122,3 +122,57 @@ def test_displacements_repeat_and_differ_between_batches(path):
 def test_unusable_displacements(path, settings, message):
     with pytest.raises(ValueError, match=message):
         load_block_pushing(path, Windows(5), **{"effector_noise": 0.01, **settings})
+
+
+def pairs(obs, start):
+    return obs[..., start:start + 6].unflatten(-1, (2, 3))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.002])
+def test_scenes_that_look_alike(path, noise):
+    """Blocks and targets exchange places as wholes and for a whole window; blocks turn by quarters; nothing else moves."""
+    settings = {"windows": Windows(5, pad_before=2, val_ratio=0.25, seed=0), "effector_noise": noise, "n_obs_steps": 3}
+    plain, _ = load_block_pushing(path, **settings)
+    scenes, val = load_block_pushing(path, **settings, symmetries=True)
+    rows = torch.arange(len(plain)).repeat(8)
+    was, now = plain[rows], scenes[rows]
+    assert torch.equal(now["action"], was["action"])
+    assert torch.equal(now["obs"][..., 6:10], was["obs"][..., 6:10])
+    for start in (0, 10):
+        before, after = pairs(was["obs"], start), pairs(now["obs"], start)
+        same, exchanged = ((after == other)[..., :2].flatten(1).all(1) for other in (before, before.flip(-2)))
+        assert (same | exchanged).all() and 0.3 < same.float().mean() < 0.7
+        before = torch.where(exchanged[:, None, None, None], before.flip(-2), before)
+        if start == 0:
+            turns = ((after - before)[..., 2] / (torch.pi / 2)).remainder(2)
+            torch.testing.assert_close(turns, turns[:, :1].round().expand_as(turns), atol=1e-4, rtol=0)
+            assert 0.3 < turns.mean() < 0.7
+        else:
+            off = torch.minimum(after[..., 2], torch.pi - after[..., 2])     # of a whole turn
+            assert off.max() <= torch.pi / 30 + 1e-6 and (after[..., 2] == after[:, :1, :, 2]).all()
+    assert ((pairs(now["obs"], 0)[..., 2] >= 0) & (pairs(now["obs"], 0)[..., 2] < torch.pi)).all()
+    assert type(val) is type(plain if not noise else load_block_pushing(path, settings["windows"])[0])
+    assert torch.equal(scenes[rows]["obs"], now["obs"])                     # repeats
+    assert scenes[3]["obs"].shape == (5, 16)
+
+
+def test_the_expert_acts_alike_in_scenes_that_look_alike():
+    oracle = pytest.importorskip("diffusion_policy.env.block_pushing.oracle")
+    rng = np.random.default_rng(0)
+    obs = np.zeros((200, 16), dtype=np.float32)
+    for column, low, high in ((0, .25, .55), (1, -.4, .1), (2, 0, np.pi), (3, .25, .55), (4, -.4, .1), (5, 0, np.pi),
+                              (8, .2, .6), (9, -.4, .2), (10, .2, .6), (11, .15, .25), (13, .2, .6), (14, .15, .25)):
+        obs[:, column] = rng.uniform(low, high, 200)
+    other = scene_like(torch.from_numpy(obs)[:, None], torch.Generator().manual_seed(0))[:, 0].numpy()
+
+    def actions(row):       # one for every order, however it is numbered
+        return sorted(tuple(np.round(oracle_of(order).action(row), 5)) for order in range(4))
+
+    def oracle_of(order):
+        expert = oracle.MultimodalPushOracle(np.random.RandomState(0))
+        expert.order, expert.phase = oracle.ORDERS[order], phase
+        return expert
+
+    for phase in (oracle.Phase.APPROACH, oracle.Phase.CONTACT, oracle.Phase.PUSH):
+        for row, alike in zip(obs, other):
+            np.testing.assert_allclose(actions(row), actions(alike), atol=2e-5)

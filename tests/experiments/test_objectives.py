@@ -29,7 +29,8 @@ def train(tmp_path):
 
     def make(name, *overrides):
         small = ["task=block_pushing", "device=cpu", f"output_dir={tmp_path / name}", "task.policy.model.n_emb=32",
-                 f"task.dataset.zarr_path={tmp_path / 'demos.zarr'}", "task.dataset.effector_noise=0", "training.precision=fp32",
+                 f"task.dataset.zarr_path={tmp_path / 'demos.zarr'}", "task.dataset.effector_noise=0",
+                 "task.dataset.symmetries=false", "training.precision=fp32",
                  "task.dataset.windows.val_ratio=0.2", "training.log_every=10", "training.warmup_steps=5"]
         with initialize_config_dir(CONFIG, version_base=None):
             return TrainWorkspace(compose("train", overrides=[*small, *overrides]))

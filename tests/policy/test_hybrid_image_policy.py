@@ -226,6 +226,16 @@ def test_the_condition_objective_trains_all_that_makes_a_token_and_nothing_of_th
     assert moved | {"policy.model.encoder.2.bias"} == expected      # the normalisation over the batch takes this one out
 
 
+def test_the_condition_objective_may_look_at_the_centre_of_images():
+    policy = make_small()
+    learner = ConditionLearner(policy, random_crops=False).train()
+    batch = {**policy.random_observation(8, seeded(0)), "action": torch.rand(8, 10, 2, generator=seeded(1)) * 10 - 20}
+    tokens = [learner.tokens({name: batch[name][:, :1] for name in policy.obs_shapes}, seeded(seed)) for seed in (5, 6)]
+    assert torch.equal(*tokens)
+    torch.testing.assert_close(learner.eval().tokens({name: batch[name][:, :1] for name in policy.obs_shapes}), tokens[0])
+    assert ConditionLearner(make_small()).train().policy.obs_encoder.training
+
+
 # ---- files ---------------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from diffusion_policy.env.block_pushing.definition import (
-    ACTION_DIM, OBS_DIM, SOLVED_REWARD, WORKSPACE_HIGH, WORKSPACE_LOW, RewardEvents)
+    ACTION_DIM, OBS_DIM, SOLVED_REWARD, TARGET_YAW_SPREAD, WORKSPACE_HIGH, WORKSPACE_LOW, RewardEvents)
 from diffusion_policy.env.block_pushing.scene import SETTLE_STEPS, SIM_HZ, Scene
 
 CONTROL_HZ = 10
@@ -137,5 +137,5 @@ def draw_targets(rng: np.random.RandomState) -> list[np.ndarray]:
     poses = []
     for shift in (offset, -offset):
         xy = TARGET_CENTRE + (shift, 0.0) + rng.uniform(-TARGET_SPREAD, TARGET_SPREAD)
-        poses.append(np.array([*xy, math.pi + rng.uniform(-math.pi / 30, math.pi / 30)]))
+        poses.append(np.array([*xy, math.pi + rng.uniform(-TARGET_YAW_SPREAD, TARGET_YAW_SPREAD)]))
     return poses

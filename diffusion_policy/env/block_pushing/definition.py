@@ -4,8 +4,11 @@ from __future__ import annotations
 import numpy as np
 
 OBS_DIM, ACTION_DIM = 16, 2
-EFFECTOR = slice(6, 8)              # in the observation
+BLOCKS = slice(0, 6)                # in the observation: x, y, yaw of each
+EFFECTOR = slice(6, 8)
 EFFECTOR_TARGET = slice(8, 10)
+TARGETS = slice(10, 16)             # x, y, yaw of each
+TARGET_YAW_SPREAD = np.pi / 30      # rad, a target's yaw is drawn within this of 0
 WORKSPACE_LOW, WORKSPACE_HIGH = np.array([0.15, -0.5]), np.array([0.7, 0.5])    # m, of the effector's target
 TOLERANCE = 0.05            # m, a block's centre counts as in a target within this distance of the target's centre
 ENTER_REWARD = 0.49
