@@ -16,6 +16,8 @@ from diffusion_policy.env.block_pushing.definition import (
     ACTION_DIM, BLOCKS, EFFECTOR, EFFECTOR_TARGET, OBS_DIM, TARGET_YAW_SPREAD, TARGETS, WORKSPACE_HIGH, WORKSPACE_LOW)
 
 HINT = "Make the demonstrations with: python scripts/make_demos.py task=block_pushing"
+NO_INTENTION = ("effector_noise needs to know where the expert was heading (data/intention), which demonstrations from elsewhere "
+                f"do not tell: set task.dataset.effector_noise=0, or make others. {HINT}")
 
 
 def load_block_pushing(
@@ -36,15 +38,17 @@ def load_block_pushing(
         zarr_path: demonstrations with relative actions.
         abs_action: turn the actions into the effector targets that they led to.
         obs_eef_target: False zeroes the effector's target in the observations.
-        effector_noise: m, see `DisplacedEffectorDataset`; the validation windows stay as they are. Needs `n_obs_steps`.
+        effector_noise: m, see `DisplacedEffectorDataset`; the validation windows stay as they are. Needs `n_obs_steps`,
+            and demonstrations that `BlockPushingDemonstrator` made.
         n_obs_steps: To, how many of a window's observations a policy looks at.
         further_paths: demonstrations to learn from besides those of `zarr_path`.
         symmetries: see `SymmetricSceneDataset`; the validation windows stay as they are.
     """
-    buffer = ReplayBuffer.joined([_read(path) for path in (zarr_path, *further_paths)])
+    buffer = ReplayBuffer.joined([_read(path, bool(effector_noise)) for path in (zarr_path, *further_paths)])
     obs, action = (np.array(buffer.data[name], dtype=np.float32) for name in ("obs", "action"))
+    aim = obs[:, EFFECTOR_TARGET].copy()
     if abs_action:
-        action = np.clip(obs[:, EFFECTOR_TARGET] + action, WORKSPACE_LOW, WORKSPACE_HIGH).astype(np.float32)
+        action = np.clip(aim + action, WORKSPACE_LOW, WORKSPACE_HIGH).astype(np.float32)
     if effector_noise and (n_obs_steps is None or not 1 <= n_obs_steps <= windows.horizon):
         raise ValueError(f"effector_noise = {effector_noise} needs n_obs_steps from 1 to {windows.horizon}, got {n_obs_steps}")
     if not obs_eef_target:
@@ -53,13 +57,16 @@ def load_block_pushing(
     plain = partial(SequenceDataset, fields)
     train = partial(SymmetricSceneDataset, fields) if symmetries else plain
     if effector_noise:
-        train = partial(DisplacedEffectorDataset, fields, noise=effector_noise, n_obs_steps=n_obs_steps,
+        intention = np.asarray(buffer.data["intention"], dtype=np.float32)
+        train = partial(DisplacedEffectorDataset, fields, aim=torch.from_numpy(aim), intention=torch.from_numpy(intention), noise=effector_noise, n_obs_steps=n_obs_steps,
                         abs_action=abs_action, obs_eef_target=obs_eef_target, symmetries=symmetries)
     return windows.split(plain, buffer, make_train=train)
 
 
-def _read(path: str | Path) -> ReplayBuffer:
+def _read(path: str | Path, with_intention: bool) -> ReplayBuffer:
     buffer = ReplayBuffer.from_zarr(path, ("obs", "action"), HINT)
+    if with_intention:
+        buffer = ReplayBuffer.from_zarr(path, ("obs", "action", "intention"), NO_INTENTION)
     obs, action = buffer.data["obs"], buffer.data["action"]
     if obs.shape[1:] != (OBS_DIM,) or action.shape[1:] != (ACTION_DIM,):
         raise DatasetError(f"{path} holds observations {list(obs.shape)} and actions {list(action.shape)} instead of "
@@ -105,19 +112,19 @@ def _generator(index: int | Tensor) -> torch.Generator:
 
 
 class DisplacedEffectorDataset(SequenceDataset):
-    """Windows in which the observed effector is displaced at random and the actions lead back to the demonstration.
+    """Windows in which the observed effector is displaced at random and the actions are the expert's from there.
 
     The expert moves straight and never errs, so a policy that copies its own last motion fits the demonstrations well,
     and fails. Displacing each observed step on its own makes the last motion a poor guide; displacing them together shows
-    how to come back. The next target of the effector stays where it was, as the expert steers by the blocks, and the
-    action becomes the way from the displaced target to it; also where the next observation is displaced in turn: that
-    displacement nothing could foretell, so it would only be noise in what is learned.
+    how to come back. The action is the one towards where the expert was heading, as the expert steers by the blocks.
 
     Both displacements are normal in x and y. They depend on the indices asked for alone, so a resumed training sees the
     same ones.
 
     Args:
         fields, rows: as of `SequenceDataset`.
+        aim: float [N, 2], where the effector's controller aimed, also if the observations hide it.
+        intention: float [N, 5], where the expert was heading; see `Intention.to_array`.
         noise: m, standard deviation of each of the two.
         n_obs_steps: To, the observations that a policy looks at; the rest of a window is undisturbed.
         abs_action: whether actions are effector targets instead of their changes.
@@ -125,28 +132,43 @@ class DisplacedEffectorDataset(SequenceDataset):
         symmetries: see `SymmetricSceneDataset`.
     """
 
-    def __init__(self, fields: Mapping[str, Tensor], rows: np.ndarray, noise: float, n_obs_steps: int,
-                 abs_action: bool, obs_eef_target: bool, symmetries: bool = False):
+    def __init__(self, fields: Mapping[str, Tensor], rows: np.ndarray, aim: Tensor, intention: Tensor, noise: float,
+                 n_obs_steps: int, abs_action: bool, obs_eef_target: bool, symmetries: bool = False):
         super().__init__(fields, rows)
         if noise < 0:
             raise ValueError(f"effector_noise = {noise} m is negative")
-        self.noise, self.n_obs_steps, self.abs_action, self.obs_eef_target = noise, n_obs_steps, abs_action, obs_eef_target
-        self.symmetries = symmetries
-        self.action_low, self.action_high = (reduce(self.fields["action"], dim=0) for reduce in (torch.amin, torch.amax))
+        self.aim, self.intention, self.noise, self.n_obs_steps = aim, intention, noise, n_obs_steps
+        self.abs_action, self.obs_eef_target, self.symmetries = abs_action, obs_eef_target, symmetries
 
     def __getitem__(self, index: int | Tensor) -> dict[str, Tensor]:
-        item = super().__getitem__(index)
-        obs, action = item["obs"], item["action"]
+        obs, rows = super().__getitem__(index)["obs"], self.rows[index]
         generator = _generator(index)
         together, alone = (
             self.noise * torch.randn(*obs.shape[:-2], steps, 2, generator=generator) for steps in (1, self.n_obs_steps))
         displacement = torch.zeros(*obs.shape[:-1], 2)
         displacement[..., :self.n_obs_steps, :] = together + alone
-        if not self.abs_action:
-            action = action - displacement
+        aim = self.aim[rows] + displacement
+        action = steps_towards(self.intention[rows], self.aim[rows], aim)
+        if self.abs_action:
+            low, high = (torch.as_tensor(limit, dtype=torch.float32) for limit in (WORKSPACE_LOW, WORKSPACE_HIGH))
+            action = torch.minimum(torch.maximum(aim + action, low), high)
         obs[..., EFFECTOR] += displacement
         if self.obs_eef_target:
             obs[..., EFFECTOR_TARGET] += displacement
         if self.symmetries:
             obs = scene_like(obs, generator)
-        return {"obs": obs, "action": torch.minimum(torch.maximum(action, self.action_low), self.action_high)}
+        return {"obs": obs, "action": action}
+
+
+def steps_towards(intention: Tensor, demonstrated: Tensor, effector: Tensor) -> Tensor:
+    """The expert's actions [..., 2] (m) from `effector` [..., 2] when at `demonstrated` [..., 2] it intended `intention`
+    [..., 5], see `Intention`."""
+    waypoint, longest, centre = intention[..., :2], intention[..., 2:3], intention[..., 3:]
+    ahead, start, now = (place - centre for place in (waypoint, demonstrated, effector))
+    # The circle's waypoint, turned about the centre by as much as the effector is: the turn from `start` to `now`, as a
+    # complex number.
+    turn = torch.view_as_complex(now.contiguous()) * torch.view_as_complex(start.contiguous()).conj()
+    turned = torch.view_as_real(torch.view_as_complex(ahead.contiguous()) * turn / turn.abs())
+    step = torch.where(centre.isnan(), waypoint, centre + turned) - effector
+    length = torch.linalg.vector_norm(step, dim=-1, keepdim=True)
+    return step * (longest / length.clamp(min=1e-9)).clamp(max=1.0)

@@ -11,7 +11,8 @@ EXCURSION_SPEED = 0.01, 0.035   # m per step
 
 
 class BlockPushingDemonstrator:
-    """Records obs float32 [T, 16], each before its step, and action float32 [T, 2] (m, relative).
+    """Records obs float32 [T, 16], each before its step, action float32 [T, 2] (m, relative), and intention float32 [T, 5],
+    where the expert was heading (see `Intention.to_array`).
 
     As in the benchmark's data, the state that ends the episode and the expert's action in it are recorded too, and the
     few demonstrations that run into `max_steps` (then T = max_steps + 1) are kept.
@@ -35,6 +36,7 @@ class BlockPushingDemonstrator:
         obs, _ = self.env.reset(seed=seed)
         oracle = (RecoveringOracle if self.excursion_rate else MultimodalPushOracle)(self.env.rng)
         observations, actions = [obs], [oracle.action(obs)]
+        intentions = [oracle.intention.to_array()]
         terminated = False
         for excursion in _excursions(np.random.default_rng(seed), self.excursion_rate, self.max_steps):
             led_astray = excursion.any()
@@ -43,11 +45,12 @@ class BlockPushingDemonstrator:
                 oracle.astray(obs)
             observations.append(obs)
             actions.append(oracle.action(obs))
+            intentions.append(oracle.intention.to_array())
             if terminated:
                 break
         if self.excursion_rate and not terminated:
             return None
-        return {"obs": np.stack(observations), "action": np.stack(actions)}
+        return {"obs": np.stack(observations), "action": np.stack(actions), "intention": np.stack(intentions)}
 
     def close(self) -> None:
         self.env.close()

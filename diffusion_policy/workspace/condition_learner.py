@@ -38,6 +38,8 @@ class ConditionLearner(nn.Module):
             gripper's rotation, rule the gradient.
         random_crops: whether images are cropped at random, as in the denoiser's training; False: the centre, as in evaluation.
             Where something is can be told sooner from images that do not shift.
+        fixed_scale: keep the mean and the standard deviation of the tokens that were measured before (0 and 1 at first) instead
+            of taking each batch's, which in small batches blur what a token says: with 32 observations by a sixth of its spread.
     Raises:
         ConfigError: the policy is built otherwise.
     """
@@ -45,6 +47,7 @@ class ConditionLearner(nn.Module):
     def __init__(
         self, policy: DiffusionTransformerPolicy, embedding_std: float | None = 2.0, modes: int = 4,
         also: Mapping[str, int] | None = None, finest: float = 0.0025, random_crops: bool = True,
+        fixed_scale: bool = False,
     ):
         super().__init__()
         model = policy.model
@@ -54,7 +57,7 @@ class ConditionLearner(nn.Module):
         if finest <= 0:
             raise ConfigError(f"objective.finest is {finest}: a scale has to be positive")
         self.policy, self.modes, self.also, self.finest = policy, modes, dict(also or {}), finest
-        self.random_crops = random_crops
+        self.random_crops, self.fixed_scale = random_crops, fixed_scale
         for untrained in (model.input_emb, model.decoder, model.ln_f, model.head):
             untrained.requires_grad_(False)
         # Normalising over the batch fixes the scale of the tokens, which then folds into the MLP's last layer.
@@ -121,6 +124,8 @@ class ConditionLearner(nn.Module):
         super().train(mode)
         if self.policy.cameras and not self.random_crops:
             self.policy.obs_encoder.training = False    # that alone: it decides where images are cropped
+        if self.fixed_scale:
+            self.scale.eval()
         return self
 
     def optimizer_groups(self, weight_decay: float) -> list[dict]:

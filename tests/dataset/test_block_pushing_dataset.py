@@ -3,16 +3,22 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_policy.dataset.block_pushing_dataset import load_block_pushing, scene_like
+from diffusion_policy.dataset.block_pushing_dataset import load_block_pushing, scene_like, steps_towards
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.demos.storage import write_replay_buffer
 
 
 def episode(length, seed, obs_dim=16):
+    """An expert that steps straight to waypoints within and beyond its reach, and now and then circles a place."""
     rng = np.random.default_rng(seed)
-    return {"obs": rng.uniform(0.2, 0.45, (length, obs_dim)).astype(np.float32),
-            "action": rng.uniform(-0.03, 0.03, (length, 2)).astype(np.float32)}
+    obs = rng.uniform(0.2, 0.45, (length, obs_dim)).astype(np.float32)
+    aim = obs[:, 8:10]
+    way = rng.uniform(-1, 1, (length, 2)) * np.where(rng.uniform(size=(length, 1)) < 0.5, 0.02, 0.2)
+    centre = np.where(rng.uniform(size=(length, 1)) < 0.3, aim + 0.03, np.nan)
+    intention = np.concatenate([aim + way, np.full((length, 1), 0.03), centre], axis=1)
+    size = np.linalg.norm(way, axis=1, keepdims=True)
+    return {"obs": obs, "action": np.float32(way * np.minimum(1, 0.03 / size)), "intention": np.float32(intention)}
 
 
 @pytest.fixture
@@ -99,12 +105,39 @@ def test_a_displaced_effector_is_led_back_to_the_demonstration(path, abs_action)
     assert torch.equal(now["obs"][..., others], was["obs"][..., others])
     for key in ("obs", "action"):
         torch.testing.assert_close(noisy_val[torch.arange(4)][key], plain_val[torch.arange(4)][key])
-    # Every action leads to where it led in the demonstration.
-    goal = (lambda item: item["action"]) if abs_action else lambda item: item["obs"][..., 8:10] + item["action"]
-    inside = ((now["action"] > noisy.action_low) & (now["action"] < noisy.action_high)).all(-1)    # not limited
-    error = goal(now) - goal(was)
-    torch.testing.assert_close(error[inside], torch.zeros_like(error[inside]), atol=1e-6, rtol=0)
-    assert inside.float().mean() > 0.5
+    # An undisturbed step is the demonstration's; a disturbed one leads to the same waypoint, as far as the expert would go.
+    torch.testing.assert_close(now["action"][:, 3:], was["action"][:, 3:], atol=1e-6, rtol=0)
+    heading, aim = noisy.intention[noisy.rows[rows]], was["obs"][..., 8:10] + displacement
+    step = now["action"] - aim if abs_action else now["action"]
+    straight, wanted = heading[..., 3].isnan(), heading[..., :2] - aim
+    reached, length = wanted.norm(dim=-1) < 0.03, step.norm(dim=-1)
+    assert 0.2 < reached.float().mean() < 0.8 and 0.4 < straight.float().mean() < 0.95
+    torch.testing.assert_close(step[straight & reached], wanted[straight & reached], atol=1e-6, rtol=0)
+    far = straight & ~reached
+    torch.testing.assert_close(length[far], torch.full_like(length[far], 0.03), atol=1e-6, rtol=0)
+    torch.testing.assert_close(step[far] / 0.03, wanted[far] / wanted[far].norm(dim=-1, keepdim=True), atol=1e-4, rtol=0)
+    assert length.max() < 0.0301
+
+
+def test_a_circling_expert_keeps_its_lead():
+    centre, start = torch.tensor([0.4, 0.0]), torch.tensor([0.43, 0.0])
+    waypoint = centre + 0.02 * torch.tensor([np.cos(0.3), np.sin(0.3)], dtype=torch.float32)
+    intention = torch.cat([waypoint, torch.tensor([0.1]), centre])
+    torch.testing.assert_close(start + steps_towards(intention, start, start), waypoint)
+    torch.testing.assert_close(start + steps_towards(intention, start, centre + torch.tensor([0.05, 0.0])) + torch.tensor([0.02, 0.0]),
+                               waypoint)                                                    # farther out: the same place
+    quarter = steps_towards(intention, start, centre + torch.tensor([0.0, 0.03]))
+    ahead = waypoint - centre
+    torch.testing.assert_close(torch.tensor([0.0, 0.03]) + quarter, torch.stack([-ahead[1], ahead[0]]))
+    slow = torch.cat([waypoint, torch.tensor([0.001]), centre])
+    torch.testing.assert_close(steps_towards(slow, start, start).norm(), torch.tensor(0.001))
+
+
+def test_demonstrations_from_elsewhere_cannot_be_displaced(tmp_path):
+    write_replay_buffer(tmp_path / "other.zarr", [{name: episode(8, 0)[name] for name in ("obs", "action")}], {})
+    with pytest.raises(DatasetError, match="effector_noise=0.*make_demos.py"):
+        load_block_pushing(tmp_path / "other.zarr", Windows(5), effector_noise=0.002, n_obs_steps=3)
+    load_block_pushing(tmp_path / "other.zarr", Windows(5))
 
 
 def test_displacements_repeat_and_differ_between_batches(path):
@@ -131,13 +164,14 @@ def pairs(obs, start):
 @pytest.mark.parametrize("noise", [0.0, 0.002])
 def test_scenes_that_look_alike(path, noise):
     """Blocks and targets exchange places as wholes and for a whole window; blocks turn by quarters; nothing else moves."""
-    settings = {"windows": Windows(5, pad_before=2, val_ratio=0.25, seed=0), "effector_noise": noise, "n_obs_steps": 3}
-    plain, _ = load_block_pushing(path, **settings)
-    scenes, val = load_block_pushing(path, **settings, symmetries=True)
+    windows = Windows(5, pad_before=2, val_ratio=0.25, seed=0)
+    plain, plain_val = load_block_pushing(path, windows)
+    scenes, val = load_block_pushing(path, windows, effector_noise=noise, n_obs_steps=3, symmetries=True)
     rows = torch.arange(len(plain)).repeat(8)
     was, now = plain[rows], scenes[rows]
-    assert torch.equal(now["action"], was["action"])
-    assert torch.equal(now["obs"][..., 6:10], was["obs"][..., 6:10])
+    undisturbed = slice(3 if noise else 0, None)
+    torch.testing.assert_close(now["action"][:, undisturbed], was["action"][:, undisturbed], atol=1e-6, rtol=0)
+    assert torch.equal(now["obs"][:, undisturbed, 6:10], was["obs"][:, undisturbed, 6:10])
     for start in (0, 10):
         before, after = pairs(was["obs"], start), pairs(now["obs"], start)
         same, exchanged = ((after == other)[..., :2].flatten(1).all(1) for other in (before, before.flip(-2)))
@@ -151,7 +185,7 @@ def test_scenes_that_look_alike(path, noise):
             off = torch.minimum(after[..., 2], torch.pi - after[..., 2])     # of a whole turn
             assert off.max() <= torch.pi / 30 + 1e-6 and (after[..., 2] == after[:, :1, :, 2]).all()
     assert ((pairs(now["obs"], 0)[..., 2] >= 0) & (pairs(now["obs"], 0)[..., 2] < torch.pi)).all()
-    assert type(val) is type(plain if not noise else load_block_pushing(path, settings["windows"])[0])
+    assert torch.equal(val[torch.arange(4)]["obs"], plain_val[torch.arange(4)]["obs"])
     assert torch.equal(scenes[rows]["obs"], now["obs"])                     # repeats
     assert scenes[3]["obs"].shape == (5, 16)
 

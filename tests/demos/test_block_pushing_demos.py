@@ -4,10 +4,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("pybullet")
 
-from diffusion_policy.dataset.block_pushing_dataset import load_block_pushing
+from diffusion_policy.dataset.block_pushing_dataset import load_block_pushing, steps_towards
 from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.demos.block_pushing import BlockPushingDemonstrator
 from diffusion_policy.env.block_pushing.block_pushing_env import BlockPushingEnv
@@ -38,6 +39,10 @@ def test_excursions_are_executed_and_the_expert_comes_back():
     aside = [np.linalg.norm(np.diff(d["obs"][:, 8:10], axis=0) - d["action"][:-1], axis=1) > 1e-6 for d in (plain, demo)]
     assert not aside[0].any() and 0.05 < aside[1].mean() < 0.6
     assert np.linalg.norm(demo["action"], axis=1).max() < 0.036     # the expert keeps its speed
+    for d in (plain, demo):     # where it was heading tells what it does
+        aim, intention = (torch.from_numpy(values) for values in (d["obs"][:, 8:10], d["intention"]))
+        torch.testing.assert_close(steps_towards(intention, aim, aim), torch.from_numpy(d["action"]), atol=1e-6, rtol=0)
+        assert 0.05 < 1 - intention[:, 3].isnan().float().mean() < 0.6     # of the time it circles
     blocks, targets = (demo["obs"][-1][[[start, start + 1] for start in starts]] for starts in ((0, 3), (10, 13)))
     distances = np.linalg.norm(blocks[:, None] - targets[None], axis=-1)
     assert min(np.diag(distances).max(), np.diag(distances[::-1]).max()) < 0.05     # both blocks are in a target each

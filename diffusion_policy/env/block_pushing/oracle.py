@@ -58,8 +58,31 @@ class Geometry:
         return self.block - distance * self.direction
 
 
+@dataclass(frozen=True)
+class Intention:
+    """Where the expert is heading, and with it what it would do from a place nearby.
+
+    It steps towards `waypoint` [2], by `longest` (m) at most. While it circles a block, the waypoint keeps its lead: from
+    elsewhere it lies as far from the `centre` [2] and as far ahead; otherwise `centre` is None.
+    """
+
+    waypoint: np.ndarray
+    longest: float
+    centre: np.ndarray | None
+
+    def step(self, effector: np.ndarray) -> np.ndarray:
+        """The way to go from `effector` [2], m."""
+        step = self.waypoint - effector
+        length = np.linalg.norm(step)
+        return step / length * self.longest if length > self.longest else step
+
+    def to_array(self) -> np.ndarray:
+        """float32 [5]: waypoint, longest step, centre (nan: none)."""
+        return np.float32([*self.waypoint, self.longest, *((np.nan, np.nan) if self.centre is None else self.centre)])
+
+
 class MultimodalPushOracle:
-    """One episode of the expert.
+    """One episode of the expert. `intention` is where the last action was heading.
 
     Args:
         rng: draws the order; the environment's own generator after its reset, so that a seed gives one demonstration.
@@ -69,6 +92,7 @@ class MultimodalPushOracle:
         self.order_index = int(rng.choice(len(ORDERS)))
         self.order = ORDERS[self.order_index]
         self.phase = Phase.APPROACH
+        self.intention: Intention | None = None
         self._stage = 0
         self._origin: np.ndarray | None = None          # where the episode started
         self._first_start: np.ndarray | None = None     # where the first push started
@@ -89,14 +113,14 @@ class MultimodalPushOracle:
         # phases therefore ends: they all lead to a new attempt.
         while (following := self._following(geometry)) not in (self.phase, Phase.APPROACH):
             self.phase = following
-        step = self._waypoint(geometry) - geometry.effector
-        length, longest = np.linalg.norm(step), self.phase.speed * CONTROL_PERIOD
+        waypoint, circling = self._waypoint(geometry)
+        self.intention = Intention(waypoint, self.phase.speed * CONTROL_PERIOD, geometry.block if circling else None)
         self.phase = following
-        return np.asarray(step / length * longest if length > longest else step, dtype=np.float32)
+        return np.asarray(self.intention.step(geometry.effector), dtype=np.float32)
 
     def _following(self, now: Geometry) -> Phase:
         """The phase that comes now; the current one if it is not over."""
-        phase, arrived = self.phase, np.linalg.norm(self._waypoint(now) - now.effector) < ARRIVED
+        phase, arrived = self.phase, np.linalg.norm(self._waypoint(now)[0] - now.effector) < ARRIVED
         if phase is Phase.APPROACH and arrived:
             if self._first_start is None:
                 self._first_start = now.behind(BEHIND)
@@ -117,20 +141,20 @@ class MultimodalPushOracle:
             return Phase.APPROACH
         return phase
 
-    def _waypoint(self, now: Geometry) -> np.ndarray:
-        """Where the effector goes in the current phase [2]."""
+    def _waypoint(self, now: Geometry) -> tuple[np.ndarray, bool]:
+        """Where the effector goes in the current phase [2], and whether it circles the block on the way."""
         if self.phase is Phase.APPROACH:
-            return now.behind(BEHIND)
+            return now.behind(BEHIND), False
         if self.phase is Phase.CONTACT:
-            return now.behind(TOUCH)
+            return now.behind(TOUCH), False
         if self.phase is Phase.PUSH:
-            return now.behind(INSIDE)
+            return now.behind(INSIDE), False
         if self.phase is Phase.BACK_OFF and self._first_start is not None:
-            return self._first_start
+            return self._first_start, False
         if self.phase in (Phase.BACK_OFF, Phase.RETURN):
-            return self._origin
+            return self._origin, False
         angle = TURN_ANGLE if self.phase is Phase.TURN_LEFT else -TURN_ANGLE
-        return now.block + TURN_RADIUS * _rotated(_unit(now.effector - now.block), angle)
+        return now.block + TURN_RADIUS * _rotated(_unit(now.effector - now.block), angle), True
 
 
 class RecoveringOracle(MultimodalPushOracle):
@@ -144,18 +168,18 @@ class RecoveringOracle(MultimodalPushOracle):
         if self.phase not in (Phase.BACK_OFF, Phase.RETURN):
             self.phase = Phase.APPROACH
 
-    def _waypoint(self, now: Geometry) -> np.ndarray:
-        waypoint = super()._waypoint(now)
+    def _waypoint(self, now: Geometry) -> tuple[np.ndarray, bool]:
+        waypoint, circling = super()._waypoint(now)
         if self.phase is not Phase.APPROACH:
-            return waypoint
+            return waypoint, circling
         start, end = now.effector - now.block, waypoint - now.block
         angle = math.atan2(start[0] * end[1] - start[1] * end[0], start @ end)
         way = end - start
         nearest = start - np.clip(start @ way / max(way @ way, 1e-12), -1.0, 0.0) * way     # of the straight way to the block
         if abs(angle) < math.pi / 3 or np.linalg.norm(nearest) > CLEAR:
-            return waypoint
+            return waypoint, False
         tangent = math.acos(min(1.0, BEHIND / np.linalg.norm(start)))
-        return now.block + BEHIND * _rotated(_unit(start), math.copysign(min(abs(angle), max(0.6, tangent)), angle))
+        return now.block + BEHIND * _rotated(_unit(start), math.copysign(min(abs(angle), max(0.6, tangent)), angle)), True
 
 
 def _geometry(effector: np.ndarray, block: np.ndarray, target: np.ndarray) -> Geometry:
