@@ -38,8 +38,9 @@ class ConditionLearner(nn.Module):
             gripper's rotation, rule the gradient.
         random_crops: whether images are cropped at random, as in the denoiser's training; False: the centre, as in evaluation.
             Where something is can be told sooner from images that do not shift.
-        fixed_scale: keep the mean and the standard deviation of the tokens that were measured before (0 and 1 at first) instead
-            of taking each batch's, which in small batches blur what a token says: with 32 observations by a sixth of its spread.
+        scale_steps: the tokens are scaled by each batch's mean and standard deviation in the first so many steps, later as they
+            were scaled last on average. A batch's own blur what a token says, with 32 observations by a sixth of its spread;
+            use 0 to go on from a checkpoint of this objective.
     Raises:
         ConfigError: the policy is built otherwise.
     """
@@ -47,7 +48,7 @@ class ConditionLearner(nn.Module):
     def __init__(
         self, policy: DiffusionTransformerPolicy, embedding_std: float | None = 2.0, modes: int = 4,
         also: Mapping[str, int] | None = None, finest: float = 0.0025, random_crops: bool = True,
-        fixed_scale: bool = False,
+        scale_steps: int = 300,
     ):
         super().__init__()
         model = policy.model
@@ -57,11 +58,12 @@ class ConditionLearner(nn.Module):
         if finest <= 0:
             raise ConfigError(f"objective.finest is {finest}: a scale has to be positive")
         self.policy, self.modes, self.also, self.finest = policy, modes, dict(also or {}), finest
-        self.random_crops, self.fixed_scale = random_crops, fixed_scale
+        self.random_crops, self.scale_steps = random_crops, scale_steps
         for untrained in (model.input_emb, model.decoder, model.ln_f, model.head):
             untrained.requires_grad_(False)
-        # Normalising over the batch fixes the scale of the tokens, which then folds into the MLP's last layer.
+        # Normalising the tokens keeps their scale in hand; at the end it folds into the MLP's last layer, as it is then.
         self.scale = nn.BatchNorm1d(model.n_emb, affine=False)
+        self.measured = nn.BatchNorm1d(model.n_emb, affine=False)
         further = sum(self.also.values())
         self.head = nn.Linear(model.n_emb, modes * (1 + 2 * (policy.action_dim + further)))
         self.register_buffer("further_mean", torch.zeros(further))
@@ -104,7 +106,11 @@ class ConditionLearner(nn.Module):
     ) -> Tensor:
         """Of normalised actions [B, Da], or [B, Da + F] with what else is foretold, under the mixtures foretold from
         observations [B, 1, *shape] by name -> [B]."""
-        out = self.head(self.scale(self.tokens(obs, generator))).float().unflatten(-1, (self.modes, -1))
+        tokens = self.tokens(obs, generator)
+        if self.training:
+            self.measured(tokens.detach())
+            self.scale.train(bool(self.scale.num_batches_tracked < self.scale_steps))
+        out = self.head(self.scale(tokens)).float().unflatten(-1, (self.modes, -1))
         logits, means, log_scales = out.split([1, action.shape[-1], action.shape[-1]], dim=-1)
         log_scales = log_scales.clamp(math.log(self.finest), 2.0)
         of_mode = -(log_scales + math.log(2) + (action[:, None] - means).abs() / log_scales.exp()).sum(-1)
@@ -124,8 +130,6 @@ class ConditionLearner(nn.Module):
         super().train(mode)
         if self.policy.cameras and not self.random_crops:
             self.policy.obs_encoder.training = False    # that alone: it decides where images are cropped
-        if self.fixed_scale:
-            self.scale.eval()
         return self
 
     def optimizer_groups(self, weight_decay: float) -> list[dict]:
@@ -136,8 +140,8 @@ class ConditionLearner(nn.Module):
     def trained_policy(self) -> DiffusionTransformerPolicy:
         """A copy of the policy, whose tokens have mean 0 and standard deviation 1 over the training steps."""
         policy = copy.deepcopy(self.policy)
-        std = (self.scale.running_var + self.scale.eps).sqrt()
+        std = (self.measured.running_var + self.measured.eps).sqrt()
         last = policy.model.encoder[2]
         last.weight.div_(std[:, None])
-        last.bias.sub_(self.scale.running_mean).div_(std)
+        last.bias.sub_(self.measured.running_mean).div_(std)
         return policy

@@ -236,6 +236,20 @@ def test_the_condition_objective_may_look_at_the_centre_of_images():
     assert ConditionLearner(make_small()).train().policy.obs_encoder.training
 
 
+def test_what_a_token_says_stops_to_depend_on_its_batch():
+    """At first the batch scales the tokens; after `scale_steps` a loss is that of each observation by itself, in training, too."""
+    learner = ConditionLearner(make_small(), scale_steps=3).train()
+    batch = {**learner.policy.random_observation(8, seeded(0)), "action": torch.rand(8, 10, 2, generator=seeded(1)) * 10 - 20}
+    half = {name: value[:4] for name, value in batch.items()}
+    rest = {name: value[4:] for name, value in batch.items()}
+    learner.random_crops = False
+    learner.train()
+    for dependent in (True, False):
+        losses = [learner.compute_loss(part).item() for part in (batch, half, rest)]
+        assert (abs(losses[0] - (losses[1] + losses[2]) / 2) > 1e-4) == dependent
+    assert learner.measured.num_batches_tracked == 6
+
+
 # ---- files ---------------------------------------------------------------------------------------------------------------
 
 
