@@ -158,15 +158,26 @@ class MultimodalPushOracle:
 
 
 class RecoveringOracle(MultimodalPushOracle):
-    """The expert when something leads it astray: it starts a new attempt, and on the way goes around the block."""
+    """The expert when something leads it astray: it starts a new attempt with what is nearest, and on the way goes around the
+    block.
+
+    Where it was heading before does not matter then. Otherwise two demonstrations would do different things in the same place,
+    and a policy that learned from both would waver between the blocks.
+    """
 
     def astray(self, observation: np.ndarray) -> None:
         """The effector is not where the expert wanted it; the observation [16] is the one to act on next."""
-        block, target = self.order[0]
-        if self._stage == 1 and np.linalg.norm(observation[3 * block:][:2] - observation[10 + 3 * target:][:2]) > BEHIND:
-            self._stage, self.phase = 0, Phase.APPROACH     # what was done is undone
-        if self.phase not in (Phase.BACK_OFF, Phase.RETURN):
-            self.phase = Phase.APPROACH
+        blocks, targets = observation[0:6].reshape(2, 3), observation[10:16].reshape(2, 3)
+        done = [order for order in ORDERS if np.linalg.norm(blocks[order[0][0]][:2] - targets[order[0][1]][:2]) < BEHIND]
+        self._stage = 1 if done else 0
+
+        def way(order: tuple) -> float:
+            block, target = order[self._stage]
+            geometry = _geometry(observation[EFFECTOR_TARGET], blocks[block], targets[target])
+            return float(np.linalg.norm(geometry.behind(BEHIND) - geometry.effector))
+
+        self.order = min(done or ORDERS, key=way)
+        self.phase, self._first_start = Phase.APPROACH, None
 
     def _waypoint(self, now: Geometry) -> tuple[np.ndarray, bool]:
         waypoint, circling = super()._waypoint(now)
