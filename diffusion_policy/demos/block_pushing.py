@@ -22,25 +22,32 @@ class BlockPushingDemonstrator:
     al. 2017). Only those that succeed are kept. The benchmark's have none.
 
     Args:
+        action_noise: m, standard deviation of what is added to every action that is executed, in x and y, and not to what is
+            recorded. Like excursions it takes the expert that bears it.
         excursion_rate: excursions that begin in a step of the most disturbed demonstrations; each seed draws its own rate,
             from 0 to this.
     """
 
-    def __init__(self, max_steps: int = 350, excursion_rate: float = 0.0):
+    def __init__(self, max_steps: int = 350, excursion_rate: float = 0.0, action_noise: float = 0.0):
         if not 0 <= excursion_rate <= 1:
             raise ValueError(f"excursion_rate is a probability and cannot be {excursion_rate}")
-        self.max_steps, self.excursion_rate = max_steps, excursion_rate
+        if action_noise < 0:
+            raise ValueError(f"action_noise = {action_noise} m is negative")
+        self.max_steps, self.excursion_rate, self.action_noise = max_steps, excursion_rate, action_noise
+        self.disturbed = excursion_rate > 0 or action_noise > 0
         self.env = BlockPushingEnv()
 
     def record(self, seed: int) -> dict[str, np.ndarray] | None:
         obs, _ = self.env.reset(seed=seed)
-        oracle = (RecoveringOracle if self.excursion_rate else MultimodalPushOracle)(self.env.rng)
+        oracle = (RecoveringOracle if self.disturbed else MultimodalPushOracle)(self.env.rng)
         observations, actions = [obs], [oracle.action(obs)]
         intentions = [oracle.intention.to_array()]
         terminated = False
-        for excursion in _excursions(np.random.default_rng(seed), self.excursion_rate, self.max_steps):
+        rng = np.random.default_rng(seed)
+        for excursion in _excursions(rng, self.excursion_rate, self.max_steps):
             led_astray = excursion.any()
-            obs, _, terminated, _, _ = self.env.step(excursion if led_astray else actions[-1])
+            noise = self.action_noise * rng.standard_normal(2) if self.action_noise else 0.0
+            obs, _, terminated, _, _ = self.env.step((excursion if led_astray else actions[-1]) + noise)
             if led_astray:
                 oracle.astray(obs)
             observations.append(obs)
@@ -48,7 +55,7 @@ class BlockPushingDemonstrator:
             intentions.append(oracle.intention.to_array())
             if terminated:
                 break
-        if self.excursion_rate and not terminated:
+        if self.disturbed and not terminated:
             return None
         return {"obs": np.stack(observations), "action": np.stack(actions), "intention": np.stack(intentions)}
 

@@ -52,6 +52,19 @@ def test_excursions_are_executed_and_the_expert_comes_back():
         BlockPushingDemonstrator(excursion_rate=-0.1)
 
 
+def test_noise_is_executed_and_not_recorded():
+    demonstrators = [BlockPushingDemonstrator(action_noise=0.005) for _ in range(2)]
+    demo, again = (demonstrator.record(3) for demonstrator in demonstrators)
+    np.testing.assert_array_equal(demo["obs"], again["obs"])
+    off = np.diff(demo["obs"][:, 8:10], axis=0) - demo["action"][:-1]
+    assert 0.004 < off.std() < 0.006 and len(off) < 350                     # it is solved in spite of it
+    assert np.linalg.norm(demo["action"], axis=1).max() < 0.036
+    for demonstrator in demonstrators:
+        demonstrator.close()
+    with pytest.raises(ValueError, match="-0.1 m is negative"):
+        BlockPushingDemonstrator(action_noise=-0.1)
+
+
 def test_a_disturbed_demonstration_that_fails_is_left_out():
     demonstrator = BlockPushingDemonstrator(max_steps=20, excursion_rate=0.1)
     assert demonstrator.record(10_002) is None

@@ -16,7 +16,8 @@ from diffusion_policy.env.block_pushing.definition import EFFECTOR_TARGET
 
 CONTROL_PERIOD = 0.1        # s
 SWITCH_DISTANCE = 0.04      # m, the first block is done
-ARRIVED = 0.001             # m
+ARRIVED = 0.001             # m, from a waypoint,
+NEARLY_ARRIVED = 0.006      # and for an expert that is led astray
 BEHIND = 0.05               # m from the block's centre, on the far side of the target: where an attempt starts,
 TOUCH = 0.03                # where it is close to contact,
 INSIDE = 0.01               # and the point that pushing aims for
@@ -84,9 +85,14 @@ class Intention:
 class MultimodalPushOracle:
     """One episode of the expert. `intention` is where the last action was heading.
 
+    It waits to be within 1 mm of where an attempt starts, which who imitates it with an error of some millimetres never is:
+    when its actions are disturbed by 5 mm (normal, x and y) it solves 0 of 12 episodes.
+
     Args:
         rng: draws the order; the environment's own generator after its reset, so that a seed gives one demonstration.
     """
+
+    arrived = ARRIVED
 
     def __init__(self, rng: np.random.RandomState):
         self.order_index = int(rng.choice(len(ORDERS)))
@@ -120,7 +126,7 @@ class MultimodalPushOracle:
 
     def _following(self, now: Geometry) -> Phase:
         """The phase that comes now; the current one if it is not over."""
-        phase, arrived = self.phase, np.linalg.norm(self._waypoint(now)[0] - now.effector) < ARRIVED
+        phase, arrived = self.phase, np.linalg.norm(self._waypoint(now)[0] - now.effector) < self.arrived
         if phase is Phase.APPROACH and arrived:
             if self._first_start is None:
                 self._first_start = now.behind(BEHIND)
@@ -162,8 +168,11 @@ class RecoveringOracle(MultimodalPushOracle):
     block.
 
     Where it was heading before does not matter then. Otherwise two demonstrations would do different things in the same place,
-    and a policy that learned from both would waver between the blocks.
+    and a policy that learned from both would waver between the blocks. It is content to be within 6 mm of a waypoint, and
+    so bears imprecise actions: disturbed by 5 mm it solves 10 of 10 episodes.
     """
+
+    arrived = NEARLY_ARRIVED
 
     def astray(self, observation: np.ndarray) -> None:
         """The effector is not where the expert wanted it; the observation [16] is the one to act on next."""
