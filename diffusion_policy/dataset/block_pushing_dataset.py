@@ -58,15 +58,16 @@ def load_block_pushing(
     train = partial(SymmetricSceneDataset, fields) if symmetries else plain
     if effector_noise:
         intention = np.asarray(buffer.data["intention"], dtype=np.float32)
-        train = partial(DisplacedEffectorDataset, fields, aim=torch.from_numpy(aim), intention=torch.from_numpy(intention), noise=effector_noise, n_obs_steps=n_obs_steps,
-                        abs_action=abs_action, obs_eef_target=obs_eef_target, symmetries=symmetries)
+        train = partial(DisplacedEffectorDataset, fields, aim=torch.from_numpy(aim), intention=torch.from_numpy(intention),
+                        noise=effector_noise, n_obs_steps=n_obs_steps, abs_action=abs_action, obs_eef_target=obs_eef_target,
+                        symmetries=symmetries)
     return windows.split(plain, buffer, make_train=train)
 
 
 def _read(path: str | Path, with_intention: bool) -> ReplayBuffer:
     buffer = ReplayBuffer.from_zarr(path, ("obs", "action"), HINT)
     if with_intention:
-        buffer = ReplayBuffer.from_zarr(path, ("obs", "action", "intention"), NO_INTENTION)
+        buffer.data["intention"] = ReplayBuffer.from_zarr(path, ("intention",), NO_INTENTION).data["intention"]
     obs, action = buffer.data["obs"], buffer.data["action"]
     if obs.shape[1:] != (OBS_DIM,) or action.shape[1:] != (ACTION_DIM,):
         raise DatasetError(f"{path} holds observations {list(obs.shape)} and actions {list(action.shape)} instead of "

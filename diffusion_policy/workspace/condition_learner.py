@@ -37,7 +37,6 @@ class ConditionLearner(nn.Module):
             foretold. Being nearer than that is not rewarded further; without such an end the numbers that hardly vary, as a
             gripper's rotation, rule the gradient.
         random_crops: whether images are cropped at random, as in the denoiser's training; False: the centre, as in evaluation.
-            Where something is can be told sooner from images that do not shift.
         scale_steps: the tokens are scaled by each batch's mean and standard deviation in the first so many steps, later as they
             were scaled last on average. A batch's own blur what a token says, with 32 observations by a sixth of its spread;
             use 0 to go on from a checkpoint of this objective.

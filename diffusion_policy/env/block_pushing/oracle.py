@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffusion_policy.env.block_pushing.definition import EFFECTOR_TARGET
+from diffusion_policy.env.block_pushing.definition import BLOCKS, EFFECTOR_TARGET, TARGETS, TOLERANCE
 
 CONTROL_PERIOD = 0.1        # s
 SWITCH_DISTANCE = 0.04      # m, the first block is done
@@ -176,8 +176,8 @@ class RecoveringOracle(MultimodalPushOracle):
 
     def astray(self, observation: np.ndarray) -> None:
         """The effector is not where the expert wanted it; the observation [16] is the one to act on next."""
-        blocks, targets = observation[0:6].reshape(2, 3), observation[10:16].reshape(2, 3)
-        done = [order for order in ORDERS if np.linalg.norm(blocks[order[0][0]][:2] - targets[order[0][1]][:2]) < BEHIND]
+        blocks, targets = observation[BLOCKS].reshape(2, 3), observation[TARGETS].reshape(2, 3)
+        done = [order for order in ORDERS if np.linalg.norm(blocks[order[0][0]][:2] - targets[order[0][1]][:2]) < TOLERANCE]
         self._stage = 1 if done else 0
 
         def way(order: tuple) -> float:
