@@ -106,7 +106,7 @@ class SequenceDataset(torch.utils.data.Dataset):
 class ImageSequenceDataset(torch.utils.data.Dataset):
     """Windows of demonstrations with images, which stay uint8 in memory.
 
-    Item: {'action': float32 [T, Da], <camera>: float32 [To, C, H, W] in [0, 1], <vector>: float32 [To, D]}. A list of
+    Item: {'action': float32 [T, Da], <camera>: uint8 [To, C, H, W], <vector>: float32 [To, D]}. A list of
     indices gives a batch [B, ...] at once.
 
     Args:
@@ -148,8 +148,7 @@ class ImageSequenceDataset(torch.utils.data.Dataset):
         observed = rows[..., :self.n_obs_steps]
         item = {name: values[rows if name == "action" else observed] for name, values in self.vectors.items()}
         for name, values in self.images.items():
-            pixels = torch.from_numpy(values[observed.numpy()]).movedim(-1, -3)
-            item[name] = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+            item[name] = torch.from_numpy(values[observed.numpy()]).movedim(-1, -3).contiguous()
         return item
 
     def fit_normalizer(self, mode: str = "limits") -> LinearNormalizer:

@@ -145,6 +145,7 @@ class DiffusionTransformerPolicy(nn.Module):
         """Takes over how the policy's own fields are normalised; a data set may hold others."""
         own = LinearNormalizer({name: normalizer[name] for name in self.field_sizes})
         self.normalizer.load_state_dict(own.state_dict())
+        self.normalizer.to(self.device)     # fields that were new are where they came from
 
     def optimizer_groups(self, weight_decay: float) -> list[dict]:
         return self.model.optimizer_groups(weight_decay)

@@ -24,6 +24,7 @@ from diffusion_policy.common.policy_files import build_policy, complete_state, d
 from diffusion_policy.model.diffusion.ema_model import EMAModel
 from diffusion_policy.workspace.condition_learner import ConditionLearner
 from diffusion_policy.workspace.frozen_encoder_learner import FrozenEncoderLearner
+from diffusion_policy.workspace.update import GraphedUpdate, Update
 
 STATE_FILE = "latest.safetensors"
 # Scores a policy in its environment: (policy, step) -> mean score.
@@ -54,8 +55,13 @@ class TrainWorkspace:
         self.cfg, self.rollout, self.wandb_run = cfg, rollout, wandb_run
         self.output_dir = Path(cfg.output_dir)
         self.device = choose_device(cfg.device)
+        if cfg.training.precision not in ("bf16", "tf32", "fp32"):
+            raise ConfigError(f"training.precision={cfg.training.precision} is not supported: use bf16, tf32 (GPUs) or fp32")
         if cfg.training.num_threads:
             torch.set_num_threads(int(cfg.training.num_threads))
+        if self.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = cfg.training.precision != "fp32"
+            torch.backends.cudnn.benchmark = True       # all batches are of one size
         # Moments of weights that get no gradient decay into denormal numbers, which a CPU handles many times slower.
         torch.set_flush_denormal(True)
         torch.manual_seed(cfg.seed)
@@ -81,11 +87,17 @@ class TrainWorkspace:
                     raise ConfigError("objective=frozen_encoder goes on from a policy whose encoder has learned: set init_checkpoint=...")
                 folder = self.output_dir / "features"
                 self.train_set, self.val_set = self.learner.prepare(self.train_set, self.val_set, folder, cfg.seed)
+        if self.device.type == "cuda" and self.policy.cameras:
+            self.policy.obs_encoder.to(memory_format=torch.channels_last)   # as the GPU's convolutions like it
         self.ema = EMAModel(copy.deepcopy(self.learner), **cfg.ema)
         t = cfg.training
+        graphed = t.cuda_graph and self.device.type == "cuda" and not isinstance(self.learner, ConditionLearner)
         self.optimizer = torch.optim.AdamW(
-            self.learner.optimizer_groups(t.weight_decay), lr=t.learning_rate, betas=tuple(t.betas), fused=True
+            self.learner.optimizer_groups(t.weight_decay), betas=tuple(t.betas), fused=True, capturable=graphed,
+            lr=torch.tensor(t.learning_rate, device=self.device) if graphed else t.learning_rate,
         )
+        self.update = (GraphedUpdate if graphed else Update)(
+            self.training_loss, list(self.learner.parameters()), self.optimizer, t.grad_clip, self.device)
         self.step = 0
         self.seconds = 0.0  # training time, summed over resumed runs
         self.scores: dict[str, float] = {}  # checkpoint name -> rollout score
@@ -178,15 +190,18 @@ class TrainWorkspace:
                     step += 1
 
         loader = torch.utils.data.DataLoader(
-            self.train_set, sampler=order(), batch_size=None, num_workers=int(self.cfg.training.num_workers)
+            self.train_set, sampler=order(), batch_size=None, num_workers=int(self.cfg.training.num_workers),
+            pin_memory=self.device.type == "cuda",
         )
-        for batch in loader:
-            yield {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+        yield from loader
 
-    def loss(self, learner: nn.Module, batch: dict[str, Tensor], seed: int, **options: Any) -> Tensor:
-        generator = torch.Generator(self.device).manual_seed(seed)
+    def loss(self, learner: nn.Module, batch: dict[str, Tensor], generator: torch.Generator, **options: Any) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.training.precision == "bf16"):
             return learner.compute_loss(batch, generator, **options)
+
+    def training_loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        t = self.cfg.training
+        return self.loss(self.learner, batch, generator, snr_gamma=t.snr_gamma, noise_draws=int(t.noise_draws))
 
     @torch.no_grad()
     def validate(self, batch_size: int = 512) -> float:
@@ -195,7 +210,8 @@ class TrainWorkspace:
         for start in range(0, len(self.val_set), batch_size):
             rows = torch.arange(start, min(start + batch_size, len(self.val_set)))
             batch = {name: value.to(self.device) for name, value in self.val_set[rows].items()}
-            total += self.loss(self.ema.averaged, batch, seed=start).item() * len(rows)
+            generator = torch.Generator(self.device).manual_seed(start)
+            total += self.loss(self.ema.averaged, batch, generator).item() * len(rows)
         return total / len(self.val_set)
 
     # ---- the loop ----
@@ -218,19 +234,10 @@ class TrainWorkspace:
         running: list[Tensor] = []
         while self.step < t.max_steps:
             factor = learning_rate_factor(self.step, t.max_steps, t.warmup_steps, t.lr_schedule, t.decay_fraction)
-            for group in self.optimizer.param_groups:
-                group["lr"] = t.learning_rate * factor
             self.learner.train()
-            batch, seed = next(batches), self.cfg.seed * 1_000_003 + self.step
-            torch.manual_seed(seed)     # of dropout, which knows no generator; after the loader, which draws too
-            loss = self.loss(self.learner, batch, seed, snr_gamma=t.snr_gamma, noise_draws=int(t.noise_draws))
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.learner.parameters(), t.grad_clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            running.append(self.update(next(batches), self.cfg.seed * 1_000_003 + self.step, t.learning_rate * factor))
             self.ema.step(self.learner)
             self.step += 1
-            running.append(loss.detach())
             self.seconds = time.monotonic() - started
             last = self.step == t.max_steps
             due = lambda every: every > 0 and (self.step % every == 0 or last)  # noqa: E731

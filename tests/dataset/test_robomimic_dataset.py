@@ -80,8 +80,8 @@ def test_image_windows_hold_the_rows_of_the_file(tmp_path, task):
         assert set(item) == {*TASKS[task].image_shapes, "action"} and item["action"].shape[0] == HORIZON
         for name, shape in TASKS[task].image_shapes.items():
             recorded = rows(demos, f"obs/{name}")[window[:2]]
-            assert item[name].shape == (2, *shape) and item[name].dtype == torch.float32
-            expected = np.moveaxis(recorded, -1, 1) / np.float32(255) if len(shape) == 3 else recorded.astype(np.float32)
+            expected = np.moveaxis(recorded, -1, 1) if len(shape) == 3 else recorded.astype(np.float32)
+            assert item[name].shape == (2, *shape) and item[name].dtype == (torch.uint8 if len(shape) == 3 else torch.float32)
             np.testing.assert_array_equal(item[name], expected)
     for values in train.images.values():
         assert isinstance(values, np.memmap) and values.dtype == np.uint8

@@ -1,6 +1,7 @@
 """Training in stages: the condition encoder first."""
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,16 @@ def test_the_mixture_is_a_density(train):
         learner.head.weight.normal_(std=0.3)
         likelihood = learner.log_likelihood({"obs": torch.full((len(action), 1, 16), 0.3)}, action).exp()
     assert likelihood.sum().item() * 0.2**2 == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu_with_and_without_a_recorded_step(train, tmp_path):
+    """With a process that loads, whose pinned memory is allocated while the step is recorded; the second half is resumed."""
+    def losses(name, *overrides):
+        options = ["device=cuda", "training.batch_size=16", "training.log_every=1", "training.num_workers=1", "training.save_every=6"]
+        for steps in (6, 12):
+            train(name, *options, f"training.max_steps={steps}", "training.lr_schedule=cosine", "training.learning_rate=1e-4", *overrides).run()
+        return [json.loads(line)["train_loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+
+    recorded = losses("recorded")
+    assert len(recorded) == 12 and recorded == pytest.approx(losses("plain", "training.cuda_graph=false"), rel=1e-3)

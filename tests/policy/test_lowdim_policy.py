@@ -1,6 +1,8 @@
 """The low-dimensional policy as a user calls it."""
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -132,3 +134,13 @@ def test_several_noises_of_one_window_are_as_many_windows(obs_as_cond):
     repeated = {name: value.repeat(3, 1, 1) for name, value in batch.items()}
     several = policy.compute_loss(batch, torch.Generator().manual_seed(0), noise_draws=3)
     assert several.item() == pytest.approx(policy.compute_loss(repeated, torch.Generator().manual_seed(0)).item(), rel=1e-5)
+
+
+def test_a_normalizer_moves_to_where_the_policy_is():
+    policy = make_policy()
+    fitted, policy.normalizer = policy.normalizer, LinearNormalizer()
+    policy.to("meta")       # any device but the CPU
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")     # loading numbers to that device does nothing, and warns
+        policy.set_normalizer(fitted)
+    assert {parameter.device.type for parameter in policy.normalizer.parameters()} == {"meta"}
