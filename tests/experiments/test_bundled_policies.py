@@ -19,7 +19,9 @@ def config(*overrides):
 
 
 @pytest.mark.parametrize(("task", "simulator", "metric", "max_steps"), [
-    ("kitchen", "gymnasium_robotics", "p1", 120), pytest.param("lift", "robosuite", None, 60, marks=pytest.mark.slow)])
+    ("kitchen", "gymnasium_robotics", "p1", 120), ("block_pushing", "pybullet", "p1", 120),
+    pytest.param("lift", "robosuite", None, 60, marks=pytest.mark.slow),
+    pytest.param("can", "robosuite", None, 140, marks=pytest.mark.slow)])
 def test_a_bundled_policy_acts_and_its_profile_is_of_its_weights(tmp_path, task, simulator, metric, max_steps):
     """One test seed, DDIM with ten steps."""
     pytest.importorskip(simulator)
