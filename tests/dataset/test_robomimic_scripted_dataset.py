@@ -133,7 +133,7 @@ def test_configs(task):
     assert adapter.name == config.task.name == f"{task}_scripted_demos" and demos.task.demos.source == "scripted"
     assert config.task.checkpoint == f"checkpoint/{task}_scripted_demos/ddpm100"
     assert demos.output == config.task.dataset.dataset_path == f"data/robomimic/scripted/{task}.zarr"
-    assert demos.n_episodes == 200 and demos.seed_start + 10 * demos.n_episodes < adapter.test_start_seed
+    assert demos.n_episodes == (400 if task == "can" else 200) and demos.seed_start + 10 * demos.n_episodes < adapter.test_start_seed
     assert demos.task.demos.demonstrator.task == task and adapter.max_steps == 400
     assert demos.task.demos.demonstrator.reflections is config.task.dataset.reflections is adapter.make_env.args[3] is False
     with pytest.raises(InstantiationException, match=f"make_demos.py task={task}"):
