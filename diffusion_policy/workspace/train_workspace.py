@@ -57,6 +57,8 @@ class TrainWorkspace:
         self.device = choose_device(cfg.device)
         if cfg.training.precision not in ("bf16", "tf32", "fp32"):
             raise ConfigError(f"training.precision={cfg.training.precision} is not supported: use bf16, tf32 (GPUs) or fp32")
+        if cfg.training.precision == "tf32" and self.device.type != "cuda":
+            raise ConfigError("training.precision=tf32 is arithmetic of NVIDIA GPUs: use fp32 or bf16 on a CPU")
         if cfg.training.num_threads:
             torch.set_num_threads(int(cfg.training.num_threads))
         if self.device.type == "cuda":

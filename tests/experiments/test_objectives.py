@@ -206,6 +206,12 @@ def test_the_mixture_is_a_density(train):
     assert likelihood.sum().item() * 0.2**2 == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize(("precision", "message"), [("tf32", "use fp32 or bf16 on a CPU"), ("fp8", "use bf16, tf32")])
+def test_a_precision_that_is_not_there_is_refused(train, precision, message):
+    with pytest.raises(ConfigError, match=message):
+        train("refused", f"training.precision={precision}")
+
+
 @pytest.mark.gpu
 def test_training_on_a_gpu_with_and_without_a_recorded_step(train, tmp_path):
     """With a process that loads, whose pinned memory is allocated while the step is recorded; the second half is resumed."""
