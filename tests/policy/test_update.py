@@ -6,24 +6,11 @@ import copy
 import pytest
 import torch
 
-from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
-from diffusion_policy.policy.diffusion_transformer_hybrid_image_policy import DiffusionTransformerHybridImagePolicy
 from diffusion_policy.workspace.update import GraphedUpdate, Update
-from tests.bac.tiny_policies import scheduler_of, tiny_policy
+from tests.bac.tiny_policies import tiny_policy
+from tests.policy.test_hybrid_image_policy import make_small
 
-
-def tiny_image_policy() -> DiffusionTransformerHybridImagePolicy:
-    """A camera and a vector of 3 numbers; an action of 2."""
-    meta = {"obs": {"camera": {"shape": [3, 40, 40], "type": "rgb"}, "position": {"shape": [3]}}, "action": {"shape": [2]}}
-    torch.manual_seed(0)
-    policy = DiffusionTransformerHybridImagePolicy(
-        meta, scheduler_of("ddpm")[0], 6, 4, 2, 10, (36, 36), True, True, n_layer=2, n_head=2, n_emb=32)
-    policy.set_normalizer(LinearNormalizer({
-        "camera": FieldNormalizer.image(), "position": FieldNormalizer.identity(3), "action": FieldNormalizer.identity(2)}))
-    return policy
-
-
-POLICIES = {"vectors": tiny_policy, "images": tiny_image_policy}
+POLICIES = {"vectors": tiny_policy, "images": make_small}
 
 
 def batches(policy, count: int, size: int = 4) -> list[dict[str, torch.Tensor]]:
