@@ -7,7 +7,8 @@ Every supported solver does, at step k with model output m and fresh noise z:
     x0_last = x0
 
 DDPM (Ho et al. 2020, eq. 7) and DDIM (Song et al. 2021, eq. 12) do not use `x0_last`; the multistep DPM-Solver++
-(Lu et al. 2022, algorithm 2) does not use `m` there. Values are those of diffusers' schedulers.
+(Lu et al. 2022, algorithm 2) does not use `m` there. Values are those of diffusers' schedulers, mended as in
+`diffusion_policy.policy.schedulers`.
 """
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+
+from diffusion_policy.policy.schedulers import ClippedDPMSolver, GridDDIM, arguments, next_timestep, prepared
 
 COLUMNS = ("x_gain", "m_gain", "to_x", "to_x0", "to_last", "to_m", "sigma")
 
@@ -55,16 +58,14 @@ def solver_from_scheduler(scheduler: Any, num_inference_steps: int, step_kwargs:
         UnsupportedSolver: for anything not expressible above, naming it.
         ValueError: the scheduler itself gives no numbers with that many steps.
     """
-    scheduler = type(scheduler).from_config(scheduler.config)
-    scheduler.set_timesteps(num_inference_steps)
+    scheduler = prepared(scheduler, num_inference_steps)
     kwargs = dict(step_kwargs or {})
     config = scheduler.config
-    if config.prediction_type not in ("epsilon", "sample"):
+    if config.prediction_type not in ("epsilon", "sample", "v_prediction"):
         raise UnsupportedSolver(_advice(f"prediction_type={config.prediction_type!r}"))
     if config.get("thresholding", False):
         raise UnsupportedSolver(_advice("thresholding=True"))
-    builders = {DDPMScheduler: _ddpm, DDIMScheduler: _ddim, DPMSolverMultistepScheduler: _dpm_solver}
-    builder = builders.get(type(scheduler))
+    builder = _BUILDERS.get(type(scheduler))
     if builder is None:
         raise UnsupportedSolver(_advice(type(scheduler).__name__))
     table, draws = builder(scheduler, kwargs)
@@ -76,6 +77,7 @@ def solver_from_scheduler(scheduler: Any, num_inference_steps: int, step_kwargs:
         raise ValueError(
             f"{type(scheduler).__name__} with {num_inference_steps} steps gives NaN or infinity at step {bad}: use fewer steps"
         )
+    # diffusers' DPM-Solver++ keeps a clip_sample of the config it was made from, and ignores it
     clips = type(scheduler) is not DPMSolverMultistepScheduler and config.clip_sample
     return Solver(
         table=table,
@@ -92,13 +94,16 @@ def _advice(what: str) -> str:
 
 def _gains(config: Any, alpha: Any, sigma: Any) -> tuple[Any, Any]:
     """(x_gain, m_gain): x0 from a sample x = alpha * x0 + sigma * noise and the model output."""
-    return (1 / alpha, -sigma / alpha) if config.prediction_type == "epsilon" else (0.0, 1.0)
+    return {"epsilon": (1 / alpha, -sigma / alpha), "sample": (0.0, 1.0), "v_prediction": (alpha, -sigma)}[config.prediction_type]
+
+
+def _noise_gains(config: Any, alpha: Any, sigma: Any) -> tuple[Any, Any]:
+    """Likewise the factors of x and of the model output in the predicted noise."""
+    return {"epsilon": (0.0, 1.0), "sample": (1 / sigma, -alpha / sigma), "v_prediction": (sigma, alpha)}[config.prediction_type]
 
 
 def _ddpm(scheduler: DDPMScheduler, kwargs: dict) -> tuple[list, list]:
     config = scheduler.config
-    if config.variance_type not in ("fixed_small", "fixed_small_log", "fixed_large"):
-        raise UnsupportedSolver(_advice(f"variance_type={config.variance_type!r}"))
     rows, draws = [], []
     products = scheduler.alphas_cumprod  # float32, and so is all that follows, as in diffusers: 1 - alpha cancels
     for t in scheduler.timesteps.tolist():
@@ -123,21 +128,18 @@ def _ddim(scheduler: DDIMScheduler, kwargs: dict) -> tuple[list, list]:
     products = scheduler.alphas_cumprod
     rows, draws = [], []
     for t in scheduler.timesteps.tolist():
-        previous = t - config.num_train_timesteps // scheduler.num_inference_steps
+        previous = next_timestep(scheduler, t)
         product = products[t]
         product_before = products[previous] if previous >= 0 else scheduler.final_alpha_cumprod
         sigma = eta * scheduler._get_variance(t, previous) ** 0.5 if eta else 0.0
         alpha, noise = product**0.5, (1 - product) ** 0.5
-        direction = (1 - product_before - sigma**2).clamp(min=0) ** 0.5
-        # the "direction pointing to x_t" uses noise eps; for epsilon prediction eps = m unless it is re-estimated from x0
-        from_x0 = config.prediction_type == "sample" or reestimate
-        if config.prediction_type == "sample" and not reestimate and config.clip_sample:
-            raise UnsupportedSolver(_advice("DDIM on a sample-predicting model with clip_sample"))
-        if from_x0:
-            rows.append([*_gains(config, alpha, noise), direction / noise, product_before**0.5 - direction * alpha / noise,
-                         0.0, 0.0, sigma])
+        direction = (1 - product_before - sigma**2).clamp(min=0) ** 0.5  # of the "direction pointing to x_t"
+        gains = _gains(config, alpha, noise)
+        if reestimate:  # the noise follows from the clipped x0
+            rows.append([*gains, direction / noise, product_before**0.5 - direction * alpha / noise, 0.0, 0.0, sigma])
         else:
-            rows.append([*_gains(config, alpha, noise), 0.0, product_before**0.5, 0.0, direction, sigma])
+            from_x, from_m = _noise_gains(config, alpha, noise)
+            rows.append([*gains, direction * from_x, product_before**0.5, 0.0, direction * from_m, sigma])
         draws.append(eta > 0)
     return rows, draws
 
@@ -148,7 +150,7 @@ def _dpm_solver(scheduler: DPMSolverMultistepScheduler, kwargs: dict) -> tuple[l
     if config.algorithm_type != "dpmsolver++" or config.solver_order > 2:
         raise UnsupportedSolver(_advice(f"{config.algorithm_type} of order {config.solver_order}"))
     rows = []
-    probe = type(scheduler).from_config(config)
+    probe = DPMSolverMultistepScheduler(**arguments(scheduler))  # without clipping, which is not linear
     probe.set_timesteps(scheduler.num_inference_steps)
     for k, t in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[k]
@@ -164,3 +166,8 @@ def _dpm_solver(scheduler: DPMSolverMultistepScheduler, kwargs: dict) -> tuple[l
             coefficients.append(probe.step(output, t, torch.tensor([x], dtype=torch.float64)).prev_sample.item())
         rows.append([x_gain, m_gain, coefficients[0], coefficients[1], coefficients[2], 0.0, 0.0])
     return rows, [False] * len(rows)
+
+
+_BUILDERS = {
+    DDPMScheduler: _ddpm, DDIMScheduler: _ddim, GridDDIM: _ddim, DPMSolverMultistepScheduler: _dpm_solver, ClippedDPMSolver: _dpm_solver,
+}

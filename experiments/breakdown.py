@@ -38,18 +38,19 @@ def breakdown(policy: Any, sampler: AcceleratedSampler, batch: int, total_ms: fl
             parts["scheduler"] += _time(solve, device, repeats)
     else:
         base = sampler.base
+        timesteps = base.prepared(device).timesteps
 
         def encode() -> None:
-            for timestep in base.scheduler.timesteps:
+            for timestep in timesteps:
                 if not model.encoder_only:
                     model.encode_condition(model.embed_time(timestep, batch, device), cond)
 
         def schedule() -> None:
-            trajectory = base.begin(condition, generator)
-            for timestep in base.scheduler.timesteps:
-                trajectory = base.step(output, timestep, trajectory, generator)
+            scheduler = base.prepared(device)
+            trajectory = base.begin(scheduler, condition, generator)
+            for timestep in scheduler.timesteps:
+                trajectory = base.step(scheduler, output, timestep, trajectory, generator)
 
-        base.begin(condition, generator)
         parts["conditioning"] = _time(encode, device, repeats)
         parts["scheduler"] = _time(schedule, device, repeats)
     parts["denoiser"] = max(0.0, total_ms - sum(parts.values()))

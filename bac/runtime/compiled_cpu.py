@@ -46,6 +46,9 @@ class CompiledCpuSampler(PlannedSampler):
         self.native_model = self._pack()
         self.prepare_seconds = time.perf_counter() - started
 
+    def _options(self) -> tuple:
+        return self.schedule, self.precision, self.threads
+
     # ---- once per model ----
     def _memory_slots(self) -> tuple[Tensor | None, list[tuple[int, int]]]:
         """Slots of the condition tables. Observation tokens are the same at every step: one slot per layer. Where tokens

@@ -6,6 +6,7 @@ coefficients (once), and sums of reused residuals (once per run of steps in whic
 """
 from __future__ import annotations
 
+import copy
 from collections import Counter
 
 import torch
@@ -17,6 +18,7 @@ from bac.denoiser import layer_of, model_blocks
 from bac.folding import Folded, Folding, time_tokens
 from bac.plan import Plan, Segment
 from bac.runtime.memory import Memory, MixedMemory, SeparableMemory
+from bac.runtime.snapshot import ModelSnapshot, SamplerSnapshot, check_modules
 from bac.schedule import Schedule
 from bac.solver import solver_from_scheduler
 from diffusion_policy.model.diffusion.layers import MultiheadAttention, TransformerLayer
@@ -26,7 +28,11 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class PlannedSampler:
-    """Denoises with a `Plan`. Holds no per-call state: calls from several threads and of any batch size may interleave."""
+    """Denoises with a `Plan`. Holds no per-call state: calls from several threads and of any batch size may interleave.
+
+    With one torch thread they are bit-equal to calls one after another; with more, PyTorch may round differently from call
+    to call.
+    """
 
     name = "planned"
 
@@ -34,6 +40,7 @@ class PlannedSampler:
     def __init__(self, base: DiffusionSampler, schedule: Schedule | None = None, precision: str = "fp32"):
         self.base, self.model = base, base.model
         model = self.model
+        check_modules(model, self.name)
         self.solver = solver_from_scheduler(base.scheduler, base.num_inference_steps, base.step_kwargs)
         blocks = model_blocks(model)
         if model.input_dim != model.output_dim:
@@ -55,19 +62,16 @@ class PlannedSampler:
         self.folding = None if model.encoder_only else Folding.of([layer.multihead_attn for layer in model.trunk.layers])
         self.time = self._hoist_time()
         self.chunks = 0
-        self.owners = [module._parameters for module in model.modules() if module._parameters]
-        self.snapshot = self._weight_state()
+        self.snapshots = ModelSnapshot(model), SamplerSnapshot(base)
+
+    def __deepcopy__(self, memo: dict) -> PlannedSampler:
+        """The copy of a policy gets a sampler prepared for the copied weights."""
+        return type(self)(copy.deepcopy(self.base, memo), *self._options())
+
+    def _options(self) -> tuple:
+        return self.schedule, self.precision
 
     # ---- what is computed once per model ----
-    def _weight_state(self) -> list[tuple[int, int]]:
-        """Changes when a parameter is written, moved or replaced; writing through `.data` goes unnoticed, as does writing to
-        parameters that were created in inference mode.
-
-        Read before every chunk: walking `model.parameters()` instead takes five times as long.
-        """
-        parameters = (p for owner in self.owners for p in owner.values() if p is not None)
-        return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
-
     def _low_precision_weights(self) -> dict[int, Tensor]:
         cast = {}
         for layer in set(self.layers):
@@ -200,10 +204,12 @@ class PlannedSampler:
         model = self.model
         if condition.device != self.device:
             raise RuntimeError(f"the policy was accelerated on {self.device} but is now on {condition.device}: call accelerate() again")
-        if self._weight_state() != self.snapshot:
-            raise RuntimeError("the policy's weights changed after it was accelerated: call accelerate() again")
+        for snapshot in self.snapshots:
+            snapshot.check()
         if model.training and model.drop.p + model.trunk.layers[0].dropout.p > 0:
             raise RuntimeError("the policy is in training mode, where dropout is random: call policy.eval() first")
+        if condition.ndim == 3 and condition.shape[0] == 0:
+            raise ValueError("the batch is empty: give at least one sample")
         if condition.ndim != 3 or condition.shape[1] > model.horizon or condition.shape[2] != model.input_dim:
             raise ValueError(
                 f"condition has shape {tuple(condition.shape)}, this model denoises [B, up to {model.horizon}, {model.input_dim}]"

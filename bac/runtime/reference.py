@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bac.denoiser import branch, model_blocks
+from bac.runtime.snapshot import check_containers
 from bac.schedule import Schedule
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators
 
@@ -28,6 +29,7 @@ class ReferenceSampler:
     def __init__(self, base: DiffusionSampler, schedule: Schedule, observe: Observer | None = None):
         self.base, self.model, self.schedule, self.observe = base, base.model, schedule, observe
         self.blocks = model_blocks(base.model)
+        check_containers(base.model)
         schedule.check_fits(self.blocks, base.num_inference_steps)
         self.block_updates: Counter[str] = Counter()  # how often each block has computed, over all chunks
         self.chunks = 0
@@ -55,15 +57,19 @@ class ReferenceSampler:
         self, condition: Tensor, given: Tensor | None, cond: Tensor | None, generator: Generators = None
     ) -> Tensor:
         """See `DiffusionSampler.__call__`: same arguments, same noise."""
-        trajectory = self.base.begin(condition, generator)
-        timesteps = self.base.scheduler.timesteps
+        if len(condition) == 0:
+            raise ValueError("the batch is empty: give at least one sample")
+        scheduler = self.base.prepared(condition.device)
+        trajectory = self.base.begin(scheduler, condition, generator)
+        timesteps = scheduler.timesteps
         if len(timesteps) != self.schedule.steps:
             raise ValueError(f"the scheduler takes {len(timesteps)} steps, the schedule has {self.schedule.steps}")
         cache: dict[str, Tensor] = {}
         for step, timestep in enumerate(timesteps):
             if given is not None:
                 trajectory = torch.where(given, condition, trajectory)
-            prediction = self.denoise(trajectory, timestep, cond, step, self.schedule.updates[step], cache)
-            trajectory = self.base.step(prediction, timestep, trajectory, generator)
+            scaled = scheduler.scale_model_input(trajectory, timestep)
+            prediction = self.denoise(scaled, timestep, cond, step, self.schedule.updates[step], cache)
+            trajectory = self.base.step(scheduler, prediction, timestep, trajectory, generator)
         self.chunks += 1
         return trajectory if given is None else torch.where(given, condition, trajectory)

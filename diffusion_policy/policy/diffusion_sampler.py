@@ -7,6 +7,8 @@ from typing import Any, Protocol, Union
 import torch
 from torch import Tensor, nn
 
+from diffusion_policy.policy.schedulers import prepared
+
 Generators = Union[torch.Generator, Sequence[torch.Generator], None]
 
 
@@ -36,9 +38,11 @@ def draw_noise(shape: Sequence[int], like: Tensor, generator: Generators = None)
 class DiffusionSampler:
     """Algorithm of Chi et al. 2023, equation (4): start from noise, denoise K times.
 
+    Calls share nothing: each works on its own copy of the scheduler, so they may come from several threads at once.
+
     Args:
         model: denoiser called as model(trajectory [B, T, D], timestep, cond).
-        scheduler: a diffusers scheduler.
+        scheduler: a diffusers scheduler; it is never altered. See `schedulers.prepared` for where diffusers' own differ.
         num_inference_steps: K.
         step_kwargs: passed on to `scheduler.step` (eta, ...).
     """
@@ -47,16 +51,19 @@ class DiffusionSampler:
         self.model, self.scheduler = model, scheduler
         self.num_inference_steps, self.step_kwargs = num_inference_steps, dict(step_kwargs or {})
 
-    def begin(self, condition: Tensor, generator: Generators) -> Tensor:
-        """Prepares the scheduler and returns the initial noise, of the shape of `condition`."""
-        self.scheduler.set_timesteps(self.num_inference_steps, device=condition.device)
-        return draw_noise(condition.shape, condition, generator) * self.scheduler.init_noise_sigma
+    def prepared(self, device: torch.device | None = None) -> Any:
+        """A scheduler of its own for one call, set to K steps."""
+        return prepared(self.scheduler, self.num_inference_steps, device)
 
-    def step(self, prediction: Tensor, timestep: Tensor, trajectory: Tensor, generator: Generators) -> Tensor:
-        """One scheduler update x_t -> x_{t-1}."""
+    def begin(self, scheduler: Any, condition: Tensor, generator: Generators) -> Tensor:
+        """The initial noise for a prepared `scheduler`, of the shape of `condition`."""
+        return draw_noise(condition.shape, condition, generator) * scheduler.init_noise_sigma
+
+    def step(self, scheduler: Any, prediction: Tensor, timestep: Tensor, trajectory: Tensor, generator: Generators) -> Tensor:
+        """One update x_t -> x_{t-1} of a prepared `scheduler`."""
         if generator is not None and not isinstance(generator, torch.Generator):
             generator = list(generator)  # diffusers knows no other sequence
-        return self.scheduler.step(prediction, timestep, trajectory, generator=generator, **self.step_kwargs).prev_sample
+        return scheduler.step(prediction, timestep, trajectory, generator=generator, **self.step_kwargs).prev_sample
 
     @torch.no_grad()
     def __call__(
@@ -70,10 +77,13 @@ class DiffusionSampler:
             cond: observations [B, To, Do] for the condition tokens, or None.
             generator: None, one generator, or one per sample.
         """
-        trajectory = self.begin(condition, generator)
-        for timestep in self.scheduler.timesteps:
+        if len(condition) == 0:
+            raise ValueError("the batch is empty: give at least one sample")
+        scheduler = self.prepared(condition.device)
+        trajectory = self.begin(scheduler, condition, generator)
+        for timestep in scheduler.timesteps:
             if given is not None:
                 trajectory = torch.where(given, condition, trajectory)
-            prediction = self.model(trajectory, timestep, cond)
-            trajectory = self.step(prediction, timestep, trajectory, generator)
+            prediction = self.model(scheduler.scale_model_input(trajectory, timestep), timestep, cond)
+            trajectory = self.step(scheduler, prediction, timestep, trajectory, generator)
         return trajectory if given is None else torch.where(given, condition, trajectory)

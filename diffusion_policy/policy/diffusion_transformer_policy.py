@@ -1,6 +1,10 @@
 """What Transformer Diffusion Policies on different observations share."""
 from __future__ import annotations
 
+import difflib
+import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,6 +16,12 @@ from diffusion_policy.model.diffusion.mask_generator import LowdimMaskGenerator
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators, Sampler
 from diffusion_policy.policy.observation_checks import checked_observation, unit_images
+from diffusion_policy.policy.schedulers import clipped_as
+
+#: what a policy is made for; its weights fit nothing else
+_FIXED = ("horizon", "n_obs_steps", "obs_dim", "action_dim", "obs_shapes", "cameras", "obs_as_cond", "pred_action_steps_only")
+#: normalised observations lie in [-1, 1] on the data seen in training; single precision ends far above this
+_LARGEST_FEATURE = 1e6
 
 
 class DiffusionTransformerPolicy(nn.Module):
@@ -23,6 +33,10 @@ class DiffusionTransformerPolicy(nn.Module):
     normalised observations.
 
     `sampler` is the denoising loop and may be replaced by another `Sampler` (that is how the policy is accelerated).
+
+    As in the original project, `num_inference_steps`, `noise_scheduler`, `kwargs` and `n_action_steps` may be set on a
+    finished policy and decide the next call. What cannot be changed is refused with an AttributeError, as is a name that
+    is almost one of these.
 
     Attributes:
         obs_shapes: name -> shape of one observation, in the environment's units; batches are [B, To, *shape].
@@ -54,16 +68,118 @@ class DiffusionTransformerPolicy(nn.Module):
                 f"n_obs_steps - 1 + n_action_steps = {n_obs_steps - 1 + n_action_steps} exceeds horizon = {horizon}"
             )
         self.model = model
-        self.noise_scheduler = noise_scheduler
+        self._noise_scheduler = noise_scheduler
         self.mask_generator = LowdimMaskGenerator(action_dim, 0 if obs_as_cond else obs_dim, n_obs_steps)
         self.normalizer = LinearNormalizer()
         self.obs_shapes, self.cameras = obs_shapes, cameras
         self.horizon, self.obs_dim, self.action_dim = horizon, obs_dim, action_dim
-        self.n_action_steps, self.n_obs_steps = n_action_steps, n_obs_steps
+        self._n_action_steps, self.n_obs_steps = n_action_steps, n_obs_steps
         self.obs_as_cond, self.pred_action_steps_only = obs_as_cond, pred_action_steps_only
         self._dummy_variable = nn.Parameter(torch.empty(0))  # named in original checkpoints
-        steps = num_inference_steps or noise_scheduler.config.num_train_timesteps
+        self._trajectory_steps = n_action_steps if pred_action_steps_only else horizon
+        steps = noise_scheduler.config.num_train_timesteps if num_inference_steps is None else num_inference_steps
         self.sampler: Sampler = DiffusionSampler(model, noise_scheduler, steps, step_kwargs)
+        self._check_steps(steps)
+
+    # ---- what may be set afterwards ----
+    def __setattr__(self, name: str, value: Any) -> None:
+        finished = "sampler" in self.__dict__
+        if finished and name in _FIXED and name in self.__dict__:
+            raise AttributeError(f"{name}={value!r} cannot be set: the policy was made and trained with {name}={getattr(self, name)!r}")
+        if finished and not name.startswith("_") and not hasattr(self, name):
+            close = difflib.get_close_matches(name, _SETTABLE, 1, 0.75)
+            if close:
+                raise AttributeError(f"a policy has no {name!r}, so setting it would do nothing: did you mean {close[0]!r}?")
+        if finished and name == "model":
+            self._renew_sampler(model=value)
+        super().__setattr__(name, value)
+
+    def _renew_sampler(
+        self, model: nn.Module | None = None, scheduler: Any = None, steps: int | None = None, step_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        own = self.sampler
+        if not isinstance(own, DiffusionSampler):
+            raise AttributeError("an accelerated policy's sampler and model cannot be changed: leave the accelerate() block first")
+        self.sampler = DiffusionSampler(
+            own.model if model is None else model, own.scheduler if scheduler is None else scheduler, own.num_inference_steps if steps is None else steps,
+            own.step_kwargs if step_kwargs is None else dict(step_kwargs),
+        )
+
+    def _check_steps(self, steps: Any) -> None:
+        trained = self._noise_scheduler.config.num_train_timesteps
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= trained:
+            raise ValueError(f"num_inference_steps={steps!r} is not possible: use 1 to {trained}, the number it was trained with")
+
+    @property
+    def _loop(self) -> Any:
+        """The policy's own denoising loop, also while it is accelerated."""
+        return self.sampler if isinstance(self.sampler, DiffusionSampler) else getattr(self.sampler, "base", self.sampler)
+
+    @property
+    def num_inference_steps(self) -> int:
+        """Denoising steps K of a chunk; setting it decides the next call."""
+        return self._loop.num_inference_steps
+
+    @num_inference_steps.setter
+    def num_inference_steps(self, steps: int) -> None:
+        self._check_steps(steps)
+        self._renew_sampler(steps=steps)
+
+    @property
+    def noise_scheduler(self) -> Any:
+        """The diffusers scheduler of training and, unless `sampler` was replaced, of sampling. One that is set clips the clean
+        sample as the one before it did."""
+        return self._noise_scheduler
+
+    @noise_scheduler.setter
+    def noise_scheduler(self, scheduler: Any) -> None:
+        if not all(hasattr(scheduler, name) for name in ("config", "alphas_cumprod", "set_timesteps", "step", "add_noise")):
+            raise AttributeError(f"noise_scheduler has to be a scheduler of diffusers, not a {type(scheduler).__name__}")
+        trained = self._noise_scheduler
+        same = torch.equal(torch.as_tensor(scheduler.alphas_cumprod).cpu(), torch.as_tensor(trained.alphas_cumprod).cpu())
+        if not same or scheduler.config.get("prediction_type") != trained.config.prediction_type:
+            warnings.warn(
+                "the new noise_scheduler has another noise schedule or prediction_type than the one the policy was trained with: make it "
+                f"with {type(scheduler).__name__}.from_config(policy.noise_scheduler.config)", stacklevel=2,
+            )
+        scheduler = clipped_as(trained, scheduler)
+        self._renew_sampler(scheduler=scheduler)
+        self._noise_scheduler = scheduler
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """Options of `scheduler.step` (eta, ...), read-only; set a new mapping to change them."""
+        return MappingProxyType(self._loop.step_kwargs)
+
+    @kwargs.setter
+    def kwargs(self, step_kwargs: Mapping[str, Any]) -> None:
+        self._renew_sampler(step_kwargs=step_kwargs)
+
+    @property
+    def n_action_steps(self) -> int:
+        """How many actions of a predicted trajectory are executed; setting it decides the next call."""
+        return self._n_action_steps
+
+    @n_action_steps.setter
+    def n_action_steps(self, count: int) -> None:
+        most = self._trajectory_steps - self.chunk.start
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
+            raise ValueError(f"n_action_steps={count!r} is not possible: use 1 to {most}, as many as the policy predicts from now on")
+        self._n_action_steps = count
+
+    def reset(self) -> None:
+        """Begins a new episode. Nothing is kept between calls, so there is nothing to do; the original's loops call it."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the denoiser's parameters."""
+        return self.model.pos_emb.dtype
+
+    def weights_hash(self) -> str:
+        """See `diffusion_policy.common.checkpoint.weights_hash`; computed from the weights as they are now."""
+        from diffusion_policy.common.checkpoint import weights_hash  # which imports policies by name
+
+        return weights_hash(self)
 
     def encode(self, nobs: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Normalised observations [B, To, *shape] by name -> features [B, To, Do]; `generator` for random augmentation."""
@@ -82,8 +198,7 @@ class DiffusionTransformerPolicy(nn.Module):
     @property
     def trajectory_shape(self) -> tuple[int, int]:
         """(T, D) of the denoised trajectory."""
-        steps = self.n_action_steps if self.pred_action_steps_only else self.horizon
-        return steps, self.action_dim + (0 if self.obs_as_cond else self.obs_dim)
+        return self._trajectory_steps, self.action_dim + (0 if self.obs_as_cond else self.obs_dim)
 
     @property
     def field_sizes(self) -> dict[str, int]:
@@ -102,7 +217,15 @@ class DiffusionTransformerPolicy(nn.Module):
         sizes = {name: len(value) for name, value in obs.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"observations are of different batch sizes: {sizes}")
-        return self.encode(self.normalizer.normalize(obs))
+        if 0 in sizes.values():
+            raise ValueError("the batch of observations is empty: give at least one")
+        features = self.encode(self.normalizer.normalize(obs))
+        largest = features.abs().max().item()
+        if not largest <= _LARGEST_FEATURE:  # also where it is NaN
+            raise ValueError(
+                f"an observation is {largest:.3g} once normalised, where those seen in training lie in [-1, 1]: check its units and the sensor"
+            )
+        return features
 
     def sampler_inputs(self, obs_dict: dict[str, Tensor]) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Observations -> (condition, given, cond) as `sampler` takes them."""
@@ -115,6 +238,10 @@ class DiffusionTransformerPolicy(nn.Module):
 
     def decode(self, sample: Tensor) -> dict[str, Tensor]:
         """Denoised trajectories [B, T, D] -> what `predict_action` returns."""
+        if not torch.isfinite(sample).all():
+            rows = (~torch.isfinite(sample).flatten(1).all(1)).nonzero().flatten().tolist()
+            raise ValueError(f"the sampled actions of batch rows {rows[:8]} are not finite: the weights or the sampler's settings "
+                             "are not sound (another number of steps, or precision=fp32)")
         action_pred = self.normalizer["action"].unnormalize(sample[..., : self.action_dim])
         return {"action": action_pred[:, self.chunk], "action_pred": action_pred}
 
@@ -191,7 +318,7 @@ class DiffusionTransformerPolicy(nn.Module):
             cond = features
             if self.pred_action_steps_only:
                 start = self.n_obs_steps - 1
-                trajectory = trajectory[:, start : start + self.n_action_steps]
+                trajectory = trajectory[:, start : start + self._trajectory_steps]
         else:
             trajectory = torch.cat([trajectory, features], dim=-1)
 
@@ -200,8 +327,8 @@ class DiffusionTransformerPolicy(nn.Module):
             cond = None if cond is None else cond.repeat(noise_draws, 1, 1)
         noise = torch.randn(trajectory.shape, generator=generator, device=trajectory.device)
         kind = self.noise_scheduler.config.prediction_type
-        if kind not in ("epsilon", "sample"):
-            raise ValueError(f"prediction_type {kind!r} is not supported: use 'epsilon' or 'sample'")
+        if kind not in ("epsilon", "sample", "v_prediction"):
+            raise ValueError(f"prediction_type {kind!r} is not supported: use 'epsilon', 'sample' or 'v_prediction'")
         if snr_gamma is None:
             steps = self.noise_scheduler.config.num_train_timesteps
             timesteps = torch.randint(steps, (len(trajectory),), generator=generator, device=noise.device)
@@ -211,8 +338,15 @@ class DiffusionTransformerPolicy(nn.Module):
         given = self.mask_generator(trajectory.shape)
         noisy = torch.where(given, trajectory, self.noise_scheduler.add_noise(trajectory, noise, timesteps))
         prediction = self.model(noisy, timesteps, cond)
-        target = noise if kind == "epsilon" else trajectory
+        if kind == "v_prediction":
+            product = self.noise_scheduler.alphas_cumprod.to(noise.device)[timesteps].view(-1, 1, 1)
+            target = product**0.5 * noise - (1 - product) ** 0.5 * trajectory  # Salimans and Ho 2022, section 4
+        else:
+            target = noise if kind == "epsilon" else trajectory
         return (F.mse_loss(prediction.float(), target, reduction="none") * ~given).mean()
+
+
+_SETTABLE = ("num_inference_steps", "noise_scheduler", "kwargs", "n_action_steps", "sampler", "model", "normalizer", *_FIXED)
 
 
 def min_snr_weights(alphas_cumprod: Tensor, gamma: float, prediction_type: str) -> Tensor:
@@ -223,5 +357,6 @@ def min_snr_weights(alphas_cumprod: Tensor, gamma: float, prediction_type: str) 
     the timesteps at which the observation matters.
     """
     snr = alphas_cumprod / (1 - alphas_cumprod)
-    weights = snr.clamp(max=gamma) / (snr if prediction_type == "epsilon" else 1.0)
+    # a loss on the noise is SNR times the one on the clean trajectory, a loss on the velocity SNR + 1 times
+    weights = snr.clamp(max=gamma) / {"epsilon": snr, "sample": 1.0, "v_prediction": snr + 1}[prediction_type]
     return weights / weights.mean()

@@ -240,8 +240,8 @@ def test_options_that_are_not_available(options, message):
 @hoisting_runtime
 def test_samplers_only_the_reference_can_run(runtime):
     policy = tiny_policy()
-    policy.sampler.scheduler.register_to_config(variance_type="learned")
-    with pytest.raises(UnsupportedSolver, match="variance_type='learned'.*use runtime=reference"):
+    policy.sampler.scheduler.register_to_config(thresholding=True)
+    with pytest.raises(UnsupportedSolver, match="thresholding=True.*use runtime=reference"):
         accelerate(policy, runtime=runtime)
     assert make_sampler(policy.sampler, None, "reference").name == "reference"
 

@@ -7,6 +7,7 @@ from tiny_policies import SAMPLERS, TRAIN, error, scheduler_of
 
 from bac.solver import COLUMNS, UnsupportedSolver, solver_from_scheduler
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+from diffusion_policy.policy.schedulers import GridDDIM, arguments, like_trained, prepared
 
 
 class Toy(torch.nn.Module):
@@ -79,12 +80,11 @@ def test_the_scheduler_is_left_as_it_is():
 @pytest.mark.parametrize(
     ("scheduler", "step_kwargs", "named"),
     [
-        (DDPMScheduler(**{**TRAIN, "prediction_type": "v_prediction"}), {}, "prediction_type='v_prediction'"),
-        (DDPMScheduler(**TRAIN, variance_type="learned_range"), {}, "variance_type='learned_range'"),
+        (DPMSolverMultistepScheduler(**{**TRAIN, "prediction_type": "flow_prediction"}, use_flow_sigmas=True), {},
+         "prediction_type='flow_prediction'"),
         (DDPMScheduler(**TRAIN, thresholding=True), {}, "thresholding=True"),
         (DDPMScheduler(**TRAIN), {"eta": 1.0}, r"options \['eta'\]"),
         (DDIMScheduler(**TRAIN), {"eta": 1.0, "variance_noise": torch.zeros(1)}, r"options \['variance_noise'\]"),
-        (DDIMScheduler(**{**TRAIN, "prediction_type": "sample"}), {}, "sample-predicting model with clip_sample"),
         (DPMSolverMultistepScheduler(**TRAIN, algorithm_type="sde-dpmsolver++"), {}, "sde-dpmsolver.. of order 2"),
         (DPMSolverMultistepScheduler(**TRAIN, solver_order=3), {}, "order 3"),
         (PNDMScheduler(**TRAIN), {}, "PNDMScheduler"),
@@ -103,3 +103,91 @@ def test_a_scheduler_that_gives_nan_is_refused():
     assert torch.isnan(sampled).all()
     with pytest.raises(ValueError, match="DPMSolverMultistepScheduler with 100 steps gives NaN or infinity at step .*fewer steps"):
         solver_from_scheduler(scheduler, 100)
+
+
+# ---- where diffusers' schedulers are mended --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler])
+def test_positional_arguments_count(kind):
+    """diffusers' from_config forgets them: 1000 linear steps would be assumed."""
+    positional, named = kind(100, 1e-4, 0.02, "squaredcos_cap_v2"), kind(**TRAIN)
+    tables = [solver_from_scheduler(scheduler, 10) for scheduler in (positional, named)]
+    assert np.array_equal(tables[0].table, tables[1].table) and np.array_equal(tables[0].timesteps, tables[1].timesteps)
+    for other in (DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler):
+        assert arguments(like_trained(positional, other)) == arguments(like_trained(named, other))
+    check_table(positional, {}, 10)
+
+
+def test_a_schedule_replaced_on_the_scheduler_itself_counts():
+    scheduler = DDPMScheduler(**TRAIN)
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod**2
+    assert not np.array_equal(solver_from_scheduler(scheduler, 10).table, solver_from_scheduler(DDPMScheduler(**TRAIN), 10).table)
+    check_table(scheduler, {}, 10)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("eta", [0.0, 0.6])
+@pytest.mark.parametrize("steps", [4, 7, 10])
+def test_ddim_on_its_grid_is_that_of_diffusers_where_its_grid_is_even(prediction, eta, steps):
+    scheduler = DDIMScheduler(**{**TRAIN, "prediction_type": prediction})
+    scheduler.set_timesteps(steps)
+    own = GridDDIM(**arguments(scheduler))
+    own.set_timesteps(steps)
+    x = torch.randn(2, 4, 2, generator=torch.Generator().manual_seed(0))
+    for t in scheduler.timesteps.tolist():
+        output = Toy()(x, t, None)
+        steps_taken = [
+            s.step(output, t, x, eta=eta, generator=torch.Generator().manual_seed(t)).prev_sample for s in (scheduler, own)
+        ]
+        assert error(steps_taken[1], steps_taken[0]) < 1e-6
+        x = steps_taken[0]
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+@pytest.mark.parametrize("steps", [3, 7, 16, 30])
+def test_a_perfect_network_is_followed_on_every_grid(spacing, steps):
+    """The network knows the clean sample. Every step ends exactly at the noise level of the next timestep."""
+    scheduler = DDIMScheduler(**TRAIN, timestep_spacing=spacing, clip_sample=False)
+    own = prepared(scheduler, steps)
+    clean, noise = torch.full((1, 2, 2), 0.3), torch.full((1, 2, 2), -1.2)
+    grid = own.timesteps.tolist()
+    x = own.add_noise(clean, noise, torch.tensor(grid[0]))
+    for t, following in zip(grid, grid[1:]):
+        product = own.alphas_cumprod[t]
+        x = own.step((x - product**0.5 * clean) / (1 - product) ** 0.5, t, x).prev_sample
+        assert torch.allclose(x, own.add_noise(clean, noise, torch.tensor(following)), atol=1e-3)
+
+
+def test_rounding_does_not_add_a_timestep():
+    """np.arange(100, 0, -100 / 49) ends just above 0, which diffusers takes for timestep -1: the noisiest."""
+    for steps in range(1, 100):
+        for kind in (DDPMScheduler, DDIMScheduler):
+            grid = prepared(kind(**TRAIN, timestep_spacing="trailing"), steps).timesteps
+            assert len(grid) == steps and (grid >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "message"),
+    [
+        (DDIMScheduler(**TRAIN, steps_offset=1), 100, "takes timesteps 100 ... 1, which do not descend within 0..99"),
+        (DDPMScheduler(**TRAIN, variance_type="fixed_large_log"), 10, "root of a logarithm.*use fixed_large"),
+        (DDPMScheduler(**TRAIN, variance_type="learned_range"), 10, "'learned_range' cannot be sampled: the model would have to"),
+    ],
+)
+def test_what_diffusers_gets_wrong_is_refused_everywhere(scheduler, steps, message):
+    with pytest.raises(ValueError, match=message):
+        solver_from_scheduler(scheduler, steps)
+    with pytest.raises(ValueError, match=message):
+        DiffusionSampler(Toy(), scheduler, steps)(torch.zeros(1, 4, 2), None, None)
+
+
+def test_dpm_solver_clips_as_the_policy_was_trained():
+    trained = DDPMScheduler(**TRAIN, clip_sample_range=1.5)
+    scheduler = like_trained(trained, DPMSolverMultistepScheduler)
+    assert solver_from_scheduler(scheduler, 16).clip == 1.5
+    assert like_trained(DDPMScheduler(**TRAIN, clip_sample=False), DPMSolverMultistepScheduler).config.get("clip_sample") is None
+    with pytest.raises(ValueError, match="cannot clip the clean sample"):
+        like_trained(trained, DPMSolverMultistepScheduler, algorithm_type="dpmsolver", final_sigmas_type="sigma_min")
+    with pytest.raises(ValueError, match="has no option etta"):
+        like_trained(trained, DDIMScheduler, etta=1.0)

@@ -16,10 +16,17 @@ from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 from diffusion_policy.policy.diffusion_transformer_lowdim_policy import DiffusionTransformerLowdimPolicy
+from diffusion_policy.policy.schedulers import like_trained
 
 #: a runtime's output may differ from the reference's by this, relative to the largest number of the output (at least 1)
 TOLERANCE = 1e-5
 TRAIN = {"num_train_timesteps": 100, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "squaredcos_cap_v2"}
+
+
+def _clipped(**arguments: Any) -> Any:
+    """DPM-Solver++ on the schedule of a policy that was trained with a clipping DDPM."""
+    return like_trained(DDPMScheduler(**arguments), DPMSolverMultistepScheduler)
+
 
 #: name -> (scheduler class, arguments, arguments of scheduler.step)
 SAMPLERS: dict[str, tuple[type, dict[str, Any], dict[str, Any]]] = {
@@ -27,15 +34,23 @@ SAMPLERS: dict[str, tuple[type, dict[str, Any], dict[str, Any]]] = {
     "ddpm large variance": (DDPMScheduler, {"variance_type": "fixed_large"}, {}),
     "ddpm log variance": (DDPMScheduler, {"variance_type": "fixed_small_log"}, {}),
     "ddpm predicts sample": (DDPMScheduler, {"prediction_type": "sample"}, {}),
+    "ddpm predicts velocity": (DDPMScheduler, {"prediction_type": "v_prediction"}, {}),
     "ddpm unclipped": (DDPMScheduler, {"clip_sample": False}, {}),
     "ddpm narrow clip": (DDPMScheduler, {"clip_sample_range": 0.5}, {}),
     "ddim": (DDIMScheduler, {}, {}),
     "ddim stochastic": (DDIMScheduler, {}, {"eta": 0.7}),
     "ddim re-estimated": (DDIMScheduler, {}, {"use_clipped_model_output": True}),
     "ddim offset": (DDIMScheduler, {"set_alpha_to_one": False, "steps_offset": 1}, {}),
+    "ddim trailing": (DDIMScheduler, {"timestep_spacing": "trailing"}, {}),
+    "ddim linspace": (DDIMScheduler, {"timestep_spacing": "linspace"}, {"eta": 0.5}),
     "ddim predicts sample": (DDIMScheduler, {"prediction_type": "sample", "clip_sample": False}, {}),
+    "ddim predicts sample, clipped": (DDIMScheduler, {"prediction_type": "sample", "clip_sample_range": 0.7}, {"eta": 0.3}),
+    "ddim predicts velocity": (DDIMScheduler, {"prediction_type": "v_prediction"}, {}),
     "dpm-solver++": (DPMSolverMultistepScheduler, {}, {}),
     "dpm-solver++ order 1": (DPMSolverMultistepScheduler, {"solver_order": 1}, {}),
+    "dpm-solver++ clipped": (_clipped, {}, {}),
+    "dpm-solver++ narrow clip": (_clipped, {"clip_sample_range": 0.5}, {}),
+    "dpm-solver++ predicts velocity": (DPMSolverMultistepScheduler, {"prediction_type": "v_prediction"}, {}),
     "dpm-solver++ predicts sample": (DPMSolverMultistepScheduler, {"prediction_type": "sample"}, {}),
 }
 

@@ -1,0 +1,132 @@
+"""What a runtime took from a model when it was prepared, and whether the model is still that.
+
+The fast runtimes read parameters and do the arithmetic of known modules themselves. A module of another class (an adapter,
+a quantised layer), a hook or a replaced method would be bypassed without a word, so they are refused.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_policy.model.diffusion.dropout import Dropout
+from diffusion_policy.model.diffusion.layers import MultiheadAttention, TransformerLayer, TransformerStack
+from diffusion_policy.model.diffusion.positional_embedding import SinusoidalPosEmb
+from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
+from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+
+#: whose `forward` no runtime calls: they go through the layers themselves
+_CONTAINERS = (TransformerForDiffusion, TransformerStack, TransformerLayer)
+#: whose arithmetic the planned and compiled runtimes do themselves
+_KNOWN = (*_CONTAINERS, MultiheadAttention, Dropout, SinusoidalPosEmb, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Mish, nn.Sequential,
+          nn.ModuleList)
+
+
+class UnknownModule(ValueError):
+    """A model has a part whose computation a runtime would leave out."""
+
+
+def check_containers(model: nn.Module) -> None:
+    """Refuses what every runtime would bypass, `reference` too: hooks, other classes and replaced methods of the model, its
+    stacks and layers.
+
+    Raises:
+        UnknownModule: naming the module.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _CONTAINERS):
+            reason = _strange(module, _CONTAINERS)
+            if reason:
+                raise UnknownModule(f"{_name(name)} {reason}, which block-wise caching would bypass: take it off, or use the policy plainly")
+
+
+def check_modules(model: nn.Module, runtime: str) -> None:
+    """Refuses whatever the planned and compiled runtimes would bypass.
+
+    Raises:
+        UnknownModule: naming the module; `reference` honours what is inside of a layer.
+    """
+    for name, module in model.named_modules():
+        reason = _strange(module, _KNOWN) or _strange_parameter(module)
+        if reason:
+            raise UnknownModule(
+                f"{_name(name)} {reason}, which runtime={runtime} would bypass: merge it into the weights (merge_and_unload(), "
+                "remove_parametrizations(), dequantise), or use runtime=reference"
+            )
+
+
+def _name(name: str) -> str:
+    return f"the model's {name}" if name else "the model"
+
+
+def _strange(module: nn.Module, known: tuple[type, ...]) -> str | None:
+    if type(module) not in known:
+        return f"is a {type(module).__module__}.{type(module).__qualname__}"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "has a forward hook"
+    replaced = [name for name in vars(module) if callable(getattr(type(module), name, None))]
+    return f"has a replaced method {replaced[0]}()" if replaced else None
+
+
+def _strange_parameter(module: nn.Module) -> str | None:
+    for name, parameter in module._parameters.items():
+        if parameter is not None and (type(parameter) is not nn.Parameter or type(parameter.data) is not Tensor or parameter.is_sparse):
+            return f"keeps its {name} as a {type(parameter.data).__name__}"
+    return None
+
+
+class ModelSnapshot:
+    """Notices that a model's parameters, buffers or modules were written, moved or replaced, or that it got hooks.
+
+    Writing through `.data` goes unnoticed, as does writing to parameters that were created in inference mode. Looked at
+    before every chunk: walking `model.parameters()` instead takes five times as long.
+    """
+
+    def __init__(self, model: nn.Module):
+        modules = list(model.modules())
+        self._owners = [owner for module in modules for owner in (module._parameters, module._buffers) if owner]
+        self._children = [(module._modules, tuple(module._modules.values())) for module in modules if module._modules]
+        self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+        self._state = list(self._tensors())
+
+    def _tensors(self) -> Iterator[tuple[int, int]]:
+        for owner in self._owners:
+            for tensor in owner.values():
+                if tensor is not None:
+                    yield tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+
+    def check(self) -> None:
+        """Raises:
+            RuntimeError: the model is not what it was.
+        """
+        if list(self._tensors()) != self._state:
+            raise RuntimeError("the policy's weights changed after it was accelerated: call accelerate() again")
+        if any(tuple(children.values()) != kept for children, kept in self._children):
+            raise RuntimeError("a module of the policy was replaced after it was accelerated: call accelerate() again")
+        if any(self._hooks):
+            raise RuntimeError("a module of the policy got a hook after it was accelerated, which would be bypassed: call accelerate() again")
+
+
+class SamplerSnapshot:
+    """Notices that the sampler whose coefficients were read got another scheduler, setting or noise schedule."""
+
+    def __init__(self, base: DiffusionSampler):
+        self._base, self._scheduler, self._settings = base, base.scheduler, self._read(base)
+        self._schedule, self._values = base.scheduler.alphas_cumprod, torch.as_tensor(base.scheduler.alphas_cumprod).tolist()
+        self._version = self._schedule._version
+
+    @staticmethod
+    def _read(base: DiffusionSampler) -> tuple:
+        return base.num_inference_steps, dict(base.step_kwargs), base.scheduler.config
+
+    def check(self) -> None:
+        """Raises:
+            RuntimeError: the sampler is not what it was.
+        """
+        base, schedule = self._base, self._base.scheduler.alphas_cumprod
+        same = base.scheduler is self._scheduler and self._read(base) == self._settings
+        if same and (schedule is not self._schedule or schedule._version != self._version):
+            same = schedule.tolist() == self._values  # it may only have been moved to another device
+        if not same:
+            raise RuntimeError("the policy's sampler was changed after it was accelerated: call accelerate() again")
