@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from bac.flops import denoiser_cost
 from bac.runtime.choose import AcceleratedSampler, make_sampler
-from bac.schedule import Schedule
+from bac.sampler_name import sampler_name
+from bac.schedule import Schedule, ScheduleError
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators
 
 
@@ -20,6 +21,8 @@ class Report:
 
     Attributes:
         chunks: action chunks generated (a batch counts once).
+        sampler: name of the sampler (see `bac.sampler_name`).
+        schedule: what the schedule says of itself; with "made for ..." where it was made for other weights or another sampler.
         block_updates: block computations counted over these chunks.
         scheduled_updates: block computations the schedule asks for per chunk.
         gflop_per_chunk, full_gflop_per_chunk: arithmetic of one sample's chunk with and without the schedule.
@@ -28,6 +31,7 @@ class Report:
     """
 
     runtime: str
+    sampler: str
     schedule: str
     chunks: int
     block_updates: int
@@ -41,7 +45,7 @@ class Report:
     def __str__(self) -> str:
         latency = "no chunk yet" if self.ms_per_chunk is None else f"{self.ms_per_chunk:.1f} ms per chunk (median)"
         return (
-            f"{self.schedule}, runtime {self.runtime}: {self.chunks} chunks, {latency}\n"
+            f"{self.schedule} on {self.sampler}, runtime {self.runtime}: {self.chunks} chunks, {latency}\n"
             f"block updates per chunk {self.scheduled_updates} of {self.full_updates}, {self.block_updates} computed in all\n"
             f"denoiser {self.gflop_per_chunk:.2f} GFLOP per chunk, {self.full_gflop_per_chunk / self.gflop_per_chunk:.2f}x fewer than "
             f"the full policy's {self.full_gflop_per_chunk:.2f} (FLOPs, not time); prepared in {self.prepare_seconds:.2f} s"
@@ -54,12 +58,20 @@ class Acceleration:
     Attaches on entering the `with` block and restores the policy's own sampler on leaving it, also after an exception.
     """
 
-    def __init__(self, policy: nn.Module, schedule: Schedule | None, runtime: str, precision: str, threads: int | None):
+    def __init__(
+        self, policy: nn.Module, schedule: Schedule | None, runtime: str, precision: str, threads: int | None, allow_foreign: bool = False
+    ):
         own = getattr(policy, "sampler", None)
         if not isinstance(own, DiffusionSampler):
             state = "is already accelerated: leave that block first" if own is not None else "has no `sampler` to replace"
             raise ValueError(f"this {type(policy).__name__} {state}")
         self.policy, self.schedule = policy, schedule
+        self.foreign = [] if schedule is None else foreign_to(schedule, policy, own)
+        if self.foreign and not allow_foreign:
+            raise ScheduleError(
+                f"this schedule is not for this policy: it was made for {' and '.join(self.foreign)}. Profile this policy to get its own, "
+                "or pass allow_foreign_schedule=True to try this one all the same"
+            )
         started = time.perf_counter()
         self.sampler: AcceleratedSampler = make_sampler(own, schedule, runtime, precision, threads)
         self.setup_seconds = time.perf_counter() - started
@@ -97,7 +109,8 @@ class Acceleration:
         median = sorted(self.milliseconds)[len(self.milliseconds) // 2] if self.milliseconds else None
         return Report(
             runtime=self.sampler.name,
-            schedule=str(schedule.provenance),
+            sampler=_name_of(self.sampler.base, self.policy),
+            schedule=str(schedule.provenance) + (f" (made for {' and '.join(self.foreign)})" if self.foreign else ""),
             chunks=self.sampler.chunks,
             block_updates=sum(self.sampler.block_updates.values()),
             scheduled_updates=schedule.update_count,
@@ -109,8 +122,26 @@ class Acceleration:
         )
 
 
+def foreign_to(schedule: Schedule, policy: nn.Module, own: DiffusionSampler) -> list[str]:
+    """What a schedule was made for, in words, where that is not this policy: other weights (also once they were changed), or
+    another sampler. Schedules that need no profile, such as uniform ones, fit every policy."""
+    made, found = schedule.provenance, []
+    if made.checkpoint_hash is not None:
+        weights = policy.weights_hash()
+        if weights != made.checkpoint_hash:
+            found.append(f"the weights {made.checkpoint_hash[:12]}, which are not the policy's {weights[:12]}")
+    if made.sampler is not None and made.sampler != _name_of(own, policy):
+        found.append(f"the sampler {made.sampler}, which is not the policy's {_name_of(own, policy)}")
+    return found
+
+
+def _name_of(own: DiffusionSampler, policy: nn.Module) -> str:
+    return sampler_name(own.scheduler, own.num_inference_steps, own.step_kwargs, policy.noise_scheduler)
+
+
 def accelerate(
-    policy: nn.Module, schedule: Schedule | None = None, runtime: str = "planned", precision: str = "fp32", threads: int | None = None
+    policy: nn.Module, schedule: Schedule | None = None, runtime: str = "planned", precision: str = "fp32", threads: int | None = None,
+    allow_foreign_schedule: bool = False,
 ) -> Acceleration:
     """Speeds up a Transformer Diffusion Policy inside a `with` block; no retraining, no change of its weights.
 
@@ -124,9 +155,10 @@ def accelerate(
         runtime: 'reference', 'planned' or 'compiled'.
         precision: 'fp32', or 'bf16' / 'fp16' where the runtime offers it.
         threads: of the compiled CPU runtime; torch's number when None.
+        allow_foreign_schedule: take a schedule that was profiled on other weights or with another sampler; the report says so.
 
     Raises:
-        ScheduleError: the schedule is for another model or number of steps.
+        ScheduleError: the schedule is for another model, other weights, another sampler or number of steps.
         ValueError, RuntimeError: the runtime is not available here; the message says what is missing.
     """
-    return Acceleration(policy, schedule, runtime, precision, threads)
+    return Acceleration(policy, schedule, runtime, precision, threads, allow_foreign_schedule)

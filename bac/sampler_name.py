@@ -15,7 +15,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-KINDS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim", "DPMSolverMultistepScheduler": "dpmpp"}
+KINDS = {
+    "DDPMScheduler": "ddpm", "DDIMScheduler": "ddim", "GridDDIM": "ddim", "DPMSolverMultistepScheduler": "dpmpp", "ClippedDPMSolver": "dpmpp",
+}
 #: options of a scheduler that are the checkpoint's, not the sampler's
 NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr", "prediction_type")
 #: tags of options whose values speak for themselves
@@ -53,9 +55,13 @@ def sampler_name(
 
 def _kind(scheduler: Any) -> str:
     cls = type(scheduler)
-    if cls.__module__.split(".")[0] == "diffusers":
+    if cls.__module__.split(".")[0] == "diffusers" or cls.__module__ == "diffusion_policy.policy.schedulers":
         return KINDS.get(cls.__name__, cls.__name__)
     return f"{cls.__name__}_{_digest(f'{cls.__module__}.{cls.__qualname__}')}_"  # anyone may name a class so
+
+
+def _clips(scheduler: Any) -> bool:
+    return type(scheduler).__name__ != "DPMSolverMultistepScheduler"
 
 
 def _option_tags(scheduler: Any, kind: str) -> list[str]:
@@ -63,9 +69,9 @@ def _option_tags(scheduler: Any, kind: str) -> list[str]:
     plain = {name: parameter.default for name, parameter in inspect.signature(type(scheduler).__init__).parameters.items()
              if name in config and name not in NOISE}
     if kind == "dpmpp":
-        # diffusers' own class does not clip and knows no such option; what the config was made from says whether to
-        config.setdefault("clip_sample", False)
-        config.setdefault("clip_sample_range", 1.0)
+        # diffusers' own class keeps a clip_sample of the config that it was made from, and ignores it
+        clips = _clips(scheduler) and config.get("clip_sample", False)
+        config.update(clip_sample=clips, clip_sample_range=config.get("clip_sample_range", 1.0))
         plain.update(clip_sample=True, clip_sample_range=1.0)
         if config["variance_type"] not in ("learned", "learned_range"):
             plain.pop("variance_type")  # a leftover of DDPM, which this solver does not look at

@@ -76,6 +76,11 @@ def _strange_parameter(module: nn.Module) -> str | None:
     return None
 
 
+def _version(tensor: Tensor) -> int:
+    """Counts writes to a tensor; 0 for one made in inference mode, which has no such counter."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 class ModelSnapshot:
     """Notices that a model's parameters, buffers or modules were written, moved or replaced, or that it got hooks.
 
@@ -94,7 +99,7 @@ class ModelSnapshot:
         for owner in self._owners:
             for tensor in owner.values():
                 if tensor is not None:
-                    yield tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+                    yield tensor.data_ptr(), _version(tensor)
 
     def check(self) -> None:
         """Raises:
@@ -114,7 +119,7 @@ class SamplerSnapshot:
     def __init__(self, base: DiffusionSampler):
         self._base, self._scheduler, self._settings = base, base.scheduler, self._read(base)
         self._schedule, self._values = base.scheduler.alphas_cumprod, torch.as_tensor(base.scheduler.alphas_cumprod).tolist()
-        self._version = self._schedule._version
+        self._version = _version(self._schedule)
 
     @staticmethod
     def _read(base: DiffusionSampler) -> tuple:
@@ -126,7 +131,7 @@ class SamplerSnapshot:
         """
         base, schedule = self._base, self._base.scheduler.alphas_cumprod
         same = base.scheduler is self._scheduler and self._read(base) == self._settings
-        if same and (schedule is not self._schedule or schedule._version != self._version):
+        if same and (schedule is not self._schedule or _version(schedule) != self._version):
             same = schedule.tolist() == self._values  # it may only have been moved to another device
         if not same:
             raise RuntimeError("the policy's sampler was changed after it was accelerated: call accelerate() again")

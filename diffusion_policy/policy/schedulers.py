@@ -135,7 +135,7 @@ def prepared(scheduler: Any, num_inference_steps: int, device: Any = None) -> An
     variance = scheduler.config.get("variance_type")
     if isinstance(scheduler, DDPMScheduler) and variance in _NO_VARIANCE:
         raise ValueError(f"variance_type={variance!r} cannot be sampled: {_NO_VARIANCE[variance]}")
-    own = copy.deepcopy(scheduler)
+    own = copy.copy(scheduler)  # set_timesteps gives it everything that steps alter; the noise schedule is only read
     own.set_timesteps(num_inference_steps, device=device)
     grid = own.timesteps.tolist()
     if isinstance(own, (DDPMScheduler, DDIMScheduler)):

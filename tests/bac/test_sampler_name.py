@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bac.sampler_name import sampler_name
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+from diffusion_policy.policy.schedulers import like_trained
 
 TRAIN = {"num_train_timesteps": 100, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "squaredcos_cap_v2",
          "variance_type": "fixed_small", "clip_sample": True, "prediction_type": "epsilon"}
@@ -18,7 +19,7 @@ TRAINED = DDPMScheduler(**TRAIN)
 
 
 def derived(cls, **changes):
-    return cls.from_config(TRAINED.config, **changes)
+    return like_trained(TRAINED, cls, **changes)
 
 
 @pytest.mark.parametrize("scheduler, steps, step_kwargs, name", [
@@ -27,7 +28,7 @@ def derived(cls, **changes):
     (derived(DDIMScheduler), 16, {}, "ddim16"),
     (derived(DDIMScheduler), 16, {"eta": 0.0, "use_clipped_model_output": False}, "ddim16"),
     (derived(DPMSolverMultistepScheduler), 16, {}, "dpmpp16"),
-    (DPMSolverMultistepScheduler.from_config(DDPMScheduler(**{**TRAIN, "variance_type": "fixed_large"}).config), 16, {}, "dpmpp16"),
+    (like_trained(DDPMScheduler(**{**TRAIN, "variance_type": "fixed_large"}), DPMSolverMultistepScheduler), 16, {}, "dpmpp16"),
     (derived(DDIMScheduler, timestep_spacing="trailing"), 16, {}, "ddim16-trailing"),
     (derived(DDIMScheduler), 16, {"eta": 0.5}, "ddim16-eta0.5"),
     (derived(DDIMScheduler), 16, {"eta": 1}, "ddim16-eta1"),
@@ -37,6 +38,7 @@ def derived(cls, **changes):
     (derived(DDPMScheduler, clip_sample_range=0.5), 100, {}, "ddpm100-clip0.5"),
     (derived(DPMSolverMultistepScheduler, solver_order=1), 16, {}, "dpmpp16-order1"),
     (DPMSolverMultistepScheduler(num_train_timesteps=100), 16, {}, "dpmpp16-noclip"),
+    (DPMSolverMultistepScheduler.from_config(TRAINED.config), 16, {}, "dpmpp16-noclip"),
     (EulerDiscreteScheduler(), 8, {}, "EulerDiscreteScheduler8"),
 ])
 def test_usual_names(scheduler, steps, step_kwargs, name):
