@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from pathlib import Path
@@ -59,8 +60,8 @@ def native() -> list[Row]:
         how = f"compiled in {time.perf_counter() - started:.1f} s" if build.build_seconds else "from the cache"
         rows.append(_agreement("native library", how, "cpu"))
     except build.CompilerMissing as error:
-        if _has_compiler(build):
-            rows.append(Row("native library", first_line(error), FAIL, "export CXX=<another compiler>; without it: runtime=planned"))
+        if os.environ.get("CXX") or _has_compiler(build):
+            rows.append(Row("native library", first_line(error), FAIL, "unset CXX, or export CXX=<another compiler>; or use runtime=planned"))
         else:
             command = "xcode-select --install" if platform.system() == "Darwin" else "apt install g++"
             rows.append(Row("native library", "no C++ compiler: runtime=compiled is not available on a CPU", MISSING, command, needed=False))

@@ -76,11 +76,12 @@ def reinstall(extra: str) -> str:
     return pip_install("--force-reinstall --no-deps " + " ".join(shlex.quote(line) for line in requirements()[extra]))
 
 
-def first_line(error: object, limit: int = 300) -> str:
+def first_line(error: object, limit: int = 400) -> str:
     """The first line of an error's message, after the name of its class; of a text its first line."""
     name = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
     lines = str(error).strip().splitlines()
-    return (name + (lines[0] if lines else "no message"))[:limit]
+    text = name + (lines[0] if lines else "no message")
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def system_library(message: str) -> str | None:

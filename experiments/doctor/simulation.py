@@ -28,6 +28,7 @@ SIMULATORS = {
 
 def simulator(name: str) -> list[Row]:
     """Starts an episode, executes a few actions and looks at the numbers that come back."""
+    from diffusion_policy.env import offscreen
     from diffusion_policy.env.extras import MissingExtraError
 
     title, function, arguments, packages = SIMULATORS[name]
@@ -51,6 +52,9 @@ def simulator(name: str) -> list[Row]:
                 return [Row(title, "observations are not finite", FAIL, reinstall(task.extra))]
         slot.close()
     except Exception as error:  # of packages that are installed but do not work
+        asked = os.environ.get(offscreen.VARIABLE)
+        if asked and ("gl" in str(error) or isinstance(error, offscreen.RenderingError)):  # PyOpenGL names the functions that it lacks
+            return [Row(title, f"{offscreen.VARIABLE}={asked}: {first_line(error)}", FAIL, _another(asked))]
         return [Row(title, first_line(error), FAIL, system_library(str(error)) or reinstall(task.extra))]
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
     return [Row(title, f"{versions}; {1e3 * seconds / steps:.1f} ms per step", PASS)]
