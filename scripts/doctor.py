@@ -54,6 +54,12 @@ def settings(arguments: list[str]) -> tuple[list[str], float, bool]:
     return [name for name in CHECKS if name in names], limit, given.get("json") == "true"
 
 
+def progress(name: str | None) -> None:
+    """Names the check that has ended on a line of its own in a terminal; None clears that line."""
+    if sys.stderr.isatty():
+        print("\r\033[K" + ("" if name is None else f"checked {name}"), end="", file=sys.stderr, flush=True)
+
+
 def main(arguments: list[str]) -> int:
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         print(__doc__.format(checks=", ".join(CHECKS)))
@@ -64,15 +70,13 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     started = time.monotonic()
-    say = (lambda name: print(f"\r\033[Kchecked {name}", end="", file=sys.stderr, flush=True)) if sys.stderr.isatty() else (lambda name: None)
     try:
-        rows = run_checks(names, limit, say)
+        rows = run_checks(names, limit, progress)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
     finally:
-        if sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        progress(None)
     seconds = time.monotonic() - started
     if json:
         print(as_json(rows, seconds))

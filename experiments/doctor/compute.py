@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from experiments.doctor.machine import write_problem
-from experiments.doctor.rows import FAIL, MISSING, PASS, ROOT, Row, first_line, install_extra, shown
+from experiments.doctor.rows import FAIL, MISSING, PASS, ROOT, Row, first_line, pip_install, shown
 
 TOLERANCE = 1e-4  # of the largest action of the reference
 NVIDIA = Path("/proc/driver/nvidia/version")
@@ -22,9 +22,11 @@ def torch_and_gpus() -> list[Row]:
     rows = [Row("torch", f"{torch.__version__}, {build}, {torch.get_num_threads()} threads", PASS)]
     if not torch.cuda.is_available():
         if NVIDIA.exists():
-            why = "its driver is too old or it is hidden by CUDA_VISIBLE_DEVICES" if torch.version.cuda else "this is the CPU build of torch"
-            rows.append(Row("GPU", f"an NVIDIA driver is here, but torch sees no GPU: {why}", FAIL, install_extra("")
-                            + " --force-reinstall (the default build), or update the driver; device=cpu works", needed=False))
+            if torch.version.cuda:
+                why, repair = "the driver is too old, or CUDA_VISIBLE_DEVICES hides it", "nvidia-smi, then update the driver; device=cpu works"
+            else:
+                why, repair = "this is the CPU build", pip_install(f"--force-reinstall torch=={torch.__version__.split('+')[0]}")
+            rows.append(Row("GPU", f"an NVIDIA driver is here, but torch sees no GPU: {why}", FAIL, repair, needed=False))
         return rows
     rows += [_gpu(torch, index) for index in range(torch.cuda.device_count())]
     return rows
@@ -61,10 +63,12 @@ def native() -> list[Row]:
         rows.append(_agreement("native library", how, "cpu"))
     except build.CompilerMissing as error:
         if os.environ.get("CXX") or _has_compiler(build):
-            rows.append(Row("native library", first_line(error), FAIL, "unset CXX, or export CXX=<another compiler>; or use runtime=planned"))
+            repair = "unset CXX, or export CXX=<another compiler>; or use runtime=planned"
+            rows.append(Row("native library", first_line(error), FAIL, repair))
         else:
             command = "xcode-select --install" if platform.system() == "Darwin" else "apt install g++"
-            rows.append(Row("native library", "no C++ compiler: runtime=compiled is not available on a CPU", MISSING, command, needed=False))
+            found = "no C++ compiler: runtime=compiled is not available on a CPU"
+            rows.append(Row("native library", found, MISSING, command, needed=False))
     except OSError as error:
         rows.append(Row("native library", first_line(error), FAIL, f"rm -r {shown(folder)}, or export BAC_CACHE=<another folder>"))
     if torch.cuda.is_available():

@@ -107,7 +107,8 @@ def run_check(name: str, limit: float = TIME_LIMIT, running: set[subprocess.Pope
         try:
             return [Row(**row) for row in json.loads(result.read_text())]
         except (OSError, ValueError):  # it ended before it wrote its rows
-            return [Row(check.title, _ending(process.returncode, output.read_text(errors="replace")), FAIL, reinstall(check.extra), check.needed)]
+            how = _ending(process.returncode, output.read_text(errors="replace"))
+            return [Row(check.title, how, FAIL, reinstall(check.extra), check.needed)]
 
 
 def _end(process: subprocess.Popen) -> None:
