@@ -23,9 +23,11 @@ def torch_and_gpus() -> list[Row]:
     if not torch.cuda.is_available():
         if NVIDIA.exists():
             if torch.version.cuda:
-                why, repair = "the driver is too old, or CUDA_VISIBLE_DEVICES hides it", "nvidia-smi, then update the driver; device=cpu works"
+                why = "the driver is too old, or CUDA_VISIBLE_DEVICES hides it"
+                repair = "nvidia-smi, then update the driver; device=cpu works"
             else:
-                why, repair = "this is the CPU build", pip_install(f"--force-reinstall torch=={torch.__version__.split('+')[0]}")
+                why = "this is the CPU build"
+                repair = pip_install(f"--force-reinstall torch=={torch.__version__.split('+')[0]}")
             rows.append(Row("GPU", f"an NVIDIA driver is here, but torch sees no GPU: {why}", FAIL, repair, needed=False))
         return rows
     rows += [_gpu(torch, index) for index in range(torch.cuda.device_count())]

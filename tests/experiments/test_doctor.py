@@ -13,6 +13,7 @@ import venv
 from pathlib import Path
 
 import pytest
+import torch
 
 from experiments.doctor import compute, machine, packages
 from experiments.doctor.report import as_json, show, summary
@@ -204,6 +205,15 @@ def test_bundled_policies_are_compared_with_their_profiles(tmp_path, monkeypatch
         "sound": PASS, "other": FAIL, "damaged": FAIL, "unknown": PASS}
     assert "is of 000000000000" in rows["policy other"].found and "truncated" in rows["policy damaged"].found
     assert "checkout -- checkpoint/other assets/other" in rows["policy other"].repair
+
+
+def test_a_gpu_that_torch_does_not_see_is_shown_and_not_needed(tmp_path, monkeypatch):
+    driver = tmp_path / "version"
+    driver.write_text("")
+    monkeypatch.setattr(compute, "NVIDIA", driver)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    row = compute.torch_and_gpus()[1]
+    assert row.state == FAIL and not row.bad and "torch sees no GPU" in row.found and row.repair
 
 
 def test_the_limit_of_a_container_is_read_in_both_versions(tmp_path, monkeypatch):
