@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -101,12 +102,21 @@ def test_setup_py_adds_nothing_of_its_own():
 
 def test_every_module_and_source_file_is_part_of_a_listed_package():
     setuptools = PYPROJECT["tool"]["setuptools"]
+    find = setuptools["packages"]["find"]
+    assert find["namespaces"] is True   # folders without __init__.py count, too
     for folder in ("bac", "diffusion_policy"):
-        assert {folder, f"{folder}.*"} <= set(setuptools["packages"]["find"]["include"])
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-        assert [path for path in files if path.suffix == ".py" and not (path.parent / "__init__.py").exists()] == []
+        modules = [path for path in files if path.suffix == ".py"]
+        packages = {".".join(path.parent.relative_to(ROOT).parts) for path in modules}
+        assert [name for name in packages if not any(fnmatchcase(name, pattern) for pattern in find["include"])] == []
         data = {path for pattern in setuptools["package-data"].get(folder, []) for path in (ROOT / folder).glob(pattern)}
         assert {path for path in files if path.suffix != ".py"} == data
+
+
+def test_the_shared_package_has_no_init_where_the_original_project_has_none():
+    """One such file would hide all modules of the original project from an environment that holds both."""
+    found = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "diffusion_policy").rglob("__init__.py")}
+    assert found == {"diffusion_policy/demos", "diffusion_policy/env/kitchen", "diffusion_policy/env/pusht"}
 
 
 def test_conda_environment_takes_its_pins_from_the_project():

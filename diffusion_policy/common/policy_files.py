@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path
+from diffusion_policy.common.origin import check_own
 
 WEIGHTS_FILE, CONFIG_FILE = "policy.safetensors", "config.yaml"
 
@@ -64,6 +65,7 @@ def _build(tree: Any, where: str) -> Any:
         supported = ", ".join(dict.fromkeys([*POLICIES, *PARTS.values()]))
         raise ConfigError(f"{where}._target_ is {target!r}, which a config may not build; supported are {supported}")
     module, _, name = location.rpartition(".")
+    check_own(module)
     try:
         return getattr(import_module(module), name)(**arguments)
     except (
