@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -14,20 +15,15 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # a dependency of pytest on Python 3.10
-
 ROOT = Path(__file__).resolve().parents[1]
-PYTHONS = ("3.10", "3.11", "3.12")
+PYTHONS = ("3.11", "3.12")
 EXTRAS = {"pusht", "blockpush", "kitchen", "robomimic", "robomimic-reference", "lerobot", "wandb", "dev", "all"}
 CODE = ("bac", "diffusion_policy", "experiments", "scripts")
 OWN = {"bac", "diffusion_policy", "experiments", "tests"}
 # Import name -> distribution name, where they differ by more than - and _.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "hydra": "hydra-core", "yaml": "PyYAML"}
-# Used by this file only; pytest brings them (tomllib is part of Python from 3.11 on).
-BESIDE_PYTEST = {"packaging", "tomli", "tomllib"}
+# Used by this file only; pytest brings it.
+BESIDE_PYTEST = {"packaging"}
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
@@ -162,7 +158,7 @@ def test_make_installs_only_what_each_target_needs():
 
 def test_make_refuses_an_unsupported_python(tmp_path):
     result = make("setup", f"VENV={tmp_path / 'venv'}", "PYTHON=/nowhere/python")
-    assert result.returncode != 0 and "3.10, 3.11 or 3.12" in result.stderr
+    assert result.returncode != 0 and "3.11 or 3.12" in result.stderr
     assert not (tmp_path / "venv").exists()
 
 
