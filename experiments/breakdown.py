@@ -1,6 +1,7 @@
 """Where the time of one action chunk goes: observation encoder, conditioning, denoiser, scheduler."""
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 from bac.runtime.choose import AcceleratedSampler
 from bac.runtime.planned import PlannedSampler
+from diffusion_policy.policy.diffusion_sampler import draw_noise
 
 
 def breakdown(policy: Any, sampler: AcceleratedSampler, batch: int, total_ms: float, repeats: int = 5) -> dict[str, float]:
@@ -38,18 +40,20 @@ def breakdown(policy: Any, sampler: AcceleratedSampler, batch: int, total_ms: fl
             parts["scheduler"] += _time(solve, device, repeats)
     else:
         base = sampler.base
+        scheduler = copy.deepcopy(base.scheduler)   # the sampler's own keeps its state
+        scheduler.set_timesteps(base.num_inference_steps, device=device)
 
         def encode() -> None:
-            for timestep in base.scheduler.timesteps:
+            for timestep in scheduler.timesteps:
                 if not model.encoder_only:
                     model.encode_condition(model.embed_time(timestep, batch, device), cond)
 
         def schedule() -> None:
-            trajectory = base.begin(condition, generator)
-            for timestep in base.scheduler.timesteps:
-                trajectory = base.step(output, timestep, trajectory, generator)
+            scheduler.set_timesteps(base.num_inference_steps, device=device)
+            trajectory = draw_noise(condition.shape, condition, generator) * scheduler.init_noise_sigma
+            for timestep in scheduler.timesteps:
+                trajectory = scheduler.step(output, timestep, trajectory, generator=generator, **base.step_kwargs).prev_sample
 
-        base.begin(condition, generator)
         parts["conditioning"] = _time(encode, device, repeats)
         parts["scheduler"] = _time(schedule, device, repeats)
     parts["denoiser"] = max(0.0, total_ms - sum(parts.values()))
