@@ -13,6 +13,7 @@ from bac.denoiser import model_blocks
 from bac.flops import denoiser_cost, hoisted_cost
 from bac.native import build
 from bac.runtime.choose import RUNTIMES, AcceleratedSampler, make_sampler
+from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
 from diffusion_policy.common.config import ConfigError
 from experiments.breakdown import breakdown
@@ -63,7 +64,8 @@ def benchmark_settings(experiment: Experiment) -> dict[str, Any]:
     cfg = experiment.cfg
     return {
         "task": cfg.task.name, "checkpoint_hash": experiment.loaded.hash, "weights": experiment.loaded.weights,
-        "checkpoint_sampler": experiment.own_sampler, "methods": [str(text) for text in cfg.methods], "runtimes": list(cfg.runtimes),
+        "checkpoint_sampler": experiment.own_sampler,
+        "checkpoint_noise": noise_digest(experiment.own.scheduler), "methods": [str(text) for text in cfg.methods], "runtimes": list(cfg.runtimes),
         "batches": batches(cfg), "precision": cfg.precision, "device": experiment.device.type,
     }
 

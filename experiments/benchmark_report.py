@@ -31,10 +31,10 @@ def benchmark_table(result: dict[str, Any]) -> Iterator[Table]:
                 f"{parts['observation_encoder']:.1f} / {parts['conditioning']:.1f} / {parts['denoiser']:.1f} / {parts['scheduler']:.1f}",
                 f"{r['share_of_arithmetic_floor']:.0%} / {r['share_of_weights_floor']:.0%}",
             ])
-        columns = ["method", "runtime", "ms p50", "ms p95", "speedup", "in its runtime", "FLOP bound", "max diff", "ms encode / cond / denoise / sched", "arithmetic / weights share"]
+        columns = ["method", "runtime", "ms p50", "ms p95", "speedup", "same runtime", "FLOP bound", "max diff", "ms encode / cond / denoise / sched", "arith / weights share"]
         shown = len(columns) if console.width >= WIDE else len(columns) - 2  # the rest is in benchmark.json
         plain = f"full {provenance['checkpoint_sampler']}"
-        yield table(f"batch {batch}, {machine}\nspeedup: against the plain policy ({plain}, reference); in its runtime: against {plain} in the same runtime",
+        yield table(f"batch {batch}, {machine}\nspeedup: against the plain policy ({plain}, reference); same runtime: against {plain} in the same runtime",
                     columns[:shown], [row[:shown] for row in rows])
 
 

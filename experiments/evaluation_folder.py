@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
 from diffusion_policy.common.config import ConfigError, to_plain
 from diffusion_policy.common.files import atomic_path, write_json
@@ -54,7 +55,8 @@ def evaluation_settings(experiment: Experiment, schedule: Schedule, episodes: li
     adapter = {name: value for name, value in to_plain(cfg.task.adapter).items() if name not in ("n_train", "n_test")}
     settings = {
         "task": cfg.task.name, "cache": cache_label(cfg.cache), "schedule_digest": schedule.digest, "sampler": experiment.sampler,
-        "sampler_steps": base.num_inference_steps, "checkpoint_sampler": experiment.own_sampler, "n_blocks": len(schedule.blocks),
+        "sampler_steps": base.num_inference_steps, "checkpoint_sampler": experiment.own_sampler,
+        "checkpoint_noise": noise_digest(experiment.own.scheduler), "n_blocks": len(schedule.blocks),
         "checkpoint_hash": experiment.loaded.hash, "weights": experiment.loaded.weights, "runtime": cfg.runtime,
         "precision": cfg.precision, "device": experiment.device.type, "seed": int(cfg.seed), "n_envs": int(cfg.eval.n_envs),
         "n_action_steps": task.n_action_steps, "n_latency_steps": task.n_latency_steps, "max_steps": task.max_steps,

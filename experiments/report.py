@@ -8,8 +8,8 @@ from rich.table import Table
 
 from experiments.console import console, table
 
-COLUMNS = ["method", "mean score [95 %]", "episodes", "GFLOP/chunk", "block updates", "ms/chunk p50 / p95", "chunks/s", "actions/s", "speedup",
-           "in its runtime"]
+COLUMNS = ["method", "mean score [95 %]", "episodes", "GFLOP/chunk", "block updates", "ms/chunk p50 / p95", "actions/s", "speedup",
+           "same runtime"]
 
 WIDE = 130  # columns of a terminal that hold a row per method
 
@@ -29,20 +29,20 @@ def row(results: dict[str, Any], benchmark: dict[str, Any] | None) -> list[str]:
         f"{flops['gflop_per_chunk']:.2f}", f"{updates['per_chunk']} of {updates['full']}",
     ]
     if benchmark is None:
-        return [*cells, *"-----"]
+        return [*cells, *"----"]
     times = benchmark["method"]
-    return [*cells, f"{times['ms_p50']:.1f} / {times['ms_p95']:.1f}", f"{times['chunks_per_s']:.1f}", f"{times['action_hz']:.0f}",
+    return [*cells, f"{times['ms_p50']:.1f} / {times['ms_p95']:.1f}", f"{times['action_hz']:.0f}",
             f"{benchmark['speedup']:.2f}x", f"{benchmark['speedup_same_runtime']:.2f}x"]
 
 
 def summary_table(results: Sequence[dict[str, Any]], benchmarks: Sequence[dict[str, Any] | None]) -> Table:
     """One row per evaluation (one column where the terminal is narrow). `speedup` is wall-clock at batch 1 against the plain
-    policy, which is full with the checkpoint's own sampler in the reference runtime; `in its runtime` is against the same in
+    policy, which is full with the checkpoint's own sampler in the reference runtime; `same runtime` is against the same in
     the method's own runtime."""
     first = results[0]["provenance"]
     plain = f"full {results[0]['checkpoint_sampler']}"
     title = (f"{results[0]['task']}, {first['hardware']}; wall-clock at batch 1, speedup: against the plain policy ({plain}, reference); "
-             f"in its runtime: against {plain} in the method's own runtime ({', '.join(dict.fromkeys(r['runtime'] for r in results))})")
+             f"same runtime: against {plain} in the method's own runtime ({', '.join(dict.fromkeys(r['runtime'] for r in results))})")
     rows = [row(r, b) for r, b in zip(results, benchmarks)]
     if console.width >= WIDE:
         return table(title, COLUMNS, rows)

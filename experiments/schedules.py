@@ -17,8 +17,10 @@ from bac.similarity import METRICS
 from bac.uniform import uniform
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.lock import locked
+from experiments.assets import Assets
 from experiments.pictures import DEFAULT_TOP_K
-from experiments.profiles import USUAL, Assets, Say, of_schedule, other_identity, profile_for, read_info, same_origin
+from experiments.profile_settings import USUAL, of_schedule, other_identity, read_info, same_origin
+from experiments.profiles import Say, profile_for
 from experiments.setup import Experiment
 
 METHODS = ("full", "uniform", "unified_acs", "blockwise_acs", "bac")

@@ -13,7 +13,8 @@ from bac.denoiser import model_blocks  # noqa: E402
 from diffusion_policy.common.config import ConfigError, register_resolvers  # noqa: E402
 from experiments.console import console, readable_errors  # noqa: E402
 from experiments.methods import Method, parse_method  # noqa: E402
-from experiments.profiles import THOROUGH, profile_for, replace_profile  # noqa: E402
+from experiments.profile_settings import THOROUGH  # noqa: E402
+from experiments.profiles import profile_for, replace_profile  # noqa: E402
 from experiments.schedules import check_cache, schedule_for  # noqa: E402
 from experiments.setup import Experiment, load_experiment  # noqa: E402
 

@@ -17,8 +17,9 @@ from bac.schedule import Schedule, ScheduleError
 from diffusion_policy.common.config import ConfigError, register_resolvers
 from diffusion_policy.common.lock import LockedError, locked
 from diffusion_policy.dataset.sequence_dataset import SequenceDataset
-from experiments import profiles
-from experiments.profiles import THOROUGH, Assets, ProfileSettings, profile_for, replace_profile
+from experiments.assets import Assets
+from experiments.profile_settings import THOROUGH, ProfileSettings, of_schedule, read_info, same_origin
+from experiments.profiles import profile_for, replace_profile
 from experiments.schedules import schedule_for
 from experiments.setup import load_experiment
 from tests.conftest import ROOT
@@ -61,8 +62,8 @@ def test_every_shipped_schedule_is_what_its_name_says():
     for path in (ROOT / "assets").rglob("schedules/*.json"):
         origin = Schedule.load(path).provenance
         assert path.stem == f"{origin.method}_s{origin.budget}" and (origin.metric, origin.objective) == ("cosine", "cached_to_skipped")
-        info = profiles.read_info(path.parents[1])
-        assert profiles.same_origin(profiles.of_schedule(Schedule.load(path)), info)
+        info = read_info(path.parents[1])
+        assert same_origin(of_schedule(Schedule.load(path)), info)
 
 
 @pytest.mark.parametrize("change", [["sampler.type=ddim"], ["sampler.steps=5"], ["sampler.variance_type=fixed_large"],
@@ -273,3 +274,20 @@ def test_a_lock_is_gone_with_its_holder(tmp_path):
     with locked(tmp_path / "x", "something"):
         pass
     assert not list((tmp_path / "x").iterdir())
+
+
+def test_the_same_weights_under_another_noise_schedule_have_a_profile_of_their_own(make_cfg, stored, checkpoint, tmp_path):
+    folder = tmp_path / "linear"
+    folder.mkdir()
+    (folder / "policy.safetensors").write_bytes((checkpoint / "policy.safetensors").read_bytes())
+    text = (checkpoint / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("squaredcos_cap_v2", "linear"))
+    assert text != (folder / "config.yaml").read_text()
+    before, said = contents(stored), []
+    made = schedule(make_cfg(*BAC, f"checkpoint={folder}"), said)
+    assert any("profiling now" in line for line in said) and "noise schedule" in made.provenance.extras["observations_from"]
+    assert before.items() <= contents(stored).items()
+    said.clear()
+    assert schedule(make_cfg(*BAC, f"checkpoint={folder}"), said) == made and len(said) == 1
+    schedule(make_cfg(*BAC), said)
+    assert not any("profiling now" in line for line in said)

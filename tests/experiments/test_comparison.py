@@ -19,7 +19,7 @@ def stored(folder, name, method, scores, gflop, sampler="ddpm100", updates=2400,
         "episodes": [{"seed": first + i, "split": "test", "score": s} for i, s in enumerate(scores)], "metrics": metrics,
         "block_updates": {"per_chunk": updates, "full": full}, "flops": {"gflop_per_chunk": gflop},
         "provenance": {"task": "t", "checkpoint_hash": "a", "seed": 0, "weights": "ema", "test_seeds_from": 100000, "commit": "c", "hardware": "h",
-                       "sampler": sampler, "checkpoint_sampler": "ddpm100", "sampler_steps": 100, "n_blocks": 24, "precision": "fp32",
+                       "sampler": sampler, "checkpoint_sampler": "ddpm100", "checkpoint_noise": "n", "sampler_steps": 100, "n_blocks": 24, "precision": "fp32",
                        "n_action_steps": 8, "n_latency_steps": 0, "max_steps": 300, "adapter": {}, "runtime": "planned", **provenance},
     }))
     return path
@@ -74,7 +74,7 @@ def test_of_several_full_policies_one_has_to_be_named(tmp_path):
 
 @pytest.mark.parametrize("other", [
     {"weights": "raw"}, {"seed": 1}, {"precision": "bf16"}, {"n_action_steps": 4}, {"n_latency_steps": 2}, {"max_steps": 16},
-    {"adapter": {"legacy_test": False}}, {"test_seeds_from": 7}, {"task": "u"}, {"checkpoint_sampler": "ddim16"},
+    {"adapter": {"legacy_test": False}}, {"test_seeds_from": 7}, {"task": "u"}, {"checkpoint_sampler": "ddim16"}, {"checkpoint_noise": "m"},
 ])
 def test_runs_under_other_conditions_are_left_out_with_the_reason(tmp_path, other):
     stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
