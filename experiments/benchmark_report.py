@@ -26,16 +26,18 @@ def benchmark_table(result: dict[str, Any]) -> Iterator[Table]:
             parts = r["breakdown_ms"]
             rows.append([
                 method_label(r["method"], r["sampler"], provenance["checkpoint_sampler"]), r["runtime"],
-                f"{r['ms_p50']:.1f}", f"{r['ms_p95']:.1f}", f"{r['speedup']:.2f}x", f"{r['speedup_same_runtime']:.2f}x", f"{r['flop_ratio_bound']:.2f}x",
+                f"{r['ms_p50']:.1f}", f"{r['ms_p95']:.1f}", f"{r['speedup']:.2f}x", f"{r['speedup_same_runtime']:.2f}x",
+                f"{r['flop_ratio_bound']:.2f}x",
                 "-" if r["max_action_diff"] is None else f"{r['max_action_diff']:.0e}",
                 f"{parts['observation_encoder']:.1f} / {parts['conditioning']:.1f} / {parts['denoiser']:.1f} / {parts['scheduler']:.1f}",
                 f"{r['share_of_arithmetic_floor']:.0%} / {r['share_of_weights_floor']:.0%}",
             ])
-        columns = ["method", "runtime", "ms p50", "ms p95", "speedup", "same runtime", "FLOP bound", "max diff", "ms encode / cond / denoise / sched", "arith / weights share"]
+        columns = ["method", "runtime", "ms p50", "ms p95", "speedup", "same runtime", "FLOP bound", "max diff",
+                   "ms encode / cond / denoise / sched", "arith / weights share"]
         shown = len(columns) if console.width >= WIDE else len(columns) - 2  # the rest is in benchmark.json
         plain = f"full {provenance['checkpoint_sampler']}"
-        yield table(f"batch {batch}, {machine}\nspeedup: against the plain policy ({plain}, reference); same runtime: against {plain} in the same runtime",
-                    columns[:shown], [row[:shown] for row in rows])
+        kinds = f"speedup: against the plain policy ({plain}, reference); same runtime: against {plain} in the same runtime"
+        yield table(f"batch {batch}, {machine}\n{kinds}", columns[:shown], [row[:shown] for row in rows])
 
 
 def plot_benchmark(result: dict[str, Any], path: Path) -> None:

@@ -18,8 +18,8 @@ from experiments.stored_results import StoredEvaluation, read_evaluation
 COLUMNS = ("method", "mean score [95 %]", "paired difference to full [95 %]", "episodes", "block updates", "GFLOP/chunk")
 STAGES = re.compile(r"p\d+$")    # metrics of the multi-stage tasks: at least so many stages were completed
 #: what two evaluations must share for their episodes to be pairs; their runtime may differ, which gives the same actions to rounding
-SAME = ("task", "checkpoint_hash", "weights", "checkpoint_sampler", "checkpoint_noise", "seed", "test_seeds_from", "precision", "n_action_steps", "n_latency_steps",
-        "max_steps", "adapter")
+SAME = ("task", "checkpoint_hash", "weights", "checkpoint_sampler", "checkpoint_noise", "seed", "test_seeds_from", "precision",
+        "n_action_steps", "n_latency_steps", "max_steps", "adapter")
 
 
 @dataclass(frozen=True)

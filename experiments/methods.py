@@ -38,7 +38,8 @@ def parse_method(text: str) -> Method:
     cache = OmegaConf.load(cache_file)
     if budget:
         cache.budget = int(budget)
-    return Method(cache, parse_sampler(sampler_name, str(text)) if at else {}, label if budget or cache.method == "full" else f"{label}_s{cache.budget}")
+    sampler = parse_sampler(sampler_name, str(text)) if at else {}
+    return Method(cache, sampler, label if budget or cache.method == "full" else f"{label}_s{cache.budget}")
 
 
 def parse_sampler(name: str, method: str) -> dict[str, Any]:

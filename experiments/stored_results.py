@@ -11,8 +11,8 @@ from diffusion_policy.common.config import ConfigError
 from experiments.statistics import score_interval
 
 #: what a comparison needs to know of a run; evaluations of earlier versions recorded less
-RECORDED = ("task", "checkpoint_hash", "weights", "checkpoint_sampler", "checkpoint_noise", "sampler_steps", "n_blocks", "seed", "test_seeds_from", "precision",
-            "n_action_steps", "n_latency_steps", "max_steps", "adapter", "runtime")
+RECORDED = ("task", "checkpoint_hash", "weights", "checkpoint_sampler", "checkpoint_noise", "sampler_steps", "n_blocks", "seed",
+            "test_seeds_from", "precision", "n_action_steps", "n_latency_steps", "max_steps", "adapter", "runtime")
 
 
 @dataclass(frozen=True)

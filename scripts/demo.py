@@ -45,7 +45,8 @@ def main() -> None:
         compiled = compiled_latency(experiment, bar.console.print)
     console.print(summary_table([e.results for e in evaluations], [e.benchmark for e in evaluations]))
     if compiled is not None:
-        console.print(table("the same actions from the compiled runtime (runtime=compiled), batch 1", ["method", "ms/chunk p50 / p95", "actions/s", "speedup", "same runtime"], [
+        columns = ["method", "ms/chunk p50 / p95", "actions/s", "speedup", "same runtime"]
+        console.print(table("the same actions from the compiled runtime (runtime=compiled), batch 1", columns, [
             [compiled["method"]["name"], f"{compiled['method']['ms_p50']:.1f} / {compiled['method']['ms_p95']:.1f}",
              f"{compiled['method']['action_hz']:.0f}", f"{compiled['speedup']:.2f}x", f"{compiled['speedup_same_runtime']:.2f}x"],
         ]))

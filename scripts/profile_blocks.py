@@ -28,9 +28,16 @@ def main(cfg: DictConfig) -> None:
         experiment = load_experiment(cfg, needs_simulator=False)    # a stored profile needs none, a data set neither
         console.print(f"task {cfg.task.name}, {experiment.loaded}, {experiment.sampler_line}")
         check_methods(experiment, methods)
-        _, folder = replace_profile(experiment, console.print) if cfg.overwrite else profile_for(experiment, console.print, THOROUGH)
+        said: set[str] = set()
+
+        def say(line: str) -> None:
+            if line not in said:    # every schedule names the same profile
+                console.print(line)
+            said.add(line)
+
+        _, folder = replace_profile(experiment, say) if cfg.overwrite else profile_for(experiment, say, THOROUGH)
         for method in methods:
-            schedule = schedule_for(experiment, method.cache, console.print, THOROUGH)
+            schedule = schedule_for(experiment, method.cache, say, THOROUGH)
             if schedule is not None:
                 console.print(f"{method.label}: {schedule.update_count} block updates of {schedule.steps * len(schedule.blocks)}")
         console.print(f"profile, schedules and figures: {folder}")

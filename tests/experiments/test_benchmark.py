@@ -92,3 +92,21 @@ def test_a_benchmark_of_something_else_is_not_replaced_unasked(experiment, tmp_p
     (folder / "benchmark_info.json").write_text("[1, 2")
     with pytest.raises(ConfigError, match="benchmark_info.json is damaged"):
         check_folder(folder, experiment)
+
+
+def test_a_task_without_a_simulator_is_timed_on_random_observations(experiment):
+    experiment.cfg.task.adapter = None
+    experiment.cfg.methods, experiment.cfg.batch, experiment.cfg.runtimes = ["uniform_s5"], 1, ["planned"]
+    rows = run_benchmark(load_experiment(experiment.cfg, needs_simulator=False), say=lambda text: None)["rows"]
+    assert [row["method"] for row in rows] == ["full", "full", "uniform_s5"]
+
+
+@pytest.mark.parametrize("wrong, message", [({"methods": ["bac_s999"]}, "use 1 to 100"), ({"methods": ["bac_s99@ddim10"]}, "use 1 to 10"),
+                                            ({"methods": ["full@ddim101"]}, "use 1 to 100"), ({"runtimes": ["turbo"]}, "planned"),
+                                            ({"runtimes": []}, "planned")])
+def test_what_is_impossible_is_refused_before_anything_is_measured(experiment, wrong, message, tmp_path):
+    for key, value in wrong.items():
+        experiment.cfg[key] = value
+    with pytest.raises(ConfigError, match=message):
+        run_benchmark(experiment, say=lambda text: None)
+    assert not (tmp_path / "assets").exists()
