@@ -119,6 +119,8 @@ def _matrices(file: BinaryIO, steps: int) -> dict[str, dict[str, np.ndarray]]:
         if steps * steps * len(members) > MAX_NUMBERS:
             raise ProfileError(f"{len(members)} matrices of {steps} steps are more than a profile holds ({MAX_NUMBERS:,} numbers)")
         for member in members:
+            if member.header_offset < 0:
+                raise ProfileError("a damaged directory of arrays")
             if member.file_size > 8 * steps * steps + NPY_OVERHEAD:
                 raise ProfileError(f"{strict_json.shown(member.filename)} claims {member.file_size:,} bytes, too many for {steps} steps")
         matrices: dict[str, dict[str, np.ndarray]] = {}
@@ -150,4 +152,5 @@ def _matrix(archive: zipfile.ZipFile, member: zipfile.ZipInfo, steps: int) -> np
     if (int(header[3]), int(header[4])) != (steps, steps) or header.end() != length or len(raw) != length + width * steps * steps:
         raise ProfileError(f"{strict_json.shown(member.filename)} must be [{steps}, {steps}]")
     # a matrix that is stored by columns is its own transpose
-    return np.frombuffer(raw, f"<f{width}", offset=length).reshape(steps, steps).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaN is refused by the profile
+        return np.frombuffer(raw, f"<f{width}", offset=length).reshape(steps, steps).astype(np.float64)
