@@ -219,7 +219,7 @@ def _check_matrix(what: str, matrix: np.ndarray, steps: int, metric: str) -> Non
     if not np.isfinite(matrix).all():
         raise ProfileError(f"{what} holds NaN or infinite values")
     size = max(1e-6, float(np.abs(matrix).max()))
-    if size > np.finfo(np.float32).max:
+    if size > float(np.finfo(np.float32).max):
         raise ProfileError(f"{what} holds {size:.3g}, more than its stored form can")
     if np.abs(matrix - matrix.T).max() > ASYMMETRY * size:
         raise ProfileError(f"{what} is not symmetric")

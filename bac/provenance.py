@@ -9,6 +9,7 @@ from typing import Any
 from bac.strict_json import shown
 
 MAX_EXTRAS_DEPTH = 32  # lists and mappings inside each other; deeper ones cannot be copied or compared
+MAX_EXTRAS_BYTES = 2**20
 
 
 class ScheduleError(ValueError):
@@ -123,11 +124,14 @@ def _json_copy(extras: Any) -> dict[str, Any]:
         raise ScheduleError(f"provenance extras must be a mapping, got {type(extras).__name__}")
     try:
         # The way through JSON copies deeply and makes a stored and a fresh provenance compare equal.
-        copy = json.loads(json.dumps(dict(extras), allow_nan=False))
+        stored = json.dumps(dict(extras), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ScheduleError(f"provenance extras must be JSON values (text, numbers, lists): {shown(str(error), 300)}") from error
     except RecursionError as error:
         raise ScheduleError("provenance extras are nested too deeply") from error
+    if len(stored) > MAX_EXTRAS_BYTES:
+        raise ScheduleError(f"provenance extras are {len(stored):,} bytes of JSON, at most {MAX_EXTRAS_BYTES:,} are kept")
+    copy = json.loads(stored)
     level = [copy]
     for _ in range(MAX_EXTRAS_DEPTH):
         inner = [v for value in level for v in (value.values() if isinstance(value, dict) else value)]
