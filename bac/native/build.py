@@ -229,11 +229,11 @@ def build(folder: Path | None = None, march: str = "native", name: str | None = 
     command = find_compiler()
     known, unknown = processor.needed(compiler.added_macros(command, march))
     store.create(folder, private, advice)
-    with store.opened(folder, {os.geteuid()}, advice) as descriptor:
+    with store.opened(folder, {os.geteuid()}, advice):
         started = time.perf_counter()
         content = compiler.compile_library(command, FOLDER / "engine.cpp", folder, march, advice)
         build_seconds = time.perf_counter() - started
-        return store.write(folder, descriptor, name or f"denoiser-{platform.machine()}-{march}", content, {
+        return store.write(folder, name or f"denoiser-{platform.machine()}-{march}", content, {
             "sources": sources_digest(), "machine": platform.machine(), "march": march, "compiler": compiler.version(command),
             "flags": [*command[1:], *compiler.FLAGS, f"-march={march}"], "needs": sorted(known), "unknown_needs": sorted(unknown),
             "processor": _processor_digest(),

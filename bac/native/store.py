@@ -166,13 +166,10 @@ def check_layout(library: ctypes.CDLL, name: str) -> None:
     library.bac_sample.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32]
 
 
-def write(
-    folder: Path, descriptor: int, name: str, content: bytes, record: dict[str, Any], private: bool, advice: str
-) -> dict[str, Any]:
-    """Stores a library and its record in an opened folder, and removes the one it replaces.
+def write(folder: Path, name: str, content: bytes, record: dict[str, Any], private: bool, advice: str) -> dict[str, Any]:
+    """Stores a library and its record; returns the record with the library's name and hash.
 
-    Returns:
-        the record with the library's name and hash.
+    A library that another compiler made before stays: another process may be about to load it.
 
     Raises:
         CacheError: the folder cannot be written.
@@ -181,14 +178,8 @@ def write(
     record = {"format": FORMAT, "library": f"{name}-{digest[:16]}.so", "sha256": digest, **record}
     mode = 0o600 if private else 0o644
     try:
-        previous = read_record(descriptor, name, {os.geteuid()})
-    except DamagedLibrary:
-        previous = None
-    try:
         write_atomic(folder / record["library"], content, mode)
         write_atomic(folder / f"{name}.json", (json.dumps(record, indent=2) + "\n").encode(), mode)
-        if previous and previous["library"] != record["library"] and previous["library"].startswith(name):
-            (folder / previous["library"]).unlink(missing_ok=True)
     except OSError as error:
         raise CacheError(f"{folder} cannot be written ({error.strerror}): {advice}") from error
     return record

@@ -15,7 +15,7 @@ pytestmark = needs_compiler
 CHILD = """
 import os, resource, sys
 sys.path.insert(0, {folder!r})
-
+import torch
 from tiny_policies import observation, seeded, tiny_policy
 from bac import accelerate
 
