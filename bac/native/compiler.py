@@ -92,6 +92,8 @@ def _run(call: list[str]) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(call, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
-        raise CompilerMissing(f"{call[0]} did not finish within {TIMEOUT_S} s: use another compiler through CXX, or runtime=planned") from error
+        raise CompilerMissing(
+            f"{call[0]} did not finish within {TIMEOUT_S} s: use another compiler through CXX, or runtime=planned"
+        ) from error
     except OSError as error:
         raise CompilerMissing(f"{call[0]} cannot be run ({error.strerror}): correct or unset CXX, or use runtime=planned") from error

@@ -75,12 +75,13 @@ class Recorded:
 
 WRONG_MODELS = {"layers": [0, -1, 5000], "heads": [0, 3, 64], "d": [0, 24, -16], "d_in": [0, 9], "d_out": [0, 40], "tokens": [0, 2**30],
                 "skip": [-1, 6], "steps": [0, -5], "embed": [None], "segments": [None], "solver": [None], "final_gain": [None]}
-WRONG_CALLS = {"batch": [0, -1, 2**31 - 1], "memory": [-1, 2**30], "trajectory": [None], "noise": [None], "memory_slot": [None], "key": [None],
-               "cross_mask": [None]}
+WRONG_CALLS = {"batch": [0, -1, 2**31 - 1], "memory": [-1, 2**30], "trajectory": [None], "noise": [None], "memory_slot": [None],
+               "key": [None], "cross_mask": [None]}
 
 
 @pytest.mark.parametrize(("part", "field", "value"), [
-    (part, field, value) for part, wrong in (("model", WRONG_MODELS), ("call", WRONG_CALLS)) for field, values in wrong.items() for value in values
+    (part, field, value)
+    for part, wrong in (("model", WRONG_MODELS), ("call", WRONG_CALLS)) for field, values in wrong.items() for value in values
 ])  # fmt: skip
 def test_sizes_that_do_not_fit_are_refused(monkeypatch, part, field, value):
     recorded = Recorded(monkeypatch)

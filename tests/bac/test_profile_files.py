@@ -290,7 +290,8 @@ def test_damaged_descriptions_are_refused_by_name(folder, content, message):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"surprise": 1}, "unknown: surprise"), ({"steps": 4}, r"must be \[4, 4\]"), ({"steps": "5"}, "integers"), ({"noise_seeds": []}, "noise seed"),
+    ({"surprise": 1}, "unknown: surprise"), ({"steps": 4}, r"must be \[4, 4\]"), ({"steps": "5"}, "integers"),
+    ({"noise_seeds": []}, "noise seed"),
     ({"weights": None}, "text"), ({"npz_sha256": 5}, "text"), ({"npz_sha256": "0" * 64}, "not the one that profile.json describes"),
     ({"settings": {"n_episodes": "8"}}, "integers"), ({"observations": True}, "integers"), ({"steps": 2000}, "must be"),
 ])  # fmt: skip
