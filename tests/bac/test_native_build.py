@@ -199,7 +199,7 @@ def damage_library(path, record):
     return {
         "truncated": lambda: os.truncate(path, 4096),
         "empty": lambda: os.truncate(path, 0),
-        "a flipped bit": lambda: path.write_bytes((int.from_bytes(path.read_bytes(), "big") ^ 2**9999).to_bytes(path.stat().st_size, "big")),
+        "a flipped bit": lambda: path.write_bytes(path.read_bytes()[:5000] + bytes([path.read_bytes()[5000] ^ 1]) + path.read_bytes()[5001:]),
         "text": lambda: path.write_text("not a library"),
         "missing": path.unlink,
         "a link": lambda: (path.rename(path.with_name("moved")), path.symlink_to("moved")),
