@@ -16,6 +16,7 @@ from diffusion_policy.common.files import write_json  # noqa: E402
 from experiments.benchmark import run_benchmark  # noqa: E402
 from experiments.benchmark_report import benchmark_table, plot_benchmark, trace_summary  # noqa: E402
 from experiments.console import console, progress_bar, readable_errors  # noqa: E402
+from experiments.settings import check, launch  # noqa: E402
 from experiments.setup import load_experiment  # noqa: E402
 
 register_resolvers()
@@ -24,6 +25,7 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path="../config", config_name="benchmark")
 def main(cfg: DictConfig) -> None:
     with readable_errors():
+        cfg = check(cfg, "benchmark")
         OmegaConf.set_struct(cfg, False)
         cfg.sampler = {"name": "ddpm100", "type": "ddpm", "steps": 100}
         experiment = load_experiment(cfg)
@@ -47,4 +49,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main, "benchmark", __doc__)

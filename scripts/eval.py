@@ -18,6 +18,7 @@ from diffusion_policy.common.config import register_resolvers  # noqa: E402
 from experiments.console import EpisodeProgress, console, progress_bar, readable_errors  # noqa: E402
 from experiments.evaluate import evaluate, open_output_dir  # noqa: E402
 from experiments.report import metrics_table, summary_table, throughput_line  # noqa: E402
+from experiments.settings import check, launch  # noqa: E402
 from experiments.setup import load_experiment  # noqa: E402
 from experiments.tracking import start_run  # noqa: E402
 
@@ -27,6 +28,7 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path="../config", config_name="eval")
 def main(cfg: DictConfig) -> None:
     with readable_errors():
+        cfg = check(cfg, "eval")
         output_dir = open_output_dir(cfg)
         experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
         console.print(f"task {cfg.task.name}, {experiment.loaded}")
@@ -48,4 +50,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main, "eval", __doc__)

@@ -13,6 +13,7 @@ from diffusion_policy.common.config import register_resolvers  # noqa: E402
 from experiments.benchmark import parse_method  # noqa: E402
 from experiments.console import console, readable_errors  # noqa: E402
 from experiments.schedules import assets_folder, measure_profile, profile_for, schedule_for  # noqa: E402
+from experiments.settings import check, launch  # noqa: E402
 from experiments.setup import load_experiment  # noqa: E402
 
 register_resolvers()
@@ -21,6 +22,7 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path="../config", config_name="profile_blocks")
 def main(cfg: DictConfig) -> None:
     with readable_errors():
+        cfg = check(cfg, "profile_blocks")
         OmegaConf.set_struct(cfg, False)
         methods = [parse_method(text) for text in cfg.schedules]
         experiment = load_experiment(cfg)
@@ -40,4 +42,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main, "profile_blocks", __doc__)
