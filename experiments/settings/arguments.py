@@ -30,7 +30,7 @@ def read_arguments(arguments: list[str], command: str, defaults: dict[str, Any])
             problems[name] = f"{shown(argument)}: {unknown(name, list(defaults), usage)}"
             continue
         kind, typed[name] = kind_of(field), text
-        values[name] = (None if kind.null and text == "null" else text) if kind.text else _value(text)
+        values[name] = (None if text == "null" else text) if kind.text else _value(text)
     for name, message in field_problems(schema, {name: values[name] for name in typed}).items():
         problems[name] = f"{name}={shown(typed[name])}: {message}"
     for name, default in defaults.items():

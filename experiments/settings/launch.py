@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,11 +24,14 @@ from experiments.console import readable_errors
 from experiments.settings.check import problems_of
 from experiments.settings.help import usage, wants_help
 from experiments.settings.overrides import accepts, first_line, parsed, text_of, unreadable
-from experiments.settings.schema import field_at, meant, report, schema_of, shown, unknown
+from experiments.settings.schema import field_at, group_problem, meant, report, schema_of, section_of, shown, unknown
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 # Options of Hydra that run nothing, or look for the config elsewhere: Hydra answers them by itself.
 HYDRAS_OWN = ("hydra_help", "info", "cfg", "shell_completion", "config_path", "config_name")
+# How Hydra's messages name the override that cannot be composed.
+NAMED = re.compile(r"Could not (?:override|delete|append) .*?'([^']+)'|item is already at '([^']+)'|Multiple values for ([\w.@/]+)\."
+                   r"|^'?([\w.@/]+)'? appears")
 SAMPLER = re.compile(r"([a-z_+]+?)_?(\d+)$")
 
 
@@ -50,22 +56,25 @@ def check_command_line(arguments: list[str], command: str) -> None:
     if any(getattr(options, name) for name in HYDRAS_OWN):
         return
     overrides = [*options.overrides, *rest]
-    problems = [problem for text in overrides if (problem := unreadable(text)) is not None]
+    problems = [problem for text in overrides if (problem := unreadable(text, schema_of(command))) is not None]
     if problems:
         raise ConfigError(report(problems))
     if options.config_dir is not None and not Path(options.config_dir).is_dir():
         raise ConfigError(f"--config-dir {options.config_dir}: there is no such folder")
-    sweeper = any(override.key_or_group == "hydra/sweeper" for override in parsed(overrides))
-    jobs = [overrides]
-    if options.multirun:
-        if sweeper:     # it alone knows its jobs: each is checked when it starts
-            return
-        jobs = [list(job) for batch in BasicSweeper.split_arguments(parsed(overrides), None) for job in batch]
     with config_folder():
-        for job in jobs:
+        for job in jobs_of(overrides) if options.multirun else [overrides]:
             problems += [problem for problem in job_problems(job, command, options.config_dir) if problem not in problems]
     if problems:
         raise ConfigError(report(problems))
+
+
+def jobs_of(overrides: list[str]) -> list[list[str]]:
+    """The overrides of every job of a sweep; none for a sweeper of Hydra's plugins, whose jobs are checked when they start."""
+    loader = GlobalHydra.instance().config_loader()     # it lists what glob(...) matches
+    sweep = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+    if any(override.key_or_group == "hydra/sweeper" for override in sweep):
+        return []
+    return [list(job) for batch in BasicSweeper.split_arguments(sweep, None) for job in batch]
 
 
 @contextlib.contextmanager
@@ -83,6 +92,13 @@ def config_folder() -> Iterator[None]:
 def job_problems(texts: list[str], command: str, config_dir: str | None) -> list[str]:
     """Everything that is wrong with one job. What cannot be composed is left out, so that the rest is checked as well."""
     overrides, problems = parsed(texts), []
+    for override in [override for override in overrides if is_choice(override) and not isinstance(override.value(), (str, QuotedString))]:
+        options = ", ".join(sorted(path.stem for path in (CONFIG / override.key_or_group).glob("*.yaml")))
+        swept = isinstance(override.value(), ChoiceSweep)
+        problems.append(f"{shown(override.input_line)}: {'add -m to run once for each' if swept else f'use one of {options}'}")
+        overrides.remove(override)
+        if override.key_or_group == "task":     # nothing can be composed without it
+            return problems
     while True:
         try:
             cfg = composed([override.input_line for override in overrides], command, config_dir)
@@ -98,6 +114,10 @@ def job_problems(texts: list[str], command: str, config_dir: str | None) -> list
     added = [override for override in overrides
              if override.is_add() or override.is_force_add() and not exists(base, override.key_or_group)]
     return problems + list(problems_of(cfg, command, overrides, added).values())
+
+
+def is_choice(override: Override) -> bool:
+    return not override.is_delete() and override.key_or_group in {path.name for path in CONFIG.iterdir() if path.is_dir()}
 
 
 def composed(texts: list[str], command: str, config_dir: str | None) -> DictConfig:
@@ -126,7 +146,13 @@ def blame(error: Exception, overrides: list[Override], command: str, config_dir:
         if wrong is not None:
             name, value = wrong.key_or_group, text_of(wrong)
             return wrong, f"{name}={shown(value)}: add -m to run once for each value; a list is {name}=[{value}], a text '{name}=\"{value}\"'"
-    if named := re.search(r"Could not (?:override|delete|append) .*?'([^']+)'|item is already at '([^']+)'|^'?([\w.@/]+)'? appears", text):
+    if merged := re.match(r"Error merging override (.*)", text):
+        wrong = next((override for override in overrides if override.input_line == merged.group(1)), None)
+        if wrong is not None:
+            field = field_at(schema_of(command), wrong.key_or_group)
+            group = group_problem(wrong.key_or_group, field) if field is not None and section_of(field) else "it does not fit the setting that is there"
+            return wrong, f"{shown(wrong.input_line)}: {group}"
+    if named := NAMED.search(text):
         name = next(group for group in named.groups() if group)
         wrong = next((override for override in overrides if override.get_key_element().lstrip("+~") == name
                       or override.key_or_group == name), None)
@@ -174,13 +200,21 @@ def why_not(name: str, value: str, overrides: list[Override], command: str, conf
 
 def baseline(overrides: list[Override], command: str, config_dir: str | None) -> DictConfig:
     """The config with the choices (task, cache, ...) among `overrides` alone, as far as they exist."""
-    choices = [override for override in overrides if (CONFIG / override.key_or_group).is_dir()]
+    choices = [override for override in overrides if is_choice(override)]
     choices.sort(key=lambda override: override.key_or_group != "task")      # nothing can be composed without it
+    return first_composed(tuple(override.input_line for override in choices), command, config_dir)
+
+
+@functools.lru_cache
+def first_composed(choices: tuple[str, ...], command: str, config_dir: str | None) -> DictConfig:
+    """The config with all `choices`, or without the later ones that do not exist."""
+    with contextlib.suppress(HydraException, OmegaConfBaseException):
+        return composed([*choices], command, config_dir)
     taken: list[str] = []
     for choice in choices:
         with contextlib.suppress(HydraException, OmegaConfBaseException):
-            composed([*taken, choice.input_line], command, config_dir)
-            taken.append(choice.input_line)
+            composed([*taken, choice], command, config_dir)
+            taken.append(choice)
     return composed(taken, command, config_dir)
 
 

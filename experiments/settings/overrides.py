@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shlex
 from typing import Any
 
@@ -12,7 +13,10 @@ from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.settings.schema import shown
+from experiments.settings.kinds import Section
+from experiments.settings.schema import field_at, kind_of, meant, shown
+
+_SPACES = re.compile(r"[\s\"']")
 
 
 def parsed(overrides: list[str]) -> list[Override]:
@@ -30,7 +34,7 @@ def typed_texts(overrides: list[Override]) -> dict[str, str]:
     return {override.key_or_group: text_of(override) for override in overrides if not override.is_delete()}
 
 
-def unreadable(text: str) -> str | None:
+def unreadable(text: str, schema: type[Section]) -> str | None:
     """What is wrong with the form of one override, and the form that works; None if Hydra can read it."""
     key, equals, value = text.partition("=")
     if text.startswith("-"):
@@ -40,15 +44,21 @@ def unreadable(text: str) -> str | None:
         return f"{shown(text)}: write it as <setting>=<value>, such as task={text if text.isidentifier() else 'pusht_lowdim'}"
     if not key.strip("+~ "):
         return f"{shown(text)}: name a setting before the ="
+    if any(character in key for character in " \t\"'"):
+        return f"{shown(text)}: write it without spaces or quotes in the name, {shown(re.sub(_SPACES, '', key))}={shown(value.strip())}"
     try:
-        (override,) = parsed([text])
+        parsed([text])
     except HydraException as error:
+        field = field_at(schema, key.lstrip("+~"))
+        kind = None if field is None else kind_of(field)
+        if kind is not None and not kind.text:
+            return f"{shown(text)}: use {kind.allowed.format(name=key)}{meant(value, kind.choices)}"
+        if value[:1] in ("'", '"') and value.count(value[0]) == 1:
+            return f"{shown(text)}: a quote is opened and not closed"
         quoted = quote(key, os.path.expanduser(value))      # a shell leaves ~ as it is after a =
         if quoted is not None:
             return f"{shown(text)}: Hydra needs quotes around this value; paste\n    {quoted}"
         return f"{shown(text)} cannot be read: {first_line(error)}"
-    if any(character in override.key_or_group for character in " \t\"'"):
-        return f"{shown(text)}: a setting's name has no spaces or quotes"
     return None
 
 

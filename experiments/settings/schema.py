@@ -96,8 +96,9 @@ def near_keys(key: str, known: Sequence[str]) -> list[str]:
     siblings = {ending: item for item, ending in endings.items() if item.rpartition(".")[0] == above}
     near = [siblings[ending] for ending in difflib.get_close_matches(last, siblings, 1, 0.6)]
     near = near or [item for item, ending in endings.items() if ending == last]
-    near = near or [item for ending in difflib.get_close_matches(last, set(endings.values()), 1, 0.75)
+    near = near or [item for ending in difflib.get_close_matches(last, sorted(set(endings.values())), 1, 0.8)
                     for item in endings if endings[item] == ending]
+    near = near or difflib.get_close_matches(key, endings, 1, 0.85)
     return sorted(near, key=lambda item: item.count("."))[:3]
 
 
@@ -123,7 +124,7 @@ def field_problems(schema: type[Section], values: dict[str, Any]) -> dict[str, s
             continue
         section, kind = section_of(field), kind_of(field)
         if section is not None:
-            problems[name] = f"this is a group of settings: use {some([f'{name}.{item}=...' for item in section.model_fields][:4])}"
+            problems[name] = group_problem(name, field)
         else:
             value = inside(values, [*path, *(part for part in error["loc"][len(path):] if isinstance(part, int))])
             item = "" if isinstance(inside(values, path), str) or value == inside(values, path) else f"{shown(value)} is none; "
@@ -133,6 +134,11 @@ def field_problems(schema: type[Section], values: dict[str, Any]) -> dict[str, s
         if kind.text and kind.null and value in ("None", "none") and name not in problems:
             problems[name] = f"write {name}=null for none"
     return problems
+
+
+def group_problem(name: str, field: FieldInfo) -> str:
+    below = [f"{name}.{item}=..." for item in section_of(field).model_fields]
+    return f"this is a group of settings: use {some(below[:4])}"
 
 
 def inside(values: Any, parts: Sequence[str | int]) -> Any:
