@@ -12,7 +12,8 @@ from diffusion_policy.common.config import ConfigError
 from experiments.benchmark import parse_method
 from experiments.schedules import METHODS
 from experiments.settings.kinds import (
-    Boolean, Count, CountOrZero, Device, EnvSeed, Kind, NoiseSeed, Path, Section, Text, Threads, Workers, choice, integer, list_of, nullable)
+    Boolean, Count, CountOrZero, Device, EnvSeed, Kind, NoiseSeed, Path, Section, Text, Threads, Workers, choice, integer, list_of,
+    nullable)
 from experiments.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from experiments.settings.task import PathOrNull, Precision, Runtime, Task, Wandb, Weights
 from experiments.setup import SCHEDULERS
@@ -39,10 +40,10 @@ class Cache(Section):
 
 class Profile(Section):
     source: choice("auto", "rollouts", "dataset")
-    n_episodes: Count
-    seed_start: EnvSeed
-    n_observations: Count
-    noise_seeds: list_of(NoiseSeed, "[0,1]")
+    n_episodes: nullable(Count)
+    seed_start: nullable(EnvSeed)
+    n_observations: nullable(Count)
+    noise_seeds: nullable(list_of(NoiseSeed, "[0,1]"))
     batch_size: Count
 
 
@@ -151,7 +152,8 @@ class Benchmark(Section):
 def cache_problems(values: Values) -> Iterator[Problem]:
     """cache.method=bac instead of cache=bac keeps the settings of the other cache's file, which may lack some."""
     method = values("cache.method")
-    needed = {"full": (), "uniform": ("budget",), "bac": ("budget", "metric", "objective", "top_k")}.get(method, ("budget", "metric", "objective"))
+    adaptive = ("budget", "metric", "objective")
+    needed = {"full": (), "uniform": ("budget",), "bac": (*adaptive, "top_k")}.get(method, adaptive)
     missing = [name for name in needed if name not in (values("cache") or {})]
     if method is not None and missing:
         yield "cache.method", f"{', '.join(f'cache.{name}' for name in missing)} missing: choose it with cache={method}"

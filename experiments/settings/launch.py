@@ -24,7 +24,7 @@ from experiments.console import readable_errors
 from experiments.settings.check import problems_of
 from experiments.settings.help import usage, wants_help
 from experiments.settings.overrides import accepts, first_line, parsed, text_of, unreadable
-from experiments.settings.schema import field_at, group_problem, meant, report, schema_of, section_of, shown, unknown
+from experiments.settings.schema import field_at, group_problem, kind_of, meant, report, schema_of, section_of, shown, unknown
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 # Options of Hydra that run nothing, or look for the config elsewhere: Hydra answers them by itself.
@@ -42,7 +42,26 @@ def launch(main: Callable[[], None], command: str, description: str | None) -> N
             print(usage(command, description))
             return
         check_command_line(sys.argv[1:], command)
+    sys.argv[1:] = with_texts_quoted(sys.argv[1:], command)
     main()
+
+
+def with_texts_quoted(arguments: list[str], command: str) -> list[str]:
+    """Quotes around texts of a sweep that look like numbers (output_dir=007,1e5): Hydra hands each on to its job as a number."""
+    schema = schema_of(command)
+
+    def quoted(argument: str) -> str:
+        field = field_at(schema, argument.partition("=")[0])
+        if field is None or section_of(field) is not None or not kind_of(field).text or "," not in argument:
+            return argument
+        (override,) = parsed([argument])
+        sweep, items = override.value(), text_of(override).split(",")
+        if not isinstance(sweep, ChoiceSweep) or not sweep.simple_form or len(items) != len(sweep.list):
+            return argument
+        texts = [f"'{item.strip()}'" if isinstance(value, (bool, int, float)) else item for item, value in zip(items, sweep.list)]
+        return f"{override.key_or_group}={','.join(texts)}"
+
+    return [quoted(argument) for argument in arguments]
 
 
 def check_command_line(arguments: list[str], command: str) -> None:
@@ -55,7 +74,7 @@ def check_command_line(arguments: list[str], command: str) -> None:
     options, rest = get_args_parser().parse_known_args(arguments)
     if any(getattr(options, name) for name in HYDRAS_OWN):
         return
-    overrides = [*options.overrides, *rest]
+    overrides = [*options.overrides, *rest]      # rest: what starts with a dash and is no option of Hydra
     problems = [problem for text in overrides if (problem := unreadable(text, schema_of(command))) is not None]
     if problems:
         raise ConfigError(report(problems))
@@ -145,13 +164,15 @@ def blame(error: Exception, overrides: list[Override], command: str, config_dir:
         wrong = next((override for override in overrides if override.input_line == ambiguous.group(1)), None)
         if wrong is not None:
             name, value = wrong.key_or_group, text_of(wrong)
-            return wrong, f"{name}={shown(value)}: add -m to run once for each value; a list is {name}=[{value}], a text '{name}=\"{value}\"'"
+            forms = f"a list is {name}=[{value}], a text '{name}=\"{value}\"'"
+            return wrong, f"{name}={shown(value)}: add -m to run once for each value; {forms}"
     if merged := re.match(r"Error merging override (.*)", text):
         wrong = next((override for override in overrides if override.input_line == merged.group(1)), None)
         if wrong is not None:
             field = field_at(schema_of(command), wrong.key_or_group)
-            group = group_problem(wrong.key_or_group, field) if field is not None and section_of(field) else "it does not fit the setting that is there"
-            return wrong, f"{shown(wrong.input_line)}: {group}"
+            is_group = field is not None and section_of(field) is not None
+            problem = group_problem(wrong.key_or_group, field) if is_group else "it does not fit what this setting holds"
+            return wrong, f"{shown(wrong.input_line)}: {problem}"
     if named := NAMED.search(text):
         name = next(group for group in named.groups() if group)
         wrong = next((override for override in overrides if override.get_key_element().lstrip("+~") == name
@@ -178,7 +199,8 @@ def blame_choice(error: MissingConfigException, overrides: list[Override]) -> tu
     line = f"{shown(wrong.input_line)}: use one of {', '.join(options)}{meant(name, options)}"
     sampler = SAMPLER.match(name) if group == "sampler" else None
     if sampler is not None and any(option.startswith(sampler.group(1)) for option in options):
-        line = f"{shown(wrong.input_line)}: for other numbers of steps write sampler.type={sampler.group(1)} sampler.steps={sampler.group(2)}"
+        kind, steps = sampler.groups()
+        line = f"{shown(wrong.input_line)}: for other numbers of steps write sampler.type={kind} sampler.steps={steps}"
     # Without its task a command cannot be composed.
     return (None if group == "task" else wrong), line
 

@@ -20,7 +20,7 @@ from bac.runtime.choose import RUNTIMES
 from bac.similarity import METRICS
 from diffusion_policy.common.config import ConfigError, register_resolvers
 from experiments.settings import check, read_arguments
-from experiments.settings.launch import check_command_line
+from experiments.settings.launch import check_command_line, config_folder, jobs_of, with_texts_quoted
 from experiments.settings.schema import SCHEMAS, field_at, field_problems, fields, kind_of, near_keys, schema_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -247,6 +247,16 @@ def test_own_tasks_from_another_folder_are_checked_and_may_have_settings_of_thei
 
 def test_settings_known_only_to_a_running_job_are_left_to_it():
     check_command_line(["task=pusht_lowdim", "output_dir=results/${hydra:job.num}"], "eval")
+
+
+def test_texts_of_a_sweep_stay_as_they_were_typed():
+    arguments = ["-m", "seed=0,1", "output_dir=007,1e1,1_000,a,true", "cache=full,bac", "wandb.project=x"]
+    kept = with_texts_quoted(arguments, "eval")
+    assert kept == ["-m", "seed=0,1", "output_dir=007,'1e1','1_000',a,'true'", "cache=full,bac", "wandb.project=x"]
+    with config_folder():
+        jobs = jobs_of(kept[1:])
+    assert len(jobs) == 20
+    assert {checked("eval", *job).output_dir for job in jobs} == {"007", "1e1", "1_000", "a", "true"}
 
 
 def test_a_sweep_passes_if_all_its_jobs_do():

@@ -41,7 +41,7 @@ EVAL = [
     ("profile.seed_start=4294967295", "last seed"), ("profile.seed_start=4294967296", "4,294,967,295"), ("profile.n_observations=0", "from 1"),
     ("profile.noise_seeds=[]", "a list"), ("profile.noise_seeds=[0,0]", "without repeats"), ("profile.noise_seeds=0", "a list"),
     ("profile.noise_seeds=[0.5]", "0.5 is none"), ("profile.noise_seeds=[-1]", "-1 is none"), ("profile.noise_seeds=[null]", "a list"),
-    ("profile.noise_seeds=null", "a list"), ("profile.batch_size=-1", "from 1"), ("profile.batch_size=0", "from 1"),
+    ("profile.batch_size=-1", "from 1"), ("profile.batch_size=0", "from 1"),
     ("profile.batch_size=null", "from 1"), ("benchmark.n_chunks=-1", "from 0"), ("benchmark.n_chunks=x", "from 0"),
     ("benchmark.warmup=-1", "from 0"), ("benchmark.warmup=0.5", "from 0"), ("benchmark=null", "a group of settings"),
     ("eval=5", "eval.n_test=..."), ("profile=[1]", "a group of settings"), ("sampler.steps=0", "from 1"), ("sampler.steps=-16", "from 1"),
