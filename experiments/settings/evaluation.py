@@ -4,16 +4,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Optional, Union
 
-from omegaconf import OmegaConf
-
 from bac.acs import OBJECTIVES
 from bac.similarity import METRICS
 from diffusion_policy.common.config import ConfigError
 from experiments.benchmark import parse_method
 from experiments.schedules import METHODS
 from experiments.settings.kinds import (
-    Boolean, Count, CountOrZero, Device, EnvSeed, Kind, NoiseSeed, Path, Section, Text, Threads, Workers, choice, integer, list_of,
-    nullable)
+    Boolean, Count, CountOrZero, Device, EnvSeed, Kind, NoiseSeed, Path, Positive, Section, Share, Text, Threads, Workers, choice, integer,
+    list_of, nullable)
 from experiments.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from experiments.settings.task import PathOrNull, Precision, Runtime, Task, Wandb, Weights
 from experiments.setup import SCHEDULERS
@@ -27,6 +25,15 @@ class Sampler(Section):
     name: nullable(Text)
     type: nullable(choice(*dict.fromkeys(["checkpoint", *SCHEDULERS])))
     steps: nullable(Steps)
+    eta: nullable(Share)
+    timestep_spacing: nullable(choice("leading", "linspace", "trailing"))
+    steps_offset: nullable(CountOrZero)
+    clip_sample: nullable(Boolean)
+    clip_sample_range: nullable(Positive)
+    thresholding: nullable(Boolean)
+    set_alpha_to_one: nullable(Boolean)
+    use_clipped_model_output: nullable(Boolean)
+    solver_order: nullable(integer(1, 3))
 
 
 class Cache(Section):
@@ -132,6 +139,7 @@ class Benchmark(Section):
     weights: Weights
     assets_dir: Path
     output_dir: Path
+    overwrite: Boolean
     trace: Boolean
     profile: Profile
 
@@ -142,11 +150,6 @@ class Benchmark(Section):
         yield from precision_problems(values, [runtime for runtime in values("runtimes") or () if runtime != "reference"])
         yield from seed_problems(values("profile.seed_start"), values("profile.n_episodes"), "profile.seed_start", "profile.n_episodes")
         yield from method_problems("methods", values("methods"), None)
-        methods, runtimes = values("methods"), values("runtimes")
-        if methods is not None and not any(text.partition("@")[0] == "full" for text in methods):
-            yield "methods", "full has to be among them: everything is compared with it"
-        if runtimes is not None and "reference" not in runtimes:
-            yield "runtimes", "reference has to be among them: everything is compared with it"
 
 
 def cache_problems(values: Values) -> Iterator[Problem]:
@@ -167,7 +170,7 @@ def method_problems(path: str, methods: Optional[list[str]], steps: Optional[int
         except ConfigError as error:
             yield path, str(error)
             continue
-        budget = OmegaConf.select(method.cache, "budget")
-        allowed = OmegaConf.select(method.sampler, "steps") if steps is None or "@" in text else steps
+        budget = method.cache.get("budget")
+        allowed = method.sampler.get("steps") if steps is None or "@" in text else steps
         if budget is not None and (budget < 1 or allowed is not None and budget > allowed):
             yield path, f"{text} has a budget of {budget}: use 1 to {allowed or 'the number of steps'}, the sampler's number of steps"
