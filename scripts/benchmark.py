@@ -17,6 +17,7 @@ from diffusion_policy.common.lock import locked  # noqa: E402
 from experiments.benchmark import batches, check_folder, combinations, run_benchmark  # noqa: E402
 from experiments.benchmark_report import benchmark_table, plot_benchmark, trace_summary  # noqa: E402
 from experiments.console import console, progress_bar, readable_errors  # noqa: E402
+from experiments.settings import check, launch  # noqa: E402
 from experiments.setup import load_experiment  # noqa: E402
 
 register_resolvers()
@@ -25,6 +26,7 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path="../config", config_name="benchmark")
 def main(cfg: DictConfig) -> None:
     with readable_errors():
+        cfg = check(cfg, "benchmark")
         if "sampler" in cfg:
             raise ConfigError("the benchmark takes samplers in its methods: use methods=[full@ddim16], without sampler settings")
         experiment = load_experiment(cfg, needs_simulator=False)    # unless a profile has to be measured
@@ -51,4 +53,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main, "benchmark", __doc__)

@@ -1,6 +1,9 @@
 """Compare stored evaluations, paired with the full policy: python scripts/compare.py results/pusht_lowdim [full]
 
+usage: python scripts/compare.py RESULTS_FOLDER [REFERENCE]   (the folder that holds full/, bac/, ...)
+
 The second argument names the run of the full policy to pair with, where there are several (other seeds, weights, runtimes).
+Evaluations of the same checkpoint, noise and test seeds are compared; comparison.md and comparison.json are written there.
 """
 from __future__ import annotations
 
@@ -9,17 +12,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from diffusion_policy.common.config import ConfigError  # noqa: E402
 from experiments.comparison import compare, comparison_table  # noqa: E402
 from experiments.console import console, readable_errors  # noqa: E402
+from experiments.settings import read_positional, wants_help  # noqa: E402
 
 
 def main() -> None:
-    if len(sys.argv) not in (2, 3):
-        raise SystemExit("usage: python scripts/compare.py RESULTS_FOLDER [REFERENCE]   "
-                         "(the folder that holds full/, bac/, ...; the run of the full policy in it, such as full-seed1)")
+    if wants_help(sys.argv[1:]):
+        print(__doc__)
+        return
     with readable_errors():
-        folder = Path(sys.argv[1])
-        comparison = compare(folder, *sys.argv[2:])
+        name, *reference = read_positional(sys.argv[1:], "compare", ("RESULTS_FOLDER", "REFERENCE"), optional=1)
+        folder = Path(name)
+        if not folder.is_dir():
+            raise ConfigError(f"there is no folder {folder}: name the one that holds full/, bac/, ...")
+        comparison = compare(folder, *reference)
         console.print(comparison_table(comparison.rows))
         console.print(f"paired with {comparison.reference}")
         for run, reason in comparison.skipped.items():

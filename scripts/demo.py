@@ -1,4 +1,8 @@
-"""The main job on the bundled Push-T policy: full, Uniform and BAC, one table. Takes about three minutes on two cores."""
+"""The main job on the bundled Push-T policy: full, Uniform and BAC, one table. Takes about three minutes on two cores.
+
+usage: python scripts/demo.py   (it has no settings; python scripts/eval.py has)
+example of what it runs: python scripts/eval.py task=pusht_lowdim cache=bac eval.n_test=10 eval.n_envs=10 device=cpu
+"""
 from __future__ import annotations
 
 import sys
@@ -18,6 +22,7 @@ from experiments.evaluation_folder import open_output_dir  # noqa: E402
 from experiments.provenance import ROOT  # noqa: E402
 from experiments.report import summary_table  # noqa: E402
 from experiments.schedules import cache_label, schedule_for  # noqa: E402
+from experiments.settings import check, read_positional, wants_help  # noqa: E402
 from experiments.setup import load_experiment  # noqa: E402
 
 CACHES = ("full", "uniform", "bac")
@@ -25,16 +30,18 @@ EPISODES = 10  # of the 50 test seeds: enough to see it work, too few to rank me
 
 
 def main() -> None:
+    read_positional(sys.argv[1:], "demo", ())
     register_resolvers()
     started = time.monotonic()
     evaluations = []
     with initialize_config_dir(str(ROOT / "config"), version_base="1.3"), progress_bar() as bar:
         episodes = EpisodeProgress(bar, EPISODES * len(CACHES))
         for cache in CACHES:
-            cfg = compose("eval", [
+            overrides = [
                 "task=pusht_lowdim", f"cache={cache}", f"eval.n_test={EPISODES}", f"eval.n_envs={EPISODES}", "device=cpu",
                 f"output_dir=results/pusht_lowdim/demo/{cache}", "benchmark.n_chunks=8",
-            ])
+            ]
+            cfg = check(compose("eval", overrides), "eval", overrides)
             experiment = load_experiment(cfg, n_test=EPISODES, n_train=0)
             output_dir = open_output_dir(experiment)
             if cache == CACHES[0]:
@@ -68,5 +75,8 @@ def compiled_latency(experiment, say) -> dict | None:
 
 
 if __name__ == "__main__":
-    with readable_errors():
-        main()
+    if wants_help(sys.argv[1:]):
+        print(__doc__)
+    else:
+        with readable_errors():
+            main()

@@ -19,6 +19,7 @@ from experiments.console import EpisodeProgress, console, progress_bar, readable
 from experiments.evaluate import evaluate  # noqa: E402
 from experiments.evaluation_folder import open_output_dir  # noqa: E402
 from experiments.report import metrics_table, summary_table, throughput_line  # noqa: E402
+from experiments.settings import check, launch  # noqa: E402
 from experiments.setup import load_experiment  # noqa: E402
 from experiments.tracking import start_run  # noqa: E402
 
@@ -28,6 +29,7 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path="../config", config_name="eval")
 def main(cfg: DictConfig) -> None:
     with readable_errors():
+        cfg = check(cfg, "eval")
         experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
         output_dir = open_output_dir(experiment)
         console.print(f"task {cfg.task.name}, {experiment.loaded}")
@@ -49,4 +51,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main, "eval", __doc__)

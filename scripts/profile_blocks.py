@@ -16,6 +16,7 @@ from experiments.methods import Method, parse_method  # noqa: E402
 from experiments.profile_settings import THOROUGH  # noqa: E402
 from experiments.profiles import profile_for, replace_profile  # noqa: E402
 from experiments.schedules import check_cache, schedule_for  # noqa: E402
+from experiments.settings import check, launch  # noqa: E402
 from experiments.setup import Experiment, load_experiment  # noqa: E402
 
 register_resolvers()
@@ -24,6 +25,7 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path="../config", config_name="profile_blocks")
 def main(cfg: DictConfig) -> None:
     with readable_errors():
+        cfg = check(cfg, "profile_blocks")
         methods = [parse_method(text) for text in cfg.schedules]
         experiment = load_experiment(cfg, needs_simulator=False)    # a stored profile needs none, a data set neither
         console.print(f"task {cfg.task.name}, {experiment.loaded}, {experiment.sampler_line}")
@@ -56,4 +58,4 @@ def check_methods(experiment: Experiment, methods: list[Method]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main, "profile_blocks", __doc__)

@@ -33,8 +33,8 @@ class CompiledCpuSampler(PlannedSampler):
             raise ValueError(f"runtime=compiled computes in fp32 on a CPU; for precision={precision} use runtime=planned")
         if base.model.n_emb % 16:
             raise ValueError(f"runtime=compiled needs n_emb divisible by 16, this model has {base.model.n_emb}: use runtime=planned")
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}")
+        if threads is not None:
+            build.check_threads(threads)
         started = time.perf_counter()
         self.library = build.library()
         super().__init__(base, schedule)
