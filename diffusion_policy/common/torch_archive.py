@@ -33,6 +33,8 @@ def restricted_loads(data: bytes, what: str = "the pickle", budget: Budget | Non
         return PickleMachine(bytes(data), budget or Budget()).run()
     except CheckpointError as error:
         raise CheckpointError(f"{what}: {error}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # hostile or damaged bytes can fail in any way; all of them mean the same
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         raise CheckpointError(f"{what} is damaged, or no policy checkpoint ({reason}): get the file again") from error
@@ -114,7 +116,7 @@ class TorchArchive:
             if len(data) != info.file_size:
                 raise ValueError("it is shorter than the file says")
             return data
-        except (CheckpointError, OSError):
+        except (CheckpointError, OSError, MemoryError):
             raise
         except Exception as error:  # as above
             raise CheckpointError(
