@@ -28,7 +28,7 @@ _MAX_KEY_PARTS, _MAX_KEY_DEPTH = 16, 4
 class Budget:
     """What all pickles of one file may do together: many times what sound checkpoints do."""
 
-    operations: int = 2_000_000
+    operations: int = 1_000_000
     copies: int = 0           # elements and bytes that calls make; a pickle adds its own length
     composite_keys: int = 1_000
     classes: int = 200
