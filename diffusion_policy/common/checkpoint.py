@@ -75,6 +75,7 @@ def load_policy(
         with open_weights(source, weights) as stored:
             config = _resolved(stored.config, source)
             _set_steps(config, num_inference_steps)
+            _check_layers(config["policy"], len(stored.shapes), source)
             outline = build_policy(config, "meta")
             names, note = policy_names(stored.shapes, outline)
             shapes = {new: stored.shapes[name] for name, new in names.items()}
@@ -130,6 +131,15 @@ def _resolved(config: Any, source: Path) -> dict[str, Any]:
     if not isinstance(policy, dict):
         raise CheckpointError(f"the config of {source} has no 'policy' section: it is not a policy checkpoint")
     return {"task": None if task is None else str(task)[:200], "policy": policy}
+
+
+def _check_layers(policy: dict[str, Any], tensors: int, source: Path) -> None:
+    """Every layer has tensors of its own; an outline of many thousand layers would take its time."""
+    for section in (policy, policy.get("model")):
+        for name in ("n_layer", "n_cond_layers"):
+            layers = section.get(name) if isinstance(section, dict) else None
+            if type(layers) is int and layers > tensors:
+                raise CheckpointError(f"the config of {source} says {name}={layers:.3g}, but the file holds {tensors} tensors: they do not fit")
 
 
 def _set_steps(config: dict[str, Any], num_inference_steps: int | None) -> None:

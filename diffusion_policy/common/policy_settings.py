@@ -64,6 +64,7 @@ _SCHEDULER = {
     "trained_betas": _or_none(_BETAS), "clip_sample_range": _real(1e-6, 1e6), "sample_max_value": _real(1e-6, 1e6),
     "dynamic_thresholding_ratio": _real(0, 1), "steps_offset": _whole(0, _MOST_TIMESTEPS), "solver_order": _whole(1, 3),
     "prediction_type": _one_of("epsilon", "sample", "v_prediction"), "timestep_spacing": _one_of("linspace", "leading", "trailing"),
+    "variance_type": _one_of(None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
     "lambda_min_clipped": ("a number", lambda value: type(value) in (int, float) and not math.isnan(value)),
     **{name: _FLAG for name in ("clip_sample", "thresholding", "set_alpha_to_one", "rescale_betas_zero_snr", "use_karras_sigmas",
                                 "lower_order_final", "euler_at_final")},
@@ -111,7 +112,7 @@ def _check_shapes(meta: Any) -> None:
     for name, entry in [*observations.items(), ("action", meta.get("action"))]:
         sizes = entry.get("shape") if isinstance(entry, dict) else None
         most = _MOST_PIXELS if isinstance(sizes, list) and len(sizes) == 3 else _MOST
-        if not isinstance(name, str) or isinstance(sizes, list) and any(type(size) is int and size > most for size in sizes):
+        if isinstance(sizes, list) and any(type(size) is int and size > most for size in sizes):
             raise ValueError(f"shape_meta: {_shown(name)} has the shape {_shown(sizes)}; at most {most} along an axis are possible")
 
 

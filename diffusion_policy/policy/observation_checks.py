@@ -49,7 +49,7 @@ def _axes_advice(found: tuple[int, ...], shape: tuple[int, ...], steps: int) -> 
     """What is wrong with the axes of batch and observation steps, where the rest is right; or nothing."""
     frames = f"the last {steps} frames" if steps > 1 else "the last frame"
     if found[2:] == shape:
-        swapped = f"; if its first axis is that of the frames, swap the first two axes" if found[0] >= steps else ""
+        swapped = "; if its first axis is that of the frames, swap the first two axes" if found[0] >= steps else ""
         held = "no observation step" if found[1] == 0 else f"{found[1]} observation step{'s' if found[1] > 1 else ''}"
         return f"it has {held} instead of {steps}: pass {frames}, at the start of an episode the first one repeated{swapped}"
     if found == shape:
@@ -80,7 +80,7 @@ def _image_advice(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
     if last[-1] == channels and last[0] != channels:
         return f"put the channels before height and width, and let the camera draw {height} x {width} pixels, or resize its images"
     if last[0] != channels and last[1:] == (height, width) and len(found) == 5:
-        return f"its images have {last[0]} channels instead of {channels}: give the colours that the policy was trained with"
+        return f"its images have {last[0]} channel{'s' if last[0] > 1 else ''} instead of {channels}: give the colours that the policy was trained with"
     if last[0] == channels and last[1:] != (height, width):
         return f"let the camera draw {height} x {width} pixels, or resize its images"
     return "bring its axes into this order"
