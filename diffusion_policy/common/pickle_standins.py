@@ -4,6 +4,7 @@ Nothing here looks up a class or function by the name in the file. A stand-in ke
 """
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -215,13 +216,10 @@ class NumpyArray(Inert):
         layout = kind.layout() if isinstance(kind, NumpyType) else None
         if layout is None or type(shape) is not tuple or not isinstance(data, (bytes, bytearray)) or len(shape) > MAX_AXES // 2:
             return None
-        if not all(type(size) is int and 0 <= size <= len(data) for size in shape):
+        whole = all(type(size) is int and 0 <= size < 2**31 for size in shape)
+        if not whole or math.prod(shape) * layout.itemsize != len(data):
             return None
-        flat = np.frombuffer(data, layout) if len(data) % layout.itemsize == 0 else np.empty(0)
-        try:
-            return flat.reshape(shape, order="F" if fortran else "C")
-        except ValueError:
-            return None
+        return np.frombuffer(data, layout).reshape(shape, order="F" if fortran else "C")
 
 
 def _numpy_scalar(meter: Meter, kind: Any, data: Any = None) -> Any:
@@ -290,9 +288,9 @@ _TYPES = (
 )
 
 
-def _load_type(meter: Meter, name: Any) -> TypeName | Function:
+def _load_type(meter: Meter, name: Any) -> Any:
     """How dill writes a built-in type."""
-    if not isinstance(name, str) or name not in (*_TYPES, "bytearray"):
+    if not isinstance(name, str) or ("builtins", name) not in ALLOWED:
         raise refused("dill._dill", f"_load_type({shown(name)!r})")
     return ALLOWED["builtins", name]
 

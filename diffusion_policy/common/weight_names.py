@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 
 from torch import nn
@@ -11,6 +12,8 @@ from diffusion_policy.common.pickle_standins import shown
 
 # What DistributedDataParallel and AveragedModel, torch.compile, FSDP and activation checkpointing put into names.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+# Made when they are loaded, so that a new policy has none.
+_NORMALIZER = re.compile(r"normalizer\.params_dict\.[^.]+\.(scale|offset|input_stats\.(min|max|mean|std))")
 _COUNTERS = frozenset({"n_averaged"})  # AveragedModel's own
 
 
@@ -27,7 +30,11 @@ def policy_names(names: Collection[str], policy: nn.Module) -> tuple[dict[str, s
     bare = {name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in names}
     candidates = [{name: name for name in names}, *_without_prefix({name: name for name in names})]
     candidates += [bare, *_without_prefix({name: new for name, new in bare.items() if new not in _COUNTERS})]
-    best = max(candidates, key=lambda renamed: len(own.intersection(renamed.values())))  # the first of several
+
+    def known(renamed: dict[str, str]) -> int:
+        return sum(new in own or _NORMALIZER.fullmatch(new) is not None for new in renamed.values())
+
+    best = max(candidates, key=known)  # the first of several
     if best is candidates[0]:
         return best, None
     best = {name: new for name, new in best.items() if new not in _COUNTERS}
