@@ -14,9 +14,8 @@ from typing import Any
 import torch
 
 from diffusion_policy.common.config import CheckpointError
-from diffusion_policy.common.pickle_standins import (
-    ALLOWED, Function, Inert, Placeholder, PlainDict, TypeName, only_a_class, placeholder, refused, shown,
-)
+from diffusion_policy.common.pickle_names import ALLOWED, only_a_class
+from diffusion_policy.common.pickle_standins import Function, Inert, Placeholder, PlainDict, TypeName, placeholder, refused, shown
 
 MAX_BYTES = 64 * 2**20        # of one pickle; tensors lie beside it
 _MAX_INTEGER = 128            # bytes of a whole number

@@ -1,4 +1,4 @@
-"""What the names in a foreign pickle stand for: one table of inert stand-ins, and a rule for classes of harmless modules.
+"""What stands in for the functions and classes that a foreign pickle names: functions of our own, and inert objects.
 
 Nothing here looks up a class or function by the name in the file. A stand-in keeps plain data at most.
 """
@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -17,7 +16,8 @@ import torch
 
 from diffusion_policy.common.config import CheckpointError
 
-MAX_AXES = 64  # of a tensor; PyTorch's own limit
+MAX_AXES = 64     # of a tensor; PyTorch's own limit
+_MAX_PATH = 4096  # characters
 
 
 class Meter(Protocol):
@@ -126,8 +126,8 @@ class StoredPath(Inert):
         return cls(arguments)
 
     def __str__(self) -> str:
-        if not all(isinstance(part, str) for part in self.parts):
-            raise CheckpointError("the file holds a path that is not made of text: it is damaged")
+        if not all(isinstance(part, str) for part in self.parts) or sum(map(len, self.parts)) > _MAX_PATH:
+            raise CheckpointError("the file holds a path that is not made of text, or too long: it is damaged")
         return str(PurePosixPath(*self.parts))
 
 
@@ -160,7 +160,7 @@ class StoredTensor:
     stride: tuple[int, ...]
 
 
-def _rebuild_tensor(meter: Meter, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
+def rebuild_tensor(meter: Meter, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
     if isinstance(storage, Placeholder):
         return storage  # of a tensor in a pickle of its own, whose bytes are not opened
     wrong = CheckpointError("the file describes a tensor that cannot exist: it is damaged")
@@ -173,14 +173,7 @@ def _rebuild_tensor(meter: Meter, storage: Any, offset: Any, size: Any, stride: 
     return StoredTensor(key, dtype, storage_size, offset, size, stride)
 
 
-def _rebuild_subclass(meter: Meter, function: Any, kind: Any, arguments: Any, state: Any = None) -> Any:
-    """A tensor that carries attributes; they are dropped."""
-    if function is not ALLOWED["torch._utils", "_rebuild_tensor_v2"] or type(arguments) is not tuple:
-        raise ValueError("a tensor of an unusual kind")
-    return function.call(meter, arguments)
-
-
-def _size(meter: Meter, sizes: Any = ()) -> tuple:
+def tensor_size(meter: Meter, sizes: Any = ()) -> tuple:
     if not isinstance(sizes, (list, tuple)) or len(sizes) > MAX_AXES:
         raise ValueError("a tensor's size of an unusual kind")
     return tuple(sizes)
@@ -222,20 +215,20 @@ class NumpyArray(Inert):
         return np.frombuffer(data, layout).reshape(shape, order="F" if fortran else "C")
 
 
-def _numpy_scalar(meter: Meter, kind: Any, data: Any = None) -> Any:
+def numpy_scalar(meter: Meter, kind: Any, data: Any = None) -> Any:
     layout = kind.layout() if isinstance(kind, NumpyType) else None
     if layout is None or type(data) is not bytes or len(data) != layout.itemsize:
         return Placeholder()
     return np.frombuffer(data, layout)[0].item()
 
 
-def _numpy_from_buffer(meter: Meter, data: Any, kind: Any, shape: Any, order: Any = "C", *_: Any) -> NumpyArray:
+def numpy_from_buffer(meter: Meter, data: Any, kind: Any, shape: Any, order: Any = "C", *_: Any) -> NumpyArray:
     result = NumpyArray()
     result.state = (1, shape, kind, order == "F", data)
     return result
 
 
-def _dill_array(meter: Meter, function: Any, arguments: Any, state: Any, *_: Any) -> NumpyArray:
+def dill_array(meter: Meter, function: Any, arguments: Any, state: Any, *_: Any) -> NumpyArray:
     """How dill writes an array: the name of `_reconstruct`, its arguments, and the state."""
     if not isinstance(function, Function):
         raise ValueError("an array made in an unusual way")
@@ -244,7 +237,7 @@ def _dill_array(meter: Meter, function: Any, arguments: Any, state: Any, *_: Any
     return result
 
 
-def _encode(meter: Meter, text: Any, encoding: Any) -> bytes:
+def encode_latin1(meter: Meter, text: Any, encoding: Any) -> bytes:
     """How protocol 2 writes bytes."""
     if encoding not in ("latin1", "latin-1"):
         raise CheckpointError(f"refused: the file asks for the codec {shown(encoding)!r}, which no policy checkpoint needs")
@@ -254,22 +247,22 @@ def _encode(meter: Meter, text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
-def _bytearray(meter: Meter, data: Any = b"", *encoding: Any) -> bytes:
+def byte_array(meter: Meter, data: Any = b"", *encoding: Any) -> bytes:
     if encoding:
-        return _encode(meter, data, *encoding)
+        return encode_latin1(meter, data, *encoding)
     if not isinstance(data, (bytes, bytearray)):
         raise ValueError("a bytearray of an unusual argument")
     meter.spend(len(data))
     return bytes(data)
 
 
-def _complex(meter: Meter, real: Any = 0.0, imaginary: Any = 0.0) -> complex:
+def complex_number(meter: Meter, real: Any = 0.0, imaginary: Any = 0.0) -> complex:
     if type(real) is not float or type(imaginary) is not float:
         raise ValueError("a complex number of unusual parts")
     return complex(real, imaginary)
 
 
-# ---- refusals and the table ----
+# ---- texts ----
 def shown(text: Any) -> str:
     """Foreign text for an error message: short, printable."""
     text = text if isinstance(text, str) else type(text).__name__
@@ -283,103 +276,6 @@ def refused(module: Any, name: Any) -> CheckpointError:
     )
 
 
-_TYPES = (
-    "bool", "int", "float", "complex", "str", "bytes", "list", "tuple", "dict", "set", "frozenset", "object", "type", "NoneType",
-)
-
-
-def _load_type(meter: Meter, name: Any) -> Any:
-    """How dill writes a built-in type."""
-    if not isinstance(name, str) or ("builtins", name) not in ALLOWED:
-        raise refused("dill._dill", f"_load_type({shown(name)!r})")
-    return ALLOWED["builtins", name]
-
-
 def placeholder(module: str, name: str) -> type[Placeholder]:
     """A class that keeps nothing but this name."""
     return type("Placeholder", (Placeholder,), {"foreign": f"{shown(module)}.{shown(name)}"})
-
-
-_STORAGES = {
-    "Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16, "Bool": torch.bool,
-    "Byte": torch.uint8, "Char": torch.int8, "Short": torch.int16, "Int": torch.int32, "Long": torch.int64,
-}
-_NODES = ("AnyNode", "StringNode", "IntegerNode", "FloatNode", "BooleanNode", "InterpolationResultNode", "PathNode", "BytesNode",
-          "EnumNode", "UnionNode")
-_PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
-_NUMPY = ("numpy.core", "numpy._core")
-_DTYPES = (
-    "float64", "float32", "float16", "bfloat16", "complex64", "complex128", "int64", "int32", "int16", "int8", "uint8", "bool",
-    "double", "float", "half", "long", "int", "short", "strided", "contiguous_format", "preserve_format",
-)
-_SCALARS = (
-    "bool_", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
-    "complex64", "complex128", "str_", "bytes_", "longlong", "ulonglong", "intc", "uintc", "datetime64", "timedelta64",
-)
-# Data that is not needed, of modules whose other names are not harmless.
-_DATA = {
-    "datetime": ("date", "datetime", "time", "timedelta", "timezone"), "zoneinfo": ("ZoneInfo",),
-    "collections": ("deque", "Counter"), "decimal": ("Decimal",), "fractions": ("Fraction",), "uuid": ("UUID", "SafeUUID"),
-    "argparse": ("Namespace",), "types": ("SimpleNamespace",), "random": ("Random",), "ipaddress": ("IPv4Address", "IPv6Address"),
-    "builtins": ("range", "slice"), "__builtin__": ("xrange", "slice"), "torch": _DTYPES, "numpy": _SCALARS,
-    "torch.nn.parameter": ("Parameter", "Buffer"), "torch._tensor": ("Tensor",), "torch.torch_version": ("TorchVersion",),
-    "torch.storage": ("UntypedStorage", "TypedStorage"), "torch.serialization": ("_get_layout",),
-    "numpy.random._pickle": ("__randomstate_ctor", "__bit_generator_ctor", "__generator_ctor"),
-    "numpy.random._mt19937": ("MT19937",), "numpy.random._pcg64": ("PCG64", "PCG64DXSM"), "numpy.random._philox": ("Philox",),
-    "numpy.random._sfc64": ("SFC64",), "numpy.random.bit_generator": ("SeedSequence", "__pyx_unpickle_SeedSequence"),
-    "omegaconf.base": ("Metadata", "ContainerMetadata", "SCMode"),
-}
-
-ALLOWED: dict[tuple[str, str], Any] = {
-    **{(module, name): placeholder(module, name) for module, names in _DATA.items() for name in names},
-    ("torch", "Tensor"): placeholder("torch", "Tensor"),
-    ("torch.storage", "_load_from_bytes"): placeholder("torch.storage", "_load_from_bytes"),  # a file in the file: not opened
-    ("collections", "OrderedDict"): PlainDict,
-    ("collections", "defaultdict"): PlainDefaultDict,
-    ("_codecs", "encode"): Function(_encode),
-    ("torch._utils", "_rebuild_tensor_v2"): Function(_rebuild_tensor),
-    ("torch._utils", "_rebuild_parameter"): Function(lambda meter, data, *_: data),
-    ("torch._utils", "_rebuild_parameter_with_state"): Function(lambda meter, data, *_: data),
-    ("torch._tensor", "_rebuild_from_type_v2"): Function(_rebuild_subclass),
-    **{("torch", f"{name}Storage"): dtype for name, dtype in _STORAGES.items()},
-    ("torch", "Size"): Function(_size),
-    ("torch", "device"): Function(lambda *_: None),
-    ("typing", "Any"): TypeName("Any"),
-    **{(module, name): TypeName(name) for module in ("builtins", "__builtin__") for name in (*_TYPES, "long", "unicode")},
-    **{(module, "bytearray"): Function(_bytearray) for module in ("builtins", "__builtin__")},
-    **{(module, "complex"): Function(_complex) for module in ("builtins", "__builtin__")},
-    **{(module, "_load_type"): Function(_load_type) for module in ("dill._dill", "dill.dill")},
-    **{(module, "_create_array"): Function(_dill_array) for module in ("dill._dill", "dill.dill")},
-    ("omegaconf.dictconfig", "DictConfig"): ConfigDict,
-    ("omegaconf.listconfig", "ListConfig"): ConfigList,
-    **{("omegaconf.nodes", name): ConfigValue for name in _NODES},
-    ("omegaconf.base", "UnionNode"): ConfigValue,
-    **{(module, name): StoredPath for module in ("pathlib", "pathlib._local") for name in _PATHS},
-    ("numpy", "dtype"): NumpyType,
-    ("numpy", "ndarray"): NumpyArray,
-    **{(f"{module}.multiarray", "scalar"): Function(_numpy_scalar) for module in _NUMPY},
-    **{(f"{module}.multiarray", "_reconstruct"): Function(lambda meter, *_: NumpyArray()) for module in _NUMPY},
-    **{(f"{module}.numeric", "_frombuffer"): Function(_numpy_from_buffer) for module in _NUMPY},
-}
-
-# Packages whose names can load, run or fetch things: of these, as of the standard library, only the table is accepted.
-_TOOLS = sys.stdlib_module_names | {
-    "__builtin__", "__builtins__", "copy_reg", "commands", "nt", "posix", "popen2", "torch", "torchvision", "numpy", "scipy", "pandas",
-    "sklearn", "dill", "cloudpickle", "joblib", "omegaconf", "hydra", "yaml", "ruamel", "pip", "setuptools", "pkg_resources",
-    "_distutils_hack", "IPython", "jupyter", "sh", "plumbum", "fabric", "invoke", "paramiko", "pexpect", "ptyprocess", "psutil",
-    "requests", "urllib3", "httpx", "aiohttp", "huggingface_hub", "safetensors", "zarr", "numcodecs", "h5py", "numba", "cffi", "six",
-    "future", "ray", "dask", "distributed", "submitit", "mpi4py", "wrapt", "execnet", "django", "flask", "jinja2", "mako", "gevent",
-    "twisted", "celery", "asyncssh", "docker", "kubernetes", "tensorflow", "keras", "jax", "sympy", "triton", "cupy", "matplotlib",
-}
-_CLASS = re.compile(r"[A-Z][A-Za-z0-9]{0,99}")  # the convention for classes, PEP 8
-_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,15}")
-
-
-def only_a_class(module: str, name: str) -> bool:
-    """Whether an unknown name is that of a class of somebody's own code, which a `Placeholder` may stand for.
-
-    Functions are refused, and so is everything of the standard library and of `_TOOLS` but PyTorch's optimizers and layers.
-    """
-    if len(module) > 300 or not _MODULE.fullmatch(module) or not _CLASS.fullmatch(name):
-        return False
-    return module.startswith(("torch.optim.", "torch.nn.modules.")) or module.partition(".")[0] not in _TOOLS

@@ -1,7 +1,7 @@
 """Reads `torch.save` files of the original project without running anything they contain.
 
 A pickle is a program: it names Python objects ("globals") and calls them. Here every name is looked up in one table of
-inert stand-ins (`pickle_standins.ALLOWED`); neither PyTorch's unpickler nor dill nor OmegaConf's `__setstate__` takes part,
+inert stand-ins (`pickle_names.ALLOWED`); neither PyTorch's unpickler nor dill nor OmegaConf's `__setstate__` takes part,
 and no class or function is ever looked up by a name from the file. Names that are not in the table:
   * a class of somebody's own code (an enum, a dataclass, a learning-rate schedule) becomes a placeholder that keeps the
     name only. Parts that a policy does not need may hold such objects; a policy's weights and settings may not.
@@ -20,8 +20,9 @@ import numpy as np
 
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.pickle_machine import Budget, PickleMachine
+from diffusion_policy.common.pickle_names import ALLOWED
 from diffusion_policy.common.pickle_standins import (
-    ALLOWED, ConfigDict, ConfigList, ConfigValue, NumpyArray, Placeholder, StoredPath, StoredTensor,
+    ConfigDict, ConfigList, ConfigValue, NumpyArray, Placeholder, StoredPath, StoredTensor,
 )
 from diffusion_policy.common.torch_archive import TorchArchive, restricted_loads
 
