@@ -139,7 +139,9 @@ def _check_layers(policy: dict[str, Any], tensors: int, source: Path) -> None:
         for name in ("n_layer", "n_cond_layers"):
             layers = section.get(name) if isinstance(section, dict) else None
             if type(layers) is int and layers > tensors:
-                raise CheckpointError(f"the config of {source} says {name}={layers:.3g}, but the file holds {tensors} tensors: they do not fit")
+                raise CheckpointError(
+                    f"the config of {source} says {name}={layers:.3g}, but the file holds {tensors} tensors: they do not fit"
+                )
 
 
 def _set_steps(config: dict[str, Any], num_inference_steps: int | None) -> None:
@@ -150,7 +152,8 @@ def _set_steps(config: dict[str, Any], num_inference_steps: int | None) -> None:
     trained = scheduler.get("num_train_timesteps", 1000) if isinstance(scheduler, dict) else None  # diffusers' default
     if type(num_inference_steps) is not int or num_inference_steps < 1 or (type(trained) is int and num_inference_steps > trained):
         raise ConfigError(
-            f"num_inference_steps={str(num_inference_steps)[:50]} is not possible: use 1 to {str(trained)[:20]}, the number it was trained with"
+            f"num_inference_steps={str(num_inference_steps)[:50]} is not possible: use 1 to {str(trained)[:20]}, "
+            "the number it was trained with"
         )
     config["policy"]["num_inference_steps"] = num_inference_steps
 

@@ -168,7 +168,8 @@ def rebuild_tensor(meter: Meter, storage: Any, offset: Any, size: Any, stride: A
         raise wrong
     key, dtype, storage_size = storage
     integers = (storage_size, offset, *size, *stride)
-    if not isinstance(key, str) or not isinstance(dtype, torch.dtype) or not all(type(i) is int and 0 <= i < 2**62 for i in integers) or len(size) != len(stride):
+    whole = all(type(i) is int and 0 <= i < 2**62 for i in integers)
+    if not isinstance(key, str) or not isinstance(dtype, torch.dtype) or not whole or len(size) != len(stride):
         raise wrong
     return StoredTensor(key, dtype, storage_size, offset, size, stride)
 

@@ -131,7 +131,9 @@ def check_policy(policy: nn.Module) -> None:
             )
     model, (steps, width) = policy.model, policy.trajectory_shape
     if model.horizon != steps and (not policy.pred_action_steps_only or model.horizon < steps):
-        raise ConfigError(f"the policy's horizon is {policy.horizon} and the model's is {model.horizon}: the settings do not fit each other")
+        raise ConfigError(
+            f"the policy's horizon is {policy.horizon} and the model's is {model.horizon}: the settings do not fit each other"
+        )
     if model.input_dim != width or model.output_dim != width:
         raise ConfigError(
             f"the model's input_dim is {model.input_dim} and its output_dim {model.output_dim}; with these sizes of actions and "

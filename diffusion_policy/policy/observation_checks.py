@@ -80,7 +80,8 @@ def _image_advice(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
     if last[-1] == channels and last[0] != channels:
         return f"put the channels before height and width, and let the camera draw {height} x {width} pixels, or resize its images"
     if last[0] != channels and last[1:] == (height, width) and len(found) == 5:
-        return f"its images have {last[0]} channel{'s' if last[0] > 1 else ''} instead of {channels}: give the colours that the policy was trained with"
+        held = f"{last[0]} channel{'s' if last[0] > 1 else ''}"
+        return f"its images have {held} instead of {channels}: give the colours that the policy was trained with"
     if last[0] == channels and last[1:] != (height, width):
         return f"let the camera draw {height} x {width} pixels, or resize its images"
     return "bring its axes into this order"

@@ -133,8 +133,10 @@ def test_scalars_are_plain_numbers(value, protocol):
     assert result == value.item() and type(result) is type(value.item())
 
 
-@pytest.mark.parametrize("array", [np.arange(6).reshape(2, 3), np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.array(3.5), np.empty((0, 2)),
-                                   np.arange(4, dtype=">i2"), np.array([True, False])])
+@pytest.mark.parametrize("array", [
+    np.arange(6).reshape(2, 3), np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.array(3.5), np.empty((0, 2)),
+    np.arange(4, dtype=">i2"), np.array([True, False]),
+])
 def test_arrays_of_numbers_in_a_config_are_lists(array):
     assert plain_config(restricted_loads(pickle.dumps({"a": array}))) == {"a": array.tolist()}
     assert plain_number(restricted_loads(pickle.dumps(array))) == (3.5 if array.ndim == 0 else None)
@@ -183,9 +185,11 @@ Pair = collections.namedtuple("Pair", "a b")
 
 HARMLESS = {
     "paths": pathlib.Path("a/b"), "dates": [datetime.datetime(2024, 1, 2), datetime.timedelta(3), datetime.timezone.utc],
-    "counter": collections.Counter("aab"), "deque": collections.deque([1, 2], 3), "decimal": decimal.Decimal("1.5"), "uuid": uuid.UUID(int=3),
+    "counter": collections.Counter("aab"), "deque": collections.deque([1, 2], 3), "decimal": decimal.Decimal("1.5"),
+    "uuid": uuid.UUID(int=3),
     "namespace": argparse.Namespace(a=1), "simple": types.SimpleNamespace(a=1), "range": range(3), "slice": slice(1, 2), "complex": 1 + 2j,
-    "bytearray": bytearray(b"abc"), "array of text": np.array(["a", "b"]), "structured": np.zeros(2, [("x", "f4")]), "dtype": np.dtype("f4"),
+    "bytearray": bytearray(b"abc"), "array of text": np.array(["a", "b"]), "structured": np.zeros(2, [("x", "f4")]),
+    "dtype": np.dtype("f4"),
     "numpy time": np.datetime64("2024-01-02"), "text of numpy": np.str_("a"), "legacy state": np.random.get_state(),
     "generator": np.random.default_rng(0), "legacy generator": np.random.RandomState(0), "torch dtype": torch.float32,
     "size": torch.Size([2, 3]), "device": torch.device("cpu"), "parameter": torch.nn.Parameter(torch.ones(2)), "class": np.float64,
