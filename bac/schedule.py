@@ -23,6 +23,7 @@ from bac.strict_json import shown, some
 __all__ = ["Provenance", "Schedule", "ScheduleError"]
 
 # Far above any sampler and model; they keep a damaged file from asking for all memory or time.
+_ROOT = Path(__file__).resolve().parents[1]
 MAX_STEPS = 100_000
 MAX_BLOCKS = 3_072
 MAX_CELLS = 1_000_000  # steps times blocks: 1,000 steps of 333 layers
@@ -231,6 +232,8 @@ class Schedule:
             OSError: the file cannot be opened.
         """
         path = Path(path)
+        if path.parts[:1] == ("assets",) and not path.exists() and (_ROOT / path).exists():
+            path = _ROOT / path  # what is shipped is found from every working directory
         try:
             return cls.from_steps(*schedule_text.from_json(read_limited(path, schedule_text.MAX_BYTES)))
         except FileNotFoundError as error:

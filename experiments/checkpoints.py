@@ -142,4 +142,4 @@ def notes(cfg: DictConfig, loaded: LoadedPolicy) -> list[str]:
     """What has to be said beside every number of this checkpoint on this task."""
     # The original's names of these tasks end so (can_image_abs), also in a converted checkpoint; ours do not (can_ph).
     original = loaded.format == "original" or str(loaded.config["task"]).endswith(("_image", "_image_abs"))
-    return [DOMAIN_SHIFT] if original and looks_through_robosuite(cfg) else []
+    return [*([DOMAIN_SHIFT] if original and looks_through_robosuite(cfg) else []), *loaded.notes]

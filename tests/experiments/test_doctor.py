@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import sysconfig
 import time
 import venv
@@ -19,11 +20,6 @@ from experiments.doctor import compute, machine, packages
 from experiments.doctor.report import as_json, show, summary
 from experiments.doctor.rows import FAIL, MISSING, PASS, Row, first_line, requirements, system_library
 from experiments.doctor.runner import CHECKS, run_check, run_checks
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 SIMULATORS = ("pymunk", "pygame", "shapely", "cv2", "opencv", "pybullet", "mujoco", "robosuite", "gymnasium_robotics", "h5py", "wandb")
