@@ -1,4 +1,4 @@
-# Set up, demonstrate and test on a machine with Python 3.10-3.12 and nothing else. `make help` says what there is.
+# Set up, demonstrate and test on a machine with Python 3.11 or 3.12 and nothing else. `make help` says what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 comma := ,
 # `pusht,dev` is installed once .venv/.installed-pusht+dev is newer than pyproject.toml.
 installed = $(VENV)/.installed-$(subst $(comma),+,$(1))
-supported = import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
+supported = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 
 help:
 	@echo "make demo    evaluate the bundled Push-T policy with and without caching; prints a table (installs core + pusht)"
@@ -21,7 +21,7 @@ help:
 	@echo "make clean   remove $(VENV), caches and build output; data, checkpoints and results stay"
 	@echo
 	@echo "Packages go into $(VENV), with the versions pinned in pyproject.toml, from wherever pip is configured to look."
-	@echo "PYTHON=python3.12 chooses the interpreter that creates $(VENV) (3.10, 3.11 or 3.12)."
+	@echo "PYTHON=python3.12 chooses the interpreter that creates $(VENV) (3.11 or 3.12)."
 	@echo
 	@echo "On Linux the default index serves PyTorch built for CUDA (about 3 GB). Without a GPU the CPU build (about 0.2 GB)"
 	@echo "does: name its wheel, TORCH=path/to/torch-2.13.0+cpu-...whl, or let pip find it by pip's own configuration"
@@ -57,17 +57,17 @@ $(VENV)/.installed-%: pyproject.toml setup.py $(VENV)/.created
 $(VENV)/.created:
 	@set -eu; python="$(PYTHON)"; \
 	if [ -z "$$python" ]; then \
-	  for name in python3.11 python3.12 python3.10 python3 python; do \
+	  for name in python3.11 python3.12 python3 python; do \
 	    if $$name -c '$(supported)' >/dev/null 2>&1; then python=$$name; break; fi; \
 	  done; \
 	fi; \
 	if [ -z "$$python" ]; then \
-	  echo "No usable Python 3.10, 3.11 or 3.12 among python3.11, python3.12, python3.10, python3 (with its venv module; on" >&2; \
+	  echo "No usable Python 3.11 or 3.12 among python3.11, python3.12, python3 (with its venv module; on" >&2; \
 	  echo "Debian and Ubuntu that is the package python3-venv). Install one, or name one: make PYTHON=/path/to/python3.11 ..." >&2; \
 	  exit 1; \
 	fi; \
 	if ! "$$python" -c '$(supported)' >/dev/null 2>&1; then \
-	  echo "PYTHON=$$python is not a Python 3.10, 3.11 or 3.12 with the venv module; choose another." >&2; exit 1; \
+	  echo "PYTHON=$$python is not a Python 3.11 or 3.12 with the venv module; choose another." >&2; exit 1; \
 	fi; \
 	echo "creating $(VENV) with $$("$$python" --version) ($$python)"; \
 	"$$python" -m venv $(VENV); \

@@ -12,6 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from bac.strict_json import repeated, shown, some
+
+MAX_LAYER_DIGITS = 6  # far above any model; int() of a long text is slow
+
 #: Kinds of block in one layer of each stack, in execution order.
 KINDS: dict[str, tuple[str, ...]] = {"decoder": ("sa", "ca", "ffn"), "encoder": ("sa", "ffn")}
 
@@ -47,11 +51,11 @@ def parse(name: str) -> BlockId:
     if len(parts) == 4:
         stack, layers, layer, kind = parts
         # "01" or a non-ASCII digit would not survive the way back to a name, so it is no layer number.
-        is_number = layer.isascii() and layer.isdigit() and str(int(layer)) == layer
+        is_number = len(layer) <= MAX_LAYER_DIGITS and layer.isascii() and layer.isdigit() and str(int(layer)) == layer
         if layers == "layers" and is_number and kind in KINDS.get(stack, ()):
             return BlockId(stack, int(layer), kind)
     raise ValueError(
-        f"{name!r} is not a block name: write 'decoder.layers.<layer>.<sa|ca|ffn>' "
+        f"{shown(name)} is not a block name: write 'decoder.layers.<layer>.<sa|ca|ffn>' "
         "or 'encoder.layers.<layer>.<sa|ffn>', for example 'decoder.layers.0.sa'"
     )
 
@@ -87,9 +91,9 @@ def execution_order(names: Iterable[str]) -> tuple[str, ...]:
     ids = [parse(name) for name in names]
     if not ids:
         raise ValueError("there are no blocks: name at least one, for example decoder_blocks(8)")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"block names must be unique, but these occur more than once: {', '.join(repeated)}")
+    twice = repeated(names)
+    if twice:
+        raise ValueError(f"block names must be unique, but these occur more than once: {some(twice)}")
     if len({block.stack for block in ids}) > 1:
         raise ValueError("blocks of a decoder and of an encoder are mixed: name the blocks of one denoiser stack")
     ids.sort(key=lambda block: (block.layer, KINDS[block.stack].index(block.kind)))

@@ -1,74 +1,20 @@
 """Profiling: how alike each block's features are at every pair of denoising steps, over many observations and noise seeds."""
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bac.denoiser import model_blocks
+from bac.profile import Profile, ProfileError, ProfileInfo
 from bac.runtime.reference import ReferenceSampler
 from bac.schedule import Schedule
 from bac.similarity import METRICS, from_sums
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 
-
-@dataclass(frozen=True)
-class ProfileInfo:
-    """What was profiled; decides whether a profile fits a checkpoint and sampler."""
-
-    checkpoint_hash: str
-    weights: str
-    sampler: str
-    steps: int
-    observations: int
-    noise_seeds: tuple[int, ...]
-    source: str  # where the observations come from
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Similarity matrices of every block: metric -> block -> float64 [K, K], averaged over (observation, noise seed) pairs."""
-
-    info: ProfileInfo
-    matrices: dict[str, dict[str, np.ndarray]]
-
-    def save(self, folder: Path) -> None:
-        """`profile.npz` (arrays `metric|block`, float32) and `profile.json`, which is written last."""
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays = {f"{m}|{b}": v.astype(np.float32) for m, blocks in self.matrices.items() for b, v in blocks.items()}
-        temporary = folder / ".profile.npz.part"
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        temporary.replace(folder / "profile.npz")
-        temporary = folder / ".profile.json.part"
-        temporary.write_text(json.dumps(asdict(self.info), indent=2) + "\n")
-        temporary.replace(folder / "profile.json")
-
-    @staticmethod
-    def read_info(folder: Path) -> ProfileInfo | None:
-        """What a stored profile is of, or None if there is none."""
-        path = folder / "profile.json"
-        if not path.exists() or not (folder / "profile.npz").exists():
-            return None
-        values = json.loads(path.read_text())
-        return ProfileInfo(**{**values, "noise_seeds": tuple(values["noise_seeds"])})
-
-    @classmethod
-    def load(cls, folder: Path) -> Profile:
-        info = cls.read_info(folder)
-        if info is None:
-            raise FileNotFoundError(f"no profile in {folder}")
-        matrices: dict[str, dict[str, np.ndarray]] = {}
-        with np.load(folder / "profile.npz") as arrays:
-            for name in arrays.files:
-                metric, block = name.split("|")
-                matrices.setdefault(metric, {})[block] = arrays[name].astype(np.float64)
-        return cls(info, matrices)
+__all__ = ["FeatureSimilarity", "Profile", "ProfileError", "ProfileInfo", "profile_features"]
 
 
 class FeatureSimilarity:

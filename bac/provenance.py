@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from bac.strict_json import shown
+
+MAX_EXTRAS_DEPTH = 32  # lists and mappings inside each other; deeper ones cannot be copied or compared
+MAX_EXTRAS_BYTES = 2**20
+
 
 class ScheduleError(ValueError):
     """A schedule is invalid, unreadable, or made for another model or sampler."""
@@ -52,12 +57,12 @@ class Provenance:
         for name in ("budget", "top_k", "observations", "sampler_steps"):
             value = getattr(self, name)
             if value is not None:
-                self._set(name, integer(value, f"provenance field {name!r}"))
+                self._set(name, count(value, f"provenance field {name!r}"))
         for name, convert in (("repaired", text), ("forced_refresh", integer), ("seeds", integer)):
             what = f"provenance field {name!r}"
             self._set(name, tuple(convert(value, what) for value in sequence(getattr(self, name), what)))
         if self.weights not in (None, "ema", "raw"):
-            raise ScheduleError(f"provenance weights must be 'ema' or 'raw', got {self.weights!r}")
+            raise ScheduleError(f"provenance weights must be 'ema' or 'raw', got {shown(self.weights)}")
         self._set("extras", _json_copy(self.extras))
 
     def _set(self, name: str, value: Any) -> None:
@@ -73,7 +78,7 @@ class Provenance:
         """Inverse of `to_dict`; an unknown field is an error."""
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
-            raise ScheduleError(f"unknown provenance fields {unknown}: put additional facts under 'extras'")
+            raise ScheduleError(f"unknown provenance fields {shown(unknown)}: put additional facts under 'extras'")
         return cls(**values)
 
     def __str__(self) -> str:
@@ -85,24 +90,32 @@ class Provenance:
 def integer(value: Any, what: str) -> int:
     """``value`` as a plain int (NumPy integers included, booleans not), or a `ScheduleError`."""
     if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "__index__")):
-        raise ScheduleError(f"{what} must hold integers, got {value!r}")
+        raise ScheduleError(f"{what} must hold integers, got {shown(value)}")
     try:
         return value.__index__()
     except TypeError as error:  # a NumPy array is indexable only if it holds one integer
-        raise ScheduleError(f"{what} must hold integers, got {value!r}") from error
+        raise ScheduleError(f"{what} must hold integers, got {shown(value)}") from error
 
 
 def text(value: Any, what: str) -> str:
-    """``value`` if it is text, or a `ScheduleError`."""
-    if not isinstance(value, str):
-        raise ScheduleError(f"{what} must hold text, got {value!r}")
+    """``value`` if it is text that UTF-8 can hold, or a `ScheduleError`."""
+    if not isinstance(value, str) or any("\ud800" <= c <= "\udfff" for c in value):
+        raise ScheduleError(f"{what} must hold text, got {shown(value)}")
+    return value
+
+
+def count(value: Any, what: str) -> int:
+    """``value`` as a plain int that is not negative, or a `ScheduleError`."""
+    value = integer(value, what)
+    if value < 0:
+        raise ScheduleError(f"{what} must not be negative, got {shown(value)}")
     return value
 
 
 def sequence(value: Any, what: str) -> list[Any]:
     """``value`` as a list if it is a collection of values, or a `ScheduleError`."""
     if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
-        raise ScheduleError(f"{what} must be a list, got {value!r}")
+        raise ScheduleError(f"{what} must be a list, got {shown(value)}")
     return list(value)
 
 
@@ -111,6 +124,18 @@ def _json_copy(extras: Any) -> dict[str, Any]:
         raise ScheduleError(f"provenance extras must be a mapping, got {type(extras).__name__}")
     try:
         # The way through JSON copies deeply and makes a stored and a fresh provenance compare equal.
-        return json.loads(json.dumps(dict(extras), allow_nan=False))
+        stored = json.dumps(dict(extras), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ScheduleError(f"provenance extras must be JSON values (text, numbers, lists): {error}") from error
+        raise ScheduleError(f"provenance extras must be JSON values (text, numbers, lists): {shown(str(error), 300)}") from error
+    except RecursionError as error:
+        raise ScheduleError("provenance extras are nested too deeply") from error
+    if len(stored) > MAX_EXTRAS_BYTES:
+        raise ScheduleError(f"provenance extras are {len(stored):,} bytes of JSON, at most {MAX_EXTRAS_BYTES:,} are kept")
+    copy = json.loads(stored)
+    level = [copy]
+    for _ in range(MAX_EXTRAS_DEPTH):
+        inner = [v for value in level for v in (value.values() if isinstance(value, dict) else value)]
+        level = [value for value in inner if isinstance(value, (dict, list))]
+    if level:
+        raise ScheduleError(f"provenance extras are nested more than {MAX_EXTRAS_DEPTH} deep")
+    return copy

@@ -53,6 +53,12 @@ def sampler_name(
     return name if len(name) <= LONGEST else f"{name[:LONGEST - 17]}-{_digest(name, 16)}"
 
 
+def noise_digest(scheduler: Any) -> str:
+    """Eight hexadecimal digits that stand for the noise schedule and for what the model predicts: what the name leaves out."""
+    config = dict(scheduler.config)
+    return _digest("\n".join(f"{name} {_text(config.get(name))}" for name in NOISE))
+
+
 def _kind(scheduler: Any) -> str:
     cls = type(scheduler)
     if cls.__module__.split(".")[0] == "diffusers" or cls.__module__ == "diffusion_policy.policy.schedulers":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,11 +16,17 @@ import numpy as np
 
 from bac import schedule_text
 from bac.blocks import execution_order
+from bac.files import read_limited, write_atomic
 from bac.provenance import Provenance, ScheduleError, integer, sequence
+from bac.strict_json import shown, some
 
 __all__ = ["Provenance", "Schedule", "ScheduleError"]
 
-MAX_STEPS = 100_000  # far above any sampler; keeps a damaged file from asking for all memory
+# Far above any sampler and model; they keep a damaged file from asking for all memory or time.
+_ROOT = Path(__file__).resolve().parents[1]
+MAX_STEPS = 100_000
+MAX_BLOCKS = 3_072
+MAX_CELLS = 1_000_000  # steps times blocks: 1,000 steps of 333 layers
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,11 +51,12 @@ class Schedule:
     def __post_init__(self) -> None:
         updates = np.array(self.updates)
         blocks = tuple(sequence(self.blocks, "blocks"))
+        _check_size(1, len(blocks))
         ordered = _execution_order(blocks)
         if blocks != ordered:
             first = next(i for i, name in enumerate(blocks) if name != ordered[i])
             raise ScheduleError(
-                f"blocks must be in execution order: position {first} holds {blocks[first]!r}, expected "
+                f"blocks must be in execution order: position {first} holds {shown(blocks[first])}, expected "
                 f"{ordered[first]!r}; order names and columns with bac.blocks.execution_order"
             )
         if updates.dtype != np.bool_ or updates.ndim != 2:
@@ -62,10 +68,11 @@ class Schedule:
             raise ScheduleError(
                 f"updates has shape {updates.shape}, but {len(blocks)} blocks need [steps >= 1, {len(blocks)}]"
             )
+        _check_size(*updates.shape)
         stale = [name for name, computes in zip(blocks, updates[0]) if not computes]
         if stale:
             raise ScheduleError(
-                f"every block must update at step 0, where nothing is cached yet; add step 0 to {_some(stale)}"
+                f"every block must update at step 0, where nothing is cached yet; add step 0 to {some(stale)}"
             )
         if not isinstance(self.provenance, Provenance):
             raise ScheduleError(f"provenance must be a Provenance, got {type(self.provenance).__name__}")
@@ -83,7 +90,9 @@ class Schedule:
     @classmethod
     def full(cls, blocks: Sequence[str], steps: int) -> "Schedule":
         """Every block updates at every step: no caching."""
-        return cls(np.ones((_step_count(steps), len(blocks)), bool), tuple(blocks), Provenance("full"))
+        steps = _step_count(steps)
+        _check_size(steps, len(blocks))
+        return cls(np.ones((steps, len(blocks)), bool), tuple(blocks), Provenance("full"))
 
     @classmethod
     def from_steps(
@@ -96,8 +105,10 @@ class Schedule:
             steps: number of denoising steps.
             provenance: where the decisions come from.
         """
+        steps = _step_count(steps)
+        _check_size(steps, len(update_steps))
         blocks = _execution_order(update_steps)
-        updates = np.zeros((_step_count(steps), len(blocks)), bool)
+        updates = np.zeros((steps, len(blocks)), bool)
         for column, name in enumerate(blocks):
             updates[_step_indices(update_steps[name], steps, f"update steps of {name}"), column] = True
         return cls(updates, blocks, provenance if provenance is not None else Provenance())
@@ -135,13 +146,18 @@ class Schedule:
     def steps_of(self, block: str) -> tuple[int, ...]:
         """Update steps of one block, ascending."""
         if block not in self.blocks:
-            raise ScheduleError(f"{block!r} is not in this schedule of {_span(self.blocks)}")
+            raise ScheduleError(f"{shown(block)} is not in this schedule of {_span(self.blocks)}")
         return tuple(int(k) for k in np.flatnonzero(self.updates[:, self.blocks.index(block)]))
+
+    @property
+    def update_steps(self) -> dict[str, list[int]]:
+        """Block name -> update steps, ascending, in execution order; what `from_steps` takes."""
+        return {name: np.flatnonzero(column).tolist() for name, column in zip(self.blocks, self.updates.T)}
 
     @property
     def digest(self) -> str:
         """SHA-256 of the decisions (blocks and updates, not the provenance), in hexadecimal."""
-        text = json.dumps([self.steps, [[name, self.steps_of(name)] for name in self.blocks]])
+        text = json.dumps([self.steps, [[name, steps] for name, steps in self.update_steps.items()]])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def macs(self, costs: Mapping[str, int], per_step: int = 0, per_chunk: int = 0) -> int:
@@ -205,14 +221,7 @@ class Schedule:
 
     def save(self, path: str | Path) -> None:
         """Write the schedule as JSON, one line per block; the file appears complete or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            part.write_text(schedule_text.to_json(self), encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_atomic(path, schedule_text.to_json(self).encode("utf-8"))
 
     @classmethod
     def load(cls, path: str | Path) -> "Schedule":
@@ -223,13 +232,17 @@ class Schedule:
             OSError: the file cannot be opened.
         """
         path = Path(path)
+        if path.parts[:1] == ("assets",) and not path.exists() and (_ROOT / path).exists():
+            path = _ROOT / path  # what is shipped is found from every working directory
         try:
-            return cls.from_steps(*schedule_text.from_json(path.read_bytes()))
+            return cls.from_steps(*schedule_text.from_json(read_limited(path, schedule_text.MAX_BYTES)))
         except FileNotFoundError as error:
             hint = "No schedule here; profile the checkpoint, or give the path of a stored schedule"
             raise FileNotFoundError(error.errno, hint, str(path)) from error
         except ScheduleError as error:
             raise ScheduleError(f"{path}: {error}") from error
+        except ValueError as error:  # of read_limited
+            raise ScheduleError(f"{path} is no schedule: {error}; give a file written by Schedule.save") from error
 
 
 def _execution_order(names) -> tuple[str, ...]:
@@ -242,17 +255,28 @@ def _execution_order(names) -> tuple[str, ...]:
 def _step_count(steps: int) -> int:
     steps = integer(steps, "the number of denoising steps")
     if not 1 <= steps <= MAX_STEPS:
-        raise ScheduleError(f"the number of denoising steps must lie in 1..{MAX_STEPS}, got {steps}")
+        raise ScheduleError(f"the number of denoising steps must lie in 1..{MAX_STEPS}, got {shown(steps)}")
     return steps
 
 
+def _check_size(steps: int, n_blocks: int) -> None:
+    if n_blocks > MAX_BLOCKS or steps * n_blocks > MAX_CELLS:
+        raise ScheduleError(
+            f"{steps} steps of {n_blocks} blocks are more than a schedule holds (at most {MAX_BLOCKS:,} blocks, and {MAX_CELLS:,} "
+            "steps times blocks): check the number of layers and steps"
+        )
+
+
 def _step_indices(values: Sequence[int], steps: int, what: str) -> list[int]:
-    indices = [integer(value, what) for value in sequence(values, what)]
+    values = sequence(values, what)
+    if len(values) > steps:
+        raise ScheduleError(f"{what} must not repeat, got {len(values)} of {steps} steps")
+    indices = [integer(value, what) for value in values]
     outside = [k for k in indices if not 0 <= k < steps]
     if outside:
-        raise ScheduleError(f"{what} must lie in 0..{steps - 1}, got {outside[0]}")
+        raise ScheduleError(f"{what} must lie in 0..{steps - 1}, got {shown(outside[0])}")
     if len(set(indices)) != len(indices):
-        raise ScheduleError(f"{what} must not repeat, got {indices}")
+        raise ScheduleError(f"{what} must not repeat, got {shown(indices)}")
     return indices
 
 
@@ -260,14 +284,10 @@ def _span(blocks: Sequence[str]) -> str:
     return f"{len(blocks)} blocks ({blocks[0]} ... {blocks[-1]})" if blocks else "no blocks"
 
 
-def _some(names: Sequence[str], limit: int = 3) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
 def _difference(own: Sequence[str], other: Sequence[str], other_name: str) -> str:
-    missing = [name for name in own if name not in other]
-    surplus = [name for name in other if name not in own]
-    parts = [f"only in the schedule: {_some(missing)}"] if missing else []
-    parts += [f"only in {other_name}: {_some(surplus)}"] if surplus else []
+    in_own, in_other = set(own), set(other)
+    missing = [name for name in own if name not in in_other]
+    surplus = [name for name in other if name not in in_own]
+    parts = [f"only in the schedule: {some(missing)}"] if missing else []
+    parts += [f"only in {other_name}: {some(surplus)}"] if surplus else []
     return "; ".join(parts) or "the names agree but not their order"

@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bac import strict_json
 from bac.blocks import parse
 from bac.provenance import Provenance, ScheduleError
+from bac.strict_json import shown
 
 if TYPE_CHECKING:
     from bac.schedule import Schedule
 
 FORMAT = "bac-schedule"
 VERSION = 1
+#: A complete schedule of MAX_CELLS decisions takes less; the bundled ones take 4 kB.
+MAX_BYTES = 8 * 2**20
 GRID_COLUMNS = 100
 RULER_EVERY = 10
 
@@ -21,7 +25,7 @@ RULER_EVERY = 10
 def to_json(schedule: "Schedule") -> str:
     """JSON text with one line per block, so that two schedules can be compared line by line."""
     provenance = json.dumps(schedule.provenance.to_dict(), indent=2).replace("\n", "\n  ")
-    rows = [f"    {json.dumps(name)}: {json.dumps(schedule.steps_of(name))}" for name in schedule.blocks]
+    rows = [f"    {json.dumps(name)}: {json.dumps(steps)}" for name, steps in schedule.update_steps.items()]
     lines = [
         "{",
         f'  "format": {json.dumps(FORMAT)},',
@@ -33,7 +37,10 @@ def to_json(schedule: "Schedule") -> str:
         "  }",
         "}",
     ]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    if len(text) > MAX_BYTES:
+        raise ScheduleError(f"the schedule is {len(text):,} bytes of JSON, and at most {MAX_BYTES:,} can be read again: shorten its extras")
+    return text
 
 
 def from_json(raw: bytes) -> tuple[dict[str, Any], Any, Provenance]:
@@ -45,19 +52,19 @@ def from_json(raw: bytes) -> tuple[dict[str, Any], Any, Provenance]:
         ScheduleError: the bytes are not a complete schedule of this format version.
     """
     try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique_keys)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ScheduleError(f"not complete JSON ({error}); restore the file or profile again") from error
+        data = strict_json.loads(raw)
+    except strict_json.StrictJSONError as error:
+        raise ScheduleError(f"{error}; restore the file or profile again") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ScheduleError(f'not a schedule (no "format": "{FORMAT}"); give a file written by Schedule.save')
-    if data.get("version") != VERSION:
+    if data.get("version") != VERSION or isinstance(data["version"], bool):
         raise ScheduleError(
-            f"schedule format version {data.get('version')!r}, but this code reads version {VERSION}; "
+            f"schedule format version {shown(data.get('version'))}, but this code reads version {VERSION}; "
             "use the code that wrote the file, or profile again"
         )
     expected = {"format", "version", "steps", "provenance", "updates"}
     if set(data) != expected:
-        raise ScheduleError(f"the keys must be {sorted(expected)}, got {sorted(data)}; restore the file")
+        raise ScheduleError(f"the keys must be {sorted(expected)}, got {shown(sorted(data), 200)}; restore the file")
     if not isinstance(data["updates"], dict) or not isinstance(data["provenance"], dict):
         raise ScheduleError("'updates' and 'provenance' must be JSON objects; restore the file")
     return data["updates"], data["steps"], Provenance.from_dict(data["provenance"])
@@ -90,12 +97,3 @@ def summary(schedule: "Schedule") -> str:
         f"{schedule.update_count} of {total} block updates ({schedule.update_count / total:.1%}), "
         f"{len(schedule.active_steps)} of {schedule.steps} steps active"
     )
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):  # json would silently keep the last one
-        keys = [key for key, _ in pairs]
-        repeated = sorted({key for key in keys if keys.count(key) > 1})
-        raise ScheduleError(f"these keys occur more than once: {', '.join(repeated)}; remove the repetition")
-    return result

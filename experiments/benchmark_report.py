@@ -9,7 +9,8 @@ import torch
 from rich.table import Table
 
 from experiments.console import console, table
-from experiments.report import WIDE
+from experiments.pictures import drawn
+from experiments.report import WIDE, method_label
 from experiments.setup import Experiment
 
 RUNTIME_COLOURS = {"reference": "#9a9a9a", "planned": "#4c8bbe", "compiled": "#d9722e"}
@@ -24,15 +25,19 @@ def benchmark_table(result: dict[str, Any]) -> Iterator[Table]:
         for r in (row for row in result["rows"] if row["batch"] == batch):
             parts = r["breakdown_ms"]
             rows.append([
-                r["method"] if r["sampler"] == "ddpm100" else f"{r['method']} {r['sampler']}", r["runtime"],
-                f"{r['ms_p50']:.1f}", f"{r['ms_p95']:.1f}", f"{r['speedup_vs_full_reference']:.2f}x", f"{r['flop_ratio_bound']:.2f}x",
+                method_label(r["method"], r["sampler"], provenance["checkpoint_sampler"]), r["runtime"],
+                f"{r['ms_p50']:.1f}", f"{r['ms_p95']:.1f}", f"{r['speedup']:.2f}x", f"{r['speedup_same_runtime']:.2f}x",
+                f"{r['flop_ratio_bound']:.2f}x",
                 "-" if r["max_action_diff"] is None else f"{r['max_action_diff']:.0e}",
                 f"{parts['observation_encoder']:.1f} / {parts['conditioning']:.1f} / {parts['denoiser']:.1f} / {parts['scheduler']:.1f}",
                 f"{r['share_of_arithmetic_floor']:.0%} / {r['share_of_weights_floor']:.0%}",
             ])
-        columns = ["method", "runtime", "ms p50", "ms p95", "speedup", "FLOP bound", "max diff", "ms encode / cond / denoise / sched", "arithmetic / weights share"]
+        columns = ["method", "runtime", "ms p50", "ms p95", "speedup", "same runtime", "FLOP bound", "max diff",
+                   "ms encode / cond / denoise / sched", "arith / weights share"]
         shown = len(columns) if console.width >= WIDE else len(columns) - 2  # the rest is in benchmark.json
-        yield table(f"batch {batch}, {machine}", columns[:shown], [row[:shown] for row in rows])
+        plain = f"full {provenance['checkpoint_sampler']}"
+        kinds = f"speedup: against the plain policy ({plain}, reference); same runtime: against {plain} in the same runtime"
+        yield table(f"batch {batch}, {machine}\n{kinds}", columns[:shown], [row[:shown] for row in rows])
 
 
 def plot_benchmark(result: dict[str, Any], path: Path) -> None:
@@ -50,7 +55,7 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
         for r in rows:
             y = methods.index(f"{r['method']} {r['sampler']}") + (runtimes.index(r["runtime"]) - (len(runtimes) - 1) / 2) * height
             axis.barh(y, r["ms_p50"], height * 0.92, color=RUNTIME_COLOURS[r["runtime"]])
-            axis.text(r["ms_p50"] * 1.03, y, f"{_short(r['ms_p50'])} ms, {_short(r['speedup_vs_full_reference'])}x", va="center", fontsize=7)
+            axis.text(r["ms_p50"] * 1.03, y, f"{_short(r['ms_p50'])} ms, {_short(r['speedup'])}x", va="center", fontsize=7)
         for name in runtimes:
             axis.barh(0, 0, color=RUNTIME_COLOURS[name], label=name)
         axis.set_xscale("log")
@@ -61,8 +66,8 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
         axis.set_title(f"{result['provenance']['task']}, batch {batch}, {result['provenance']['hardware']}", fontsize=9, loc="left")
         axis.legend(frameon=False, fontsize=8, loc="lower right")
         axis.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    with drawn(path) as temporary:
+        figure.savefig(temporary, dpi=130)
 
 
 def _short(value: float) -> str:
@@ -81,4 +86,4 @@ def trace_summary(experiment: Experiment, rows: int = 25) -> str:
         key = "self_device_time_total"
     with torch.profiler.profile(activities=activities) as profile:
         policy.predict_action(obs)
-    return profile.key_averages().table(sort_by=key, row_limit=rows)
+    return f"full policy, {experiment.sampler}, {experiment.device}\n" + profile.key_averages().table(sort_by=key, row_limit=rows)

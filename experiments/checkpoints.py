@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.common.checkpoint import LoadedPolicy
 from diffusion_policy.common.config import CheckpointError
@@ -49,8 +49,11 @@ class TaskFile:
         return Path("checkpoint") / self.name / "ddpm100"
 
     def downloaded(self) -> list[Path]:
-        """Original checkpoints that are here."""
-        return sorted(self.folder().parents[1].glob("train_*/checkpoints/*.ckpt"))
+        """Original checkpoints that are here: in the working directory, or else where this project is."""
+        for root in (Path(), ROOT):
+            if found := sorted((root / self.folder().parents[1]).glob("train_*/checkpoints/*.ckpt")):
+                return found
+        return []
 
 
 def task_files() -> dict[str, TaskFile]:
@@ -62,14 +65,22 @@ def task_files() -> dict[str, TaskFile]:
     return found
 
 
+def shipped(path: str | Path) -> Path:
+    """`path` as seen from the working directory; if nothing is there but this project has it, as seen from its root."""
+    path = Path(path).expanduser()
+    return ROOT / path if not path.exists() and (ROOT / path).exists() else path
+
+
 def find_checkpoint(cfg: DictConfig) -> Path:
     """The checkpoint that `cfg.checkpoint` names; if it is the task's own and not there, the original that was downloaded.
+
+    Relative paths count from the working directory; what is not there is looked for in this project.
 
     Raises:
         CheckpointError: neither is there, or several originals are; the message says what to do.
     """
-    path = Path(cfg.checkpoint)
-    if cfg.checkpoint != cfg.task.checkpoint or path.exists():
+    path = shipped(str(cfg.checkpoint))
+    if path.exists() or str(cfg.checkpoint) != str(cfg.task.get("checkpoint")):
         return path
     files = task_files()
     unknown = TaskFile(cfg.task.name, cfg.task.name, None)
@@ -86,7 +97,8 @@ def find_checkpoint(cfg: DictConfig) -> Path:
 def missing(cfg: DictConfig, path: Path, task: TaskFile, files: dict[str, TaskFile]) -> str:
     """What a user can do without a checkpoint for `task` at `path`."""
     elsewhere = "give any other with checkpoint=<folder or original .ckpt>"
-    lines = [f"there is no checkpoint for task {task.choice}: this project ships none ({path})"]
+    places = f"in {Path.cwd()}" if Path.cwd() == ROOT else f"neither in {Path.cwd()} nor in {ROOT}"
+    lines = [f"there is no checkpoint for task {task.choice}: this project ships none ({path}, {places})"]
     if task.original:
         lines[0] += f", and no original one has been downloaded ({task.folder().parents[1]})"
         lines += [f"The original project publishes some, at {SERVER}/{task.original}/{METHOD}/: get one with",
@@ -100,7 +112,8 @@ def missing(cfg: DictConfig, path: Path, task: TaskFile, files: dict[str, TaskFi
             lines.append(f"    python scripts/make_demos.py task={task.choice}     # once: its demonstrations")
         lines += [f"    python scripts/train.py task={task.choice}", f"or {elsewhere}"]
     try:
-        instantiate(cfg.task.adapter).check_installed()
+        if OmegaConf.select(cfg, "task.adapter._target_", default=None) is not None:
+            instantiate(cfg.task.adapter).check_installed()
     except MissingExtraError as error:
         lines.append(f"The simulator is missing, too: {error}")
     if here := runnable(files, task):
@@ -110,7 +123,7 @@ def missing(cfg: DictConfig, path: Path, task: TaskFile, files: dict[str, TaskFi
 
 def runnable(files: dict[str, TaskFile], wanted: TaskFile) -> list[str]:
     """task=<choice> of all tasks with a checkpoint, those of the same simulation as `wanted` first."""
-    here = [file for file in files.values() if (file.shipped() / WEIGHTS_FILE).exists() or len(file.downloaded()) == 1]
+    here = [file for file in files.values() if (shipped(file.shipped()) / WEIGHTS_FILE).exists() or len(file.downloaded()) == 1]
     family = wanted.choice.split("_")[0]
     here.sort(key=lambda file: (file.choice.split("_")[0] != family, file.choice))
     return [f"task={file.choice}" + ("" if file.name == file.choice else f" ({file.name})") for file in here]
@@ -129,4 +142,4 @@ def notes(cfg: DictConfig, loaded: LoadedPolicy) -> list[str]:
     """What has to be said beside every number of this checkpoint on this task."""
     # The original's names of these tasks end so (can_image_abs), also in a converted checkpoint; ours do not (can_ph).
     original = loaded.format == "original" or str(loaded.config["task"]).endswith(("_image", "_image_abs"))
-    return [DOMAIN_SHIFT] if original and looks_through_robosuite(cfg) else []
+    return [*([DOMAIN_SHIFT] if original and looks_through_robosuite(cfg) else []), *loaded.notes]

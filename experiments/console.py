@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bac.native.build import CompilerMissing
+from bac.native.errors import NativeError
 from bac.schedule import ScheduleError
 from bac.solver import UnsupportedSolver
 from diffusion_policy.common.config import ConfigError
@@ -22,8 +22,8 @@ from diffusion_policy.env_runner.vector import EnvWorkerError
 console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
 
 #: errors that are about what the user asked for: their message is all a user needs
-EXPECTED = (ConfigError, ScheduleError, DatasetError, MissingExtraError, UnsupportedSolver, CompilerMissing, EnvWorkerError,
-            OmegaConfBaseException, HydraException, ValueError, OSError)
+EXPECTED = (ConfigError, ScheduleError, DatasetError, MissingExtraError, UnsupportedSolver, NativeError, EnvWorkerError,
+            OmegaConfBaseException, HydraException, ValueError, OSError, MemoryError)
 
 
 @contextlib.contextmanager

@@ -35,11 +35,11 @@ def commit() -> str:
     """Git commit of this checkout, with '+changes' if files differ from it; 'unknown' outside a checkout."""
     git = lambda *arguments: subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)  # noqa: E731
     try:
-        head = git("rev-parse", "HEAD")
+        top, head = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
     except OSError:
         return "unknown"
-    if head.returncode:
-        return "unknown"
+    if top.returncode or head.returncode or Path(top.stdout.strip()).resolve() != ROOT:
+        return "unknown"    # installed inside a repository of something else
     return head.stdout.strip() + ("+changes" if git("status", "--porcelain", "--untracked-files=no").stdout.strip() else "")
 
 

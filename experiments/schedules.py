@@ -1,31 +1,29 @@
 """The schedule a cache config asks for: read from the assets, or built from a profile that is measured if need be."""
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig
-from rich.progress import Progress
 
-from bac.accelerate import accelerate
 from bac.acs import OBJECTIVES, blockwise_acs, unified_acs
-from bac.bua import bac, bubbling_union, error_scores
+from bac.bua import bac
 from bac.denoiser import model_blocks
-from bac.figures import plot_errors, plot_schedule, plot_similarity
-from bac.profiling import Profile, ProfileInfo, profile_features
+from bac.profiling import Profile
 from bac.provenance import Provenance
-from bac.schedule import Schedule
+from bac.schedule import Schedule, ScheduleError
 from bac.similarity import METRICS
 from bac.uniform import uniform
 from diffusion_policy.common.config import ConfigError
-from diffusion_policy.env_runner.episodes import Episode
-from diffusion_policy.env_runner.observation import Observation, apply, stack
-from diffusion_policy.env_runner.rollout import rollout
-from experiments.acting import acting, as_tensors
+from diffusion_policy.common.lock import locked
+from experiments.assets import Assets
+from experiments.pictures import DEFAULT_TOP_K
+from experiments.profile_settings import USUAL, of_schedule, other_identity, read_info, same_origin
+from experiments.profiles import Say, profile_for
 from experiments.setup import Experiment
 
 METHODS = ("full", "uniform", "unified_acs", "blockwise_acs", "bac")
-DEFAULT_TOP_K = 5
 
 
 def cache_label(cache: DictConfig) -> str:
@@ -45,140 +43,126 @@ def cache_label(cache: DictConfig) -> str:
     label += "" if cache.objective == "cached_to_skipped" else f"_{cache.objective}"
     if cache.method == "bac":
         label += "" if cache.top_k == DEFAULT_TOP_K else f"_k{cache.top_k}"
-        label += "".join(f"_r{step}" for step in cache.get("forced_refresh") or ())
+        label += "".join(f"_r{step}" for step in forced_refresh(cache))
     return label
 
 
-def assets_folder(experiment: Experiment) -> Path:
-    """Where this checkpoint's profile and schedules are kept.
-
-    assets/<task> (assets/<task>/<sampler> for others than ddpm100) belongs to the first checkpoint profiled there;
-    every further checkpoint gets a folder named by its hash, so that nobody's schedules are overwritten.
-    """
-    cfg = experiment.cfg
-    folder = Path(cfg.assets_dir) / cfg.task.name
-    if experiment.sampler != "ddpm100":
-        folder = folder / experiment.sampler
-    info = Profile.read_info(folder)
-    if info is None or info.checkpoint_hash == experiment.loaded.hash:
-        return folder
-    return folder / experiment.loaded.hash[:12]
+def forced_refresh(cache: DictConfig) -> tuple[int, ...]:
+    """The steps at which every block updates in addition, ascending."""
+    steps = cache.get("forced_refresh") or ()
+    listed = list(steps) if not isinstance(steps, (str, int, float)) else [steps]
+    if any(type(step) is not int or step < 0 for step in listed) or len(set(listed)) < len(listed):
+        raise ConfigError(f"cache.forced_refresh={steps} is not possible: use a list of steps, each once, such as [99]")
+    return tuple(sorted(listed))
 
 
-def schedule_for(experiment: Experiment, cache: DictConfig, say=print) -> Schedule | None:
-    """The schedule of a cache config; None for the full policy.
+def check_cache(cache: DictConfig, blocks: Sequence[str], steps: int) -> str:
+    """The label of a cache config that is possible for a model and sampler.
 
     Raises:
-        ConfigError, ValueError: the config asks for something impossible (budget, metric, top_k, ...).
+        ConfigError: it is not; the message gives the range.
     """
     label = cache_label(cache)
     if cache.method == "full":
-        return None
-    blocks, steps = model_blocks(experiment.policy.model), experiment.base.num_inference_steps
-    if not 1 <= int(cache.budget) <= steps:
+        return label
+    if type(cache.budget) is not int or not 1 <= cache.budget <= steps:
         raise ConfigError(f"cache.budget={cache.budget} is not possible: use 1 to {steps}, the sampler's number of steps")
+    if cache.method == "bac":
+        if type(cache.top_k) is not int or not 0 <= cache.top_k <= len(blocks):
+            raise ConfigError(f"cache.top_k={cache.top_k} is not possible: use 0 to {len(blocks)}, the model's number of blocks")
+        if (refresh := forced_refresh(cache)) and refresh[-1] >= steps:
+            raise ConfigError(f"cache.forced_refresh={list(refresh)} is not possible: use steps from 0 to {steps - 1}")
+    elif forced_refresh(cache):
+        raise ConfigError(f"cache.forced_refresh is an option of cache=bac: {cache.method} has none")
+    return label
+
+
+def schedule_for(experiment: Experiment, cache: DictConfig, say: Say = print, usual: Mapping[str, Any] = USUAL) -> Schedule | None:
+    """The schedule of a cache config; None for the full policy.
+
+    Raises:
+        ConfigError, ScheduleError: the config asks for something impossible, or a stored schedule is not what its name says.
+    """
+    blocks, steps = model_blocks(experiment.policy.model), experiment.base.num_inference_steps
+    label = check_cache(cache, blocks, steps)
+    if cache.method == "full":
+        return None
     if cache.method == "uniform":
-        return uniform(blocks, steps, int(cache.budget))
-    if cache.method == "bac" and not 0 <= int(cache.top_k) <= len(blocks):
-        raise ConfigError(f"cache.top_k={cache.top_k} is not possible: use 0 to {len(blocks)}, the model's number of blocks")
-    folder = assets_folder(experiment)
-    path = folder / "schedules" / f"{label}.json"
-    if path.exists():
-        schedule = Schedule.load(path)
-        if schedule.provenance.checkpoint_hash == experiment.loaded.hash and schedule.steps == steps:
-            schedule.check_fits(blocks, steps, experiment.loaded.hash)
-            say(f"schedule: {path}")
-            return schedule
-        say(f"{path} is for another checkpoint or number of steps: it is made anew")
-    profile = profile_for(experiment, folder, say)
-    schedule = build_schedule(profile, cache, experiment)
-    schedule.save(path)
+        return uniform(blocks, steps, cache.budget)
+    assets = Assets(experiment)
+    if (path := stored_schedule(assets, label)) is not None:
+        say(f"schedule: {path}")
+        return checked(Schedule.load(path), path, cache, experiment)
+    profile, folder = profile_for(experiment, say, dict(usual))
+    schedule = build_schedule(profile, cache)
+    target = assets.writable(profile.info)
+    path = target / "schedules" / f"{label}.json"
+    with locked(target, f"writing {path.name} of {experiment.cfg.task.name}"):
+        if path.exists():   # written by another process meanwhile, or not what its name says
+            return checked(Schedule.load(path), path, cache, experiment)
+        schedule.save(path)
     say(f"schedule: {path} (built from {folder / 'profile.npz'})")
     return schedule
 
 
-def build_schedule(profile: Profile, cache: DictConfig, experiment: Experiment) -> Schedule:
+def stored_schedule(assets: Assets, label: str) -> Path | None:
+    """Where a schedule of that name is which was made for this checkpoint and sampler, from a profile as asked for.
+
+    Raises:
+        ScheduleError: it lies beside such a profile but was not made from it.
+    """
+    for folder in assets.folders():
+        path, info = folder / "schedules" / f"{label}.json", read_info(folder)
+        if not path.exists() or (info is not None and not assets.is_mine(info)):
+            continue
+        origin = of_schedule(Schedule.load(path))
+        if info is None and assets.is_mine(origin) or info is not None and same_origin(origin, info):
+            return path
+        if info is not None:
+            differs = other_identity(origin, assets.experiment)
+            for name in ("observations", "noise_seeds", "source"):
+                if getattr(origin, name) != getattr(info, name):
+                    differs.append(f"{name} {getattr(origin, name)} there, {getattr(info, name)} in {folder / 'profile.json'}")
+            raise ScheduleError(f"{path} was not made from the profile beside it ({'; '.join(differs)}). It is left as it is: move it away, after "
+                                "which it is made anew, or use another assets_dir=")
+    return None
+
+
+def checked(schedule: Schedule, path: Path, cache: DictConfig, experiment: Experiment) -> Schedule:
+    """`schedule`, if it is of this model and what the cache config says.
+
+    Raises:
+        ScheduleError: it is not, whatever its name.
+    """
+    schedule.check_fits(model_blocks(experiment.policy.model), experiment.base.num_inference_steps, experiment.loaded.hash)
+    origin = schedule.provenance
+    wanted: dict[str, Any] = {"method": cache.method, "budget": cache.budget, "metric": cache.metric, "objective": cache.objective}
+    if cache.method == "bac":
+        wanted |= {"top_k": cache.top_k, "forced_refresh": forced_refresh(cache)}
+    wrong = [f"{name} {getattr(origin, name)} instead of {value}" for name, value in wanted.items() if getattr(origin, name) != value]
+    if not wrong:
+        if cache.method == "bac" and len(origin.repaired) != cache.top_k:
+            wrong.append(f"{len(origin.repaired)} repaired blocks instead of {cache.top_k}")
+        most = cache.budget + len(origin.forced_refresh)
+        wrong += [f"{count} updates of {block} instead of {cache.budget}" for block, count in schedule.updates_per_block.items()
+                  if not (cache.budget <= count and (block in origin.repaired or count <= most))]
+    if wrong:
+        raise ScheduleError(f"{path} is not what its name says ({'; '.join(wrong[:4])}). It is left as it is: move it away, after which it is "
+                            "made anew, or use another assets_dir=")
+    return schedule
+
+
+def build_schedule(profile: Profile, cache: DictConfig) -> Schedule:
     """Runs the chosen method on a profile."""
     info = profile.info
     provenance = Provenance(
         checkpoint_hash=info.checkpoint_hash, weights=info.weights, observations=info.observations, seeds=info.noise_seeds,
         sampler=info.sampler, sampler_steps=info.steps, extras={"observations_from": info.source},
     )
-    matrices, budget = profile.matrices[cache.metric], int(cache.budget)
+    matrices, budget = profile.matrices[cache.metric], cache.budget
     if cache.method == "unified_acs":
         return unified_acs(matrices, budget, cache.metric, cache.objective, provenance=provenance)
     if cache.method == "blockwise_acs":
         return blockwise_acs(matrices, budget, cache.metric, cache.objective, provenance=provenance)
-    refresh = tuple(int(step) for step in cache.get("forced_refresh") or ())
-    return bac(matrices, profile.matrices["l1"], budget, int(cache.top_k), cache.metric, cache.objective,
-               forced_refresh=refresh, provenance=provenance)
-
-
-def profile_for(experiment: Experiment, folder: Path, say=print) -> Profile:
-    """The stored profile of this checkpoint and sampler, or a new one."""
-    info = Profile.read_info(folder)
-    if info is not None and info.checkpoint_hash == experiment.loaded.hash and info.steps == experiment.base.num_inference_steps:
-        return Profile.load(folder)
-    say(f"no profile fits checkpoint {experiment.loaded.hash[:12]} with {experiment.sampler}: profiling now, once")
-    return measure_profile(experiment, folder)
-
-
-def measure_profile(experiment: Experiment, folder: Path) -> Profile:
-    """Profiles the policy on states it visits itself, and stores matrices, error scores and pictures in `folder`."""
-    settings = experiment.cfg.profile
-    policy, seeds = experiment.policy, tuple(int(s) for s in settings.noise_seeds)
-    with Progress(transient=True) as bar:
-        observations = visited_observations(experiment, bar)
-        cond, condition, given = sampler_inputs(policy, observations)
-        job = bar.add_task("profiling block features", total=len(condition) * len(seeds))
-        matrices = profile_features(
-            experiment.base, cond, condition, given, seeds, int(settings.batch_size),
-            lambda done, total: bar.update(job, completed=done),
-        )
-    info = ProfileInfo(
-        experiment.loaded.hash, experiment.loaded.weights, experiment.sampler, experiment.base.num_inference_steps, len(condition), seeds,
-        f"rollouts of the full policy from seeds {settings.seed_start}..{settings.seed_start + settings.n_episodes - 1}",
-    )
-    profile = Profile(info, matrices)
-    profile.save(folder)
-    draw_profile(profile, folder)
-    return profile
-
-
-def draw_profile(profile: Profile, folder: Path) -> None:
-    """Pictures of a profile under figures/: similarity, error scores and the default BAC schedule."""
-    figures = folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    plot_similarity(profile.matrices["cosine"], figures / "similarity_cosine.png", "cosine")
-    scores = error_scores(profile.matrices["l1"])
-    budget = min(10, profile.info.steps)
-    base = blockwise_acs(profile.matrices["cosine"], budget)
-    repaired = bubbling_union(base, scores, min(DEFAULT_TOP_K, len(scores)))
-    plot_errors(scores, figures / "block_errors.png", selected=repaired.provenance.repaired)
-    plot_schedule(repaired, figures / f"schedule_bac_s{budget}.png", base=base)
-
-
-def visited_observations(experiment: Experiment, bar: Progress) -> Observation:
-    """Observations [N, To, Do] (or [N, To, ...] by name) spread evenly over rollouts of the full policy."""
-    settings, task, policy = experiment.cfg.profile, experiment.task, experiment.policy
-    n = int(settings.n_episodes)
-    episodes = [Episode(i, int(settings.seed_start) + i, "train") for i in range(n)]
-    job = bar.add_task("rolling out the full policy", total=n)
-    seen: list[Observation] = []
-
-    with accelerate(policy) as fast, task.vector_env(n, None if task.one_env_per_process else 0) as env:
-        full_policy = acting(fast.predict_action, int(settings.seed_start))
-
-        def act(obs, active, running, chunk_index):
-            seen.extend(apply(lambda batch, slot=slot: batch[slot], obs) for slot in np.flatnonzero(active))
-            return full_policy(obs, active, running, chunk_index)
-
-        rollout(act, env, episodes, on_episode=lambda result: bar.advance(job))
-    keep = np.linspace(0, len(seen) - 1, min(int(settings.n_observations), len(seen))).round().astype(int)
-    return stack([seen[i] for i in keep])
-
-
-def sampler_inputs(policy, observations: Observation):
-    """Observations [N, To, Do] (or [N, To, ...] by name) -> (cond, condition, given) as `policy.sampler` takes them."""
-    condition, given, cond = policy.sampler_inputs(as_tensors(observations))
-    return cond, condition, given
+    return bac(matrices, profile.matrices["l1"], budget, cache.top_k, cache.metric, cache.objective,
+               forced_refresh=forced_refresh(cache), provenance=provenance)

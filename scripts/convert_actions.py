@@ -22,11 +22,11 @@ def main(cfg: DictConfig) -> None:
     from diffusion_policy.dataset.robomimic_files import delta_path
     from diffusion_policy.demos.absolute_actions import Conversion, convert_actions
     from experiments.console import console, progress_bar, readable_errors
+    from experiments.settings import check
 
     register_resolvers()
     with readable_errors():
-        if "robomimic_task" not in cfg.task:
-            raise ConfigError(f"task {cfg.task.name} is none of robomimic: its actions need no conversion")
+        cfg = check(cfg, "convert_actions")
         source, output = Path(cfg.input or delta_path(cfg.output)), Path(cfg.output)
         if source == output:
             raise ConfigError(f"output={output} would be written over its own input: choose a name that ends with _abs")
@@ -47,4 +47,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from experiments.settings import launch  # here because worker processes import this file too
+
+    launch(main, "convert_actions", __doc__)

@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -24,29 +21,14 @@ from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy  # noqa
 from diffusion_policy.common.config import ConfigError  # noqa: E402
 from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, save_policy  # noqa: E402
 from experiments.console import readable_errors  # noqa: E402
+from experiments.settings import read_arguments, wants_help  # noqa: E402
 
 DEFAULTS = {"checkpoint": None, "output": None, "weights": "ema", "half": True, "overwrite": False}
 
 
 def settings(arguments: list[str]) -> dict[str, Any]:
     """key=value arguments over `DEFAULTS`."""
-    if any("=" not in argument for argument in arguments):
-        raise ConfigError(f"arguments have the form key=value; got {' '.join(arguments)}\n{__doc__}")
-    try:
-        given = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError(f"{' '.join(arguments)} cannot be read: {error}") from error
-    unknown = sorted(set(given) - set(DEFAULTS))
-    if unknown:
-        raise ConfigError(f"unknown setting {', '.join(unknown)}: use {', '.join(DEFAULTS)}")
-    values = {**DEFAULTS, **given}
-    for name in ("checkpoint", "output"):
-        if values[name] in (None, ""):
-            raise ConfigError(f"{name}=<path> is missing\n{__doc__}")
-    for name in ("half", "overwrite"):
-        if not isinstance(values[name], bool):
-            raise ConfigError(f"{name}={values[name]} is not possible: use {name}=true or {name}=false")
-    return values
+    return read_arguments(arguments, "convert_checkpoint", DEFAULTS)
 
 
 def convert(
@@ -101,6 +83,9 @@ def rounding_report(full: torch.nn.Module, half: torch.nn.Module, samples: int =
 
 
 def main() -> None:
+    if wants_help(sys.argv[1:]):
+        print(__doc__)
+        return
     with readable_errors():
         convert(**settings(sys.argv[1:]))
 

@@ -1,4 +1,8 @@
-"""The main job on the bundled Push-T policy: full, Uniform and BAC, one table. Takes about three minutes on two cores."""
+"""The main job on the bundled Push-T policy: full, Uniform and BAC, one table. Takes about three minutes on two cores.
+
+usage: python scripts/demo.py   (it has no settings; python scripts/eval.py has)
+example of what it runs: python scripts/eval.py task=pusht_lowdim cache=bac eval.n_test=10 eval.n_envs=10 device=cpu
+"""
 from __future__ import annotations
 
 import sys
@@ -13,10 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bac.native.build import CompilerMissing, find_compiler  # noqa: E402
 from diffusion_policy.common.config import register_resolvers  # noqa: E402
 from experiments.console import EpisodeProgress, console, progress_bar, readable_errors, table  # noqa: E402
-from experiments.evaluate import evaluate, measure_latency, open_output_dir  # noqa: E402
+from experiments.evaluate import evaluate, measure_latency  # noqa: E402
+from experiments.evaluation_folder import open_output_dir  # noqa: E402
 from experiments.provenance import ROOT  # noqa: E402
 from experiments.report import summary_table  # noqa: E402
 from experiments.schedules import cache_label, schedule_for  # noqa: E402
+from experiments.settings import check, read_positional, wants_help  # noqa: E402
 from experiments.setup import load_experiment  # noqa: E402
 
 CACHES = ("full", "uniform", "bac")
@@ -24,29 +30,32 @@ EPISODES = 10  # of the 50 test seeds: enough to see it work, too few to rank me
 
 
 def main() -> None:
+    read_positional(sys.argv[1:], "demo", ())
     register_resolvers()
     started = time.monotonic()
     evaluations = []
     with initialize_config_dir(str(ROOT / "config"), version_base="1.3"), progress_bar() as bar:
         episodes = EpisodeProgress(bar, EPISODES * len(CACHES))
         for cache in CACHES:
-            cfg = compose("eval", [
+            overrides = [
                 "task=pusht_lowdim", f"cache={cache}", f"eval.n_test={EPISODES}", f"eval.n_envs={EPISODES}", "device=cpu",
                 f"output_dir=results/pusht_lowdim/demo/{cache}", "benchmark.n_chunks=8",
-            ])
-            output_dir = open_output_dir(cfg)
+            ]
+            cfg = check(compose("eval", overrides), "eval", overrides)
             experiment = load_experiment(cfg, n_test=EPISODES, n_train=0)
+            output_dir = open_output_dir(experiment)
             if cache == CACHES[0]:
-                console.print(f"Push-T, {experiment.loaded}")
+                console.print(f"Push-T, {experiment.loaded}, {experiment.sampler_line}")
                 console.print(f"{EPISODES} test episodes each, {torch.get_num_threads()} threads, runtime {cfg.runtime}")
             episodes.start(cache)
             evaluations.append(evaluate(experiment, output_dir, bar.console.print, episodes))
         compiled = compiled_latency(experiment, bar.console.print)
     console.print(summary_table([e.results for e in evaluations], [e.benchmark for e in evaluations]))
     if compiled is not None:
-        console.print(table("the same actions from the compiled runtime (runtime=compiled), batch 1", ["method", "ms/chunk p50 / p95", "actions/s", "speedup"], [
+        columns = ["method", "ms/chunk p50 / p95", "actions/s", "speedup", "same runtime"]
+        console.print(table("the same actions from the compiled runtime (runtime=compiled), batch 1", columns, [
             [compiled["method"]["name"], f"{compiled['method']['ms_p50']:.1f} / {compiled['method']['ms_p95']:.1f}",
-             f"{compiled['method']['action_hz']:.0f}", f"{compiled['speedup_vs_plain']:.2f}x"],
+             f"{compiled['method']['action_hz']:.0f}", f"{compiled['speedup']:.2f}x", f"{compiled['speedup_same_runtime']:.2f}x"],
         ]))
     videos = sorted((evaluations[-1].output_dir / "media").glob("*.mp4"))
     console.print(f"schedule: {evaluations[-1].output_dir / 'schedule.png'}\nvideo: {videos[0] if videos else 'none'}")
@@ -61,11 +70,13 @@ def compiled_latency(experiment, say) -> dict | None:
     except CompilerMissing as error:
         say(f"the compiled runtime is left out of this demo: {error}")
         return None
-    experiment.cfg.runtime = "compiled"
     say(f"timing {cache_label(experiment.cfg.cache)} in the compiled runtime")
-    return measure_latency(experiment, schedule_for(experiment, experiment.cfg.cache, lambda text: None))
+    return measure_latency(experiment, schedule_for(experiment, experiment.cfg.cache, lambda text: None), "compiled")
 
 
 if __name__ == "__main__":
-    with readable_errors():
-        main()
+    if wants_help(sys.argv[1:]):
+        print(__doc__)
+    else:
+        with readable_errors():
+            main()

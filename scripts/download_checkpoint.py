@@ -29,23 +29,22 @@ from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
 from experiments.checkpoint_download import (  # noqa: E402
     BEST, LATEST, LIST, best_name, get_checkpoint, published_names, recorded_sha256)
 from experiments.checkpoints import TaskFile, quoted, task_files  # noqa: E402
-from experiments.downloads import download_progress, read_settings, run_command  # noqa: E402
+from experiments.downloads import download_progress, run_command  # noqa: E402
+from experiments.settings import meant, read_arguments  # noqa: E402
 
 DEFAULTS = {"task": None, "name": LATEST, "train": 0, "checkpoint_dir": "checkpoint", "url": None, "sha256": None}
 
 
 def choose_task(settings: dict[str, Any]) -> TaskFile:
-    """Raises ConfigError for a task or setting that is unknown."""
+    """Raises ConfigError for a task or a name that is unknown."""
     published = {choice: file for choice, file in task_files().items() if file.original}
     task = settings["task"]
     if task not in published:
         problem = "which task?" if task is None else f"no original checkpoint is known for task={task}:"
-        raise ConfigError(f"{problem} use one of {', '.join(f'task={choice}' for choice in published)}")
-    name = settings["name"] = str(settings["name"])
+        raise ConfigError(f"{problem} use one of {', '.join(f'task={choice}' for choice in published)}{meant(task, published)}")
+    name = settings["name"]
     if name not in (BEST, LIST) and ("/" in name or not name.endswith(".ckpt")):
         raise ConfigError(f"name={name}: use {BEST}, {LIST} or the name of a .ckpt file, such as {LATEST}")
-    if type(settings["train"]) is not int or settings["train"] not in range(3):
-        raise ConfigError(f"train={settings['train']}: use 0, 1 or 2, the published trainings")
     return published[task]
 
 
@@ -74,7 +73,7 @@ def run(task: TaskFile, settings: dict[str, Any]) -> None:
 
 
 def command(arguments: list[str]) -> None:
-    settings = read_settings(arguments, DEFAULTS)
+    settings = read_arguments(arguments, "download_checkpoint", DEFAULTS)
     run(choose_task(settings), settings)
 
 

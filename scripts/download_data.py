@@ -28,18 +28,17 @@ from diffusion_policy.dataset.download import (  # noqa: E402
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
 from diffusion_policy.dataset.sources import DataSource  # noqa: E402
 from diffusion_policy.env.extras import MissingExtraError  # noqa: E402
-from experiments.downloads import download_progress, read_settings, run_command  # noqa: E402
+from experiments.downloads import download_progress, run_command  # noqa: E402
+from experiments.settings import meant, read_arguments  # noqa: E402
 
 DEFAULTS = {"task": None, "verify": False, "data_dir": "data", "url": None, "sha256": None}
 
 
 def choose_source(settings: dict) -> DataSource:
-    """Raises ConfigError for a task or setting that is unknown."""
+    """Raises ConfigError for a task that is unknown."""
     if settings["task"] not in SOURCES:
         problem = "which task?" if settings["task"] is None else f"no public data is known for task={settings['task']}:"
-        raise ConfigError(f"{problem} use {' or '.join(f'task={name}' for name in SOURCES)}")
-    if not isinstance(settings["verify"], bool):
-        raise ConfigError(f"verify={settings['verify']}: use verify=true or verify=false")
+        raise ConfigError(f"{problem} use {' or '.join(f'task={name}' for name in SOURCES)}{meant(settings['task'], SOURCES)}")
     return SOURCES[settings["task"]]
 
 
@@ -66,7 +65,7 @@ def run(source: DataSource, settings: dict) -> Path:
 
 
 def command(arguments: list[str]) -> None:
-    settings = read_settings(arguments, DEFAULTS)
+    settings = read_arguments(arguments, "download_data", DEFAULTS)
     source = choose_source(settings)
     folder = Path(settings["data_dir"]) / source.folder
     known = settings["sha256"] or known_sha256(folder, source)

@@ -16,8 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffusion_policy.common.config import register_resolvers  # noqa: E402
 from experiments.console import EpisodeProgress, console, progress_bar, readable_errors  # noqa: E402
-from experiments.evaluate import evaluate, open_output_dir  # noqa: E402
+from experiments.evaluate import evaluate  # noqa: E402
+from experiments.evaluation_folder import open_output_dir  # noqa: E402
 from experiments.report import metrics_table, summary_table, throughput_line  # noqa: E402
+from experiments.settings import check, launch  # noqa: E402
 from experiments.setup import load_experiment  # noqa: E402
 from experiments.tracking import start_run  # noqa: E402
 
@@ -27,13 +29,14 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path="../config", config_name="eval")
 def main(cfg: DictConfig) -> None:
     with readable_errors():
-        output_dir = open_output_dir(cfg)
+        cfg = check(cfg, "eval")
         experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
+        output_dir = open_output_dir(experiment)
         console.print(f"task {cfg.task.name}, {experiment.loaded}")
         for note in experiment.notes:
             console.print(f"note: {note}", style="yellow")
-        console.print(f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {cfg.runtime}, sampler {cfg.sampler.name}")
-        run = start_run(cfg, output_dir.name)
+        console.print(f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {cfg.runtime}, {experiment.sampler_line}")
+        run = start_run(experiment.cfg, output_dir.name)
         with progress_bar() as bar:
             episodes = EpisodeProgress(bar, len(experiment.task.episodes()))
             evaluation = evaluate(experiment, output_dir, bar.console.print, episodes)
@@ -48,4 +51,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main, "eval", __doc__)

@@ -20,15 +20,15 @@ def main(cfg: DictConfig) -> None:
     import numpy as np
     from hydra.utils import instantiate
 
-    from diffusion_policy.common.config import ConfigError, register_resolvers, to_plain
+    from diffusion_policy.common.config import register_resolvers, to_plain
     from diffusion_policy.demos.collect import collect
     from experiments.console import console, progress_bar, readable_errors
+    from experiments.settings import check
     from experiments.setup import make_task
 
     register_resolvers()
     with readable_errors():
-        if "demos" not in cfg.task:
-            raise ConfigError(f"task {cfg.task.name} has no scripted expert: its demonstrations are downloaded")
+        cfg = check(cfg, "make_demos")
         make_task(cfg)  # raises if the simulator is not installed
         settings = {key: value for key, value in to_plain(cfg.task)["demos"].items() if key in ("source", "demonstrator")}
         with progress_bar() as bar:
@@ -47,4 +47,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from experiments.settings import launch  # here because worker processes import this file too
+
+    launch(main, "make_demos", __doc__)

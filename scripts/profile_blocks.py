@@ -5,15 +5,19 @@ import sys
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from diffusion_policy.common.config import register_resolvers  # noqa: E402
-from experiments.benchmark import parse_method  # noqa: E402
+from bac.denoiser import model_blocks  # noqa: E402
+from diffusion_policy.common.config import ConfigError, register_resolvers  # noqa: E402
 from experiments.console import console, readable_errors  # noqa: E402
-from experiments.schedules import assets_folder, measure_profile, profile_for, schedule_for  # noqa: E402
-from experiments.setup import load_experiment  # noqa: E402
+from experiments.methods import Method, parse_method  # noqa: E402
+from experiments.profile_settings import THOROUGH  # noqa: E402
+from experiments.profiles import profile_for, replace_profile  # noqa: E402
+from experiments.schedules import check_cache, schedule_for  # noqa: E402
+from experiments.settings import check, launch  # noqa: E402
+from experiments.setup import Experiment, load_experiment  # noqa: E402
 
 register_resolvers()
 
@@ -21,23 +25,37 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path="../config", config_name="profile_blocks")
 def main(cfg: DictConfig) -> None:
     with readable_errors():
-        OmegaConf.set_struct(cfg, False)
+        cfg = check(cfg, "profile_blocks")
         methods = [parse_method(text) for text in cfg.schedules]
-        experiment = load_experiment(cfg)
-        folder = assets_folder(experiment)
-        console.print(f"task {cfg.task.name}, {experiment.loaded}, sampler {cfg.sampler.name}")
-        if cfg.overwrite:
-            for path in (folder / "schedules").glob("*.json"):
-                path.unlink()
-            measure_profile(experiment, folder)
-        else:
-            profile_for(experiment, folder, console.print)
+        experiment = load_experiment(cfg, needs_simulator=False)    # a stored profile needs none, a data set neither
+        console.print(f"task {cfg.task.name}, {experiment.loaded}, {experiment.sampler_line}")
+        check_methods(experiment, methods)
+        said: set[str] = set()
+
+        def say(line: str) -> None:
+            if line not in said:    # every schedule names the same profile
+                console.print(line)
+            said.add(line)
+
+        _, folder = replace_profile(experiment, say) if cfg.overwrite else profile_for(experiment, say, THOROUGH)
         for method in methods:
-            schedule = schedule_for(experiment, method.cache, console.print)
+            schedule = schedule_for(experiment, method.cache, say, THOROUGH)
             if schedule is not None:
                 console.print(f"{method.label}: {schedule.update_count} block updates of {schedule.steps * len(schedule.blocks)}")
         console.print(f"profile, schedules and figures: {folder}")
 
 
+def check_methods(experiment: Experiment, methods: list[Method]) -> None:
+    """Before anything is measured: every schedule is possible, on the sampler that is profiled.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for method in methods:
+        if method.sampler:
+            raise ConfigError(f"schedules: {method.label}@... names a sampler; what is profiled is set by sampler=, and is {experiment.sampler}")
+        check_cache(method.cache, model_blocks(experiment.policy.model), experiment.base.num_inference_steps)
+
+
 if __name__ == "__main__":
-    main()
+    launch(main, "profile_blocks", __doc__)

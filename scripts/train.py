@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from diffusion_policy.common.config import register_resolvers  # noqa: E402
 from diffusion_policy.workspace.train_workspace import TrainWorkspace  # noqa: E402
 from experiments.console import readable_errors  # noqa: E402
+from experiments.settings import check, launch  # noqa: E402
 from experiments.tracking import start_run  # noqa: E402
 from experiments.training import rollout_function  # noqa: E402
 
@@ -24,8 +25,9 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path="../config", config_name="train")
 def main(cfg: DictConfig) -> None:
     with readable_errors():
+        cfg = check(cfg, "train")
         TrainWorkspace(cfg, rollout_function(cfg), start_run(cfg, f"train-{cfg.task.name}")).run()
 
 
 if __name__ == "__main__":
-    main()
+    launch(main, "train", __doc__)

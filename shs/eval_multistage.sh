@@ -5,6 +5,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 
+reference=full   # of the comparison; its folder ends so for another noise seed
+for argument in "$@"; do
+  case $argument in seed=0) ;; seed=*) reference="full-seed${argument#seed=}" ;; esac
+done
+
 for task in ${TASKS:-block_pushing kitchen}; do
   common=(task="$task" runtime=compiled benchmark.n_chunks=0 "$@")
   "$python" scripts/eval.py "${common[@]}" cache=full
@@ -14,5 +19,5 @@ for task in ${TASKS:-block_pushing kitchen}; do
     "$python" scripts/eval.py "${common[@]}" cache=full sampler="$sampler"
   done
   name=$("$python" scripts/eval.py "${common[@]}" --cfg job --package task.name)
-  "$python" scripts/compare.py "results/$name"
+  "$python" scripts/compare.py "results/$name" "$reference"
 done

@@ -6,6 +6,11 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 common=(task=pusht_lowdim runtime=compiled benchmark.n_chunks=0 "$@")
 
+reference=full   # of the comparison; its folder ends so for another noise seed
+for argument in "$@"; do
+  case $argument in seed=0) ;; seed=*) reference="full-seed${argument#seed=}" ;; esac
+done
+
 run() { "$python" scripts/eval.py "${common[@]}" "$@"; }
 
 for cache in full uniform blockwise_acs bac; do
@@ -24,7 +29,7 @@ done
 for budget in 4 8; do
   run cache=bac sampler=ddim16 cache.budget="$budget"
 done
-"$python" scripts/compare.py results/pusht_lowdim
+"$python" scripts/compare.py results/pusht_lowdim "$reference"
 methods=full,uniform_s10,bac_s10,bac_s7,bac_s20,full@ddim10,full@ddim16,full@ddim30,bac_s4@ddim16
 "$python" scripts/benchmark.py task=pusht_lowdim device=cpu batch=1 "methods=[$methods]"
 "$python" scripts/benchmark.py task=pusht_lowdim device=cpu batch=28 n_chunks=4 "methods=[full,uniform_s10,bac_s10,bac_s7,full@ddim10]" \

@@ -41,6 +41,19 @@ def keep_denormal_numbers():
     torch.set_flush_denormal(False)
 
 
+@pytest.fixture
+def one_torch_thread():
+    """torch computes with one thread, in this one and, as the initializer of a pool, in others; restored afterwards.
+
+    A new thread does not take over what `torch.set_num_threads` said: its first matrix products run with OMP_NUM_THREADS
+    threads (one per core without it), and round differently, until it asks torch for its number or sets its own.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield lambda: torch.set_num_threads(1)
+    torch.set_num_threads(before)
+
+
 def existing(path: Path) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is not on this machine")

@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -13,20 +15,15 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # a dependency of pytest on Python 3.10
-
 ROOT = Path(__file__).resolve().parents[1]
-PYTHONS = ("3.10", "3.11", "3.12")
+PYTHONS = ("3.11", "3.12")
 EXTRAS = {"pusht", "blockpush", "kitchen", "robomimic", "robomimic-reference", "lerobot", "wandb", "dev", "all"}
 CODE = ("bac", "diffusion_policy", "experiments", "scripts")
 OWN = {"bac", "diffusion_policy", "experiments", "tests"}
 # Import name -> distribution name, where they differ by more than - and _.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "hydra": "hydra-core", "yaml": "PyYAML"}
-# Used by this file only; pytest brings them (tomllib is part of Python from 3.11 on).
-BESIDE_PYTEST = {"packaging", "tomli", "tomllib"}
+# Used by this file only; pytest brings it.
+BESIDE_PYTEST = {"packaging"}
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
@@ -101,12 +98,21 @@ def test_setup_py_adds_nothing_of_its_own():
 
 def test_every_module_and_source_file_is_part_of_a_listed_package():
     setuptools = PYPROJECT["tool"]["setuptools"]
+    find = setuptools["packages"]["find"]
+    assert find["namespaces"] is True   # folders without __init__.py count, too
     for folder in ("bac", "diffusion_policy"):
-        assert {folder, f"{folder}.*"} <= set(setuptools["packages"]["find"]["include"])
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-        assert [path for path in files if path.suffix == ".py" and not (path.parent / "__init__.py").exists()] == []
+        modules = [path for path in files if path.suffix == ".py"]
+        packages = {".".join(path.parent.relative_to(ROOT).parts) for path in modules}
+        assert [name for name in packages if not any(fnmatchcase(name, pattern) for pattern in find["include"])] == []
         data = {path for pattern in setuptools["package-data"].get(folder, []) for path in (ROOT / folder).glob(pattern)}
         assert {path for path in files if path.suffix != ".py"} == data
+
+
+def test_the_shared_package_has_no_init_where_the_original_project_has_none():
+    """One such file would hide all modules of the original project from an environment that holds both."""
+    found = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "diffusion_policy").rglob("__init__.py")}
+    assert found == {"diffusion_policy/demos", "diffusion_policy/env/kitchen", "diffusion_policy/env/pusht"}
 
 
 def test_conda_environment_takes_its_pins_from_the_project():
@@ -152,7 +158,7 @@ def test_make_installs_only_what_each_target_needs():
 
 def test_make_refuses_an_unsupported_python(tmp_path):
     result = make("setup", f"VENV={tmp_path / 'venv'}", "PYTHON=/nowhere/python")
-    assert result.returncode != 0 and "3.10, 3.11 or 3.12" in result.stderr
+    assert result.returncode != 0 and "3.11 or 3.12" in result.stderr
     assert not (tmp_path / "venv").exists()
 
 

@@ -1,94 +1,269 @@
-"""Compiles the native denoiser for this processor on first use and keeps the library in the user's cache folder."""
+"""The native denoiser for this processor: prebuilt, from the user's cache folder, or compiled on first use.
+
+A library in the cache belongs to these sources, these flags, $CXX and this processor; with which compiler it was made is in its
+record. So it is used without a compiler, and another compiler makes a new one only when asked: through $CXX, or by
+`python -m bac build`.
+"""
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
+import logging
 import os
 import platform
-import shlex
-import shutil
-import subprocess
+import pwd
+import re
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-SOURCES = ("kernels.hpp", "engine.cpp")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-ffp-contract=fast")
-#: seconds the last compilation in this process took; 0 when the library came from the cache
+from bac.native import compiler, processor, store
+from bac.native.compiler import find_compiler
+from bac.native.errors import CacheError, CompilerMissing, DamagedLibrary, NativeError
+from bac.native.structs import Call, Model
+
+__all__ = ["CacheError", "CompilerMissing", "DamagedLibrary", "LibraryInfo", "NativeError", "MAX_THREADS", "build", "cache_folder",
+           "check_threads", "find_compiler", "library", "library_info", "sample"]
+
+FOLDER = Path(__file__).parent
+SOURCES = ("kernels.hpp", "layout.hpp", "worker.hpp", "engine.cpp")
+MAX_THREADS = 1024  # kMaxThreads of layout.hpp
+ADVICE = "set BAC_CACHE to a folder of your own, or use runtime=planned"
+PREBUILT_ADVICE = (
+    "build it again on such a machine (python -m bac build --output FOLDER), or unset BAC_PREBUILT to compile on first use"
+)
+#: seconds the last compilation in this process took; 0 when none was needed
 build_seconds = 0.0
-_loaded: dict[Path, ctypes.CDLL] = {}
-_lock = threading.Lock()  # two threads must not compile into the same file
+_loaded: dict[tuple[str, str], tuple[ctypes.CDLL, LibraryInfo]] = {}
+_lock = threading.Lock()  # two threads of a process compile once
+_log = logging.getLogger("bac.native")
 
 
-class CompilerMissing(RuntimeError):
-    """runtime=compiled was asked for on a CPU but nothing can compile it."""
+@dataclass(frozen=True)
+class LibraryInfo:
+    """Where the native library in use comes from.
+
+    Attributes:
+        origin: ``prebuilt`` ($BAC_PREBUILT), ``cached`` (made by an earlier process) or ``built`` (by this one).
+        path, sha256: the file and its content.
+        compiler: what the compiler says of itself.
+        flags: its options, $CXX's own included.
+        sources: SHA-256 of the C++ sources.
+    """
+
+    origin: str
+    path: str
+    sha256: str
+    compiler: str
+    flags: tuple[str, ...]
+    sources: str
 
 
 def cache_folder() -> Path:
-    """$BAC_CACHE, or bac/ under the user's cache folder."""
-    base = os.environ.get("BAC_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bac"
+    """$BAC_CACHE, or bac/ in $XDG_CACHE_HOME or ~/.cache; an empty variable counts as unset.
+
+    Raises:
+        CacheError: there is neither a variable nor a home.
+    """
+    base, xdg = os.environ.get("BAC_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if base:
+        return Path(base).absolute()
+    if xdg and os.path.isabs(xdg):  # its specification ignores relative paths
+        return Path(xdg) / "bac"
+    home = os.environ.get("HOME")
+    if not home:
+        try:
+            home = pwd.getpwuid(os.geteuid()).pw_dir
+        except KeyError as error:
+            raise CacheError(f"this user has no home folder to keep the native library in: {ADVICE}") from error
+    return Path(home).absolute() / ".cache" / "bac"
 
 
-def find_compiler() -> list[str]:
-    """$CXX (a command, possibly with options); if that is not set g++, clang++ or c++."""
-    chosen = shlex.split(os.environ.get("CXX", ""))
-    if chosen:
-        if not shutil.which(chosen[0]):
-            raise CompilerMissing(f"CXX={chosen[0]} is not a program here: correct or unset CXX, or use runtime=planned")
-        return chosen
-    for name in ("g++", "clang++", "c++"):
-        if shutil.which(name):
-            return [name]
-    raise CompilerMissing(
-        "runtime=compiled on a CPU compiles a small C++ file on first use and found no compiler: "
-        "install g++ or clang++ (Debian/Ubuntu: apt install g++; macOS: xcode-select --install), set CXX, or use runtime=planned"
-    )
-
-
-def _processor() -> str:
-    """What -march=native depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}))
-    except OSError:
-        return platform.processor() + platform.machine()
+def sources_digest() -> str:
+    """SHA-256 of the C++ sources."""
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        content = (FOLDER / name).read_bytes()
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 def library() -> ctypes.CDLL:
-    """The loaded library, compiled if the cache holds none for these sources, compiler and processor.
+    """The loaded library: from $BAC_PREBUILT if that is set, else from the cache, else compiled into the cache.
+
+    A library that is damaged or does not fit is never loaded: in the cache it is replaced, which is said in one line.
 
     Raises:
-        CompilerMissing: no compiler, or it failed; the message holds its output.
-        OSError: the cache folder cannot be written (set BAC_CACHE).
+        CompilerMissing: no library and no compiler, or the compiler failed; the message holds its output.
+        CacheError: the cache folder is not safe or cannot be written.
+        NativeError: $BAC_PREBUILT holds no library that can be used here.
+    """
+    return _library()[0]
+
+
+def library_info() -> LibraryInfo:
+    """Provenance of what `library` returns, for reports."""
+    return _library()[1]
+
+
+def _library() -> tuple[ctypes.CDLL, LibraryInfo]:
+    with _lock:
+        prebuilt = os.environ.get("BAC_PREBUILT")
+        folder = Path(prebuilt).absolute() if prebuilt else cache_folder()
+        slot = ("prebuilt" if prebuilt else _cache_name(), str(folder))
+        if slot not in _loaded:
+            _loaded[slot] = _prebuilt(folder) if prebuilt else _cached_or_built(folder, slot[0])
+        return _loaded[slot]
+
+
+def _cache_name() -> str:
+    parts = [sources_digest(), *compiler.FLAGS, "-march=native", "CXX", *compiler.requested(), processor.identity()]
+    return f"denoiser-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
+
+
+def _cached_or_built(folder: Path, name: str) -> tuple[ctypes.CDLL, LibraryInfo]:
+    owners = {os.geteuid()}
+    damage = ""
+    if folder.exists() or folder.is_symlink():
+        with store.opened(folder, owners, ADVICE) as descriptor:
+            for attempt in range(2):  # another process may have replaced both files between one look and the next
+                try:
+                    record = store.read_record(descriptor, name, owners)
+                    if record is not None and record["sources"] != sources_digest():
+                        raise DamagedLibrary(f"{name}.json belongs to other sources")
+                    if record is not None:
+                        return store.load(descriptor, folder, record, owners), _info("cached", folder, record)
+                    break
+                except DamagedLibrary as error:
+                    damage = str(error)
+    if damage:
+        _log.warning("the native library in %s is not used: %s; it is compiled anew", folder, damage)
+    try:
+        record = build(folder, name=name)
+    except CompilerMissing as error:
+        raise CompilerMissing(f"{error}\nThe library in {folder} cannot be used: {damage}") from error if damage else error
+    with store.opened(folder, owners, ADVICE) as descriptor:
+        try:
+            return store.load(descriptor, folder, record, owners), _info("built", folder, record)
+        except DamagedLibrary as error:
+            raise NativeError(
+                f"the native library was compiled in {folder} but cannot be used: {error}. If that file system does not allow to run "
+                f"programs, {ADVICE}; else try another compiler through CXX"
+            ) from error
+
+
+def _prebuilt(folder: Path) -> tuple[ctypes.CDLL, LibraryInfo]:
+    owners = {0, os.geteuid()}
+    refused = []
+    with store.opened(folder, owners, PREBUILT_ADVICE) as descriptor:
+        names = sorted(name[: -len(".json")] for name in os.listdir(descriptor) if re.fullmatch(r"denoiser-.+\.json", name))
+        candidates = []
+        for name in names:
+            try:
+                record = store.read_record(descriptor, name, owners)
+                reason = "it is gone" if record is None else _unfit(record)
+            except DamagedLibrary as error:
+                reason = str(error)
+            if reason is None:
+                candidates.append(record)
+            else:
+                refused.append(f"{name}: {reason}")
+        for record in sorted(candidates, key=lambda record: -len(record["needs"])):  # the one that makes most of this processor
+            try:
+                return store.load(descriptor, folder, record, owners), _info("prebuilt", folder, record)
+            except DamagedLibrary as error:
+                refused.append(f"{record['library']}: {error}")
+                break  # a less suited library would be slower without a word
+    found = "\n".join(refused[:10]) if refused else "it holds no library"
+    raise NativeError(f"BAC_PREBUILT={folder} has no library to use here: {PREBUILT_ADVICE}.\n{found}")
+
+
+def _unfit(record: dict[str, Any]) -> str | None:
+    """Why a recorded library must not run here; None if it may."""
+    if record["sources"] != sources_digest():
+        return "built from other sources (another version of this project)"
+    if record["machine"] != platform.machine():
+        return f"for {record['machine']}, this is {platform.machine()}"
+    if (record["unknown_needs"] or (record["needs"] and not processor.features())) and record["processor"] != _processor_digest():
+        return "for the very kind of processor it was built on, which this is not"
+    missing = sorted(set(record["needs"]) - processor.features()) if processor.features() else []
+    return f"needs {', '.join(missing)}, which this processor lacks" if missing else None
+
+
+def _processor_digest() -> str:
+    return hashlib.sha256(processor.identity().encode()).hexdigest()
+
+
+def _info(origin: str, folder: Path, record: dict[str, Any]) -> LibraryInfo:
+    return LibraryInfo(
+        origin, str(folder / record["library"]), record["sha256"], record["compiler"], tuple(record["flags"]), record["sources"]
+    )
+
+
+def build(folder: Path | None = None, march: str = "native", name: str | None = None) -> dict[str, Any]:
+    """Compiles the library, whether or not there is one, and stores it.
+
+    Args:
+        folder: where to; the cache folder when None. Any other one can be shipped and named by $BAC_PREBUILT.
+        march: the processor to compile for, as the compiler calls it.
+        name: of the record; made from `march` when None.
+
+    Returns:
+        the record: library, sha256, compiler, flags, needs (processor features), ...
+
+    Raises:
+        CompilerMissing, CacheError: as `library`.
     """
     global build_seconds
-    folder = Path(__file__).parent
-    compiler = find_compiler()
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
-    key = hashlib.sha256()
-    for part in (*[(folder / name).read_bytes() for name in SOURCES], version.encode(), " ".join(FLAGS).encode(), _processor().encode()):
-        key.update(part)
-    path = cache_folder() / f"denoiser-{key.hexdigest()[:16]}.so"
-    with _lock:
-        if path not in _loaded:
-            if not path.exists():
-                started = time.perf_counter()
-                _compile(compiler, folder / "engine.cpp", path)
-                build_seconds = time.perf_counter() - started
-            _loaded[path] = ctypes.CDLL(str(path))
-            _loaded[path].bac_sample.restype = None
-        return _loaded[path]
+    if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,80}", march):
+        raise NativeError(f"{march!r} is not the name of a processor: use for example native, x86-64-v3 or armv8-a")
+    private = folder is None or name is not None
+    if folder is None:
+        if march != "native":
+            raise NativeError("the cache holds libraries for this processor only: give --output FOLDER together with --march")
+        folder, name = cache_folder(), _cache_name()
+    advice = ADVICE if private else "give another folder"
+    command = find_compiler()
+    known, unknown = processor.needed(compiler.added_macros(command, march))
+    store.create(folder, private, advice)
+    with store.opened(folder, {os.geteuid()}, advice):
+        started = time.perf_counter()
+        content = compiler.compile_library(command, FOLDER / "engine.cpp", folder, march, advice)
+        build_seconds = time.perf_counter() - started
+        return store.write(folder, name or f"denoiser-{platform.machine()}-{march}", content, {
+            "sources": sources_digest(), "machine": platform.machine(), "march": march, "compiler": compiler.version(command),
+            "flags": [*command[1:], *compiler.FLAGS, f"-march={march}"], "needs": sorted(known), "unknown_needs": sorted(unknown),
+            "processor": _processor_digest(),
+        }, private, advice)
 
 
-def _compile(compiler: list[str], source: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    command = [*compiler, *FLAGS, "-o", str(temporary), str(source)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        raise CompilerMissing(
-            f"{compiler[0]} could not compile the native denoiser; use runtime=planned, or another compiler through CXX.\n"
-            f"$ {' '.join(command)}\n{result.stderr[-2000:]}"
-        )
-    os.replace(temporary, path)
+def check_threads(threads: int) -> None:
+    """Raises `ValueError` unless the native library can be asked for that many threads."""
+    if not 1 <= threads <= MAX_THREADS:
+        raise ValueError(f"threads must lie in 1..{MAX_THREADS}, got {threads}: use the number of cores")
+
+
+def sample(library: ctypes.CDLL, model: Model, call: Call) -> None:
+    """Runs the denoising loop on `call.trajectory`, in place.
+
+    Raises:
+        ValueError: more threads than it can be asked for.
+        MemoryError: not enough memory for this batch and number of threads.
+        NativeError: threads could not be started, or sizes do not fit each other. All threads that were started have ended.
+    """
+    check_threads(call.threads)
+    message = ctypes.create_string_buffer(256)
+    status = library.bac_sample(ctypes.byref(model), ctypes.byref(call), message, len(message))
+    if status == 0:
+        return
+    text = message.value.decode("utf-8", "replace")
+    if status == 1:
+        raise NativeError(f"{call.threads} threads could not be started ({text}): use fewer threads")
+    if status == 2:
+        raise MemoryError(f"not enough memory for {call.batch} samples on {call.threads} threads ({text}): use fewer threads or samples")
+    if status == 3:
+        raise NativeError(f"the native denoiser was given a model or call that does not fit together ({text}): use runtime=planned")
+    raise NativeError(f"the native denoiser failed ({text}): use runtime=planned")

@@ -1,367 +1,188 @@
-// The whole denoising loop of a Transformer Diffusion Policy in one call, for CPUs. Compiled on first use.
-//
-// Follows the program of bac.plan.Plan: what each step computes, which stored outputs it adds, what it stores.
-// Cross-attention is folded (bac.folding); the scheduler is a table (bac.solver). All arithmetic is float32.
+// The whole denoising loop of a Transformer Diffusion Policy in one call, for CPUs. Compiled on first use, or beforehand by
+// `python -m bac build`: threads, the checks of what the caller gives, and the boundary.
 #include <atomic>
-#include <limits>
+#include <cstdio>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <system_error>
 #include <thread>
-#include <type_traits>
 #include <vector>
 
-#include "kernels.hpp"
-
-using namespace bac;
-
-extern "C" {
-
-struct Layer {
-  const float *norm1_gain, *norm1_shift, *norm2_gain, *norm2_shift, *norm3_gain, *norm3_shift;
-  Matrix qkv, out, up, down;
-  const float* cross_bias;   // [d] bias of the cross-attention output
-  const float* time_key;     // [steps][heads][d] folded keys of the time token, or null
-  const float* time_bias;    // [steps][heads]
-  const float* time_value;   // [steps][heads][d]
-};
-
-struct Segment {
-  int32_t start, stop, block, store;  // block is -1 at the end of a step
-};
-
-struct Model {
-  int32_t layers, heads, d, d_in, d_out, tokens, skip, cross, steps;  // skip: leading tokens without output (time token)
-  float eps;
-  const float* embed;        // [d_in][d]
-  const float* position;     // [tokens][d], input bias included
-  const float* time_rows;    // [steps][d] time token of the encoder-only form, or null
-  const float* self_mask;    // [tokens][tokens rounded up to 16], 0 or -inf
-  const float *final_gain, *final_shift;
-  Matrix head;
-  const Layer* layer;
-  const Segment* segments;
-  const int32_t* segment_start;  // [steps + 1]
-  const float* solver;           // [steps][7]: x_gain, m_gain, to_x, to_x0, to_last, to_m, sigma
-  float clip;
-};
-
-// One call. Condition tokens other than the time token: per layer, step slot and sample, `memory` of them.
-struct Call {
-  int32_t batch, memory, threads;
-  const int32_t* memory_slot;  // [layers][steps] slot of the tables below, -1 where the block does not compute
-  const float* key;            // [slots][batch][memory][heads][d]
-  const float* bias;           // [slots][batch][memory][heads]
-  const float* value;          // [slots][batch][memory][heads][d]
-  const float* cross_mask;     // [tokens][time + memory]
-  float* trajectory;           // [batch][tokens - skip][d_in], in: initial noise, out: sample
-  const float* const* noise;   // [steps] pointers to [batch][tokens - skip][d_in], or null
-  const float* condition;      // same shape, or null
-  const uint8_t* given;        // same shape, or null
-};
-
-int bac_half_weights() { return kHalfWeights; }
-}
+#include "worker.hpp"
 
 namespace {
 
-struct Barrier {
-  explicit Barrier(int n) : size(n) {}
-  void wait() {
-    if (size == 1) return;
-    const int turn = generation.load(std::memory_order_relaxed);
-    if (arrived.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
-      arrived.store(0, std::memory_order_relaxed);
-      generation.store(turn + 1, std::memory_order_release);
-      return;
-    }
-    for (int spins = 0; generation.load(std::memory_order_acquire) == turn; ++spins)
-      if (spins > 20000) std::this_thread::yield();
+// Holds the threads of a team back until all of them exist: one that is missing would leave the others at a barrier.
+struct Gate {
+  bool wait() const {
+    int now;
+    while (!(now = state.load(std::memory_order_acquire))) std::this_thread::yield();
+    return now > 0;
   }
-  const int size;
-  std::atomic<int> arrived{0}, generation{0};
+  void open(bool go) { state.store(go ? 1 : -1, std::memory_order_release); }
+  std::atomic<int> state{0};
 };
 
-int round_up(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
-
-// Buffers of the samples one team works on.
-struct Workspace {
-  Workspace(const Model& m, int rows, int blocks)
-      : x(size_t(rows) * m.d), wide(size_t(rows) * 4 * m.d), heads_out(size_t(rows) * m.d),
-        stored(size_t(blocks) * rows * m.d), last(size_t(rows) * m.d_in) {}
-  std::vector<float> x, wide, heads_out, stored, last;
+// Threads that are joined whatever happens; `abandon` tells those that wait for the rest to give up.
+template <class Abandon>
+struct Pool {
+  explicit Pool(Abandon abandon) : abandon(abandon) {}
+  ~Pool() {
+    if (!complete) abandon();
+    for (auto& thread : threads) thread.join();
+  }
+  template <class F>
+  void start(int count, F&& task) {
+    threads.reserve(size_t(count));
+    for (int id = 1; id <= count; ++id) threads.emplace_back(task, id);
+    complete = true;
+  }
+  std::vector<std::thread> threads;
+  Abandon abandon;
+  bool complete = false;
 };
 
-// One thread of a team. The team shares a workspace: products are split by columns, everything per row by rows.
-class Worker {
- public:
-  Worker(const Model& m, const Call& c, int first, int samples, Workspace& w, Barrier& barrier, int id, int team)
-      : m(m), c(c), first(first), samples(samples), rows(samples * m.tokens), w(w), barrier(barrier), id(id), team(team),
-        normed(size_t(rows) * m.d), keys(size_t(m.d) * memory_lanes(m, c)), values(size_t(m.d) * memory_lanes(m, c)),
-        scores(size_t(m.tokens) * memory_lanes(m, c)), column_bias(memory_lanes(m, c)), head_keys(size_t(m.d / m.heads) * round_up(m.tokens)),
-        weights(size_t(m.tokens) * round_up(m.tokens)) {}
-
-  void run() {
-    const int sample_size = (m.tokens - m.skip) * m.d_in;
-    for (int step = 0; step < m.steps; ++step) {
-      embed(step, sample_size);
-      for (int s = m.segment_start[step]; s < m.segment_start[step + 1]; ++s) {
-        const Segment& segment = m.segments[s];
-        add_stored(segment);
-        if (segment.block < 0) continue;
-        float* keep = segment.store ? w.stored.data() + size_t(segment.block) * rows * m.d : nullptr;
-        compute(segment.block, step, keep);
-      }
-      barrier.wait();
-      read_out(step, sample_size);
-      barrier.wait();
-    }
-    if (c.given && id == 0) force_given(sample_size);
-  }
-
- private:
-  static int memory_lanes(const Model& m, const Call& c) { return round_up(m.heads * (c.memory + 1)); }
-  int row_begin() const { return rows * id / team; }
-  int row_end() const { return rows * (id + 1) / team; }
-
-  void force_given(int sample_size) {
-    const size_t offset = size_t(first) * sample_size;
-    for (size_t i = offset; i < offset + size_t(samples) * sample_size; ++i)
-      if (c.given[i]) c.trajectory[i] = c.condition[i];
-  }
-
-  // x = position + input embedding of the trajectory (+ time token)
-  void embed(int step, int sample_size) {
-    if (c.given) {
-      if (id == 0) force_given(sample_size);
-      barrier.wait();
-    }
-    for (int row = row_begin(); row < row_end(); ++row) {
-      const int token = row % m.tokens;
-      float* x = w.x.data() + size_t(row) * m.d;
-      if (token < m.skip) {
-        for (int j = 0; j < m.d; j += kWidth) store(x + j, load(m.time_rows + size_t(step) * m.d + j));
-        continue;
-      }
-      const float* in = c.trajectory + size_t(first + row / m.tokens) * sample_size + (token - m.skip) * m.d_in;
-      for (int j = 0; j < m.d; j += kWidth) {
-        vf total = load(m.position + size_t(token) * m.d + j);
-        for (int i = 0; i < m.d_in; ++i) total += load(m.embed + size_t(i) * m.d + j) * in[i];
-        store(x + j, total);
-      }
-    }
-    barrier.wait();
-  }
-
-  void add_stored(const Segment& segment) {
-    if (segment.start == segment.stop) return;
-    const size_t size = size_t(rows) * m.d, begin = size_t(row_begin()) * m.d, end = size_t(row_end()) * m.d;
-    for (size_t i = begin; i < end; i += kWidth) {
-      vf total = load(w.x.data() + i);
-      for (int block = segment.start; block < segment.stop; ++block) total += load(w.stored.data() + block * size + i);
-      store(w.x.data() + i, total);
-    }
-    barrier.wait();
-  }
-
-  void compute(int block, int step, float* keep) {
-    const int per_layer = m.cross ? 3 : 2;
-    const Layer& layer = m.layer[block / per_layer];
-    const int kind = block % per_layer;
-    if (kind == 0) self_attention(layer, keep);
-    else if (kind == 1 && m.cross) cross_attention(layer, block / per_layer, step, keep);
-    else feed_forward(layer, keep);
-    barrier.wait();
-  }
-
-  // Adds a branch's output to the residual stream and stores it if it is reused.
-  auto residual(float* keep) {
-    return [this, keep](int row, int column, vf value) {
-      const size_t at = size_t(row) * m.d + column;
-      store(w.x.data() + at, load(w.x.data() + at) + value);
-      if (keep) store(keep + at, value);
-    };
-  }
-
-  // Every worker normalises all rows into its own buffer: cheaper than a barrier.
-  void normalise(const float* gain, const float* shift) { layer_norm(w.x.data(), normed.data(), rows, m.d, gain, shift, m.eps); }
-
-  void self_attention(const Layer& layer, float* keep) {
-    normalise(layer.norm1_gain, layer.norm1_shift);
-    const int width = 3 * m.d;
-    product(normed.data(), m.d, rows, layer.qkv, id, team,
-            [&](int row, int column, vf value) { store(w.wide.data() + size_t(row) * width + column, value); });
-    barrier.wait();
-    for (int task = id; task < samples * m.heads; task += team) attend(task / m.heads, task % m.heads);
-    barrier.wait();
-    product(w.heads_out.data(), m.d, rows, layer.out, id, team, residual(keep));
-  }
-
-  // softmax(q k^T / sqrt(dh) + mask) v of one sample and head
-  void attend(int sample, int head) {
-    const int dh = m.d / m.heads, width = 3 * m.d, lanes = round_up(m.tokens);
-    const float* q = w.wide.data() + size_t(sample) * m.tokens * width + head * dh;
-    const float *k = q + m.d, *v = q + 2 * m.d;
-    for (int j = 0; j < m.tokens; ++j)
-      for (int i = 0; i < dh; ++i) head_keys[size_t(i) * lanes + j] = k[size_t(j) * width + i];
-    const float scale = 1.0f / std::sqrt(float(dh));
-    small_product(q, width, m.tokens, head_keys.data(), lanes, dh, lanes, [&](int row, int column, vf value) {
-      const size_t at = size_t(row) * lanes + column;
-      store(weights.data() + at, value * scale + load(m.self_mask + at));
-    });
-    for (int row = 0; row < m.tokens; ++row) {
-      float* p = weights.data() + size_t(row) * lanes;
-      float top = -std::numeric_limits<float>::infinity();
-      for (int j = 0; j < m.tokens; ++j) top = p[j] > top ? p[j] : top;
-      vf total{};
-      for (int j = 0; j < lanes; j += kWidth) {
-        const vf e = bac::exp(load(p + j) - top);
-        store(p + j, e);
-        total += e;
-      }
-      const float inverse = 1.0f / sum(total);
-      for (int j = 0; j < lanes; j += kWidth) store(p + j, load(p + j) * inverse);
-    }
-    float* out = w.heads_out.data() + size_t(sample) * m.tokens * m.d + head * dh;
-    if (dh % kLanes == 0) {
-      small_product(weights.data(), lanes, m.tokens, v, width, m.tokens, dh,
-                    [&](int row, int column, vf value) { store(out + size_t(row) * m.d + column, value); });
-      return;
-    }
-    for (int row = 0; row < m.tokens; ++row)
-      for (int i = 0; i < dh; ++i) {
-        float total = 0;
-        for (int j = 0; j < m.tokens; ++j) total += weights[size_t(row) * lanes + j] * v[size_t(j) * width + i];
-        out[size_t(row) * m.d + i] = total;
-      }
-  }
-
-  void cross_attention(const Layer& layer, int index, int step, float* keep) {
-    normalise(layer.norm2_gain, layer.norm2_shift);
-    barrier.wait();  // the others may still be reading x
-    const int time = layer.time_key ? 1 : 0, count = time + c.memory, columns = count * m.heads, lanes = round_up(columns);
-    const int slot = c.memory_slot ? c.memory_slot[index * m.steps + step] : 0;
-    for (int sample = id; sample < samples; sample += team) {
-      // columns are ordered (token, head); keys are transposed to [d][lanes], values stay [columns][d]
-      const size_t at = (size_t(slot) * c.batch + first + sample) * c.memory * m.heads;
-      for (int column = 0; column < columns; ++column) {
-        const bool is_time = column < time * m.heads;
-        const size_t entry = is_time ? size_t(step) * m.heads + column : at + column - time * m.heads;
-        const float* key = (is_time ? layer.time_key : c.key) + entry * m.d;
-        const float* value = (is_time ? layer.time_value : c.value) + entry * m.d;
-        column_bias[column] = (is_time ? layer.time_bias : c.bias)[entry];
-        for (int j = 0; j < m.d; ++j) keys[size_t(j) * lanes + column] = key[j];
-        std::memcpy(values.data() + size_t(column) * m.d, value, m.d * sizeof(float));
-      }
-      for (int j = 0; j < m.d; ++j)
-        for (int column = columns; column < lanes; ++column) keys[size_t(j) * lanes + column] = 0;
-      small_product(normed.data() + size_t(sample) * m.tokens * m.d, m.d, m.tokens, keys.data(), lanes, m.d, lanes,
-                    [&](int row, int column, vf value) { store(scores.data() + size_t(row) * lanes + column, value); });
-      for (int row = 0; row < m.tokens; ++row)
-        softmax_heads(scores.data() + size_t(row) * lanes, c.cross_mask + row * count, count, lanes);
-      auto add = residual(keep);
-      small_product(scores.data(), lanes, m.tokens, values.data(), m.d, columns, m.d, [&](int row, int column, vf value) {
-        add(sample * m.tokens + row, column, value + load(layer.cross_bias + column));
-      });
-    }
-  }
-
-  // softmax over tokens, for each head, of one row ordered (token, head)
-  void softmax_heads(float* row, const float* mask, int count, int lanes) {
-    for (int head = 0; head < m.heads; ++head) {
-      float top = -std::numeric_limits<float>::infinity();
-      for (int s = 0; s < count; ++s) {
-        float& score = row[s * m.heads + head];
-        score += column_bias[s * m.heads + head] + mask[s];
-        top = score > top ? score : top;
-      }
-      for (int s = 0; s < count; ++s) row[s * m.heads + head] -= top;
-    }
-    for (int j = 0; j < lanes; j += kWidth) store(row + j, bac::exp(load(row + j)));
-    for (int head = 0; head < m.heads; ++head) {
-      float total = 0;
-      for (int s = 0; s < count; ++s) total += row[s * m.heads + head];
-      for (int s = 0; s < count; ++s) row[s * m.heads + head] /= total;
-    }
-  }
-
-  void feed_forward(const Layer& layer, float* keep) {
-    if (m.cross) normalise(layer.norm3_gain, layer.norm3_shift);
-    else normalise(layer.norm2_gain, layer.norm2_shift);
-    const int width = 4 * m.d;
-    product(normed.data(), m.d, rows, layer.up, id, team,
-            [&](int row, int column, vf value) { store(w.wide.data() + size_t(row) * width + column, gelu(value)); });
-    barrier.wait();
-    product(w.wide.data(), width, rows, layer.down, id, team, residual(keep));
-  }
-
-  // final norm, head, and the scheduler's update of the trajectory (see bac.solver)
-  void read_out(int step, int sample_size) {
-    const float* s = m.solver + size_t(step) * 7;
-    const int head_width = m.head.n;
-    const int begin = row_begin(), count = row_end() - begin;
-    head_out.resize(size_t(count) * head_width);
-    layer_norm(w.x.data() + size_t(begin) * m.d, normed.data(), count, m.d, m.final_gain, m.final_shift, m.eps);
-    product(normed.data(), m.d, count, m.head, 0, 1,
-            [&](int row, int column, vf value) { store(head_out.data() + size_t(row) * head_width + column, value); });
-    for (int row = begin; row < row_end(); ++row) {
-      const int token = row % m.tokens;
-      if (token < m.skip) continue;
-      const float* out = head_out.data() + size_t(row - begin) * head_width;
-      const size_t local = size_t(row / m.tokens) * sample_size + (token - m.skip) * m.d_in;
-      const size_t at = size_t(first) * sample_size + local;
-      const float* noise = c.noise[step];
-      for (int i = 0; i < m.d_in; ++i) {
-        const float x = c.trajectory[at + i];
-        float clean = s[0] * x + s[1] * out[i];
-        clean = clean < -m.clip ? -m.clip : clean > m.clip ? m.clip : clean;
-        float next = s[2] * x + s[3] * clean + s[5] * out[i];
-        if (s[4] != 0.0f && step > 0) next += s[4] * w.last[local + i];
-        if (noise) next += s[6] * noise[at + i];
-        w.last[local + i] = clean;
-        c.trajectory[at + i] = next;
-      }
-    }
-  }
-
-  const Model& m;
-  const Call& c;
-  const int first, samples, rows;
-  Workspace& w;
-  Barrier& barrier;
-  const int id, team;
-  std::vector<float> normed, keys, values, scores, column_bias, head_keys, weights, head_out;
-};
-
-// Denoises samples [first, first + count) with a team of threads.
+// Denoises samples [first, first + count) with a team of threads. All memory is taken before a thread starts.
 void denoise(const Model& m, const Call& c, int first, int count, int team) {
   Workspace space(m, count * m.tokens, m.layers * (m.cross ? 3 : 2));
   Barrier barrier(team);
-  std::vector<std::thread> others;
-  for (int id = 1; id < team; ++id)
-    others.emplace_back([&, id] { Worker(m, c, first, count, space, barrier, id, team).run(); });
-  Worker(m, c, first, count, space, barrier, 0, team).run();
-  for (auto& thread : others) thread.join();
+  std::deque<Worker> workers;
+  for (int id = 0; id < team; ++id) workers.emplace_back(m, c, first, count, space, barrier, id, team);
+  Gate gate;
+  auto abandon = [&] { gate.open(false); };
+  Pool<decltype(abandon)> others(abandon);
+  others.start(team - 1, [&](int id) {
+    if (gate.wait()) workers[size_t(id)].run();
+  });
+  gate.open(true);
+  workers[0].run();
 }
 
 // Samples that one thread takes through the loop together: enough rows to reuse each weight it reads, few enough that
 // their activations and stored outputs stay in its second-level cache.
 constexpr int kGroup = 8;
 
-}  // namespace
-
 // Denoises c.batch samples on c.threads threads. Samples are dealt out to threads; if there are fewer samples than
 // threads, all threads work on all of them together.
-extern "C" void bac_sample(const Model* model, const Call* call) {
-  const int threads = call->threads < 1 ? 1 : call->threads;
-  if (call->batch < threads) return denoise(*model, *call, 0, call->batch, threads);
+void sample(const Model& model, const Call& call) {
+  const int threads = call.threads;
+  if (call.batch < threads) return denoise(model, call, 0, call.batch, threads);
   auto share = [&](int thread) {
-    const int begin = call->batch * thread / threads, end = call->batch * (thread + 1) / threads;
+    const int64_t batch = call.batch;
+    const int begin = int(batch * thread / threads), end = int(batch * (thread + 1) / threads);
     const int groups = (end - begin + kGroup - 1) / kGroup;
     for (int group = 0; group < groups; ++group) {
       const int first = begin + (end - begin) * group / groups, last = begin + (end - begin) * (group + 1) / groups;
-      denoise(*model, *call, first, last - first, 1);
+      denoise(model, call, first, last - first, 1);
     }
   };
-  std::vector<std::thread> pool;
-  for (int thread = 1; thread < threads; ++thread) pool.emplace_back(share, thread);
-  share(0);
-  for (auto& thread : pool) thread.join();
+  std::exception_ptr failure;
+  std::mutex lock;
+  auto guarded = [&](int thread) noexcept {
+    try {
+      share(thread);
+    } catch (...) {
+      const std::lock_guard<std::mutex> held(lock);
+      if (!failure) failure = std::current_exception();
+    }
+  };
+  {
+    auto abandon = [] {};  // these threads wait for nobody
+    Pool<decltype(abandon)> pool(abandon);
+    pool.start(threads - 1, guarded);
+    guarded(0);
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+// ---- what the caller may get wrong ----
+
+bool fits(int64_t value, int64_t low, int64_t high) { return value >= low && value <= high; }
+bool shaped(const Matrix& w, int64_t n, int64_t k) { return w.data && w.bias && w.n == n && w.k == k; }
+
+// The first thing that does not fit, or null. What a pointer leads to cannot be checked here beyond being there.
+const char* wrong_model(const Model& m) {
+  if (!fits(m.layers, 1, 4096) || !fits(m.d, kLanes, 1 << 16) || m.d % kLanes) return "layers or width";
+  if (!fits(m.heads, 1, m.d) || m.d % m.heads) return "heads";
+  if (!fits(m.tokens, 1, 1 << 16) || !fits(m.skip, 0, m.tokens - 1) || !fits(m.cross, 0, 1)) return "tokens";
+  if (!fits(m.d_in, 1, 1 << 16) || !fits(m.d_out, m.d_in, 1 << 16) || !fits(m.steps, 1, 1 << 20)) return "trajectory or steps";
+  if (!m.embed || !m.position || !m.self_mask || !m.final_gain || !m.final_shift || !m.layer) return "a table of the model is missing";
+  if (!m.segments || !m.segment_start || !m.solver || (m.skip && !m.time_rows)) return "a table of the plan is missing";
+  if (!shaped(m.head, round_up(m.d_out), m.d)) return "the head";
+  for (int i = 0; i < m.layers; ++i) {
+    const Layer& l = m.layer[i];
+    if (!shaped(l.qkv, round_up(3 * m.d), m.d) || !shaped(l.out, m.d, m.d)) return "attention weights";
+    if (!shaped(l.up, 4 * int64_t(m.d), m.d) || !shaped(l.down, m.d, 4 * int64_t(m.d))) return "feed-forward weights";
+    if (!l.norm1_gain || !l.norm1_shift || !l.norm2_gain || !l.norm2_shift) return "a norm is missing";
+    if (m.cross && (!l.norm3_gain || !l.norm3_shift || !l.cross_bias)) return "cross-attention is missing";
+    if (l.time_key && (!l.time_bias || !l.time_value)) return "tables of the time token are missing";
+  }
+  return nullptr;
+}
+
+const char* wrong_call(const Model& m, const Call& c) {
+  if (!fits(c.threads, 1, kMaxThreads)) return "threads";
+  if (!fits(c.batch, 1, 1 << 24) || !fits(c.memory, 0, 1 << 16)) return "batch or condition tokens";
+  if (!c.trajectory || !c.noise || (c.given && !c.condition)) return "a tensor of the call is missing";
+  if (m.cross && !c.cross_mask) return "the mask of the condition is missing";
+  if (m.cross && c.memory && (!c.memory_slot || !c.key || !c.bias || !c.value)) return "tables of the condition are missing";
+  const int64_t rows = int64_t(c.batch < c.threads ? c.batch : kGroup) * m.tokens;
+  if (rows > (1 << 24) || int64_t(m.heads) * (c.memory + 1) > (1 << 24)) return "batch times tokens";
+  const int per_layer = m.cross ? 3 : 2, blocks = m.layers * per_layer;
+  for (int step = 0; step < m.steps; ++step) {
+    if (m.segment_start[step] < 0 || m.segment_start[step] > m.segment_start[step + 1]) return "the plan";
+    for (int i = m.segment_start[step]; i < m.segment_start[step + 1]; ++i) {
+      const Segment& s = m.segments[i];
+      if (!fits(s.start, 0, s.stop) || !fits(s.stop, 0, blocks) || !fits(s.block, -1, blocks - 1)) return "the plan";
+      if (s.block < 0 || !m.cross || s.block % per_layer != 1) continue;
+      if (c.memory && c.memory_slot[s.block / per_layer * m.steps + step] < 0) return "a computed cross-attention without a table";
+      if (!c.memory && !m.layer[s.block / per_layer].time_key) return "cross-attention to nothing";
+    }
+  }
+  return nullptr;
+}
+
+enum Status : int32_t { kDone = 0, kNoThreads = 1, kNoMemory = 2, kWrongSizes = 3, kFailed = 4 };
+
+int32_t report(Status status, const char* text, char* message, int32_t size) noexcept {
+  if (message && size > 0) std::snprintf(message, size_t(size), "%s", text);
+  return status;
+}
+
+}  // namespace
+
+// The boundary: nothing C++ crosses it. Every entry point is noexcept, and a failure is a status with a message.
+
+// Writes at most `capacity` numbers of the layout and returns how many there are.
+extern "C" int32_t bac_layout(int32_t* numbers, int32_t capacity) noexcept {
+  const int32_t count = int32_t(sizeof(kLayout) / sizeof(kLayout[0]));
+  for (int32_t i = 0; i < count && i < capacity; ++i) numbers[i] = kLayout[i];
+  return count;
+}
+
+extern "C" int32_t bac_half_weights() noexcept { return kHalfWeights; }
+
+// Denoises call->batch samples in place. On a failure the trajectory is undefined and all threads have ended.
+extern "C" int32_t bac_sample(const Model* model, const Call* call, char* message, int32_t size) noexcept {
+  try {
+    if (!model || !call) return report(kWrongSizes, "no model or call", message, size);
+    const char* wrong = wrong_model(*model);
+    if (!wrong) wrong = wrong_call(*model, *call);
+    if (wrong) return report(kWrongSizes, wrong, message, size);
+    sample(*model, *call);
+    return kDone;
+  } catch (const std::system_error& error) {
+    return report(kNoThreads, error.what(), message, size);
+  } catch (const std::bad_alloc& error) {
+    return report(kNoMemory, error.what(), message, size);
+  } catch (const std::length_error& error) {
+    return report(kNoMemory, error.what(), message, size);
+  } catch (const std::exception& error) {
+    return report(kFailed, error.what(), message, size);
+  } catch (...) {
+    return report(kFailed, "an unknown exception", message, size);
+  }
 }

@@ -163,7 +163,7 @@ template <int V, class W, class Emit>
 inline void panel_product(const float* a, int lda, int rows, const char* const* panel, int stride, int k, int column, Emit&& emit) {
   const int tiles = (rows + kTileRows - 1) / kTileRows;
   for (int i = 0; i < tiles; ++i) {
-    const int row = rows * i / tiles, count = rows * (i + 1) / tiles - row;
+    const int row = int(int64_t(rows) * i / tiles), count = int(int64_t(rows) * (i + 1) / tiles) - row;
     with_constant<kTileRows>(count, [&](auto size) {
       constexpr int R = decltype(size)::value;
       vf acc[R][V * kParts];

@@ -1,11 +1,12 @@
 """The C structures of engine.cpp. A `Keep` collects the tensors whose memory they point into."""
 from __future__ import annotations
 
-from ctypes import POINTER, Structure, c_float, c_int32, c_void_p
+from ctypes import POINTER, Structure, c_float, c_int32, c_void_p, sizeof
 
 import torch
 from torch import Tensor
 
+ABI = 2  # kAbi of layout.hpp
 LANES = 16
 
 
@@ -41,6 +42,14 @@ class Call(Structure):
         *((name, c_void_p) for name in ("memory_slot", "key", "bias", "value", "cross_mask", "trajectory")),
         ("noise", POINTER(c_void_p)), ("condition", c_void_p), ("given", c_void_p),
     ]
+
+
+def layout() -> list[int]:
+    """What `bac_layout` of a library that fits this mirror reports: version, lanes, then size and field offsets of each structure."""
+    numbers = [ABI, LANES]
+    for structure in (Matrix, Layer, Segment, Model, Call):
+        numbers += [sizeof(structure), *(getattr(structure, name).offset for name, _ in structure._fields_)]
+    return numbers
 
 
 class Keep(list):

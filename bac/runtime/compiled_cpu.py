@@ -6,7 +6,7 @@ overhead. Every row is computed in the same order whatever the batch, so a sampl
 from __future__ import annotations
 
 import time
-from ctypes import byref, c_void_p
+from ctypes import c_void_p
 
 import torch
 from torch import Tensor
@@ -33,8 +33,8 @@ class CompiledCpuSampler(PlannedSampler):
             raise ValueError(f"runtime=compiled computes in fp32 on a CPU; for precision={precision} use runtime=planned")
         if base.model.n_emb % 16:
             raise ValueError(f"runtime=compiled needs n_emb divisible by 16, this model has {base.model.n_emb}: use runtime=planned")
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}")
+        if threads is not None:
+            build.check_threads(threads)
         started = time.perf_counter()
         self.library = build.library()
         super().__init__(base, schedule)
@@ -165,6 +165,6 @@ class CompiledCpuSampler(PlannedSampler):
             keep(cross_mask), trajectory.data_ptr(), (c_void_p * len(pointers))(*pointers),
             keep(condition) if given is not None else None, keep(given, torch.uint8) if given is not None else None,
         )
-        self.library.bac_sample(byref(self.native_model), byref(call))
+        build.sample(self.library, self.native_model, call)
         self.chunks += 1
         return trajectory.to(condition.dtype)

@@ -30,8 +30,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 class PlannedSampler:
     """Denoises with a `Plan`. Holds no per-call state: calls from several threads and of any batch size may interleave.
 
-    With one torch thread they are bit-equal to calls one after another; with more, PyTorch may round differently from call
-    to call.
+    Calls from several threads are bit-equal to calls one after the other where every thread computes with one torch thread.
     """
 
     name = "planned"
@@ -229,6 +228,7 @@ class PlannedSampler:
         self, condition: Tensor, given: Tensor | None, cond: Tensor | None, generator: Generators = None
     ) -> Tensor:
         """See `DiffusionSampler.__call__`: same arguments, same noise."""
+        torch.get_num_threads()  # a new thread takes over torch.set_num_threads only once it asks, and rounds differently until then
         self.check(condition, given, cond)
         initial, noise = self.draw(condition, generator)
         memory = self.hoist_observation(cond, *condition.shape[:2])

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path
+from diffusion_policy.common.origin import check_own
+from diffusion_policy.common.policy_settings import check_arguments, check_policy
 
 WEIGHTS_FILE, CONFIG_FILE = "policy.safetensors", "config.yaml"
 
@@ -37,39 +39,55 @@ PARTS.update({  # the short names diffusers exports
 })
 
 
-def build_policy(config: dict[str, Any]) -> nn.Module:
-    """Builds `config['policy']` (a resolved `_target_` tree) on the CPU, untrained, in evaluation mode.
+def build_policy(config: dict[str, Any], device: str = "cpu") -> nn.Module:
+    """Builds `config['policy']` (a resolved `_target_` tree), untrained, in evaluation mode.
 
+    Args:
+        device: 'cpu', or 'meta' for shapes without memory; the scheduler's numbers are there in both cases.
     Raises:
         ConfigError: a target is not in `POLICIES` or `PARTS`, or its arguments do not fit.
     """
     tree = config.get("policy")
     target = tree.get("_target_") if isinstance(tree, dict) else None
     if not isinstance(target, str) or target not in POLICIES:
-        raise ConfigError(f"policy._target_ is {target!r}, which is not a supported policy: use {', '.join(POLICIES)}")
-    return _build(tree, "policy").eval()
+        raise ConfigError(f"policy._target_ is {_short(target)!r}, which is not a supported policy: use {', '.join(POLICIES)}")
+    policy = _build(tree, "policy", device).eval()
+    check_policy(policy)
+    return policy
 
 
-def _build(tree: Any, where: str) -> Any:
+def _short(target: Any) -> Any:
+    """A target for an error message, whatever it is."""
+    if isinstance(target, str):
+        return target[:200]
+    if isinstance(target, list) and len(target) < 8:
+        return [_short(item) for item in target]
+    return target if target is None or isinstance(target, (bool, float)) else type(target)
+
+
+def _build(tree: Any, where: str, device: str) -> Any:
     if isinstance(tree, list):
-        return [_build(item, f"{where}[{index}]") for index, item in enumerate(tree)]
+        return [_build(item, f"{where}[{index}]", device) for index, item in enumerate(tree)]
     if not isinstance(tree, dict):
         return tree
-    arguments = {str(key): _build(value, f"{where}.{key}") for key, value in tree.items() if key != "_target_"}
+    arguments = {str(key): _build(value, f"{where}.{key}", device) for key, value in tree.items() if key != "_target_"}
     if "_target_" not in tree:
         return arguments
     target = tree["_target_"]
     location = {**POLICIES, **PARTS}.get(target) if isinstance(target, str) else None
     if location is None:
         supported = ", ".join(dict.fromkeys([*POLICIES, *PARTS.values()]))
-        raise ConfigError(f"{where}._target_ is {target!r}, which a config may not build; supported are {supported}")
+        raise ConfigError(f"{where}._target_ is {_short(target)!r}, which a config may not build; supported are {supported}")
     module, _, name = location.rpartition(".")
+    check_own(module)
     try:
-        return getattr(import_module(module), name)(**arguments)
+        check_arguments(name, arguments)
+        with torch.device("cpu" if location.startswith("diffusers.") else device):
+            return getattr(import_module(module), name)(**arguments)
     except (
         TypeError, ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError, MemoryError, ArithmeticError,
     ) as error:
-        raise ConfigError(f"{where}: {name} cannot be built with these settings: {error}") from error
+        raise ConfigError(f"{where}: {name} cannot be built with these settings: {str(error)[:400]}") from error
 
 
 def repeated_names(module: nn.Module) -> dict[str, str]:

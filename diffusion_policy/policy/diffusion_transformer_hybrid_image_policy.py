@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_policy.common.config import ConfigError
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.model.vision.observation_encoder import ObservationEncoder
 from diffusion_policy.policy.diffusion_transformer_policy import DiffusionTransformerPolicy
@@ -24,6 +25,9 @@ class DiffusionTransformerHybridImagePolicy(DiffusionTransformerPolicy):
         obs_encoder_group_norm: group instead of batch normalisation.
         eval_fixed_crop: in evaluation look at the centre; otherwise crops are random in evaluation, too, and only
             PyTorch's global seed repeats them.
+        obs_as_cond: False: observations are not tokens but inpainted, as in `DiffusionTransformerPolicy`; what is given is the
+            encoded observation of the first `n_obs_steps` elements, and the trajectory is [action, features]. Such a policy
+            acts, but cannot be trained.
         step_kwargs: go to `scheduler.step`.
     """
 
@@ -50,13 +54,12 @@ class DiffusionTransformerHybridImagePolicy(DiffusionTransformerPolicy):
         pred_action_steps_only: bool = False,
         **step_kwargs: Any,
     ):
-        if not obs_as_cond:
-            raise ValueError("obs_as_cond=False does not go with images: inpainting would never train the vision encoder")
         obs_shapes, cameras, action_dim = parse_shape_meta(shape_meta)
         crop = None if crop_shape is None else _sizes(crop_shape, 2, "crop_shape")
         encoder = ObservationEncoder(obs_shapes, cameras, crop, obs_encoder_group_norm, eval_fixed_crop)
+        width, cond_dim = (action_dim, encoder.output_dim) if obs_as_cond else (action_dim + encoder.output_dim, 0)
         model = TransformerForDiffusion(
-            action_dim, action_dim, horizon, n_obs_steps, encoder.output_dim, n_layer, n_head, n_emb, p_drop_emb,
+            width, width, horizon, n_obs_steps, cond_dim, n_layer, n_head, n_emb, p_drop_emb,
             p_drop_attn, causal_attn, time_as_cond, obs_as_cond, n_cond_layers,
         )
         super().__init__(
@@ -72,8 +75,20 @@ class DiffusionTransformerHybridImagePolicy(DiffusionTransformerPolicy):
 
     def optimizer_groups(self, weight_decay: float, encoder_weight_decay: float = 1e-6) -> list[dict]:
         """As for the low-dimensional policy, with a group for the vision encoder."""
+        self._check_trainable()
         encoder = {"params": list(self.obs_encoder.parameters()), "weight_decay": encoder_weight_decay}
         return [*super().optimizer_groups(weight_decay), encoder]
+
+    def denoising_loss(self, *arguments: Any, **settings: Any) -> Tensor:
+        self._check_trainable()
+        return super().denoising_loss(*arguments, **settings)
+
+    def _check_trainable(self) -> None:
+        if not self.obs_as_cond:
+            raise ConfigError(
+                "obs_as_cond=False does not go with training on images: the features would be the target as well as the input, "
+                "so the loss cannot train the vision encoder. Use obs_as_cond=True"
+            )
 
 
 def parse_shape_meta(shape_meta: Mapping[str, Any]) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...], int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,14 +20,23 @@ def checked_observation(
         ValueError: it is missing, has another shape, is not finite, or is no image with values in [0, 1].
     """
     expected = ", ".join(map(str, shape))
+    if not isinstance(obs_dict, Mapping):
+        raise ValueError(f"observations are a {type(obs_dict).__name__}: pass a dict with the key {name!r} [B, To, {expected}]")
     if name not in obs_dict:
-        raise ValueError(f"obs_dict needs the key {name!r} [B, To, {expected}]; it has {sorted(obs_dict)}")
-    value = torch.as_tensor(obs_dict[name], dtype=None if camera else torch.float32, device=device)
-    if value.ndim != 2 + len(shape) or value.shape[1] < n_obs_steps or tuple(value.shape[2:]) != shape:
+        raise ValueError(f"obs_dict needs the key {name!r} [B, To, {expected}]; it has {sorted(map(str, obs_dict))}")
+    value = obs_dict[name]
+    if isinstance(value, np.ndarray) and any(stride < 0 for stride in value.strides):
+        value = value.copy()  # a flipped image, which PyTorch does not take
+    try:
+        value = torch.as_tensor(value, dtype=None if camera else torch.float32, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} is no array of numbers [B, {n_obs_steps}, {expected}]: {error}") from error
+    found = tuple(value.shape)
+    if len(found) != 2 + len(shape) or found[1] < n_obs_steps or found[2:] != shape:
         axes = "channels, height, width" if camera else "observation size"
+        advice = _axes_advice(found, shape, n_obs_steps) or (_image_advice if camera else _vector_advice)(found, shape)
         raise ValueError(
-            f"{name} has shape {tuple(value.shape)}; this policy expects [B, {n_obs_steps}, {expected}] "
-            f"(batch, observation steps, {axes})" + (_image_advice(tuple(value.shape[2:]), shape) if camera else "")
+            f"{name} has shape {found}; this policy expects [B, {n_obs_steps}, {expected}] (batch, observation steps, {axes}): {advice}"
         )
     value = value[:, :n_obs_steps]
     if not torch.isfinite(value).all():
@@ -35,12 +45,55 @@ def checked_observation(
     return unit_images(name, value) if camera else value
 
 
-def _image_advice(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    if len(found) == 3 and found == (*expected[1:], expected[0]):
-        return ": put the channels before height and width"
-    if len(found) == 3 and found[0] == expected[0]:
-        return f": let the camera draw {expected[1]} x {expected[2]} pixels, or resize its images"
+def _axes_advice(found: tuple[int, ...], shape: tuple[int, ...], steps: int) -> str:
+    """What is wrong with the axes of batch and observation steps, where the rest is right; or nothing."""
+    frames = f"the last {steps} frames" if steps > 1 else "the last frame"
+    if found[2:] == shape:
+        swapped = "; if its first axis is that of the frames, swap the first two axes" if found[0] >= steps else ""
+        held = "no observation step" if found[1] == 0 else f"{found[1]} observation step{'s' if found[1] > 1 else ''}"
+        return f"it has {held} instead of {steps}: pass {frames}, at the start of an episode the first one repeated{swapped}"
+    if found == shape:
+        return f"the axes of batch and observation steps are missing: stack {frames} and add an axis for the batch, as with [None]"
+    if found[1:] == shape:
+        if found[0] == steps and steps > 1:
+            return "the axis of the batch is missing: add it in front, as with [None]"
+        if steps == 1 or found[0] < steps:
+            return f"the axis of observation steps is missing: pass {frames} of every environment, stacked along a second axis"
+        return "the axis of the batch or that of observation steps is missing: pass both"
+    if len(found) == 1 + len(shape) and found[1] == steps * shape[0] and found[2:] == shape[1:]:
+        return f"the {steps} observation steps are joined: give them an axis of their own, as with .reshape(B, {steps}, ...)"
+    if len(found) > 2 + len(shape):
+        return f"it has {len(found)} axes instead of {2 + len(shape)}: take the others out"
     return ""
+
+
+def _image_advice(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """What is wrong with the images themselves."""
+    last = found[-3:]
+    if len(found) < 3:
+        return f"it holds no images: pass them with {shape[0]} channels, height and width as the last three axes"
+    channels, height, width = shape
+    if last == (height, width, channels):
+        return "put the channels before height and width"
+    if last == (channels, width, height):
+        return "height and width are swapped: swap the last two axes"
+    if last[-1] == channels and last[0] != channels:
+        return f"put the channels before height and width, and let the camera draw {height} x {width} pixels, or resize its images"
+    if last[0] != channels and last[1:] == (height, width) and len(found) == 5:
+        held = f"{last[0]} channel{'s' if last[0] > 1 else ''}"
+        return f"its images have {held} instead of {channels}: give the colours that the policy was trained with"
+    if last[0] == channels and last[1:] != (height, width):
+        return f"let the camera draw {height} x {width} pixels, or resize its images"
+    return "bring its axes into this order"
+
+
+def _vector_advice(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """What is wrong with low-dimensional observations themselves."""
+    if len(found) == 3 and found[1] == shape[0]:
+        return "the last two axes are swapped: observation steps come before the numbers of one observation"
+    if len(found) == 3 or len(found) == 2 and found[-1] != shape[0]:
+        return f"an observation has {found[-1]} numbers instead of {shape[0]}: give those that the policy was trained with"
+    return "bring its axes into this order"
 
 
 def unit_images(name: str, images: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ import copy
 import inspect
 from typing import Any
 
-import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -26,6 +25,9 @@ _NO_VARIANCE = {
     "learned_range": "the model would have to predict it",
     "fixed_large_log": "diffusers takes the root of a logarithm there, which is NaN: use fixed_large, which is what it means",
 }
+#: of a scheduler's options, those that the checkpoint was trained with
+_LEARNED = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "rescale_betas_zero_snr")
+_CLIPPING = ("clip_sample", "clip_sample_range")
 
 
 class ClippedDPMSolver(DPMSolverMultistepScheduler):
@@ -95,28 +97,36 @@ def arguments(scheduler: Any) -> dict[str, Any]:
 def like_trained(trained: Any, kind: type, **options: Any) -> Any:
     """A scheduler of another class on the noise schedule, prediction type and clipping of `trained`.
 
-    Options that `trained` was made without take the defaults of `kind`, as by diffusers' `from_config`.
+    Options that `trained` was made without take the defaults of `kind`, as by diffusers' `from_config`. DPM-Solver++ takes
+    `clip_sample` and `clip_sample_range`, too.
     """
     own = inspect.signature(type(trained).__init__).parameters
     chosen = {name: value for name, value in arguments(trained).items() if value != own[name].default}
     # what was learned is carried over even where it is the default of the trained scheduler's class
-    learned = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
-               "clip_sample", "clip_sample_range", "rescale_betas_zero_snr")
-    chosen.update({name: trained.config[name] for name in learned if name in trained.config})
+    chosen.update({name: trained.config[name] for name in (*_LEARNED, *_CLIPPING) if name in trained.config})
     known = inspect.signature(kind.__init__).parameters
-    unknown = sorted(set(options) - set(known))
+    solver = issubclass(kind, DPMSolverMultistepScheduler)
+    unknown = sorted(set(options) - set(known) - (set(_CLIPPING) if solver else set()))
     if unknown:
         raise ValueError(f"{kind.__name__} has no option {', '.join(unknown)}: it takes {', '.join(list(known)[1:])}")
-    result = kind(**{**{name: value for name, value in chosen.items() if name in known}, **options})
-    return clipped_as(trained, result)
+    chosen.update(options)
+    result = kind(**{name: value for name, value in chosen.items() if name in known})
+    if solver and _clips(trained, options):
+        return ClippedDPMSolver.of(result, chosen.get("clip_sample_range", 1.0))
+    return result
 
 
 def clipped_as(trained: Any, scheduler: Any) -> Any:
     """`scheduler`, clipping as `trained` does where its class alone would not."""
-    if type(scheduler) is DPMSolverMultistepScheduler and trained.config.get("clip_sample", False) \
-            and type(trained) is not DPMSolverMultistepScheduler:
+    if type(scheduler) is DPMSolverMultistepScheduler and _clips(trained, {}):
         return ClippedDPMSolver.of(scheduler, trained.config.get("clip_sample_range", 1.0))
     return scheduler
+
+
+def _clips(trained: Any, options: dict[str, Any]) -> bool:
+    # diffusers' DPM-Solver++ keeps a clip_sample of the config that it was made from, and ignores it
+    own = type(trained) is not DPMSolverMultistepScheduler and trained.config.get("clip_sample", False)
+    return bool(options.get("clip_sample", own))
 
 
 def next_timestep(scheduler: Any, timestep: int) -> int:
@@ -159,12 +169,3 @@ def _on_its_grid(scheduler: DDIMScheduler) -> GridDDIM:
     result.alphas_cumprod, result.final_alpha_cumprod = scheduler.alphas_cumprod, scheduler.final_alpha_cumprod
     result.num_inference_steps, result.timesteps = scheduler.num_inference_steps, scheduler.timesteps
     return result
-
-
-def amplification(scheduler: Any, num_inference_steps: int) -> float:
-    """How much the first step multiplies an error of a noise-predicting network: 1 / alpha at the first timestep."""
-    own = prepared(scheduler, num_inference_steps)
-    if own.config.prediction_type != "epsilon":
-        return 1.0
-    product = own.alphas_cumprod[int(own.timesteps[0])]
-    return float(torch.as_tensor(product).clamp(min=1e-12) ** -0.5)

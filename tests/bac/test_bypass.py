@@ -219,3 +219,15 @@ def test_blocks_are_named_whatever_wraps_their_layers():
     names = model_blocks(policy.model)
     adapt(policy)
     assert model_blocks(policy.model) == names
+
+
+def test_what_is_shipped_is_found_from_every_working_directory(tmp_path, monkeypatch):
+    from diffusion_policy.common.checkpoint import load_policy
+
+    monkeypatch.chdir(tmp_path)
+    loaded = load_policy("checkpoint/pusht_lowdim/ddpm100")
+    schedule = Schedule.load("assets/pusht_lowdim/schedules/bac_s10.json")
+    assert schedule.provenance.checkpoint_hash == loaded.hash
+    with accelerate(loaded.policy, schedule, "planned") as fast:
+        assert fast.predict_action(loaded.policy.random_observation(1))["action"].shape == (1, 8, 2)
+    assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bac.sampler_name import sampler_name
+from bac.sampler_name import noise_digest, sampler_name
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 from diffusion_policy.policy.schedulers import like_trained
 
@@ -37,6 +37,8 @@ def derived(cls, **changes):
     (derived(DDIMScheduler, clip_sample=False), 16, {}, "ddim16-noclip"),
     (derived(DDPMScheduler, clip_sample_range=0.5), 100, {}, "ddpm100-clip0.5"),
     (derived(DPMSolverMultistepScheduler, solver_order=1), 16, {}, "dpmpp16-order1"),
+    (derived(DPMSolverMultistepScheduler, clip_sample=False), 16, {}, "dpmpp16-noclip"),
+    (derived(DPMSolverMultistepScheduler, clip_sample_range=0.5), 16, {}, "dpmpp16-clip0.5"),
     (DPMSolverMultistepScheduler(num_train_timesteps=100), 16, {}, "dpmpp16-noclip"),
     (DPMSolverMultistepScheduler.from_config(TRAINED.config), 16, {}, "dpmpp16-noclip"),
     (EulerDiscreteScheduler(), 8, {}, "EulerDiscreteScheduler8"),
@@ -58,6 +60,14 @@ def test_the_noise_schedule_shows_only_where_it_is_not_the_checkpoints():
     lists = [derived(DDIMScheduler, trained_betas=[b / 100 for b in range(1, 101)]), derived(DDIMScheduler, trained_betas=[0.01] * 100)]
     names = {sampler_name(scheduler, 16, trained=TRAINED) for scheduler in lists}
     assert len(names) == 2 and all("trained_betas_like_" in name for name in names)
+
+
+def test_the_digest_is_of_the_noise_schedule_alone():
+    assert noise_digest(TRAINED) == noise_digest(derived(DDIMScheduler, clip_sample=False)) == noise_digest(derived(DPMSolverMultistepScheduler))
+    others = [DDPMScheduler(**{**TRAIN, **change}) for change in (
+        {"num_train_timesteps": 50}, {"beta_end": 0.03}, {"beta_schedule": "linear"}, {"prediction_type": "sample"},
+        {"rescale_betas_zero_snr": True}, {"trained_betas": [0.01] * 100}, {"trained_betas": [0.02] * 100})]
+    assert len({noise_digest(scheduler) for scheduler in (TRAINED, *others)}) == 8
 
 
 def test_a_class_of_ones_own_never_takes_a_known_name():

@@ -2,6 +2,8 @@ import copy
 import json
 import os
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -297,3 +299,94 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, content, message):
 def test_missing_file_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="profile the checkpoint"):
         Schedule.load(tmp_path / "none.json")
+
+
+# ---- hostile files -------------------------------------------------------------------------------------------------
+
+
+def updates(text: bytes) -> bytes:
+    return changed().replace(b'{"decoder.layers.0.sa": [0]}', text)
+
+
+def joined(parts) -> bytes:
+    return b",".join(part if isinstance(part, bytes) else part.encode() for part in parts)
+
+
+HOSTILE = {
+    "one key among 100,000 twice": (
+        lambda: updates(b"{" + joined(f'"k{i % 99_999}":[0]' for i in range(100_000)) + b"}"), "more than once: k0;"),
+    "20,000 layers": (
+        lambda: updates(b"{" + joined(f'"decoder.layers.{i}.sa":[0]' for i in range(20_000)) + b"}"), "20000 blocks are more"),
+    "4 million steps": (
+        lambda: updates(b'{"decoder.layers.0.sa":[' + joined([b"0"] * 3_900_000) + b"]}"), "must not repeat, got 3900000 of 3"),
+    "100,000 steps of 102 blocks": (
+        lambda: changed(steps=100_000, updates={name: [0] for name in decoder_blocks(34)}), "100000 steps of 102 blocks are more"),
+    "a name of a megabyte": (lambda: updates(b'{"' + b"9" * 10**6 + b'":[0]}'), "not a block name"),
+    "a layer of a million digits": (lambda: updates(b'{"decoder.layers.' + b"9" * 10**6 + b'.sa":[0]}'), "not a block name"),
+    "a step of a million digits": (lambda: updates(b'{"decoder.layers.0.sa":[' + b"9" * 10**6 + b"]}"), "an integer of 1000000 digits"),
+    "a step count of 5,000 digits": (lambda: changed().replace(b'"steps": 3', b'"steps": ' + b"9" * 5000), "an integer of 5000 digits"),
+    "a repetition of long names": (lambda: updates(b'{"' + b"a" * 10**6 + b'":0,"' + b"a" * 10**6 + b'":0}'), "more than once: aaa"),
+    "extras nested 900 deep": (
+        lambda: changed(provenance={"extras": {"x": 0}}).replace(b'"x": 0', b'"x": ' + b"[" * 900 + b"]" * 900), "nested"),
+    "extras of megabytes": (lambda: changed(provenance={"extras": {"x": [[0]] * 10**6}}), "extras are .* bytes"),
+    "a byte order mark": (lambda: b"\xef\xbb\xbf" + changed(), "not complete JSON .*BOM"),
+    "UTF-16": (lambda: changed().decode().encode("utf-16"), "not complete JSON"),
+    "NaN": (lambda: changed(provenance={"extras": {"x": float("nan")}}), "NaN where a number should be"),
+    "Infinity": (lambda: updates(b'{"decoder.layers.0.sa":[0, -Infinity]}'), "-Infinity where a number should be"),
+    "a number beyond all": (
+        lambda: changed(provenance={"extras": {"x": 0}}).replace(b'"x": 0', b'"x": 1e999'), "1e999, which is out of range"),
+    "half a surrogate pair": (lambda: changed(provenance={"method": "\ud800"}), "must hold text"),
+    "a negative budget": (lambda: changed(provenance={"budget": -1}), "must not be negative"),
+    "a file of 9 MB": (lambda: changed() + b" " * 9_000_000, "is no schedule: 9,000,1.. bytes"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_files_cost_little_and_are_named(tmp_path, what):
+    make, message = HOSTILE[what]
+    path = tmp_path / "hostile.json"
+    path.write_bytes(make())
+    started = time.process_time()
+    with pytest.raises(ScheduleError, match=message) as caught:
+        Schedule.load(path)
+    assert time.process_time() - started < 10
+    assert str(path) in str(caught.value) and len(str(caught.value)) < 1000
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(ScheduleError, match="pipe.json is no schedule: not a regular file"):
+        Schedule.load(tmp_path / "pipe.json")
+
+
+def test_the_largest_schedule_can_be_stored_and_read(tmp_path):
+    schedule = Schedule.full(decoder_blocks(333), 1000)
+    schedule.save(tmp_path / "large.json")
+    assert Schedule.load(tmp_path / "large.json") == schedule
+    with pytest.raises(ScheduleError, match="more than a schedule holds"):
+        Schedule.full(decoder_blocks(334), 1000)
+
+
+def test_saving_from_many_threads_leaves_one_whole_file(tmp_path):
+    schedules = [Schedule.full(BLOCKS, steps) for steps in range(1, 9)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda schedule: [schedule.save(tmp_path / "same.json") for _ in range(20)], schedules))
+    assert Schedule.load(tmp_path / "same.json") in schedules and os.listdir(tmp_path) == ["same.json"]
+
+
+def test_mutated_files_are_read_or_refused(tmp_path):
+    """Whatever is done to the bytes: a schedule, or an error that names the file."""
+    path = tmp_path / "mutated.json"
+    example(known_provenance()).save(path)
+    whole, generator = path.read_bytes(), np.random.default_rng(0)
+    parts = [b"NaN", b"1e999", b"9" * 30, b"null", b"[[", b'"', b"\xff", b"-1", b'{"a":1,"a":2}', b"0.5", b"{}"]
+    for _ in range(1000):
+        raw = bytearray(whole)
+        for _ in range(generator.integers(1, 4)):
+            at, end = generator.integers(0, len(raw), 2)
+            raw[at : min(end, at + generator.integers(0, 10))] = parts[generator.integers(len(parts))]
+        path.write_bytes(bytes(raw))
+        try:
+            str(Schedule.load(path))
+        except ScheduleError as error:
+            assert str(path) in str(error)

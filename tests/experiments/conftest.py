@@ -13,7 +13,7 @@ from diffusion_policy.common.policy_files import build_policy, save_policy
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 
 CONFIG = str(Path(__file__).resolve().parents[2] / "config")
-TINY = ["sampler.name=ddpm8", "sampler.steps=8", "device=cpu", "threads=1"]
+TINY = ["sampler.steps=8", "device=cpu", "threads=1"]
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from diffusion_policy.common.config import register_resolvers
-from experiments.evaluate import evaluate, open_output_dir
+from experiments.evaluate import evaluate
+from experiments.evaluation_folder import open_output_dir
 from experiments.setup import load_experiment
 from tests.conftest import ROOT
 
@@ -30,7 +31,7 @@ def test_a_bundled_policy_acts_and_its_profile_is_of_its_weights(tmp_path, task,
         f"task={task}", f"checkpoint={ROOT}/checkpoint/{name}/ddpm100", f"output_dir={tmp_path}/run", "cache=full", "sampler=ddim10", "device=cpu",
         "threads=1", "eval.n_test=1", "eval.n_workers=0", "eval.n_videos=0", "benchmark.n_chunks=0", f"++task.adapter.max_steps={max_steps}")
     experiment = load_experiment(cfg, n_test=1, n_train=0)
-    results = evaluate(experiment, open_output_dir(cfg), lambda line: None).results
+    results = evaluate(experiment, open_output_dir(experiment), lambda line: None).results
     assert (results["metrics"][metric]["mean"] if metric else results["success_rate"]) == 1.0
     profile = json.loads((ROOT / "assets" / name / "profile.json").read_text())
     assert results["provenance"]["checkpoint_hash"] == profile["checkpoint_hash"]

@@ -72,6 +72,14 @@ def test_a_policy_of_this_project_comes_first_then_the_only_original(folder):
     assert find_checkpoint(cfg).absolute() == shipped.parent
 
 
+def test_what_comes_with_the_project_is_found_from_any_folder(folder):
+    found = find_checkpoint(config("task=pusht_lowdim"))
+    assert found == ROOT / "checkpoint" / "pusht_lowdim" / "ddpm100"
+    assert find_checkpoint(config("task=pusht_lowdim", "checkpoint=checkpoint/block_pushing/ddpm100")) == ROOT / "checkpoint/block_pushing/ddpm100"
+    own = touch(folder / "pusht_lowdim" / "ddpm100" / WEIGHTS_FILE)
+    assert find_checkpoint(config("task=pusht_lowdim")).absolute() == own.parent     # what is in the working directory comes first
+
+
 def test_a_named_checkpoint_is_taken_as_it_is(folder):
     touch(folder / "can_ph" / ORIGINALS.format(0, "latest.ckpt"))
     assert find_checkpoint(config("task=can_ph", "checkpoint=nowhere/mine")) == Path("nowhere/mine")
@@ -94,15 +102,14 @@ def test_a_missing_checkpoint_says_where_it_comes_from_and_how_to_get_it(folder,
     touch(folder / "kitchen_scripted_demos" / "ddpm100" / WEIGHTS_FILE)
     touch(folder / "can_mh" / ORIGINALS.format(0, "latest.ckpt"))
     cfg = config("task=can_ph", "device=cpu", script=script)
-    OmegaConf.set_struct(cfg, False)
-    cfg.sampler = {"name": "ddpm100", "type": "ddpm", "steps": 100}
     with pytest.raises(CheckpointError) as caught:
         load_experiment(cfg)
     message = str(caught.value)
     assert "checkpoint/can_ph/ddpm100" in message
     assert "diffusion-policy.cs.columbia.edu/data/experiments/image/can_ph/diffusion_policy_transformer/" in message
     assert "\n    python scripts/download_checkpoint.py task=can_ph\n" in message and DOMAIN_SHIFT in message
-    assert message.endswith("already: task=can_mh, task=kitchen (kitchen_scripted_demos), task=pusht_lowdim")
+    here = message.rpartition("already: ")[2].split(", ")      # of the same simulation first, then those that come with the project
+    assert here[:2] == ["task=can (can_scripted_demos)", "task=can_mh"] and "task=pusht_lowdim" in here
     assert len(message.splitlines()) < 12
 
 
@@ -110,7 +117,7 @@ def test_a_missing_simulator_is_said_at_once_too(folder, monkeypatch):
     monkeypatch.setattr(task_module.importlib.util, "find_spec", lambda package: None)
     message = refusal("task=square_lowdim_ph")
     assert "task=square_lowdim_ph" in message and "pip install -e .[robomimic]" in message
-    assert DOMAIN_SHIFT not in message and "already" not in message
+    assert DOMAIN_SHIFT not in message
 
 
 def test_where_nothing_is_published_training_is_the_way(folder):

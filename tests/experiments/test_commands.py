@@ -81,3 +81,14 @@ def test_train_without_data_says_how_to_get_it(tmp_path):
 
 def test_compare_usage():
     assert command("compare.py").returncode != 0
+
+
+@pytest.mark.parametrize("script, arguments, says", [
+    ("profile_blocks.py", ["schedules=[bac_s999]"], "cache.budget=999 is not possible: use 1 to 100"),
+    ("profile_blocks.py", ["schedules=[bac_s4@ddim16]"], "names a sampler"),
+    ("benchmark.py", ["+sampler.steps=50"], "methods=[full@ddim16]"),
+])
+def test_impossible_schedules_and_samplers_are_refused_before_measuring(script, arguments, says, checkpoint, tmp_path):
+    result = command(script, "task=pusht_lowdim", f"checkpoint={checkpoint}", "device=cpu", f"assets_dir={tmp_path}/assets", *arguments)
+    assert result.returncode == 1 and says in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "assets").exists()

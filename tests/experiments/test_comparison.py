@@ -9,23 +9,30 @@ from diffusion_policy.common.config import ConfigError
 from experiments.comparison import compare, comparison_table
 
 
-def stored(folder, name, method, scores, gflop, hash_="a", sampler="ddpm100", **more):
+def stored(folder, name, method, scores, gflop, sampler="ddpm100", updates=2400, full=2400, first=100, **provenance):
     (folder / name).mkdir()
     mean = sum(scores) / len(scores)
-    (folder / name / "eval_results.json").write_text(json.dumps({
+    metrics = provenance.pop("metrics", {})
+    path = folder / name / "eval_results.json"
+    path.write_text(json.dumps({
         "method": method, "sampler": sampler, "mean_score": mean, "mean_score_interval_95": [mean - 0.1, mean + 0.1], "n_episodes": len(scores),
-        "episodes": [{"seed": 100 + i, "split": "test", "score": s} for i, s in enumerate(scores)],
-        "block_updates": {"per_chunk": 10}, "flops": {"gflop_per_chunk": gflop},
-        "provenance": {"checkpoint_hash": hash_, "seed": 0, "weights": "ema", "test_seeds_from": 100000, "commit": "c", "hardware": "h"},
-        **more,
+        "episodes": [{"seed": first + i, "split": "test", "score": s} for i, s in enumerate(scores)], "metrics": metrics,
+        "block_updates": {"per_chunk": updates, "full": full}, "flops": {"gflop_per_chunk": gflop},
+        "provenance": {"task": "t", "checkpoint_hash": "a", "seed": 0, "weights": "ema", "test_seeds_from": 100000,
+                       "commit": "c", "hardware": "h",
+                       "sampler": sampler, "checkpoint_sampler": "ddpm100", "checkpoint_noise": "n", "sampler_steps": 100, "n_blocks": 24, "precision": "fp32",
+                       "n_action_steps": 8, "n_latency_steps": 0, "max_steps": 300, "adapter": {}, "runtime": "planned", **provenance},
     }))
+    return path
 
 
 def test_pairs_by_seed_and_leaves_other_checkpoints_out(tmp_path):
     stored(tmp_path, "full", "full", [0.5, 0.7, 0.9], 24.7)
-    stored(tmp_path, "bac", "bac_s10", [0.6, 0.8, 1.0], 4.2)
-    stored(tmp_path, "other", "bac_s10", [0.0, 0.0, 0.0], 4.2, hash_="b")
-    rows = compare(tmp_path)
+    stored(tmp_path, "bac", "bac_s10", [0.6, 0.8, 1.0], 4.2, updates=358)
+    stored(tmp_path, "other", "bac_s10", [0.0, 0.0, 0.0], 4.2, checkpoint_hash="b")
+    comparison = compare(tmp_path)
+    rows = comparison.rows
+    assert comparison.skipped == {"other": "checkpoint_hash b instead of a"}
     assert [row["method"] for row in rows] == ["full", "bac_s10"]
     assert rows[1]["paired_difference"]["mean"] == pytest.approx(0.1)
     assert rows[0]["paired_difference"] is None
@@ -36,14 +43,106 @@ def test_pairs_by_seed_and_leaves_other_checkpoints_out(tmp_path):
 def test_needs_the_full_policy(tmp_path):
     with pytest.raises(ConfigError, match="cache=full first"):
         compare(tmp_path)
+    stored(tmp_path, "uniform", "uniform_s10", [0.5, 0.7], 2.8, updates=240)
+    with pytest.raises(ConfigError, match="cache=full\\s+first.*uniform .uniform_s10, sampler ddpm100: it caches"):
+        compare(tmp_path)
+
+
+@pytest.mark.parametrize("lie, reason", [
+    ({"sampler": "ddim8", "updates": 192, "full": 192, "sampler_steps": 8}, "the checkpoint's own sampler is ddpm100"),
+    ({"updates": 192, "full": 192, "sampler_steps": 8, "n_blocks": 24, "checkpoint_sampler": "ddim16"}, "own sampler is ddim16"),
+    ({"updates": 192, "full": 192}, "192 block updates of 2400"),
+    ({"updates": 240}, "240 block updates of 2400"),
+])
+def test_what_is_called_full_has_to_be_full(tmp_path, lie, reason):
+    stored(tmp_path, "full", "full", [0.5, 0.7], 2.0, **lie)
+    stored(tmp_path, "uniform", "uniform_s10", [0.5, 0.7], 2.8, updates=240)
+    for named in (None, "full"):
+        with pytest.raises(ConfigError, match=reason):
+            compare(tmp_path, named)
+
+
+def test_of_several_full_policies_one_has_to_be_named(tmp_path):
+    stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
+    stored(tmp_path, "full-seed1", "full", [0.6, 0.8], 24.7, seed=1)
+    stored(tmp_path, "bac-seed1", "bac_s10", [0.6, 0.7], 4.2, seed=1, updates=358)
+    with pytest.raises(ConfigError, match="2 evaluations of the full policy.*full: .*seed 0.*full-seed1: .*seed 1"):
+        compare(tmp_path)
+    comparison = compare(tmp_path, "full-seed1")
+    assert [row["run"] for row in comparison.rows] == ["full-seed1", "bac-seed1"]
+    assert comparison.skipped == {"full": "seed 0 instead of 1"}
+
+
+@pytest.mark.parametrize("other", [
+    {"weights": "raw"}, {"seed": 1}, {"precision": "bf16"}, {"n_action_steps": 4}, {"n_latency_steps": 2}, {"max_steps": 16},
+    {"adapter": {"legacy_test": False}}, {"test_seeds_from": 7}, {"task": "u"}, {"checkpoint_sampler": "ddim16"}, {"checkpoint_noise": "m"},
+])
+def test_runs_under_other_conditions_are_left_out_with_the_reason(tmp_path, other):
+    stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
+    stored(tmp_path, "bac", "bac_s10", [0.5, 0.7], 4.2, updates=358, **other)
+    skipped = compare(tmp_path).skipped
+    assert list(skipped) == ["bac"] and next(iter(other)) in skipped["bac"]
+    assert json.loads((tmp_path / "comparison.json").read_text())["skipped"] == skipped
+
+
+def test_only_shared_episodes_are_compared(tmp_path):
+    stored(tmp_path, "full", "full", [0.0, 0.5, 0.7, 0.9], 24.7)
+    stored(tmp_path, "bac", "bac_s10", [0.6, 0.8, 0.1, 0.1], 4.2, updates=358, first=102)
+    stored(tmp_path, "far", "bac_s7", [0.6], 4.2, updates=300, first=500)
+    comparison = compare(tmp_path)
+    row = comparison.rows[1]
+    assert (row["n_episodes"], row["n_episodes_of_run"], row["n_episodes_of_reference"]) == (2, 4, 4)
+    assert row["mean_score"] == pytest.approx(0.7) and row["reference_mean_score"] == pytest.approx(0.8)
+    assert row["paired_difference"]["mean"] == pytest.approx(-0.1)
+    assert comparison.skipped == {"far": "no test episode in common"}
+
+
+def test_another_runtime_is_compared_and_named(tmp_path):
+    stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
+    stored(tmp_path, "bac", "bac_s10", [0.5, 0.7], 4.2, updates=358, runtime="compiled")
+    assert [row["label"] for row in compare(tmp_path).rows] == ["full", "bac_s10 (compiled)"]
+    assert "| bac_s10 (compiled) |" in (tmp_path / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", "{", '{"method": "full"}', "5", '{"provenance": []}', "NaN"])
+def test_a_damaged_result_is_named(tmp_path, damage):
+    stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
+    path = stored(tmp_path, "bac", "bac_s10", [0.5, 0.7], 4.2)
+    path.write_text(damage)
+    with pytest.raises(ConfigError, match="bac/eval_results.json is damaged.*run the same evaluation again"):
+        compare(tmp_path)
+
+
+def test_any_missing_or_wrong_entry_is_damage_or_left_out(tmp_path):
+    stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
+    path = stored(tmp_path, "bac", "bac_s10", [0.5, 0.7], 4.2, updates=358)
+    whole = json.loads(path.read_text())
+    for key in ("method", "sampler", "episodes", "block_updates", "flops", "provenance"):
+        for value in (None, 5, [], "x", {}):
+            path.write_text(json.dumps({**whole, key: value}))
+            try:
+                skipped = compare(tmp_path).skipped
+            except ConfigError as error:
+                assert "bac/eval_results.json is damaged" in str(error)
+            else:
+                assert "bac" in skipped or key in ("method", "sampler")
+
+
+def test_results_of_an_earlier_version_are_left_out(tmp_path):
+    stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
+    path = stored(tmp_path, "bac", "bac_s10", [0.5, 0.7], 4.2, updates=358)
+    content = json.loads(path.read_text())
+    del content["provenance"]["checkpoint_sampler"]
+    path.write_text(json.dumps(content))
+    assert "did not record checkpoint_sampler" in compare(tmp_path).skipped["bac"]
 
 
 def test_stages_that_were_reached_are_shown_with_their_intervals(tmp_path):
     estimate = lambda mean: {"mean": mean, "interval_95": [mean / 2, mean]}  # noqa: E731
     metrics = {"p1": estimate(1.0), "p10": estimate(0.25), "p2": estimate(0.5), "p11": estimate(0.0), "kettle": estimate(1.0)}
     stored(tmp_path, "full", "full", [0.5, 0.7, 0.9], 24.7, metrics=metrics)
-    stored(tmp_path, "bac", "bac_s10", [0.0, 0.0, 0.0], 4.2, metrics={name: estimate(0.0) for name in metrics})
-    rows = compare(tmp_path)
+    stored(tmp_path, "bac", "bac_s10", [0.0, 0.0, 0.0], 4.2, updates=358, metrics={name: estimate(0.0) for name in metrics})
+    rows = compare(tmp_path).rows
     text = (tmp_path / "comparison.md").read_text()
     assert text.startswith("| method | p1 | p2 | p10 | mean score")
     assert "| full | 1.00 [0.50, 1.00] | 0.50 [0.25, 0.50] | 0.25 [0.12, 0.25] |" in text

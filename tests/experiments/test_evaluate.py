@@ -13,7 +13,8 @@ from bac.schedule import Schedule, ScheduleError
 from diffusion_policy.common.config import ConfigError
 from experiments.acting import noise_generator
 from experiments.console import readable_errors
-from experiments.evaluate import default_output_dir, evaluate, open_output_dir
+from experiments.evaluate import evaluate
+from experiments.evaluation_folder import default_output_dir, open_output_dir
 from experiments.setup import load_experiment
 
 pytest.importorskip("pymunk")
@@ -22,7 +23,7 @@ pytest.importorskip("pymunk")
 def run(cfg, on_episode=None):
     experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
     said = []
-    return evaluate(experiment, open_output_dir(cfg), said.append, on_episode), said
+    return evaluate(experiment, open_output_dir(experiment), said.append, on_episode), said
 
 
 def scores(evaluation):
@@ -97,7 +98,7 @@ def test_a_worker_killed_for_memory_is_explained_and_finished_episodes_stay(make
             if b"env_runner.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(int(pid), signal.SIGKILL)
 
-    cfg = make_cfg("cache=full", "eval.n_envs=1", "eval.n_workers=1", "sampler.steps=1", "sampler.name=ddpm1")
+    cfg = make_cfg("cache=full", "eval.n_envs=1", "eval.n_workers=1", "sampler.steps=1")
     with pytest.raises(SystemExit), readable_errors():
         run(cfg, kill_workers)
     message = capsys.readouterr().err
@@ -108,7 +109,7 @@ def test_a_worker_killed_for_memory_is_explained_and_finished_episodes_stay(make
 
 
 def test_after_memory_ran_out_fewer_environments_go_on(make_cfg):
-    small = ["cache=full", "sampler.steps=1", "sampler.name=ddpm1"]
+    small = ["cache=full", "sampler.steps=1"]
     with pytest.raises(Killed):
         run(make_cfg(*small, "eval.n_envs=2"), kill)
     evaluation, said = run(make_cfg(*small, "eval.n_envs=1"))
@@ -140,7 +141,8 @@ def test_another_evaluation_in_the_same_folder_is_refused(make_cfg):
 def test_latency_is_measured_against_the_plain_policy(make_cfg, tmp_path):
     evaluation, _ = run(make_cfg("cache=uniform", "cache.budget=1", "benchmark.n_chunks=3", "eval.n_test=1"))
     stored = json.loads((tmp_path / "out" / "benchmark_results.json").read_text())
-    assert stored["speedup_vs_plain"] == evaluation.benchmark["speedup_vs_plain"] > 1.0
+    assert stored["speedup"] == evaluation.results["speedup"] > stored["speedup_same_runtime"] > 1.0
+    assert stored["plain_policy"]["sampler"] == "ddpm100" and stored["full_same_runtime"]["runtime"] == stored["method"]["runtime"] == "planned"
     assert stored["method"]["action_hz"] == pytest.approx(8 * stored["method"]["chunks_per_s"], rel=1e-3)
 
 
@@ -162,7 +164,11 @@ def test_video_is_recorded(make_cfg, tmp_path):
     (["checkpoint=nowhere"], "no checkpoint at nowhere"),
     (["sampler.steps=101"], "use 1 to 100"),
     (["sampler.type=euler"], "ddim"),
-    (["task.adapter.n_action_steps=4"], "not a policy for task pusht_lowdim"),
+    (["task.n_action_steps=16"], "use 1 to 15"),
+    (["task.n_action_steps=0"], "use 1 to 15"),
+    (["task.n_latency_steps=8"], "use 1 to 7"),
+    (["task.n_latency_steps=15"], "use 0 to 14"),
+    (["task.n_obs_steps=3"], "not a policy for task pusht_lowdim: it has n_obs_steps 2 instead of 3"),
     (["threads=0"], "at least 1"),
     (["output_dir=/dev/null/results"], "cannot be written"),
 ])
@@ -187,8 +193,15 @@ def test_schedule_of_another_step_count_is_refused(make_cfg):
 
 
 def test_default_folder_names_what_is_unusual(make_cfg):
-    name = lambda *overrides: default_output_dir(make_cfg(*overrides, "sampler.name=ddpm100")).as_posix()  # noqa: E731
-    assert name("cache=bac") == "results/pusht_lowdim/bac"
-    assert name("cache=full") == "results/pusht_lowdim/full"
-    assert name("cache=bac", "cache.budget=7", "seed=2") == "results/pusht_lowdim/bac_s7-seed2"
-    assert name("cache=bac", "cache.metric=l1", "cache.top_k=3") == "results/pusht_lowdim/bac_s10_l1_k3"
+    def name(*overrides):
+        return default_output_dir(load_experiment(make_cfg(*overrides))).as_posix().removeprefix("results/pusht_lowdim/")
+
+    own = "sampler=checkpoint", "sampler.steps=null"
+    assert name("cache=bac", *own) == "bac" and name("cache=full", *own) == "full"
+    assert name("cache=full", "sampler=ddpm100", "sampler.steps=100") == "full"
+    assert name("cache=full") == "full-ddpm8"
+    assert name("cache=full", "sampler.type=ddim") == "full-ddim8"
+    assert name("cache=bac", "cache.budget=7", "seed=2", *own) == "bac_s7-seed2"
+    assert name("cache=bac", "cache.metric=l1", "cache.top_k=3", *own) == "bac_s10_l1_k3"
+    assert name("cache=full", "task.n_action_steps=4", *own) == "full-actions4"
+    assert name("cache=full", "task.n_latency_steps=2", "task.n_action_steps=6", *own) == "full-latency2"

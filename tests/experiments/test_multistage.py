@@ -13,7 +13,8 @@ from diffusion_policy.common.policy_files import build_policy, save_policy
 from diffusion_policy.env.kitchen.definition import TASKS
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from experiments.comparison import compare
-from experiments.evaluate import evaluate, open_output_dir
+from experiments.evaluate import evaluate
+from experiments.evaluation_folder import open_output_dir
 from experiments.report import metrics_table, throughput_line
 from experiments.setup import load_experiment
 from tests.conftest import ROOT
@@ -38,6 +39,7 @@ def make_cfg(tmp_path):
         cfg = config(f"task={task}")
         policy_config = to_plain(cfg.task)["policy"]
         policy_config["model"].update(n_layer=1, n_emb=32)
+        policy_config["num_inference_steps"] = 6
         torch.manual_seed(0)
         policy = build_policy({"task": cfg.task.name, "policy": policy_config})
         limits = torch.tensor([[-1.0], [1.0]])
@@ -46,7 +48,7 @@ def make_cfg(tmp_path):
         save_policy(tmp_path / "policy", policy, {"task": cfg.task.name, "policy": policy_config}, {"weights": "ema", "step": "1"})
         return config(
             f"task={task}", f"checkpoint={tmp_path}/policy", f"assets_dir={tmp_path}/assets", f"output_dir={tmp_path}/out/run",
-            "sampler.name=ddpm6", "sampler.steps=6", "device=cpu", "threads=1", "profile.n_episodes=1", "profile.n_observations=2",
+            "device=cpu", "threads=1", "profile.n_episodes=1", "profile.n_observations=2",
             "profile.noise_seeds=[0]", "eval.n_test=3", "eval.n_envs=2", "eval.n_workers=2", "eval.n_videos=0", "benchmark.n_chunks=0",
             "task.adapter.max_steps=16", *overrides)
     return make
@@ -54,7 +56,7 @@ def make_cfg(tmp_path):
 
 def run(cfg):
     experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
-    return evaluate(experiment, open_output_dir(cfg), lambda line: None)
+    return evaluate(experiment, open_output_dir(experiment), lambda line: None)
 
 
 @every_task
@@ -68,9 +70,11 @@ def test_profile_cache_and_stage_metrics(make_cfg, tmp_path, task):
     assert results["rollout"]["env_steps"] == 48 and 0 < results["rollout"]["policy_share"] < 1
     assert "48 environment steps" in throughput_line(results)
     name = config(f"task={task}").task.name
-    assert (tmp_path / "assets" / name / "ddpm6" / "profile.json").exists()
-    run(make_cfg(task, "cache=full", f"output_dir={tmp_path}/out/full", "sampler.name=ddpm100"))
-    rows = compare(tmp_path / "out")
+    assert (tmp_path / "assets" / name / "profile.json").exists()
+    run(make_cfg(task, "cache=full", f"output_dir={tmp_path}/out/full"))
+    comparison = compare(tmp_path / "out")
+    rows = comparison.rows
+    assert comparison.reference == "full" and rows[0]["sampler"] == "ddpm6" and len(rows) == 2
     assert set(rows[0]["metrics"]) == set(STAGES[task])
 
 

@@ -20,7 +20,8 @@ from diffusion_policy.common.policy_files import build_policy
 from diffusion_policy.env.robomimic.definition import TASKS
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
 from experiments.checkpoints import DOMAIN_SHIFT
-from experiments.evaluate import evaluate, open_output_dir
+from experiments.evaluate import evaluate
+from experiments.evaluation_folder import open_output_dir
 from experiments.setup import Experiment, load_experiment
 from tests.conftest import ROOT
 from tests.original_checkpoints import image_config, image_payload, saved
@@ -62,8 +63,8 @@ def eval_config(name: str, *overrides: str) -> DictConfig:
 def run(cfg: DictConfig) -> tuple[Experiment, dict, list[str]]:
     """What scripts/eval.py does; also returns what it says."""
     said: list[str] = []
-    output_dir = open_output_dir(cfg)
     experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
+    output_dir = open_output_dir(experiment)
     evaluation = evaluate(experiment, output_dir, said.append)
     assert json.loads((output_dir / "eval_results.json").read_text()) == evaluation.results
     return experiment, evaluation.results, said
@@ -111,7 +112,7 @@ def test_lift_briefly(place):
     payload = original("lift", steps=4)
     del payload["state_dicts"]["model"]     # the raw weights; half of the time to write it
     put(place, "lift", payload)
-    cfg = eval_config("lift", "cache=bac", "cache.budget=2", "sampler.name=ddpm4", "sampler.steps=4", "eval.n_test=1",
+    cfg = eval_config("lift", "cache=bac", "cache.budget=2", "sampler.steps=4", "eval.n_test=1",
                       "eval.n_envs=1", "eval.n_workers=0", "+task.adapter.max_steps=8", "benchmark.n_chunks=0")
     _, results, _ = run(cfg)
     check_results(results, 1, 2, "planned")

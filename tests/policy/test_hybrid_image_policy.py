@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from diffusion_policy.common.policy_files import (
     WEIGHTS_FILE, build_policy, complete_state, distinct_state, repeated_names, save_policy,
 )
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
+from diffusion_policy.model.vision.observation_encoder import SmallCropWarning
 from diffusion_policy.policy.diffusion_transformer_hybrid_image_policy import DiffusionTransformerHybridImagePolicy
 from diffusion_policy.workspace.condition_learner import ConditionLearner
 from experiments.latency import interleaved
@@ -111,6 +113,58 @@ def test_only_the_executed_chunk():
     assert math.isfinite(policy.compute_loss(batch, seeded(0)).item())
 
 
+@pytest.mark.parametrize("time_as_cond", [True, False])
+def test_inpainting_gives_the_encoded_observations_of_the_first_steps(time_as_cond):
+    policy = make_small(obs_as_cond=False, time_as_cond=time_as_cond)
+    assert policy.trajectory_shape == (10, 2 + 66) and policy.model.cond_dim == 0 and policy.model.input_dim == 68
+    obs = policy.random_observation(2, seeded(0))
+    condition, given, cond = policy.sampler_inputs(obs)
+    assert cond is None and torch.equal(condition[:, :2, 2:], policy.encode_observation(obs))
+    expected = torch.zeros(2, 10, 68, dtype=torch.bool)
+    expected[:, :2, 2:] = True
+    assert torch.equal(given, expected) and not condition[~given].any()
+    sample = policy.sampler(condition, given, cond, seeded(1))
+    assert torch.equal(sample[given], condition[given])
+    result = policy.predict_action(obs, seeded(1))
+    assert torch.equal(result["action_pred"], policy.normalizer["action"].unnormalize(sample[..., :2]))
+    assert torch.equal(result["action"], result["action_pred"][:, 1:9])
+    with pytest.raises(ConfigError, match="exceed|pred_action_steps_only needs obs_as_cond"):
+        make_small(obs_as_cond=False, pred_action_steps_only=True)
+
+
+def test_inpainting_cannot_be_trained_on_images():
+    policy = make_small(obs_as_cond=False).train()
+    batch = {name: value.repeat_interleave(5, 1) for name, value in policy.random_observation(2, seeded(0)).items()}
+    for training in (lambda: policy.optimizer_groups(1e-3), lambda: policy.compute_loss({**batch, "action": torch.rand(2, 10, 2)})):
+        with pytest.raises(ConfigError, match="obs_as_cond=False does not go with training on images.*vision encoder"):
+            training()
+
+
+def test_a_policy_that_inpaints_loads_and_acts(tmp_path):
+    policy = make_small(obs_as_cond=False)
+    save_policy(tmp_path, policy, config_of(SMALL, crop_shape=[36, 36], obs_as_cond=False), {"weights": "ema"}, half=False)
+    loaded = load_policy(tmp_path).policy
+    obs = policy.random_observation(1, seeded(0))
+    assert torch.equal(*(p.predict_action(obs, seeded(0))["action"] for p in (policy, loaded)))
+
+
+def test_a_crop_of_a_small_part_of_the_images_warns_once(tmp_path):
+    meta = {"obs": {"front": {"shape": [3, 120, 160], "type": "rgb"}}, "action": {"shape": [2]}}
+    with pytest.warns(SmallCropWarning, match=r"crop_shape 76 x 76 leaves 30.1 % of the images of front, 120 x 160 pixels"):
+        policy = make_policy(meta)
+    save_policy(tmp_path, policy, config_of(meta), {"weights": "ema"})
+    with pytest.warns(SmallCropWarning, match="Set crop_shape to") as caught:
+        load_policy(tmp_path)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("size, crop", [([84, 84], [76, 76]), ([240, 320], [216, 288]), ([96, 96], [76, 76]), ([240, 320], None)])
+def test_usual_crops_do_not_warn(size, crop):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SmallCropWarning)
+        make_policy({"obs": {"front": {"shape": [3, *size], "type": "rgb"}}, "action": {"shape": [2]}}, crop_shape=crop)
+
+
 def test_images_may_be_bytes_and_numpy_arrays(small):
     obs = small.random_observation(2, seeded(0))
     pixels = (obs["image"] * 255).round().to(torch.uint8)
@@ -170,7 +224,7 @@ def test_observations_that_cannot_be_described(meta, message):
 @pytest.mark.parametrize("changes, message", [
     ({"crop_shape": [36]}, "crop_shape is .36.; it has to be 2 positive"), ({"crop_shape": "36"}, "crop_shape is '36'"),
     ({"crop_shape": [44, 36]}, "crop_shape 44 x 36 exceeds the images of image, 40 x 40"),
-    ({"obs_as_cond": False}, "obs_as_cond=False does not go with images"), ({"time_as_cond": False}, "time_as_cond=True"),
+    ({"time_as_cond": False}, "time_as_cond=True"),
     ({"n_action_steps": 10}, "exceeds horizon"),
 ])
 def test_impossible_settings(changes, message):

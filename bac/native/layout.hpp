@@ -1,0 +1,76 @@
+// The structures that Python fills in, and how this compiler laid them out.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels.hpp"
+
+using namespace bac;
+
+constexpr int32_t kAbi = 2;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number
+constexpr int32_t kMaxThreads = 1024;
+
+extern "C" {
+
+struct Layer {
+  const float *norm1_gain, *norm1_shift, *norm2_gain, *norm2_shift, *norm3_gain, *norm3_shift;
+  Matrix qkv, out, up, down;
+  const float* cross_bias;   // [d] bias of the cross-attention output
+  const float* time_key;     // [steps][heads][d] folded keys of the time token, or null
+  const float* time_bias;    // [steps][heads]
+  const float* time_value;   // [steps][heads][d]
+};
+
+struct Segment {
+  int32_t start, stop, block, store;  // block is -1 at the end of a step
+};
+
+struct Model {
+  int32_t layers, heads, d, d_in, d_out, tokens, skip, cross, steps;  // skip: leading tokens without output (time token)
+  float eps;
+  const float* embed;        // [d_in][d]
+  const float* position;     // [tokens][d], input bias included
+  const float* time_rows;    // [steps][d] time token of the encoder-only form, or null
+  const float* self_mask;    // [tokens][tokens rounded up to 16], 0 or -inf
+  const float *final_gain, *final_shift;
+  Matrix head;
+  const Layer* layer;
+  const Segment* segments;
+  const int32_t* segment_start;  // [steps + 1]
+  const float* solver;           // [steps][7]: x_gain, m_gain, to_x, to_x0, to_last, to_m, sigma
+  float clip;
+};
+
+// One call. Condition tokens other than the time token: per layer, step slot and sample, `memory` of them.
+struct Call {
+  int32_t batch, memory, threads;
+  const int32_t* memory_slot;  // [layers][steps] slot of the tables below, -1 where the block does not compute
+  const float* key;            // [slots][batch][memory][heads][d]
+  const float* bias;           // [slots][batch][memory][heads]
+  const float* value;          // [slots][batch][memory][heads][d]
+  const float* cross_mask;     // [tokens][time + memory]
+  float* trajectory;           // [batch][tokens - skip][d_in], in: initial noise, out: sample
+  const float* const* noise;   // [steps] pointers to [batch][tokens - skip][d_in], or null
+  const float* condition;      // same shape, or null
+  const uint8_t* given;        // same shape, or null
+};
+
+}
+
+// Sizes and offsets as this compiler laid them out; bac.native.structs lists the same from its mirror.
+constexpr int32_t kLayout[] = {
+    kAbi, kLanes,
+    sizeof(Matrix), offsetof(Matrix, data), offsetof(Matrix, bias), offsetof(Matrix, n), offsetof(Matrix, k), offsetof(Matrix, half),
+    sizeof(Layer), offsetof(Layer, norm1_gain), offsetof(Layer, norm1_shift), offsetof(Layer, norm2_gain), offsetof(Layer, norm2_shift),
+    offsetof(Layer, norm3_gain), offsetof(Layer, norm3_shift), offsetof(Layer, qkv), offsetof(Layer, out), offsetof(Layer, up),
+    offsetof(Layer, down), offsetof(Layer, cross_bias), offsetof(Layer, time_key), offsetof(Layer, time_bias), offsetof(Layer, time_value),
+    sizeof(Segment), offsetof(Segment, start), offsetof(Segment, stop), offsetof(Segment, block), offsetof(Segment, store),
+    sizeof(Model), offsetof(Model, layers), offsetof(Model, heads), offsetof(Model, d), offsetof(Model, d_in), offsetof(Model, d_out),
+    offsetof(Model, tokens), offsetof(Model, skip), offsetof(Model, cross), offsetof(Model, steps), offsetof(Model, eps),
+    offsetof(Model, embed), offsetof(Model, position), offsetof(Model, time_rows), offsetof(Model, self_mask), offsetof(Model, final_gain),
+    offsetof(Model, final_shift), offsetof(Model, head), offsetof(Model, layer), offsetof(Model, segments), offsetof(Model, segment_start),
+    offsetof(Model, solver), offsetof(Model, clip),
+    sizeof(Call), offsetof(Call, batch), offsetof(Call, memory), offsetof(Call, threads), offsetof(Call, memory_slot), offsetof(Call, key),
+    offsetof(Call, bias), offsetof(Call, value), offsetof(Call, cross_mask), offsetof(Call, trajectory), offsetof(Call, noise),
+    offsetof(Call, condition), offsetof(Call, given),
+};

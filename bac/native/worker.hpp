@@ -1,0 +1,284 @@
+// The denoising loop as one thread of a team runs it.
+//
+// Follows the program of bac.plan.Plan: what each step computes, which stored outputs it adds, what it stores.
+// Cross-attention is folded (bac.folding); the scheduler is a table (bac.solver). All arithmetic is float32.
+#pragma once
+#include <atomic>
+#include <limits>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "layout.hpp"
+
+namespace {
+
+struct Barrier {
+  explicit Barrier(int n) : size(n) {}
+  void wait() {
+    if (size == 1) return;
+    const int turn = generation.load(std::memory_order_relaxed);
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
+      arrived.store(0, std::memory_order_relaxed);
+      generation.store(turn + 1, std::memory_order_release);
+      return;
+    }
+    for (int spins = 0; generation.load(std::memory_order_acquire) == turn; ++spins)
+      if (spins > 20000) std::this_thread::yield();
+  }
+  const int size;
+  std::atomic<int> arrived{0}, generation{0};
+};
+
+int round_up(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+// Buffers of the samples one team works on.
+struct Workspace {
+  Workspace(const Model& m, int rows, int blocks)
+      : x(size_t(rows) * m.d), wide(size_t(rows) * 4 * m.d), heads_out(size_t(rows) * m.d),
+        stored(size_t(blocks) * rows * m.d), last(size_t(rows) * m.d_in) {}
+  std::vector<float> x, wide, heads_out, stored, last;
+};
+
+// One thread of a team. The team shares a workspace: products are split by columns, everything per row by rows.
+class Worker {
+ public:
+  Worker(const Model& m, const Call& c, int first, int samples, Workspace& w, Barrier& barrier, int id, int team)
+      : m(m), c(c), first(first), samples(samples), rows(samples * m.tokens), w(w), barrier(barrier), id(id), team(team),
+        normed(size_t(rows) * m.d), keys(size_t(m.d) * memory_lanes(m, c)), values(size_t(m.d) * memory_lanes(m, c)),
+        scores(size_t(m.tokens) * memory_lanes(m, c)), column_bias(memory_lanes(m, c)), head_keys(size_t(m.d / m.heads) * round_up(m.tokens)),
+        weights(size_t(m.tokens) * round_up(m.tokens)), head_out(size_t(row_end() - row_begin()) * m.head.n) {}
+
+  // Allocates nothing and throws nothing: it runs in threads.
+  void run() noexcept {
+    const int sample_size = (m.tokens - m.skip) * m.d_in;
+    for (int step = 0; step < m.steps; ++step) {
+      embed(step, sample_size);
+      for (int s = m.segment_start[step]; s < m.segment_start[step + 1]; ++s) {
+        const Segment& segment = m.segments[s];
+        add_stored(segment);
+        if (segment.block < 0) continue;
+        float* keep = segment.store ? w.stored.data() + size_t(segment.block) * rows * m.d : nullptr;
+        compute(segment.block, step, keep);
+      }
+      barrier.wait();
+      read_out(step, sample_size);
+      barrier.wait();
+    }
+    if (c.given && id == 0) force_given(sample_size);
+  }
+
+ private:
+  static int memory_lanes(const Model& m, const Call& c) { return round_up(m.heads * (c.memory + 1)); }
+  int row_begin() const { return int(int64_t(rows) * id / team); }
+  int row_end() const { return int(int64_t(rows) * (id + 1) / team); }
+
+  void force_given(int sample_size) {
+    const size_t offset = size_t(first) * sample_size;
+    for (size_t i = offset; i < offset + size_t(samples) * sample_size; ++i)
+      if (c.given[i]) c.trajectory[i] = c.condition[i];
+  }
+
+  // x = position + input embedding of the trajectory (+ time token)
+  void embed(int step, int sample_size) {
+    if (c.given) {
+      if (id == 0) force_given(sample_size);
+      barrier.wait();
+    }
+    for (int row = row_begin(); row < row_end(); ++row) {
+      const int token = row % m.tokens;
+      float* x = w.x.data() + size_t(row) * m.d;
+      if (token < m.skip) {
+        for (int j = 0; j < m.d; j += kWidth) store(x + j, load(m.time_rows + size_t(step) * m.d + j));
+        continue;
+      }
+      const float* in = c.trajectory + size_t(first + row / m.tokens) * sample_size + (token - m.skip) * m.d_in;
+      for (int j = 0; j < m.d; j += kWidth) {
+        vf total = load(m.position + size_t(token) * m.d + j);
+        for (int i = 0; i < m.d_in; ++i) total += load(m.embed + size_t(i) * m.d + j) * in[i];
+        store(x + j, total);
+      }
+    }
+    barrier.wait();
+  }
+
+  void add_stored(const Segment& segment) {
+    if (segment.start == segment.stop) return;
+    const size_t size = size_t(rows) * m.d, begin = size_t(row_begin()) * m.d, end = size_t(row_end()) * m.d;
+    for (size_t i = begin; i < end; i += kWidth) {
+      vf total = load(w.x.data() + i);
+      for (int block = segment.start; block < segment.stop; ++block) total += load(w.stored.data() + block * size + i);
+      store(w.x.data() + i, total);
+    }
+    barrier.wait();
+  }
+
+  void compute(int block, int step, float* keep) {
+    const int per_layer = m.cross ? 3 : 2;
+    const Layer& layer = m.layer[block / per_layer];
+    const int kind = block % per_layer;
+    if (kind == 0) self_attention(layer, keep);
+    else if (kind == 1 && m.cross) cross_attention(layer, block / per_layer, step, keep);
+    else feed_forward(layer, keep);
+    barrier.wait();
+  }
+
+  // Adds a branch's output to the residual stream and stores it if it is reused.
+  auto residual(float* keep) {
+    return [this, keep](int row, int column, vf value) {
+      const size_t at = size_t(row) * m.d + column;
+      store(w.x.data() + at, load(w.x.data() + at) + value);
+      if (keep) store(keep + at, value);
+    };
+  }
+
+  // Every worker normalises all rows into its own buffer: cheaper than a barrier.
+  void normalise(const float* gain, const float* shift) { layer_norm(w.x.data(), normed.data(), rows, m.d, gain, shift, m.eps); }
+
+  void self_attention(const Layer& layer, float* keep) {
+    normalise(layer.norm1_gain, layer.norm1_shift);
+    const int width = 3 * m.d;
+    product(normed.data(), m.d, rows, layer.qkv, id, team,
+            [&](int row, int column, vf value) { store(w.wide.data() + size_t(row) * width + column, value); });
+    barrier.wait();
+    for (int task = id; task < samples * m.heads; task += team) attend(task / m.heads, task % m.heads);
+    barrier.wait();
+    product(w.heads_out.data(), m.d, rows, layer.out, id, team, residual(keep));
+  }
+
+  // softmax(q k^T / sqrt(dh) + mask) v of one sample and head
+  void attend(int sample, int head) {
+    const int dh = m.d / m.heads, width = 3 * m.d, lanes = round_up(m.tokens);
+    const float* q = w.wide.data() + size_t(sample) * m.tokens * width + head * dh;
+    const float *k = q + m.d, *v = q + 2 * m.d;
+    for (int j = 0; j < m.tokens; ++j)
+      for (int i = 0; i < dh; ++i) head_keys[size_t(i) * lanes + j] = k[size_t(j) * width + i];
+    const float scale = 1.0f / std::sqrt(float(dh));
+    small_product(q, width, m.tokens, head_keys.data(), lanes, dh, lanes, [&](int row, int column, vf value) {
+      const size_t at = size_t(row) * lanes + column;
+      store(weights.data() + at, value * scale + load(m.self_mask + at));
+    });
+    for (int row = 0; row < m.tokens; ++row) {
+      float* p = weights.data() + size_t(row) * lanes;
+      float top = -std::numeric_limits<float>::infinity();
+      for (int j = 0; j < m.tokens; ++j) top = p[j] > top ? p[j] : top;
+      vf total{};
+      for (int j = 0; j < lanes; j += kWidth) {
+        const vf e = bac::exp(load(p + j) - top);
+        store(p + j, e);
+        total += e;
+      }
+      const float inverse = 1.0f / sum(total);
+      for (int j = 0; j < lanes; j += kWidth) store(p + j, load(p + j) * inverse);
+    }
+    float* out = w.heads_out.data() + size_t(sample) * m.tokens * m.d + head * dh;
+    if (dh % kLanes == 0) {
+      small_product(weights.data(), lanes, m.tokens, v, width, m.tokens, dh,
+                    [&](int row, int column, vf value) { store(out + size_t(row) * m.d + column, value); });
+      return;
+    }
+    for (int row = 0; row < m.tokens; ++row)
+      for (int i = 0; i < dh; ++i) {
+        float total = 0;
+        for (int j = 0; j < m.tokens; ++j) total += weights[size_t(row) * lanes + j] * v[size_t(j) * width + i];
+        out[size_t(row) * m.d + i] = total;
+      }
+  }
+
+  void cross_attention(const Layer& layer, int index, int step, float* keep) {
+    normalise(layer.norm2_gain, layer.norm2_shift);
+    barrier.wait();  // the others may still be reading x
+    const int time = layer.time_key ? 1 : 0, count = time + c.memory, columns = count * m.heads, lanes = round_up(columns);
+    const int slot = c.memory_slot ? c.memory_slot[index * m.steps + step] : 0;
+    for (int sample = id; sample < samples; sample += team) {
+      // columns are ordered (token, head); keys are transposed to [d][lanes], values stay [columns][d]
+      const size_t at = (size_t(slot) * c.batch + first + sample) * c.memory * m.heads;
+      for (int column = 0; column < columns; ++column) {
+        const bool is_time = column < time * m.heads;
+        const size_t entry = is_time ? size_t(step) * m.heads + column : at + column - time * m.heads;
+        const float* key = (is_time ? layer.time_key : c.key) + entry * m.d;
+        const float* value = (is_time ? layer.time_value : c.value) + entry * m.d;
+        column_bias[column] = (is_time ? layer.time_bias : c.bias)[entry];
+        for (int j = 0; j < m.d; ++j) keys[size_t(j) * lanes + column] = key[j];
+        std::memcpy(values.data() + size_t(column) * m.d, value, m.d * sizeof(float));
+      }
+      for (int j = 0; j < m.d; ++j)
+        for (int column = columns; column < lanes; ++column) keys[size_t(j) * lanes + column] = 0;
+      small_product(normed.data() + size_t(sample) * m.tokens * m.d, m.d, m.tokens, keys.data(), lanes, m.d, lanes,
+                    [&](int row, int column, vf value) { store(scores.data() + size_t(row) * lanes + column, value); });
+      for (int row = 0; row < m.tokens; ++row)
+        softmax_heads(scores.data() + size_t(row) * lanes, c.cross_mask + row * count, count, lanes);
+      auto add = residual(keep);
+      small_product(scores.data(), lanes, m.tokens, values.data(), m.d, columns, m.d, [&](int row, int column, vf value) {
+        add(sample * m.tokens + row, column, value + load(layer.cross_bias + column));
+      });
+    }
+  }
+
+  // softmax over tokens, for each head, of one row ordered (token, head)
+  void softmax_heads(float* row, const float* mask, int count, int lanes) {
+    for (int head = 0; head < m.heads; ++head) {
+      float top = -std::numeric_limits<float>::infinity();
+      for (int s = 0; s < count; ++s) {
+        float& score = row[s * m.heads + head];
+        score += column_bias[s * m.heads + head] + mask[s];
+        top = score > top ? score : top;
+      }
+      for (int s = 0; s < count; ++s) row[s * m.heads + head] -= top;
+    }
+    for (int j = 0; j < lanes; j += kWidth) store(row + j, bac::exp(load(row + j)));
+    for (int head = 0; head < m.heads; ++head) {
+      float total = 0;
+      for (int s = 0; s < count; ++s) total += row[s * m.heads + head];
+      for (int s = 0; s < count; ++s) row[s * m.heads + head] /= total;
+    }
+  }
+
+  void feed_forward(const Layer& layer, float* keep) {
+    if (m.cross) normalise(layer.norm3_gain, layer.norm3_shift);
+    else normalise(layer.norm2_gain, layer.norm2_shift);
+    const int width = 4 * m.d;
+    product(normed.data(), m.d, rows, layer.up, id, team,
+            [&](int row, int column, vf value) { store(w.wide.data() + size_t(row) * width + column, gelu(value)); });
+    barrier.wait();
+    product(w.wide.data(), width, rows, layer.down, id, team, residual(keep));
+  }
+
+  // final norm, head, and the scheduler's update of the trajectory (see bac.solver)
+  void read_out(int step, int sample_size) {
+    const float* s = m.solver + size_t(step) * 7;
+    const int head_width = m.head.n;
+    const int begin = row_begin(), count = row_end() - begin;
+    layer_norm(w.x.data() + size_t(begin) * m.d, normed.data(), count, m.d, m.final_gain, m.final_shift, m.eps);
+    product(normed.data(), m.d, count, m.head, 0, 1,
+            [&](int row, int column, vf value) { store(head_out.data() + size_t(row) * head_width + column, value); });
+    for (int row = begin; row < row_end(); ++row) {
+      const int token = row % m.tokens;
+      if (token < m.skip) continue;
+      const float* out = head_out.data() + size_t(row - begin) * head_width;
+      const size_t local = size_t(row / m.tokens) * sample_size + (token - m.skip) * m.d_in;
+      const size_t at = size_t(first) * sample_size + local;
+      const float* noise = c.noise[step];
+      for (int i = 0; i < m.d_in; ++i) {
+        const float x = c.trajectory[at + i];
+        float clean = s[0] * x + s[1] * out[i];
+        clean = clean < -m.clip ? -m.clip : clean > m.clip ? m.clip : clean;
+        float next = s[2] * x + s[3] * clean + s[5] * out[i];
+        if (s[4] != 0.0f && step > 0) next += s[4] * w.last[local + i];
+        if (noise) next += s[6] * noise[at + i];
+        w.last[local + i] = clean;
+        c.trajectory[at + i] = next;
+      }
+    }
+  }
+
+  const Model& m;
+  const Call& c;
+  const int first, samples, rows;
+  Workspace& w;
+  Barrier& barrier;
+  const int id, team;
+  std::vector<float> normed, keys, values, scores, column_bias, head_keys, weights, head_out;
+};
+
+}  // namespace

@@ -1,0 +1,1 @@
+"""What `scripts/doctor.py` checks. Nothing here imports more than Python itself before a check needs it, in a process of its own."""

@@ -1,0 +1,54 @@
+"""Pictures of a profile, and writing pictures so that a kill never leaves half of one behind."""
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from bac.acs import blockwise_acs
+from bac.bua import bubbling_union, error_scores
+from bac.figures import plot_errors, plot_schedule, plot_similarity
+from bac.profiling import Profile
+
+DEFAULT_TOP_K = 5
+
+
+@contextlib.contextmanager
+def drawn(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path of the same ending, which says the format; it replaces `path` on success."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def pictures(profile: Profile, folder: Path) -> dict[str, Path]:
+    """Where the pictures of a profile are, by what they show."""
+    figures = folder / "figures"
+    return {"similarity": figures / "similarity_cosine.png", "errors": figures / "block_errors.png",
+            "schedule": figures / f"schedule_bac_s{min(10, profile.info.steps)}.png"}
+
+
+def missing_pictures(profile: Profile, folder: Path) -> list[Path]:
+    return [path for path in pictures(profile, folder).values() if not path.exists()]
+
+
+def draw_profile(profile: Profile, folder: Path) -> None:
+    """Draws those pictures under figures/ that are not there: similarity, error scores and the default BAC schedule."""
+    scores = error_scores(profile.matrices["l1"])
+    base = blockwise_acs(profile.matrices["cosine"], min(10, profile.info.steps))
+    repaired = bubbling_union(base, scores, min(DEFAULT_TOP_K, len(scores)))
+    draw = {
+        "similarity": lambda path: plot_similarity(profile.matrices["cosine"], path, "cosine"),
+        "errors": lambda path: plot_errors(scores, path, selected=repaired.provenance.repaired),
+        "schedule": lambda path: plot_schedule(repaired, path, base=base),
+    }
+    for name, path in pictures(profile, folder).items():
+        if not path.exists():
+            with drawn(path) as temporary:
+                draw[name](temporary)

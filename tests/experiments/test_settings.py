@@ -1,0 +1,270 @@
+"""The schemas of all commands: right settings pass unchanged, wrong kinds of values never do, texts stay as they were typed."""
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from bac.acs import OBJECTIVES
+from bac.runtime.choose import RUNTIMES
+from bac.similarity import METRICS
+from diffusion_policy.common.config import ConfigError, register_resolvers
+from experiments.settings import check, read_arguments
+from experiments.settings.launch import check_command_line, config_folder, jobs_of, with_texts_quoted
+from experiments.settings.schema import SCHEMAS, field_at, field_problems, fields, kind_of, near_keys, schema_of
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = sorted(path.stem for path in (ROOT / "config" / "task").glob("*.yaml"))
+HYDRA = ("eval", "benchmark", "profile_blocks", "train", "make_demos", "convert_actions")
+
+
+def composed(command: str, *overrides: str, task: str = "pusht_lowdim") -> Any:
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "config"), version_base="1.3"):
+        return compose(command, [f"task={task}", *overrides])
+
+
+def checked(command: str, *overrides: str, task: str = "pusht_lowdim") -> Any:
+    return check(composed(command, *overrides, task=task), command, [*overrides])
+
+
+def nested(name: str, value: Any) -> dict[str, Any]:
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return value
+
+
+# ---- what is right passes ----
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("command", ["eval", "train"])
+def test_every_task_passes_and_nothing_is_changed(command, task):
+    before = composed(command, task=task)
+    after = check(composed(command, task=task), command, [])
+    assert OmegaConf.to_container(after, resolve=False) == OmegaConf.to_container(before, resolve=False)
+
+
+@pytest.mark.parametrize("command, task", [
+    ("benchmark", "can_ph"), ("profile_blocks", "kitchen"), ("make_demos", "lift"), ("convert_actions", "can_ph")])
+def test_every_other_command_passes(command, task):
+    checked(command, task=task)
+
+
+@pytest.mark.parametrize("overrides", [
+    ["cache=full"], ["cache=uniform", "cache.budget=7"], ["cache=blockwise_acs", "cache.metric=l2"], ["cache.forced_refresh=[99]"],
+    ["cache.forced_refresh=null"], ["sampler=ddim16"], ["sampler.type=ddim", "sampler.steps=17"], ["sampler.type=null", "sampler.steps=null"],
+    ["sampler.type=checkpoint"], ["++sampler.eta=0.5"], ["++sampler.timestep_spacing=trailing"], ["eval.n_test=0", "eval.n_train=6"],
+    ["threads=4", "seed=9223372036854775807"], ["eval.n_workers=0"], ["output_dir=a b"], ["output_dir=/tmp/x/y"], ["++seed=3"],
+    ["++task.adapter.max_steps=4"], ["task.adapter.max_steps=24"], ["precision=bf16"],
+    ["runtime=compiled"], ["runtime=reference"], ["weights=raw"], ["profile.noise_seeds=[3]"], ["wandb.mode=offline"],
+    ["output_dir=${task.name}/x"], ["benchmark.n_chunks=0", "eval.n_videos=0"], ["hydra.run.dir=x"], ["device=cpu"],
+])
+def test_right_settings_of_eval_pass(overrides):
+    checked("eval", *overrides)
+    check_command_line(["task=pusht_lowdim", *overrides], "eval")
+
+
+@pytest.mark.parametrize("overrides", [
+    ["training.learning_rate=0.0"], ["training.learning_rate=1"], ["training.snr_gamma=5"], ["training.validate_every=0"],
+    ["+ema.min_value=0.1", "+ema.update_after_step=5"], ["init_checkpoint=x"], ["objective=condition", "objective.also={object_pose: 3}"],
+    ["objective=condition", "+objective.also.object_pose=3"], ["objective=frozen_encoder", "init_checkpoint=x"],
+    ["task.policy.model.n_layer=1", "task.policy.model.n_emb=32"], ["training.max_steps=1", "training.num_workers=2"],
+])
+def test_right_settings_of_train_pass(overrides):
+    checked("train", *overrides)
+    check_command_line(["task=pusht_lowdim", *overrides], "train")
+
+
+def documented() -> list[tuple[str, str]]:
+    """(script, arguments) of every command in the README, with the variables that its blocks set."""
+    found = []
+    for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+        variables: dict[str, str] = {}
+        for line in block.replace("\\\n", " ").splitlines():
+            if assigned := re.match(r"(\w+)=(?:\"([^\"]*)\"|'([^']*)'|(\S*))", line.strip()):
+                variables[assigned.group(1)] = next(value for value in assigned.groups()[1:] if value is not None)
+            if started := re.match(r"python scripts/(\w+)\.py ([^#]*)", line.strip()):
+                text = re.sub(r"\$\{?(\w+)\}?", lambda match: variables.get(match.group(1), match.group()), started.group(2))
+                found.append((started.group(1), text.strip()))
+    return [item for item in found if item[0] in HYDRA]
+
+
+@pytest.mark.parametrize("command, line", documented())
+def test_every_documented_command_passes(command, line):
+    if not torch.cuda.is_available():       # the same command for this machine
+        line = line.replace("device=cuda", "device=cpu").replace("training.precision=tf32", "training.precision=fp32")
+    check_command_line(shlex.split(line), command)
+
+
+def test_the_readme_has_commands():
+    assert len(documented()) > 8
+
+
+# ---- wrong kinds of values never pass ----
+
+@pytest.mark.parametrize("command", SCHEMAS)
+def test_no_setting_takes_values_of_every_kind(command):
+    """Whatever is accepted of a range of odd values is of the setting's own type."""
+    schema = schema_of(command)
+    odd = [-1, 4.7, float("nan"), float("inf"), True, "abc", "", None, [], {}, [None], {"a": 1}, 10**30, b"x"]
+    for name, field in fields(schema):
+        kind = kind_of(field)
+        assert kind is not None, f"{name} says nothing of what is allowed"
+        accepted = [value for value in odd if not field_problems(schema, nested(name, value))]
+        assert len(accepted) <= 4, f"{name} accepts {accepted}"
+        assert (None in accepted) == kind.null
+        assert not any(isinstance(value, dict) or isinstance(value, bytes) or value == "" for value in accepted)
+        assert not any(isinstance(value, float) and value != 4.7 for value in accepted)
+
+
+@given(value=st.one_of(st.floats(), st.booleans(), st.text(), st.none(), st.integers(max_value=-1), st.integers(min_value=2**63)))
+def test_only_whole_numbers_in_range_are_seeds(value):
+    assert field_problems(schema_of("eval"), {"seed": value}).keys() == {"seed"}
+
+
+@given(value=st.integers(0, 2**63 - 1))
+def test_whole_numbers_in_range_are_seeds(value):
+    assert not field_problems(schema_of("eval"), {"seed": value})
+
+
+def test_choices_are_those_of_the_code_that_reads_them():
+    choices = {name: kind_of(field_at(schema_of("eval"), name)).choices for name in ("runtime", "cache.metric", "cache.objective")}
+    assert choices == {"runtime": tuple(RUNTIMES), "cache.metric": tuple(METRICS), "cache.objective": tuple(OBJECTIVES)}
+
+
+@pytest.mark.parametrize("command", HYDRA)
+def test_every_setting_of_a_command_has_a_schema(command):
+    cfg = OmegaConf.load(ROOT / "config" / f"{command}.yaml")
+
+    def check_known(node: Any, prefix: str = "") -> None:
+        for name in node:
+            if prefix or name not in ("defaults", "hydra"):
+                assert field_at(schema_of(command), prefix + name) is not None, prefix + name
+                value = OmegaConf.to_container(node, resolve=False)[name]
+                if isinstance(value, dict):
+                    check_known(OmegaConf.create(value), f"{prefix}{name}.")
+    check_known(cfg)
+
+
+def test_unknown_keys_of_a_config_are_left_alone():
+    cfg = composed("eval")
+    OmegaConf.set_struct(cfg, False)
+    cfg.eval.own, cfg.task.own, cfg.mine = "x", {"a": -1}, [1]
+    check(cfg, "eval", [])
+
+
+# ---- texts ----
+@pytest.mark.parametrize("text", ["20240601", "007", "1e5", "1_000", "true", "False", "1.50", "-5", "nan", "inf", "0x10", "2024-06-01", "5"])
+@pytest.mark.parametrize("command, name", [
+    ("eval", "output_dir"), ("eval", "checkpoint"), ("train", "output_dir"), ("train", "task.dataset.zarr_path"), ("eval", "wandb.project"),
+    ("benchmark", "assets_dir")])
+def test_a_text_stays_as_it_was_typed(command, name, text):
+    assert OmegaConf.select(checked(command, f"{name}={text}"), name) == text
+
+
+@given(st.integers(0, 10**20).map(str) | st.from_regex("0[0-9]{1,8}", fullmatch=True) | st.from_regex("[0-9]{1,4}e[0-9]{1,3}", fullmatch=True))
+def test_numeric_folder_names_are_texts(text):
+    cfg = OmegaConf.create({"output_dir": None, "task": {"name": "x"}})
+    OmegaConf.update(cfg, "output_dir", float(text) if "e" in text else int(text))
+    assert check(cfg, "eval", [f"output_dir={text}"]).output_dir == text
+
+
+def test_texts_that_others_take_over_follow():
+    cfg = checked("train", "task.name=007")
+    assert cfg.task.name == "007" and cfg.output_dir == "results/007/train"
+    assert checked("eval", "task.checkpoint=5").checkpoint == "5"
+
+
+def test_lists_of_texts_stay_as_they_were_typed():
+    cfg = checked("train", "task.dataset.further_paths=[2024,1e5,007]", task="block_pushing")
+    assert list(cfg.task.dataset.further_paths) == ["2024", "1e5", "007"]
+
+
+def test_quotes_of_hydra_are_no_part_of_a_text():
+    assert checked("eval", 'output_dir="a=b"').output_dir == "a=b" and checked("eval", "output_dir='007'").output_dir == "007"
+
+
+def test_null_stays_null_where_it_has_a_meaning():
+    cfg = checked("eval", "output_dir=null", "threads=null")
+    assert cfg.output_dir is None and cfg.threads is None
+
+
+@pytest.mark.parametrize("output", ["20240601", "007", "1e5", "true", "[", "a=b", "0.10"])
+def test_arguments_without_hydra_keep_texts_too(output):
+    defaults = {"checkpoint": None, "output": None, "weights": "ema", "half": True, "overwrite": False}
+    values = read_arguments(["checkpoint=5", f"output={output}", "half=false"], "convert_checkpoint", defaults)
+    assert values == {**defaults, "checkpoint": "5", "output": output, "half": False}
+
+
+def test_a_sha256_of_digits_alone_keeps_its_zeros():
+    defaults = {"task": None, "verify": False, "data_dir": "data", "url": None, "sha256": None}
+    assert read_arguments([f"sha256=00{'A1' * 31}"], "download_data", defaults)["sha256"] == f"00{'a1' * 31}"
+    assert read_arguments([f"sha256={'0' * 63}1"], "download_data", defaults)["sha256"] == f"{'0' * 63}1"
+
+
+@pytest.mark.parametrize("url", ["https://host/a", "http://127.0.0.1:80", "file:///tmp/x.zip", "http://[::1]:8000/x"])
+def test_addresses_pass(url):
+    defaults = {"task": None, "verify": False, "data_dir": "data", "url": None, "sha256": None}
+    assert read_arguments([f"url={url}"], "download_data", defaults)["url"] == url
+
+
+# ---- messages ----
+def test_a_value_that_others_take_over_is_named_once():
+    with pytest.raises(ConfigError) as error:
+        checked("train", "task.training.batch_size=-4")
+    assert str(error.value).startswith("task.training.batch_size=-4: use") and "\n" not in str(error.value)
+    with pytest.raises(ConfigError) as error:
+        checked("eval", "task.n_obs_steps=abc")
+    assert str(error.value).startswith("task.n_obs_steps=abc: use") and "\n" not in str(error.value)
+
+
+def test_near_names_come_from_the_same_group_first():
+    known = ["seed", "eval.n_test", "eval.n_envs", "rollout.n_envs", "training.n_env"]
+    assert near_keys("rollout.n_env", known) == ["rollout.n_envs"]
+    assert near_keys("n_envs", known) == ["eval.n_envs", "rollout.n_envs"] and near_keys("zzz", known) == []
+
+
+def test_own_tasks_from_another_folder_are_checked_and_may_have_settings_of_their_own(tmp_path):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "my_arm.yaml").write_text(
+        "defaults: [pusht_lowdim, _self_]\nname: my_arm\nadapter: null\nmine: {speed: 3}\ncheckpoint: x\n")
+    line = ["--config-dir", str(tmp_path), "task=my_arm"]
+    check_command_line([*line, "task.mine.speed=4", "++task.mine.speed=5"], "eval")
+    with pytest.raises(ConfigError, match="task.mine.speed"):
+        check_command_line([*line, "task.mine.sped=4"], "eval")
+    with pytest.raises(ConfigError, match="task.horizon=0"):
+        check_command_line([*line, "task.horizon=0"], "train")
+
+
+def test_settings_known_only_to_a_running_job_are_left_to_it():
+    check_command_line(["task=pusht_lowdim", "output_dir=results/${hydra:job.num}"], "eval")
+
+
+def test_texts_of_a_sweep_stay_as_they_were_typed():
+    arguments = ["-m", "seed=0,1", "output_dir=007,1e1,1_000,a,true", "cache=full,bac", "wandb.project=x"]
+    kept = with_texts_quoted(arguments, "eval")
+    assert kept == ["-m", "seed=0,1", "output_dir=007,'1e1','1_000',a,'true'", "cache=full,bac", "wandb.project=x"]
+    with config_folder():
+        jobs = jobs_of(kept[1:])
+    assert len(jobs) == 20
+    assert {checked("eval", *job).output_dir for job in jobs} == {"007", "1e1", "1_000", "a", "true"}
+
+
+def test_a_sweep_passes_if_all_its_jobs_do():
+    check_command_line(["-m", "task=pusht_lowdim", "cache=full,uniform,bac", "seed=range(0,2)"], "eval")
+
+
+def test_the_schema_is_quick_to_import():
+    code = "import sys, time; import hydra, torch; import experiments.setup, experiments.benchmark; t = time.process_time(); " \
+           "import experiments.settings.evaluation, experiments.settings.launch; print(time.process_time() - t)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert float(result.stdout) < 1.5, result.stderr
