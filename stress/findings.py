@@ -63,8 +63,8 @@ class Findings:
     def shown(self) -> list[str]:
         """One line for findings that look alike."""
         firsts = {finding.likeness: finding for finding in reversed(self.all)}
-        return [f"{finding.part} / {finding.kind}: {finding.what}: {finding.summary[:160]} ({self.alike[likeness]} times)\n    {finding.again}"
-                for likeness, finding in reversed(firsts.items())]
+        return [f"{finding.part} / {finding.kind}: {finding.what}: {finding.summary[:160]} ({self.alike[likeness]} times)\n"
+                f"    {finding.again}" for likeness, finding in reversed(firsts.items())]
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,11 @@ SECONDS = 120       # for a compilation and a chunk
 CLOSE = 1e-4        # of the actions of the planned runtime
 #: where a library lies that others may have put there: it must be refused, never loaded
 UNSAFE = ("folder writable by all", "folder writable by its group", "folder of another user", "library of another user")
-DAMAGES = ("library cut", "library empty", "library damaged", "library of something else", "library is text", "library missing", "library a folder",
-           "record cut", "record empty", "record damaged", "record changed", "record missing", "record a folder", "files exchanged", *UNSAFE)
+DAMAGES = (
+    "library cut", "library empty", "library damaged", "library of something else", "library is text", "library missing",
+    "library a folder", "record cut", "record empty", "record damaged", "record changed", "record missing", "record a folder",
+    "files exchanged", *UNSAFE,
+)
 # Compiles once, and then gives what it made: what is tried is the cache, not the compiler.
 COMPILER = """#!/bin/sh
 out=; previous=
@@ -132,7 +135,8 @@ def _all(seed: int, damages: int, folder: Path, compiler: str, say: Callable[[st
             judge(f"{damage}: after it", _wrong(given, expected), given)
     shutil.rmtree(folder, ignore_errors=True)
     say(f"  native: {tried} tried, {failed} failed, {time.monotonic() - begin:.0f} s")
-    return Row("native", "engine", tried, tried - failed, failed, time.monotonic() - begin, None, f"{damages} damaged caches, two builders, threads")
+    note = f"{damages} damaged caches, two builders, {THREADS} threads"
+    return Row("native", "engine", tried, tried - failed, failed, time.monotonic() - begin, None, note)
 
 
 def _two(folder: Path, cache: Path, compiler: str) -> list[dict[str, Any]]:
@@ -148,7 +152,8 @@ def _two(folder: Path, cache: Path, compiler: str) -> list[dict[str, Any]]:
     given = []
     for name, pid in zip(("first", "second"), pids):
         _, status = os.waitpid(pid, 0)
-        given.append({"signal": str(os.WTERMSIG(status))} if os.WIFSIGNALED(status) else json.loads((folder / name / "answer.json").read_text()))
+        signalled = os.WIFSIGNALED(status)
+        given.append({"signal": str(os.WTERMSIG(status))} if signalled else json.loads((folder / name / "answer.json").read_text()))
     return given
 
 

@@ -22,7 +22,8 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     import os
 
-    names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     memory = int(Path("/proc/meminfo").read_text().split()[1]) // 2 ** 20
     versions = {}
     for name in PACKAGES:
@@ -39,15 +40,17 @@ def table(rows: Sequence[Row]) -> Table:
     for name in ("part", "kind", "tried", "survived", "findings", "seconds", "peak MB", "note"):
         shown.add_column(name, justify="left" if name in ("part", "kind", "note") else "right")
     for row in rows:
-        shown.add_row(row.part, row.kind, f"{row.tried:,}", f"{row.survived:,}", str(row.findings), f"{row.seconds:.0f}",
-                      "-" if row.peak is None else f"{row.peak / 1e6:.0f}", row.note, style="red" if row.findings else None)
+        peak = "-" if row.peak is None else f"{row.peak / 1e6:.0f}"
+        shown.add_row(row.part, row.kind, f"{row.tried:,}", f"{row.survived:,}", str(row.findings), f"{row.seconds:.0f}", peak, row.note,
+                      style="red" if row.findings else None)
     return shown
 
 
 def write(folder: Path, rows: Sequence[Row], findings: Findings, arguments: dict[str, Any], seconds: float) -> Path:
     content = {
         "date": time.strftime("%Y-%m-%d"), "seconds": round(seconds, 1), "arguments": arguments, "machine": machine(),
-        "rows": [asdict(row) for row in rows], "tried": sum(row.tried for row in rows), "findings": [asdict(finding) for finding in findings.all],
+        "rows": [asdict(row) for row in rows], "tried": sum(row.tried for row in rows),
+        "findings": [asdict(finding) for finding in findings.all],
     }
     path = folder / "stress.json"
     path.write_text(json.dumps(content, indent=2, default=str) + "\n")

@@ -4,7 +4,6 @@ They are made by the helpers of the tests, so that what the tests call sound and
 """
 from __future__ import annotations
 
-import io
 import shutil
 import sys
 import zipfile
@@ -19,8 +18,8 @@ for _folder in ("tests", "tests/dataset", "tests/common", "tests/bac"):
     sys.path.append(str(ROOT / _folder))        # they import each other by plain names, too
 
 DATE = (1980, 1, 1, 0, 0, 0)
-SETTINGS = {"task": "pusht_lowdim", "cache": "full", "schedule_digest": "x", "sampler": "ddpm8", "runtime": "planned", "seed": 0, "n_envs": 1,
-            "episodes": 3}
+SETTINGS = {"task": "pusht_lowdim", "cache": "full", "schedule_digest": "x", "sampler": "ddpm8", "runtime": "planned", "seed": 0,
+            "n_envs": 1, "episodes": 3}
 
 
 # ---- policies ----
@@ -65,12 +64,13 @@ def image_checkpoint(folder: Path) -> Path:
     from diffusion_policy.common.policy_files import build_policy
     from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
 
-    shapes = {"obs": {"agentview_image": {"shape": [3, 40, 40], "type": "rgb"}, "robot0_eef_pos": {"shape": [3]}}, "action": {"shape": [10]}}
+    camera = {"shape": [3, 40, 40], "type": "rgb"}
+    shapes = {"obs": {"agentview_image": camera, "robot0_eef_pos": {"shape": [3]}}, "action": {"shape": [10]}}
     config = image_config("can_image", shapes, [36, 36])
     torch.manual_seed(0)
     policy = build_policy({"policy": to_plain(OmegaConf.create(config))["policy"]})
-    policy.set_normalizer(LinearNormalizer({"agentview_image": FieldNormalizer.image(), "robot0_eef_pos": FieldNormalizer.fit(torch.rand(20, 3)),
-                                            "action": FieldNormalizer.fit(torch.rand(20, 10))}))
+    vectors = {"robot0_eef_pos": FieldNormalizer.fit(torch.rand(20, 3)), "action": FieldNormalizer.fit(torch.rand(20, 10))}
+    policy.set_normalizer(LinearNormalizer({"agentview_image": FieldNormalizer.image(), **vectors}))
     payload = image_payload(policy.requires_grad_(False), config)
     del payload["state_dicts"]["model"]
     return saved(folder / "latest.ckpt", payload)
@@ -127,7 +127,8 @@ def profile(folder: Path) -> Path:
 def episode_rows() -> list[Any]:
     from diffusion_policy.env_runner.episodes import EpisodeResult
 
-    return [EpisodeResult(index, 100000 + index, "test", 0.25 * index, 0.5, 7.0, index == 2, False, 24, 3, {"p1": 1.0}) for index in range(3)]
+    return [EpisodeResult(index, 100000 + index, "test", 0.25 * index, 0.5, 7.0, index == 2, False, 24, 3, {"p1": 1.0})
+            for index in range(3)]
 
 
 def evaluation(folder: Path) -> Path:
@@ -149,40 +150,41 @@ def evaluations(folder: Path) -> Path:
 
     adapter = {"_target_": "x", "max_steps": 24}
     for method, updates in (("full", 48), ("uniform_s2", 12)):
-        provenance = {**SETTINGS, "checkpoint_hash": "a" * 64, "weights": "ema", "checkpoint_sampler": "ddpm8", "sampler_steps": 8, "n_blocks": 6,
-                      "test_seeds_from": 100000, "precision": "fp32", "n_action_steps": 8, "n_latency_steps": 0, "max_steps": 24,
-                      "adapter": adapter, "commit": None, "hardware": "cpu"}
+        provenance = {
+            **SETTINGS, "checkpoint_hash": "a" * 64, "weights": "ema", "checkpoint_sampler": "ddpm8", "checkpoint_noise": "x",
+            "sampler_steps": 8, "n_blocks": 6, "test_seeds_from": 100000, "precision": "fp32", "n_action_steps": 8, "n_latency_steps": 0,
+            "max_steps": 24, "adapter": adapter, "commit": None, "hardware": "cpu"}
         rows = [{"seed": row.seed, "split": row.split, "score": row.score, "metrics": row.metrics} for row in episode_rows()]
         write_json(folder / "runs" / method / "eval_results.json", {
-            "task": "pusht_lowdim", "method": method, "sampler": "ddpm8", "mean_score": 0.25, "mean_score_interval_95": [0.1, 0.4], "n_episodes": 3,
-            "metrics": {"p1": {"mean": 1.0, "interval_95": [1.0, 1.0]}}, "episodes": rows, "flops": {"gflop_per_chunk": 0.1 * updates},
-            "block_updates": {"per_chunk": updates, "full": 48}, "provenance": provenance})
+            "task": "pusht_lowdim", "method": method, "sampler": "ddpm8", "mean_score": 0.25, "mean_score_interval_95": [0.1, 0.4],
+            "n_episodes": 3, "metrics": {"p1": {"mean": 1.0, "interval_95": [1.0, 1.0]}}, "episodes": rows,
+            "flops": {"gflop_per_chunk": 0.1 * updates}, "block_updates": {"per_chunk": updates, "full": 48}, "provenance": provenance})
     return folder / "runs"
 
 
 # ---- data sets ----
-def episodes(shapes: dict[str, tuple[int, ...]], lengths: tuple[int, ...] = (9, 12), dtype: Any = np.float32) -> list[dict[str, np.ndarray]]:
-    rng = np.random.default_rng(0)
-    return [{name: rng.uniform(0, 1, (length, *shape)).astype(dtype) for name, shape in shapes.items()} for length in lengths]
-
-
-def replay_buffer(folder: Path, shapes: dict[str, tuple[int, ...]], settings: dict[str, Any] | None = None) -> Path:
-    """A zarr folder as the product's own demonstrations are."""
+def replay_buffer(folder: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
+    """Two episodes in a zarr folder, as this project's own demonstrations are stored."""
     from diffusion_policy.demos.storage import write_replay_buffer
 
-    write_replay_buffer(folder / "demos.zarr", episodes(shapes), settings or {})
+    rng = np.random.default_rng(0)
+    episodes = [{name: rng.uniform(0, 1, (length, *shape)).astype(np.float32) for name, shape in shapes.items()} for length in (9, 12)]
+    write_replay_buffer(folder / "demos.zarr", episodes, {})
     return folder / "demos.zarr"
 
 
 def archive(folder: Path) -> Path:
     """A .zip of a zarr data set, as data sets are published, and as zarr reads them."""
     tree = replay_buffer(folder / "tree", {"keypoint": (9, 2), "state": (5,), "action": (2,)})
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+    zipped(tree, folder / "pusht.zip", "pusht/demos.zarr")
+    shutil.rmtree(folder / "tree")
+    return folder / "pusht.zip"
+
+
+def zipped(tree: Path, archive: Path, below: str = "") -> None:
+    """All files of `tree`, in the folder `below` of the archive."""
+    with zipfile.ZipFile(archive, "w") as file:
         for path in sorted(tree.rglob("*")):
             if path.is_file():
-                file.writestr(zipfile.ZipInfo(f"pusht/demos.zarr/{path.relative_to(tree).as_posix()}", DATE), path.read_bytes())
-    shutil.rmtree(folder / "tree")
-    target = folder / "pusht.zip"
-    target.write_bytes(buffer.getvalue())
-    return target
+                name = f"{below}/{path.relative_to(tree).as_posix()}".lstrip("/")
+                file.writestr(zipfile.ZipInfo(name, DATE), path.read_bytes())

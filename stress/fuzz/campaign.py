@@ -56,7 +56,9 @@ def counts(kinds: Sequence[Kind], inputs: int) -> dict[Kind, int]:
             for kind in kinds}
 
 
-def run(kinds: Sequence[Kind], inputs: int, seed: int, jobs: int, scratch: Path, findings: Findings, say: Callable[[str], None]) -> list[Row]:
+def run(
+    kinds: Sequence[Kind], inputs: int, seed: int, jobs: int, scratch: Path, findings: Findings, say: Callable[[str], None]
+) -> list[Row]:
     """Reads `inputs` inputs in `jobs` processes at once; one row per kind."""
     shards = []
     for kind, count in counts(kinds, inputs).items():

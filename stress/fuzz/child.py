@@ -24,9 +24,10 @@ from stress.fuzz.loaders import Kind, sound
 
 MEMORY = 1 << 30        # bytes above what the process has before the first input
 SECONDS = 10            # of processor time for one input
-FORBIDDEN = {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn", "ctypes.dlopen",
-             "socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request", "os.kill", "pickle.find_class",
-             "webbrowser.open"}
+FORBIDDEN = {
+    "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn", "ctypes.dlopen",
+    "socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request", "os.kill", "pickle.find_class", "webbrowser.open",
+}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 PATHS = {"os.remove": (0,), "os.rename": (0, 1), "os.rmdir": (0,), "os.mkdir": (0,), "os.chmod": (0,), "os.symlink": (1,), "os.link": (1,),
          "os.truncate": (0,), "shutil.rmtree": (0,)}
@@ -76,7 +77,8 @@ def mutated(kind: Kind, seed: int, index: int) -> dict[str, bytes | None]:
         other = rng.choice(names)
         return rng.choice(({name: None}, {name: files[other]}, {name: files[other], other: files[name]}, {name: b""}))
     if rng.random() < 0.02:
-        return {name: rng.choice((b"", b"\x00" * 4096, damage.damaged(rng, files[name][:64]), b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"{}", b"[]"))}
+        start = damage.damaged(rng, files[name][:64])
+        return {name: rng.choice((b"", b"\x00" * 4096, start, b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"{}", b"[]"))}
     return {name: containers.of_file(name)(rng, files[name])}
 
 

@@ -14,10 +14,14 @@ from stress.fuzz import damage, pickles, texts
 from stress.fuzz.damage import NUMBERS, damaged
 
 DATE = (1980, 1, 1, 0, 0, 0)      # of zip members, so that a seed gives the same bytes every day
-DTYPES = ("'<f8'", "'|O'", "'<U9'", "'|V8'", "'<M8[ns]'", "[('a', '<f4')]", "'>f4'", "'|b1'", "'<c16'", "'<f2'", "'<i8'", "'|S2000000000'", "5", "'x'",
-          "'<f8', 'x': 1", "__import__('os')", "('<f8', (1000000000,))", "'" + "x" * 70_000 + "'", "(" * 500 + ")" * 500)
-SHAPES = ("(1000000000,)", "(-1,)", "()", "(4294967296, 4294967296)", "(2**70,)", "(3, 2, " + "1, " * 40 + ")", "(True,)", "3", "(0,)", "('a',)", "[3]",
-          "(1.5,)", "(9" + "9" * 4400 + ",)")
+DTYPES = (
+    "'<f8'", "'|O'", "'<U9'", "'|V8'", "'<M8[ns]'", "[('a', '<f4')]", "'>f4'", "'|b1'", "'<c16'", "'<f2'", "'<i8'", "'|S2000000000'", "5",
+    "'x'", "'<f8', 'x': 1", "__import__('os')", "('<f8', (1000000000,))", "'" + "x" * 70_000 + "'", "(" * 500 + ")" * 500,
+)
+SHAPES = (
+    "(1000000000,)", "(-1,)", "()", "(4294967296, 4294967296)", "(2**70,)", "(3, 2, " + "1, " * 40 + ")", "(True,)", "3", "(0,)",
+    "('a',)", "[3]", "(1.5,)", "(9" + "9" * 4400 + ",)",
+)
 
 
 def npy(rng: Random, content: bytes) -> bytes:
@@ -36,7 +40,8 @@ def npy(rng: Random, content: bytes) -> bytes:
     elif change == 3:
         header = damaged(rng, header.encode("latin1")).decode("latin1")
     else:
-        body = damaged(rng, body) if rng.random() < 0.5 else rng.choice((b"", body * 2, b"\xff" * len(body), b"\x80\x02cos\nsystem\n" + pickles.COMMAND + b"R."))
+        pickled = b"\x80\x02cos\nsystem\n" + pickles.COMMAND + b"R."
+        body = damaged(rng, body) if rng.random() < 0.5 else rng.choice((b"", body * 2, b"\xff" * len(body), pickled))
     packed = header.encode("latin1")
     length = len(packed) if rng.random() < 0.9 else rng.choice(NUMBERS)
     version, form = ((b"\x01\x00", "<H") if len(packed) < 65536 else (b"\x02\x00", "<I"))
@@ -81,7 +86,8 @@ def zipped(rng: Random, content: bytes) -> bytes:
     elif change == 6:
         parts.insert(at, parts[rng.randrange(len(parts))])
     elif change == 7:
-        parts[at] = rng.choice((f"../{name}", f"/{name}", name.upper(), f"{name}/", "a/" * 300 + name, "\u00e9", name.replace("/", "\\"))), data, method
+        names = (f"../{name}", f"/{name}", name.upper(), f"{name}/", "a/" * 300 + name, "\u00e9", name.replace("/", "\\"))
+        parts[at] = rng.choice(names), data, method
     elif change == 8:
         parts[at] = name, rng.choice((data * 50, bytes(2 ** 24), b"")), zipfile.ZIP_DEFLATED
     else:

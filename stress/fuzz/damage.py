@@ -5,8 +5,10 @@ import struct
 from random import Random
 
 #: sizes, counts and offsets at the edges of their types
-NUMBERS = (0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 1023, 32767, 32768, 65535, 65536, 10 ** 6, 2 ** 24, 2 ** 28, 2 ** 30, 2 ** 31 - 1,
-           2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 40, 2 ** 53 + 1, 2 ** 62, 2 ** 63 - 1, 2 ** 63, 2 ** 64 - 1, -1, -2, -128, -32768, -2 ** 31, -2 ** 63)
+NUMBERS = (
+    0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 1023, 32767, 32768, 65535, 65536, 10 ** 6, 2 ** 24, 2 ** 28, 2 ** 30, 2 ** 31 - 1, 2 ** 31,
+    2 ** 32 - 1, 2 ** 32, 2 ** 40, 2 ** 53 + 1, 2 ** 62, 2 ** 63 - 1, 2 ** 63, 2 ** 64 - 1, -1, -2, -128, -32768, -2 ** 31, -2 ** 63,
+)
 PLACES = ("anywhere", "start", "end")
 
 
@@ -28,7 +30,8 @@ def flip(rng: Random, data: bytearray) -> None:
 
 def overwrite(rng: Random, data: bytearray) -> None:
     start = place(rng, len(data))
-    values = rng.choice((bytes([rng.choice((0, 255, 127, 128))]) * rng.choice((1, 4, 8, 64)), rng.randbytes(rng.choice((1, 2, 4, 16)))))
+    one = bytes([rng.choice((0, 255, 127, 128))])
+    values = rng.choice((one * rng.choice((1, 4, 8, 64)), rng.randbytes(rng.choice((1, 2, 4, 16)))))
     data[start:start + len(values)] = values[: len(data) - start]
 
 
@@ -44,8 +47,8 @@ def add(rng: Random, data: bytearray) -> None:
     size = rng.choice((1, 2, 4, 8))
     start = max(0, min(place(rng, len(data)), len(data) - size))
     here = data[start:start + size]
-    data[start:start + len(here)] = ((int.from_bytes(here, "little") + rng.choice((-16, -4, -1, 1, 4, 16))) % (1 << 8 * len(here))).to_bytes(
-        len(here), "little")
+    changed = int.from_bytes(here, "little") + rng.choice((-16, -4, -1, 1, 4, 16))
+    data[start:start + len(here)] = (changed % (1 << 8 * len(here))).to_bytes(len(here), "little")
 
 
 def truncate(rng: Random, data: bytearray) -> None:

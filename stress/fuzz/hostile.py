@@ -23,7 +23,8 @@ def pickles(files: dict[str, bytes]) -> Iterator[tuple[str, Changed]]:
         yield title, {name: content}
     for call in CALLS:
         yield f"calls {call!r}", {name: b"\x80\x02c" + call + b"\n" + COMMAND + b"R."}
-        yield f"calls {call!r} by name", {name: b"\x80\x04\x8c\x08builtins\x8c\x07getattr\x93c" + call.partition(b"\n")[0] + b"\n__dict__\n."}
+        module = call.partition(b"\n")[0]
+        yield f"gets at {call!r}", {name: b"\x80\x04\x8c\x08builtins\x8c\x07getattr\x93c" + module + b"\n__dict__\n."}
     for depth in (100, 1000, 10_000, 100_000):
         yield f"lists {depth} deep", {name: b"\x80\x02" + b"](" * depth + b"e" * depth + b"."}
         yield f"a key {depth} deep", {name: b"\x80\x02})" + b"\x85" * depth + b"Ns."}
@@ -66,8 +67,8 @@ def configs(files: dict[str, bytes]) -> Iterator[tuple[str, Changed]]:
     for title, text in hostile.CONFIGS.items():
         yield title, {name: text.encode()}
     own = files[name].decode()
-    for setting in ("n_layer", "n_emb", "n_head", "horizon", "n_obs_steps", "n_cond_layers", "num_train_timesteps", "num_inference_steps", "obs_dim",
-                    "action_dim", "cond_dim", "input_dim", "n_action_steps"):
+    for setting in ("n_layer", "n_emb", "n_head", "horizon", "n_obs_steps", "n_cond_layers", "num_train_timesteps", "num_inference_steps",
+                    "obs_dim", "action_dim", "cond_dim", "input_dim", "n_action_steps"):
         for value in ("0", "-1", "1000000", "9223372036854775808", "1e308", ".nan", "null", "abc", "[1]", "true", "'1'", "1.5"):
             lines = [f"{line.partition(':')[0]}: {value}" if line.strip().startswith(f"{setting}:") else line for line in own.split("\n")]
             yield f"{setting}: {value}", {name: "\n".join(lines).encode()}
@@ -80,7 +81,8 @@ def schedules(files: dict[str, bytes]) -> Iterator[tuple[str, Changed]]:
     yield "a repeated key among many", {name: b"{" + b",".join(b'"k%d": [0]' % (index % 99_999) for index in range(100_000)) + b"}"}
     text = content.decode()
     steps_key = next(iter(json.loads(text)))
-    yield "many blocks", {name: text.replace("{", "{" + "".join(f'"decoder.layers.{index}.sa": [0], ' for index in range(20_000)), 1).encode()}
+    many = "".join(f'"decoder.layers.{index}.sa": [0], ' for index in range(20_000))
+    yield "many blocks", {name: text.replace("{", "{" + many, 1).encode()}
     for depth in (900, 5_000, 200_000):
         yield f"lists {depth} deep", {name: b"[" * depth}
         yield f"objects {depth} deep", {name: b'{"a":' * depth}
@@ -112,8 +114,9 @@ def profiles(files: dict[str, bytes]) -> Iterator[tuple[str, Changed]]:
 def evaluations(files: dict[str, bytes]) -> Iterator[tuple[str, Changed]]:
     settings = next(name for name in files if name.endswith("settings.json"))
     rows = next(name for name in files if name.endswith(".jsonl"))
-    for title, content in (("a list", b"[]"), ("null", b"null"), ("a number", b"7"), ("empty", b""), ("deep", b"[" * 200_000), ("NUL", b"\x00" * 100),
-                           ("latin1", b'{"task": "\xe9"}'), ("digits", b"9" * 10_000), ("half", files[settings][:40])):
+    for title, content in (("a list", b"[]"), ("null", b"null"), ("a number", b"7"), ("empty", b""), ("deep", b"[" * 200_000),
+                           ("NUL", b"\x00" * 100), ("latin1", b'{"task": "\xe9"}'), ("digits", b"9" * 10_000),
+                           ("half", files[settings][:40])):
         yield f"settings: {title}", {settings: content}
         yield f"rows: {title}", {rows: content + b"\n"}
     line = files[rows].split(b"\n")[0]
@@ -142,15 +145,16 @@ def zarr_2(files: dict[str, bytes]) -> Iterator[tuple[str, Changed]]:
     name = next(name for name in files if name.endswith("data/action/.zarray"))
     chunk = next(key for key in files if key.startswith(name.removesuffix(".zarray")) and key.endswith(("/0", "/0.0")))
     stored = json.loads(files[name])
-    codecs = ("pickle", "json2", "msgpack2", "vlen-utf8", "vlen-array", "categorize", "fixedscaleoffset", "quantize", "delta", "astype", "blosc", "lz4",
-              "zstd", "lzma", "bz2", "gzip", "zfpy", "", 5, "../x")
+    codecs = ("pickle", "json2", "msgpack2", "vlen-utf8", "vlen-array", "categorize", "fixedscaleoffset", "quantize", "delta", "astype",
+              "blosc", "lz4", "zstd", "lzma", "bz2", "gzip", "zfpy", "", 5, "../x")
     for codec in codecs:
         yield f"filter {codec}", {name: json.dumps({**stored, "filters": [{"id": codec}]}).encode(), chunk: RUNS}
         yield f"compressor {codec}", {name: json.dumps({**stored, "compressor": {"id": codec}}).encode(), chunk: RUNS}
         yield f"objects, filter {codec}", {name: json.dumps({**stored, "dtype": "|O", "fill_value": None, "compressor": None, "filters": [
             {"id": codec}]}).encode(), chunk: RUNS}
     yield from _zarr_claims(name, stored, "chunks", chunk)
-    for dtype in ("|O", "<U1000000000", "|V8", "<M8[ns]", "[['a', '<f4']]", "<c16", ">f4", "|b1", "<f16", "|S2147483647", "", 5, None, "f" * 100_000):
+    for dtype in ("|O", "<U1000000000", "|V8", "<M8[ns]", "[['a', '<f4']]", "<c16", ">f4", "|b1", "<f16", "|S2147483647", "", 5, None,
+                  "f" * 100_000):
         yield f"dtype {str(dtype)[:20]}", {name: json.dumps({**stored, "dtype": dtype}).encode(), chunk: RUNS}
 
 
@@ -159,14 +163,14 @@ def zarr_3(files: dict[str, bytes]) -> Iterator[tuple[str, Changed]]:
     chunk = next(key for key in files if key.startswith(name.removesuffix("zarr.json")) and "/c/0" in key)
     stored = json.loads(files[name])
     byte_codec = {"name": "bytes", "configuration": {"endian": "little"}}
-    for codec in ("numcodecs.pickle", "pickle", "numcodecs.json2", "vlen-utf8", "vlen-bytes", "sharding_indexed", "transpose", "crc32c", "gzip", "zstd",
-                  "blosc", "numcodecs.lzma", "", 5):
+    for codec in ("numcodecs.pickle", "pickle", "numcodecs.json2", "vlen-utf8", "vlen-bytes", "sharding_indexed", "transpose", "crc32c",
+                  "gzip", "zstd", "blosc", "numcodecs.lzma", "", 5):
         for configuration in ({}, {"level": 99}, {"chunk_shape": [1]}, {"order": [9]}, None):
-            yield f"codec {codec}", {name: json.dumps({**stored, "codecs": [{"name": codec, "configuration": configuration}, byte_codec]}).encode(),
-                                     chunk: RUNS}
-            yield f"codec {codec} after", {name: json.dumps({**stored, "codecs": [byte_codec, {"name": codec, "configuration": configuration}]}).encode(),
-                                           chunk: RUNS}
-    for dtype in ("object", "string", "variable_length_utf8", "numpy.datetime64", "r9999999999", "fixed_length_utf32", "", 5, {"name": "x"}):
+            other = {"name": codec, "configuration": configuration}
+            yield f"codec {codec}", {name: json.dumps({**stored, "codecs": [other, byte_codec]}).encode(), chunk: RUNS}
+            yield f"codec {codec} after", {name: json.dumps({**stored, "codecs": [byte_codec, other]}).encode(), chunk: RUNS}
+    for dtype in ("object", "string", "variable_length_utf8", "numpy.datetime64", "r9999999999", "fixed_length_utf32", "", 5,
+                  {"name": "x"}):
         yield f"type {dtype}", {name: json.dumps({**stored, "data_type": dtype}).encode(), chunk: RUNS}
     yield from _zarr_claims(name, stored, "", chunk)
 
@@ -192,8 +196,8 @@ def _zarr_claims(name: str, stored: dict, chunks: str, chunk: str) -> Iterator[t
 def archives(files: dict[str, bytes]) -> Iterator[tuple[str, Changed]]:
     (name, content), = files.items()
     parts = list(members(content))
-    for evil in ("pusht/../../../stress-outside", "/tmp/stress-outside", "pusht/demos.zarr/../../../../stress-outside", "..\\stress-outside",
-                 "pusht/\x01", "pusht/" + "a/" * 2000 + "b", "pusht/" + "n" * 300):
+    for evil in ("pusht/../../../stress-outside", "/tmp/stress-outside", "pusht/demos.zarr/../../../../stress-outside",
+                 "..\\stress-outside", "pusht/\x01", "pusht/" + "a/" * 2000 + "b", "pusht/" + "n" * 300):
         yield f"member {evil[:30]!r}", {name: rezipped([*parts, (evil, b"x", 0)])}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -227,7 +231,8 @@ def hdf5(files: dict[str, bytes]) -> Iterator[tuple[str, Changed]]:
     for path in ("data/demo_0/actions", "data/demo_0/states", "data/demo_0/obs/object"):
         shape = (2 ** 33, 7)
         yield f"{path}: a huge shape", changed(replaced(path, shape=shape, chunks=(1024, 7), maxshape=(None, 7), dtype="f8"))
-        yield f"{path}: a huge packed chunk", changed(replaced(path, shape=(2 ** 27, 7), chunks=(2 ** 20, 7), dtype="f8", compression="gzip"))
+        packed = replaced(path, shape=(2 ** 27, 7), chunks=(2 ** 20, 7), dtype="f8", compression="gzip")
+        yield f"{path}: a huge packed chunk", changed(packed)
         yield f"{path}: texts", changed(replaced(path, data=["a", "b"]))
         yield f"{path}: a number", changed(replaced(path, data=5.0))
         yield f"{path}: empty", changed(replaced(path, data=h5py.Empty("f8")))
@@ -257,8 +262,8 @@ def hdf5(files: dict[str, bytes]) -> Iterator[tuple[str, Changed]]:
             file["data"].attrs["env_args"] = value
         return change
 
-    for title, value in (("a number", 5), ("no JSON", "{"), ("deep", "[" * 30_000), ("a list", "[]"), ("bytes", b"\xff\xfe"), ("empty", "{}"),
-                         ("digits", "9" * 5000)):
+    for title, value in (("a number", 5), ("no JSON", "{"), ("deep", "[" * 30_000), ("a list", "[]"), ("bytes", b"\xff\xfe"),
+                         ("empty", "{}"), ("digits", "9" * 5000)):
         yield f"env_args: {title}", changed(attribute(value))
 
 
@@ -271,12 +276,14 @@ def npy(files: dict[str, bytes]) -> Iterator[tuple[str, Changed]]:
     for dtype in DTYPES:
         for shape in SHAPES[:6]:
             header = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}".encode()
-            yield f"{dtype[:20]} {shape[:20]}", {name: b"\x93NUMPY\x02\x00" + struct.pack("<I", len(header)) + header + (RUNS if "O" in dtype else body)}
+            content = b"\x93NUMPY\x02\x00" + struct.pack("<I", len(header)) + header + (RUNS if "O" in dtype else body)
+            yield f"{dtype[:20]} {shape[:20]}", {name: content}
 
 
 BY_HAND: dict[str, Callable[[dict[str, bytes]], Iterator[tuple[str, Changed]]]] = {
-    "pickles": pickles, "checkpoints": checkpoints, "configs": configs, "schedules": schedules, "profiles": profiles, "evaluations": evaluations,
-    "comparisons": comparisons, "zarr 2": zarr_2, "zarr 3": zarr_3, "archives": archives, "hdf5": hdf5, "npy": npy,
+    "pickles": pickles, "checkpoints": checkpoints, "configs": configs, "schedules": schedules, "profiles": profiles,
+    "evaluations": evaluations, "comparisons": comparisons, "zarr 2": zarr_2, "zarr 3": zarr_3, "archives": archives,
+    "hdf5": hdf5, "npy": npy,
 }
 _made: dict[tuple[str, ...], list[tuple[str, Changed]]] = {}
 

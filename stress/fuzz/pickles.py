@@ -10,11 +10,12 @@ from random import Random
 from stress.fuzz.damage import NUMBERS, damaged
 
 #: what a hostile pickle would call; none of it may ever run, and the child process watches for it
-CALLS = (b"os\nsystem", b"posix\nsystem", b"subprocess\ncheck_output", b"builtins\nexec", b"builtins\neval", b"builtins\ngetattr", b"builtins\n__import__",
-         b"importlib\nimport_module", b"pickle\nloads", b"dill._dill\n_load_type", b"dill._dill\n_create_code", b"torch\nload", b"torch.hub\nload",
-         b"numpy\nload", b"shutil\nrmtree", b"_codecs\nencode", b"builtins\nbytearray", b"builtins\nlist", b"collections\nOrderedDict",
-         b"torch._utils\n_rebuild_tensor_v2", b"torch\nFloatStorage", b"omegaconf.dictconfig\nDictConfig", b"codecs\ndecode", b"operator\nattrgetter",
-         b"functools\npartial", b"types\nCodeType", b"builtins\nrange", b"numpy._core.multiarray\nscalar", b"numpy.core.multiarray\n_reconstruct")
+CALLS = tuple(name.replace(" ", "\n").encode() for name in (
+    "os system", "posix system", "subprocess check_output", "builtins exec", "builtins eval", "builtins getattr", "builtins __import__",
+    "importlib import_module", "pickle loads", "dill._dill _load_type", "dill._dill _create_code", "torch load", "torch.hub load",
+    "numpy load", "shutil rmtree", "_codecs encode", "builtins bytearray", "builtins list", "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2", "torch FloatStorage", "omegaconf.dictconfig DictConfig", "codecs decode", "operator attrgetter",
+    "functools partial", "types CodeType", "builtins range", "numpy._core.multiarray scalar", "numpy.core.multiarray _reconstruct"))
 COMMAND = b"(X\x15\x00\x00\x00touch stress-ran-codet"     # a tuple of one text
 
 
@@ -81,10 +82,13 @@ def _argument(rng: Random, instruction: bytes) -> bytes:
 
 OPCODES = tuple(op.code.encode("latin1") for op in pickletools.opcodes if op.arg is None)
 SNIPPETS = (
-    b"r" + struct.pack("<I", 2 ** 28), b"p268435456\n", b"j" + struct.pack("<I", 2 ** 31), b"h\xff", b"2" * 50, b"\x85" * 3000, b"](" * 500, b")" + b"\x86" * 20,
-    b"\x8b" + struct.pack("<i", 20000) + b"\xff" * 20000, b"\x8a\x10" + b"\xff" * 16, b"L" + b"9" * 5000 + b"L\n", b"F1e999\n", b"Fnan\n", b"I01\n",
-    b"\x8e" + struct.pack("<Q", 2 ** 40), b"\x8d" + struct.pack("<Q", 2 ** 63), b"X" + struct.pack("<I", 2 ** 31), b"\x95" + struct.pack("<Q", 9),
-    b"}q\x05h\x05h\x05s", b"]q\x06h\x06a", b"\x8f(K\x01K\x02\x90", b"Pabc\n", b"Q", b"\x82\x01", b"\x97", b"\x98", b"\x80\x05", b"\x80\xff", b"V\\ud800\n",
+    b"r" + struct.pack("<I", 2 ** 28), b"p268435456\n", b"j" + struct.pack("<I", 2 ** 31), b"h\xff", b"2" * 50, b"\x85" * 3000,
+    b"](" * 500, b")" + b"\x86" * 20, b"\x8b" + struct.pack("<i", 20000) + b"\xff" * 20000, b"\x8a\x10" + b"\xff" * 16,
+    b"L" + b"9" * 5000 + b"L\n", b"F1e999\n", b"Fnan\n", b"I01\n",
+    b"\x8e" + struct.pack("<Q", 2 ** 40), b"\x8d" + struct.pack("<Q", 2 ** 63), b"X" + struct.pack("<I", 2 ** 31),
+    b"\x95" + struct.pack("<Q", 9),
+    b"}q\x05h\x05h\x05s", b"]q\x06h\x06a", b"\x8f(K\x01K\x02\x90", b"Pabc\n", b"Q", b"\x82\x01", b"\x97", b"\x98",
+    b"\x80\x05", b"\x80\xff", b"V\\ud800\n",
 )
 
 

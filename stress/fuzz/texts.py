@@ -8,16 +8,17 @@ from typing import Any
 
 from stress.fuzz.damage import NUMBERS, damaged
 
-WORDS = ("", "abc", "NaN", "../../x", "/", "\u0000", "${x}", "${oc.env:HOME}", "é" * 40, "x" * 5000, "true", "1", "<f8", "|O", "zlib", "pickle",
-         "C", "F", "float32", "int64", "<M8[ns]", "<U100000000", "[['a','<f8']]", "decoder.layers.0.sa")
+WORDS = ("", "abc", "NaN", "../../x", "/", "\u0000", "${x}", "${oc.env:HOME}", "é" * 40, "x" * 5000, "true", "1", "<f8", "|O", "zlib",
+         "pickle", "C", "F", "float32", "int64", "<M8[ns]", "<U100000000", "[['a','<f8']]", "decoder.layers.0.sa")
 FLOATS = (0.5, -0.0, 1e308, -1e308, 5e-324, 1e22, float("nan"), float("inf"), -float("inf"))
 
 
 def value(rng: Random) -> Any:
     """Something else than what was meant."""
     return rng.choice((
-        None, True, False, rng.choice(NUMBERS), rng.choice(FLOATS), rng.choice(WORDS), [], {}, [rng.choice(NUMBERS)] * rng.choice((1, 3, 40)),
-        {rng.choice(WORDS): rng.choice(NUMBERS)}, [[]], 10 ** rng.choice((19, 400, 4200)), rng.random(), rng.randrange(-5, 50)))
+        None, True, False, rng.choice(NUMBERS), rng.choice(FLOATS), rng.choice(WORDS), [], {},
+        [rng.choice(NUMBERS)] * rng.choice((1, 3, 40)), {rng.choice(WORDS): rng.choice(NUMBERS)}, [[]],
+        10 ** rng.choice((19, 400, 4200)), rng.random(), rng.randrange(-5, 50)))
 
 
 def _nodes(tree: Any) -> list[tuple[Any, Any]]:
@@ -127,6 +128,8 @@ def of_yaml(rng: Random, content: bytes) -> bytes:
     return b"\n".join(lines)
 
 
-YAML_WORDS = (b"&a [*a]", b"*a", b"!!python/object/apply:os.system ['true']", b"!!binary aGk=", b"${policy}", b"${eval:'2**2**9'}", b"${oc.env:HOME}",
-              b"${policy.horizon}", b"!!set {a, b}", b"!!timestamp 2001-01-01", b"|\n  x", b"'${' ", b"{a: {a: {a: 1}}}", b".nan", b"0o17", b"1:59:59",
-              b"!!float 'x'", b"${", b"[[[[[[[[[[", b"@x", b"<<: *a")
+YAML_WORDS = (
+    b"&a [*a]", b"*a", b"!!python/object/apply:os.system ['true']", b"!!binary aGk=", b"${policy}", b"${eval:'2**2**9'}",
+    b"${oc.env:HOME}", b"${policy.horizon}", b"!!set {a, b}", b"!!timestamp 2001-01-01", b"|\n  x", b"'${' ", b"{a: {a: {a: 1}}}", b".nan",
+    b"0o17", b"1:59:59", b"!!float 'x'", b"${", b"[[[[[[[[[[", b"@x", b"<<: *a",
+)

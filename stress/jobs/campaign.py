@@ -63,10 +63,12 @@ def chosen(jobs: Sequence[Job], words: str, say: Callable[[str], None]) -> list[
 
 
 def tasks(
-    part: str, attempt: Try, trials: int, jobs: Sequence[Job], launcher: Launcher, seed: int, scratch: Path, inputs: Path, say: Callable[[str], None]
+    part: str, attempt: Try, trials: int, jobs: Sequence[Job], launcher: Launcher, seed: int, scratch: Path, inputs: Path,
+    say: Callable[[str], None],
 ) -> list[Task]:
     """One task per job: `trials` trials of it."""
-    return [partial(_trials, part, attempt, trials, job, launcher, seed, scratch / f"{part}-{job.name.replace(' ', '-')}", inputs, say) for job in jobs]
+    folders = {job: scratch / f"{part}-{job.name.replace(' ', '-')}" for job in jobs}
+    return [partial(_trials, part, attempt, trials, job, launcher, seed, folders[job], inputs, say) for job in jobs]
 
 
 def _trials(
@@ -77,7 +79,8 @@ def _trials(
     stage = Stage(job, launcher, inputs, folder, *reference(job, launcher, inputs, folder / "reference" / "run"))
     for number in range(trials):
         attempt(stage, trial, number, Random(f"{part}/{job.name}/{seed}/{number}"))
-    row = trial.row(f"{stage.seconds:.1f} s undisturbed" + "".join(f", {trial.notes.count(note)} {note}" for note in dict.fromkeys(trial.notes)))
+    notes = [f"{trial.notes.count(note)} {note}" for note in dict.fromkeys(trial.notes)]
+    row = trial.row(", ".join([f"{stage.seconds:.1f} s undisturbed", *notes]))
     say(f"  {part}: {job.name}: {row.tried} tried, {row.findings} failed, {row.seconds:.0f} s")
     shutil.rmtree(folder, ignore_errors=True)
     return row

@@ -4,7 +4,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from stress import samples
 from stress.jobs.launch import Process
 from stress.jobs.server import Server
 
-VOLATILE = re.compile(r"second|time|latency|speed|frequency|hz|started|commit|hardware|date|checkpoint$|per_s|rollout|earlier_n_envs", re.IGNORECASE)
+VOLATILE = re.compile(
+    r"second|time|latency|speed|frequency|hz|started|commit|hardware|date|checkpoint$|per_s|rollout|earlier_n_envs", re.IGNORECASE)
 TEMPORARY = re.compile(r"\.tmp$|\.part$|\.partial$|\.writing$|\.lock$|\.parts$|^\.writable$")
 
 
@@ -86,10 +86,7 @@ def _publish(tree: Path, archive: Path) -> None:
     from diffusion_policy.dataset.download import SOURCES
 
     source = SOURCES["pusht_lowdim"]
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
-        for path in sorted(tree.rglob("*")):
-            if path.is_file():
-                file.writestr(zipfile.ZipInfo(f"{source.folder}/{path.relative_to(tree).as_posix()}", samples.DATE), path.read_bytes())
+    samples.zipped(tree, archive, source.folder)
     archive.with_suffix(".sha256").write_text(source.digest(tree, source.read(tree)))
 
 
@@ -99,20 +96,22 @@ PROFILE = ["profile.n_episodes=1", "profile.n_observations=2", "profile.noise_se
 
 
 def _evaluation(folder: Path, inputs: Path) -> list[str]:
-    return [*TINY, *PROFILE, f"checkpoint={inputs}/policy", f"assets_dir={folder}/assets", f"output_dir={folder}/out", "cache=bac", "cache.budget=3",
-            "eval.n_test=4", "eval.n_envs=2", "eval.n_workers=1", "eval.n_videos=0", "benchmark.n_chunks=1", "benchmark.warmup=0",
-            "task.adapter.max_steps=16"]
+    return [*TINY, *PROFILE, f"checkpoint={inputs}/policy", f"assets_dir={folder}/assets", f"output_dir={folder}/out",
+            "cache=bac", "cache.budget=3", "eval.n_test=4", "eval.n_envs=2", "eval.n_workers=1", "eval.n_videos=0",
+            "benchmark.n_chunks=1", "benchmark.warmup=0", "task.adapter.max_steps=16"]
 
 
 def _training(folder: Path, inputs: Path) -> list[str]:
     return ["task=pusht_lowdim", "device=cpu", f"output_dir={folder}/out", f"task.dataset.zarr_path={inputs}/demos.zarr",
             "task.policy.model.n_layer=1", "task.policy.model.n_emb=32", "task.policy.noise_scheduler.num_train_timesteps=8",
-            "task.policy.num_inference_steps=8", "training.batch_size=8", "training.log_every=1", "training.validate_every=4", "training.save_every=2",
-            "training.checkpoint_every=8", "training.max_steps=16", "training.num_threads=1", "training.warmup_steps=2"]
+            "task.policy.num_inference_steps=8", "training.batch_size=8", "training.log_every=1", "training.validate_every=4",
+            "training.save_every=2", "training.checkpoint_every=8", "training.max_steps=16", "training.num_threads=1",
+            "training.warmup_steps=2"]
 
 
 def _profiling(folder: Path, inputs: Path) -> list[str]:
-    return [*TINY, *PROFILE, f"checkpoint={inputs}/policy", f"assets_dir={folder}/assets", "schedules=[bac_s3,blockwise_acs_s3,unified_acs_s3]"]
+    return [*TINY, *PROFILE, f"checkpoint={inputs}/policy", f"assets_dir={folder}/assets",
+            "schedules=[bac_s3,blockwise_acs_s3,unified_acs_s3]"]
 
 
 def _demonstrations(folder: Path, inputs: Path) -> list[str]:
@@ -120,8 +119,8 @@ def _demonstrations(folder: Path, inputs: Path) -> list[str]:
 
 
 def _benchmark(folder: Path, inputs: Path) -> list[str]:
-    return [*TINY, *PROFILE, f"checkpoint={inputs}/policy", f"assets_dir={folder}/assets", f"output_dir={folder}/out", "methods=[full,bac_s3]",
-            "runtimes=[reference,planned]", "n_chunks=3", "warmup=1"]
+    return [*TINY, *PROFILE, f"checkpoint={inputs}/policy", f"assets_dir={folder}/assets", f"output_dir={folder}/out",
+            "methods=[full,bac_s3]", "runtimes=[reference,planned]", "n_chunks=3", "warmup=1"]
 
 
 def _conversion(folder: Path, inputs: Path) -> list[str]:
