@@ -29,6 +29,8 @@ def main(texts: list[str]) -> int:
         if arguments.again:
             return try_again(arguments, scratch)
         rows = run(arguments, scratch, findings)
+        if not rows:
+            raise SystemExit(f"error: nothing is called {arguments.kinds!r} that could be tried; see python -m stress help")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     seconds = time.monotonic() - begin
@@ -49,6 +51,8 @@ def fuzz(arguments: Arguments, scratch: Path, findings: Findings) -> list[Row]:
     from stress.fuzz import campaign, child, loaders
 
     kinds = loaders.available(loaders.named(arguments.kinds), say)
+    if not kinds:
+        return []
     say(f"fuzz: {arguments.inputs:,} inputs over {len(kinds)} kinds of files; limits {child.MEMORY >> 20} MB and {child.SECONDS} s each")
     return campaign.run(kinds, arguments.inputs, arguments.seed, arguments.jobs, scratch, findings, say)
 

@@ -15,7 +15,7 @@ HELP = """usage: python -m stress [key=value ...]          (make stress STRESS_A
   disks=10          of each kind of job, full at so many different points
   damages=40        of the native engine's cache
   jobs=2            processes at once
-  kinds=            only kinds of files or jobs whose name contains one of these words, such as kinds=zarr,npy
+  kinds=            only kinds of files and jobs whose name contains one of these words: kinds=zarr,conversion
   output=           folder for findings and stress.json; a temporary one unless given
   forked=true       jobs start as forks of a process that has imported everything; false: as new interpreters, which takes longer
 
