@@ -76,19 +76,29 @@ def image_checkpoint(folder: Path) -> Path:
     return saved(folder / "latest.ckpt", payload)
 
 
-def training_state(folder: Path) -> Path:
-    import json
-    from dataclasses import asdict
+@lru_cache(maxsize=1)
+def training() -> tuple[Any, Any, Any]:
+    """(learner, its moving average, optimizer) after one step of training."""
+    import copy
 
     import torch
-    from safetensors.torch import save_file
 
-    from diffusion_policy.workspace.training_state import Progress
+    from diffusion_policy.model.diffusion.ema_model import EMAModel
 
     policy, _ = lowdim()
-    tensors = {f"{prefix}{name}": value.clone() for prefix in ("model.", "ema.") for name, value in policy.state_dict().items()}
-    tensors["optimizer.0.exp_avg"] = torch.zeros(4)
-    save_file(tensors, folder / "latest.safetensors", metadata={"state": json.dumps(asdict(Progress(3, 3, 1.5, {"step-000002": 0.5}, {})))})
+    learner = copy.deepcopy(policy)
+    trained = [parameter for name, parameter in learner.named_parameters() if name.startswith("model.")]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    for parameter in trained:
+        parameter.grad = torch.full_like(parameter, 0.01)
+    optimizer.step()
+    return learner, EMAModel(copy.deepcopy(learner)), optimizer
+
+
+def training_state(folder: Path) -> Path:
+    from diffusion_policy.workspace.training_state import Progress, write_state
+
+    write_state(folder / "latest.safetensors", *training(), Progress(3, 3, 1.5, {"step-000002": 0.5}, {}))
     return folder / "latest.safetensors"
 
 

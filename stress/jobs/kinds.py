@@ -78,7 +78,8 @@ def prepare(folder: Path) -> None:
     episodes = [{"keypoint": rng.uniform(0, 512, (20, 9, 2)).astype(np.float32), "state": rng.uniform(0, 512, (20, 5)).astype(np.float32),
                  "action": rng.uniform(0, 512, (20, 2)).astype(np.float32)} for _ in range(3)]
     write_replay_buffer(folder / "demos.zarr", episodes, {})
-    _publish(folder / "demos.zarr", served / "pusht.zip")
+    write_replay_buffer(folder / "published.zarr", episodes * 100, {})      # large enough to be interrupted on its way
+    _publish(folder / "published.zarr", served / "pusht.zip")
 
 
 def _publish(tree: Path, archive: Path) -> None:
