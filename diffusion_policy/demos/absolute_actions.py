@@ -17,6 +17,7 @@ from diffusion_policy.dataset.robomimic_files import (
     check_environment, demo_names, open_demonstrations, readable, recorded_environment)
 from diffusion_policy.demos.collect import Parts, record_missing
 from diffusion_policy.env.extras import import_extra
+from diffusion_policy.env.offscreen import check_backend
 from diffusion_policy.env.robomimic.absolute_actions import ActionConverter
 from diffusion_policy.env.robomimic.definition import task_named
 from diffusion_policy.env.robomimic.simulation import EXTRA, import_robosuite
@@ -74,6 +75,7 @@ def convert_actions(
     if output.exists():
         return _existing(output, made_from)
     # Here and not only in the workers, whose errors are less clear.
+    check_backend()
     versions = {"robosuite": import_robosuite().__version__, "mujoco": import_extra("mujoco", EXTRA).__version__}
     parts = Parts(output.with_name(output.name + ".parts"), made_from)
 
