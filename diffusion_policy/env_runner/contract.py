@@ -62,16 +62,17 @@ def step(env: Any, action: np.ndarray) -> tuple[Any, float, bool, bool, Mapping]
     if "is_success" not in info:
         held = ", ".join(map(str, list(info)[:10])) or "nothing"
         raise EnvironmentContractError(env, f"the info of step() lacks 'is_success'; it holds {held}")
-    return (obs, number(env, reward, "the reward"), _truth(env, terminated, "terminated"), _truth(env, truncated, "truncated"),
+    # Where the observation is not finite either, the rollout names the episode; what the environment broke first is there.
+    return (obs, number(env, reward, "the reward", finite=_is_finite(obs)), _truth(env, terminated, "terminated"), _truth(env, truncated, "truncated"),
             {**info, "is_success": _truth(env, info["is_success"], "info['is_success']")})
 
 
-def number(env: Any, value: Any, name: str) -> float:
-    """A finite float."""
+def number(env: Any, value: Any, name: str, finite: bool = True) -> float:
+    """A float; `finite` whether it has to be."""
     array = _array(value)
     if array is None or array.size != 1 or array.dtype.kind not in "fiub":
         raise EnvironmentContractError(env, f"{name} is {_described(value)}, not a number")
-    if not np.isfinite(array).all():
+    if finite and not np.isfinite(array).all():
         raise EnvironmentContractError(env, f"{name} is {array.reshape(()).item()}: its simulation diverged, or it divided by zero")
     return float(array.reshape(()))
 
@@ -110,6 +111,11 @@ def frames_per_second(env: gymnasium.Env) -> float:
     if not isinstance(fps, (int, float)) or isinstance(fps, bool) or not fps > 0:
         raise EnvironmentContractError(env, f"metadata['render_fps'] is {fps!r}, which videos need; without them use eval.n_videos=0")
     return float(fps)
+
+
+def _is_finite(obs: Any) -> bool:
+    arrays = [_array(value) for value in (obs.values() if isinstance(obs, Mapping) else [obs])]
+    return all(bool(np.isfinite(array).all()) for array in arrays if array is not None and array.dtype.kind in "fiub")
 
 
 def _truth(env: Any, value: Any, name: str) -> bool:

@@ -147,6 +147,8 @@ class MultiStep:
         if self._video is not None:
             video, self._video = str(self._video.close()), None
         rewards = np.array(self._rewards)
+        if not np.isfinite(rewards).all():
+            contract.number(self.env, rewards[~np.isfinite(rewards)][0], "the reward")
         metrics = info.get("metrics", {})
         if not isinstance(metrics, Mapping):
             raise contract.EnvironmentContractError(self.env, f"info['metrics'] is {type(metrics).__name__}, not a dict of numbers")
