@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,26 @@ def remove_leftovers(folder: Path) -> None:
     for path in leftovers(folder):
         with contextlib.suppress(OSError):      # gone by now, or another user's: it disturbs nobody
             path.unlink()
+
+
+def remove_leftover_folders(path: str | Path) -> None:
+    """Removes what killed processes left of the folder `path` under a `temporary_name`."""
+    path = Path(path)
+    for found in leftovers(path.parent) if path.parent.is_dir() else ():
+        if found.name.startswith(f".{path.name}.") and found.is_dir():
+            shutil.rmtree(found, ignore_errors=True)
+
+
+def folder_to_disk(folder: Path) -> None:
+    """Waits until every file in `folder` is on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _to_disk(path)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether the name is one of `temporary_name`."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def write_json(path: str | Path, value: Any) -> None:
