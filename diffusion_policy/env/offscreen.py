@@ -117,6 +117,10 @@ def make_renderer(mujoco: ModuleType, model, height: int, width: int, otherwise:
         RenderingError: OpenGL is missing or does not work.
     """
     try:
+        check_backend(draws=True)
+    except RenderingError as error:     # MuJoCo would say less, and fail once more as it cleans up
+        raise RenderingError(f"{error}{otherwise}") from None
+    try:
         return mujoco.Renderer(model, height, width)
     except Exception as error:      # EGL, OSMesa and GLFW raise errors of their own kinds
         found = f"with {VARIABLE}={backend()}" if os.environ.get(VARIABLE) else "(neither EGL nor OSMesa was found)"

@@ -132,7 +132,12 @@ class TrainWorkspace:
         """Raises ConfigError if a weight is not finite, or if it cannot be written; the state of before stays then."""
         self._check_weights()
         progress = Progress(self.step, self.ema.optimization_step, self.seconds, self.scores, self.settings)
-        write_state(self.state_file, self.learner, self.ema, self.optimizer, progress)
+        self._check_folder()
+        try:
+            write_state(self.state_file, self.learner, self.ema, self.optimizer, progress)
+        except ConfigError:
+            self._check_folder()    # removed just now: that is why
+            raise
         self.saved_step = self.step
 
     def load_state(self) -> None:
@@ -287,6 +292,7 @@ class TrainWorkspace:
         try:
             yield
         except OSError as error:
+            self._check_folder()
             raise ConfigError(f"{what} cannot be written to {self.output_dir} ({error}): make room or make the folder writable. "
                               f"{self._last_state()}") from error
 

@@ -48,9 +48,8 @@ def write_state(path: Path, learner: nn.Module, ema: EMAModel, optimizer: torch.
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={"state": json.dumps(asdict(progress))})
     except (OSError, SafetensorError) as error:
-        kept = f"the state of before is still there ({path})" if path.exists() else "no state has been saved yet"
-        raise ConfigError(f"the training state cannot be written to {path.parent} ({error}): make room or make the folder writable; "
-                          f"{kept}, and the same command goes on from there") from error
+        kept = f"the state of before is still there ({path}); the same command goes on from it" if path.exists() else "no state is there yet"
+        raise ConfigError(f"the training state cannot be written to {path.parent} ({error}): make room or make the folder writable; {kept}") from error
 
 
 def read_progress(path: Path) -> Progress:

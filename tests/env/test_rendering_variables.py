@@ -1,4 +1,5 @@
 """MUJOCO_GL and its like: what they ask for and what is there."""
+import importlib.util
 import os
 import subprocess
 import sys
@@ -56,15 +57,19 @@ def test_what_draws_nothing_needs_no_window_system(machine):
         check_backend()
 
 
+# Not importorskip: MuJoCo would be imported under the variables of the test, and keep to them.
+needs_kitchen = pytest.mark.skipif(not all(map(importlib.util.find_spec, ("mujoco", "gymnasium_robotics"))), reason="needs the kitchen extra")
+
+
+@needs_kitchen
 def test_a_task_says_so_before_its_workers_start(machine):
     machine(MUJOCO_GL="osmesa")
-    pytest.importorskip("mujoco")
     with pytest.raises(RenderingError, match="MUJOCO_GL=osmesa"):
         kitchen_task().vector_env(1)
 
 
+@needs_kitchen
 def test_the_import_itself_says_so():
-    pytest.importorskip("mujoco")
     code = "from diffusion_policy.env.offscreen import import_mujoco\ntry: import_mujoco('kitchen')\nexcept OSError as error: print(error)"
     result = subprocess.run([sys.executable, "-c", code], env={**os.environ, "MUJOCO_GL": "elg"}, cwd=ROOT, capture_output=True, text=True)
     assert "Did you mean MUJOCO_GL=egl" in result.stdout, result.stderr
