@@ -71,8 +71,8 @@ def collect(
             return read_replay_buffer(output)
         parts = Parts(parts_folder, wanted)
         if (there := parts.count()) > n_episodes:
-            raise DatasetError(f"{parts_folder} holds {there} finished demonstrations, more than n_episodes={n_episodes}: use n_episodes={there} or "
-                               "more, or another output; or remove them")
+            raise DatasetError(f"{parts_folder} holds {there} finished demonstrations, more than n_episodes={n_episodes}: "
+                               f"use n_episodes={there} or more, or another output; or remove them")
         seeds = record_missing(make_demonstrator, parts, n_episodes, seed_start, n_workers, on_seed)
         write_replay_buffer(output, [parts.load(seed) for seed in seeds], {**settings, "seeds": seeds})
         remove_parts(parts_folder)
@@ -271,4 +271,5 @@ def _require_same(found: Any, wanted: Mapping[str, Any], path: Path) -> None:
     names = dict.fromkeys([*wanted, *(name for name in found if name != "seeds")])
     changed = [f"{name} {found.get(name)!r} there, {wanted.get(name)!r} now" for name in names if found.get(name) != wanted.get(name)]
     if changed:
-        raise DatasetError(f"{path} holds other demonstrations ({'; '.join(changed)}): use the settings of before, remove it or use another output")
+        raise DatasetError(f"{path} holds other demonstrations ({'; '.join(changed)}): use the settings of before, remove it or use "
+                           "another output")

@@ -24,7 +24,8 @@ def import_extra(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:
-        absent = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0] or sys.modules.get(module, module) is None
+        absent = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+        absent = absent or sys.modules.get(module, module) is None
         library = _LIBRARY.search(str(error))
         if absent:
             advice = f"Install it with: pip install -e .[{extra}]"

@@ -64,14 +64,14 @@ def check_backend(draws: bool = False) -> None:
         if not _is_installed(chosen):
             other = next((name for name in LIBRARIES if name != chosen and _is_installed(name)), None)
             instead = f"set {VARIABLE}={other}, which is installed" if other else unset
-            raise RenderingError(f"{VARIABLE}={given} asks for {LIBRARIES[chosen]}, whose library {_FILES[chosen][0]} is not installed. Install it "
-                                 f"(Debian: {_PACKAGES[chosen]}), or {instead}")
+            raise RenderingError(f"{VARIABLE}={given} asks for {LIBRARIES[chosen]}, whose library {_FILES[chosen][0]} is not installed. "
+                                 f"Install it (Debian: {_PACKAGES[chosen]}), or {instead}")
         clash = os.environ.get(PLATFORM, "")
         if clash and clash.lower() != chosen:
             raise RenderingError(f"{PLATFORM}={clash} contradicts {VARIABLE}={backend()}: unset {PLATFORM}, or set both alike")
     elif draws and system == "Linux" and chosen in _WINDOWED and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise RenderingError(f"{VARIABLE}={given} draws through a window system, and there is none (DISPLAY is not set): set {VARIABLE}=egl or "
-                             f"{VARIABLE}=osmesa, or {unset}")
+        raise RenderingError(f"{VARIABLE}={given} draws through a window system, and there is none (DISPLAY is not set): "
+                             f"set {VARIABLE}=egl or {VARIABLE}=osmesa, or {unset}")
 
 
 def _is_installed(name: str) -> bool:
@@ -98,8 +98,9 @@ def import_mujoco(extra: str) -> ModuleType:
     try:
         return import_extra("mujoco", extra)
     except (AttributeError, RuntimeError, TypeError) as error:      # of PyOpenGL, about a library that it cannot use
-        raise RenderingError(f"MuJoCo cannot be imported with {VARIABLE}={backend()} ({type(error).__name__}: {error}): the OpenGL library is "
-                             f"damaged or too old. Try {VARIABLE}=egl, {VARIABLE}=osmesa, or {VARIABLE}=disable where nothing is drawn") from error
+        raise RenderingError(f"MuJoCo cannot be imported with {VARIABLE}={backend()} ({type(error).__name__}: {error}): the OpenGL library "
+                             f"is damaged or too old. Try {VARIABLE}=egl, {VARIABLE}=osmesa, or {VARIABLE}=disable where nothing is drawn"
+                             ) from error
 
 
 def backend() -> str:

@@ -38,7 +38,8 @@ def check_environment(env: Any, action_dim: int | None = None) -> None:
         raise EnvironmentContractError(env, f"it takes actions of shape {list(shape)}, the task has action_dim={action_dim}")
     accepted = inspect.signature(env.reset).parameters.values()
     if not any(p.name == "seed" or p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted):
-        old = " and env.seed(), as old gym does," if callable(getattr(env.unwrapped if hasattr(env, "unwrapped") else env, "seed", None)) else ""
+        is_old = callable(getattr(getattr(env, "unwrapped", env), "seed", None))
+        old = " and env.seed(), as old gym does," if is_old else ""
         raise EnvironmentContractError(env, f"its reset({', '.join(p.name for p in accepted)}){old} takes no seed=")
 
 
@@ -54,7 +55,8 @@ def step(env: Any, action: np.ndarray) -> tuple[Any, float, bool, bool, Mapping]
     """`env.step`, with plain numbers and truth values."""
     answer = env.step(action)
     if not isinstance(answer, tuple) or len(answer) != 5:
-        old = ": old gym's (obs, reward, done, info); done is terminated or truncated now" if isinstance(answer, tuple) and len(answer) == 4 else ""
+        is_old = isinstance(answer, tuple) and len(answer) == 4
+        old = ": old gym's (obs, reward, done, info); done is terminated or truncated now" if is_old else ""
         raise EnvironmentContractError(env, f"step() returned {_described(answer)} instead of five values{old}")
     obs, reward, terminated, truncated, info = answer
     if not isinstance(info, Mapping):
@@ -63,7 +65,8 @@ def step(env: Any, action: np.ndarray) -> tuple[Any, float, bool, bool, Mapping]
         held = ", ".join(map(str, list(info)[:10])) or "nothing"
         raise EnvironmentContractError(env, f"the info of step() lacks 'is_success'; it holds {held}")
     # Where the observation is not finite either, the rollout names the episode; what the environment broke first is there.
-    return (obs, number(env, reward, "the reward", finite=_is_finite(obs)), _truth(env, terminated, "terminated"), _truth(env, truncated, "truncated"),
+    return (obs, number(env, reward, "the reward", finite=_is_finite(obs)),
+            _truth(env, terminated, "terminated"), _truth(env, truncated, "truncated"),
             {**info, "is_success": _truth(env, info["is_success"], "info['is_success']")})
 
 

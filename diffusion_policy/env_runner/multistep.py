@@ -153,7 +153,8 @@ class MultiStep:
         if not isinstance(metrics, Mapping):
             raise contract.EnvironmentContractError(self.env, f"info['metrics'] is {type(metrics).__name__}, not a dict of numbers")
         return EpisodeOutcome(
-            score=contract.number(self.env, self._score(rewards), "the score of the episode"), max_reward=float(rewards.max()), sum_reward=float(rewards.sum()),
+            score=contract.number(self.env, self._score(rewards), "the score of the episode"),
+            max_reward=float(rewards.max()), sum_reward=float(rewards.sum()),
             success=self._success, truncated=truncated, env_steps=len(rewards),
             metrics={name: contract.number(self.env, value, f"info['metrics'][{name!r}]") for name, value in metrics.items()}, video=video)
 

@@ -22,10 +22,11 @@ from diffusion_policy.model.diffusion.ema_model import EMAModel
 from diffusion_policy.workspace.condition_learner import ConditionLearner
 from diffusion_policy.workspace.frozen_encoder_learner import FrozenEncoderLearner
 from diffusion_policy.workspace.kept_policies import copy_policy, remove_policy
+from diffusion_policy.workspace.learning_rate import learning_rate_factor
 from diffusion_policy.workspace.starting_point import start_from, transfer_from
 from diffusion_policy.workspace.training_log import LOG_FILE, append_record, keep_until
 from diffusion_policy.workspace.training_settings import (
-    SCHEDULES, check_training, compare_settings, data_fingerprint, training_settings,
+    check_training, compare_settings, data_fingerprint, training_settings,
 )
 from diffusion_policy.workspace.training_state import STATE_FILE, Progress, not_finite, read_progress, read_state, write_state
 from diffusion_policy.workspace.update import GraphedUpdate, Update
@@ -33,17 +34,6 @@ from diffusion_policy.workspace.update import GraphedUpdate, Update
 CHECK_LOSS_EVERY = 1000     # steps, at most; checking waits for a GPU to finish
 # Scores a policy in its environment: (policy, step) -> mean score.
 RolloutFunction = Callable[[nn.Module, int], float]
-
-
-def learning_rate_factor(step: int, total: int, warmup: int, schedule: str, decay_fraction: float) -> float:
-    """Multiplier of the learning rate at `step` (0-based) of `total`."""
-    if schedule not in SCHEDULES:
-        raise ConfigError(f"unknown lr_schedule {schedule!r}: use {' or '.join(SCHEDULES)}")
-    if step < warmup:
-        return (step + 1) / warmup
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
-    return min(1.0, max(0.0, (total - step) / max(1.0, decay_fraction * total)))
 
 
 class TrainWorkspace:
@@ -143,7 +133,8 @@ class TrainWorkspace:
     def load_state(self) -> None:
         progress = read_progress(self.state_file)
         if progress.settings is None:
-            print(f"{self.state_file} was written by an earlier version, which did not store its settings: they are not compared", flush=True)
+            print(f"{self.state_file} was written by an earlier version, which did not store its settings: they are not compared",
+                  flush=True)
         else:
             for line in compare_settings(progress.settings, self.settings, str(self.state_file)):
                 print(line, flush=True)
@@ -268,7 +259,8 @@ class TrainWorkspace:
     def _diverged(self, what: str, step: int) -> None:
         t = self.cfg.training
         if step == 1 and what.startswith("the loss"):
-            why = "It is so in the first step, before anything was learned: the numbers of some demonstrations or of the start are too large"
+            why = ("It is so in the first step, before anything was learned: the numbers of some demonstrations or of the start are "
+                   "too large")
         else:
             coarse = "" if t.precision == "fp32" else f" then training.precision={t.precision} (fp32 is finer),"
             why = (f"The likeliest cause is training.learning_rate={t.learning_rate}: lower it, or warm up longer (training.warmup_steps);"

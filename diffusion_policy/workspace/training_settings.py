@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from diffusion_policy.common.config import ConfigError, to_plain
+from diffusion_policy.workspace.learning_rate import SCHEDULES
 
 PRECISIONS = ("bf16", "tf32", "fp32")
-SCHEDULES = ("cosine", "trapezoid")
 PROBED_WINDOWS = 64
 _CLOSE = 1e-4       # relative; between machines sums of the same data differ by less, other data by more
 
@@ -125,7 +125,7 @@ def compare_settings(found: Mapping[str, Any], now: Mapping[str, Any], state: st
     changed += [line for line in other if name(line) in FIXED]
     if changed:
         raise ConfigError(
-            f"{state} belongs to a training with other settings, which the weights and the order of the batches depend on (there -> now):\n  "
+            f"{state} belongs to a training with other settings, on which the weights and the batches depend (there -> now):\n  "
             + "\n  ".join(changed)
             + "\nGo on with the settings of before; or train anew with another output_dir=, from these weights with "
               "init_checkpoint=<folder under checkpoints/>; or start over here with resume=false")

@@ -48,8 +48,11 @@ def write_state(path: Path, learner: nn.Module, ema: EMAModel, optimizer: torch.
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={"state": json.dumps(asdict(progress))})
     except (OSError, SafetensorError) as error:
-        kept = f"the state of before is still there ({path}); the same command goes on from it" if path.exists() else "no state is there yet"
-        raise ConfigError(f"the training state cannot be written to {path.parent} ({error}): make room or make the folder writable; {kept}") from error
+        kept = "no state is there yet"
+        if path.exists():
+            kept = f"the state of before is still there ({path}); the same command goes on from it"
+        raise ConfigError(f"the training state cannot be written to {path.parent} ({error}): make room or make the folder writable; "
+                          f"{kept}") from error
 
 
 def read_progress(path: Path) -> Progress:
@@ -96,8 +99,10 @@ def read_state(path: Path, learner: nn.Module, ema: EMAModel, optimizer: torch.o
         learner.load_state_dict(complete_state(learner, part("model.")))
         ema.averaged.load_state_dict(complete_state(ema.averaged, part("ema.")))
     except RuntimeError as error:
-        raise ConfigError(f"{path} belongs to another model or task: choose another output_dir, or start over with resume=false\n{error}") from error
-    optimizer.load_state_dict({"state": _moments(part("optimizer."), optimizer, path), "param_groups": optimizer.state_dict()["param_groups"]})
+        raise ConfigError(f"{path} belongs to another model or task: choose another output_dir, or start over with resume=false\n"
+                          f"{error}") from error
+    moments = _moments(part("optimizer."), optimizer, path)
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _moments(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, path: Path) -> dict[int, dict[str, Tensor]]:

@@ -31,7 +31,8 @@ def machine(monkeypatch):
 @pytest.mark.parametrize("variables, says", [
     ({"MUJOCO_GL": "elg"}, "MUJOCO_GL=elg names no OpenGL.*Did you mean MUJOCO_GL=egl"),
     ({"MUJOCO_GL": "opengl"}, "Use one of egl, osmesa, glfw.*unset MUJOCO_GL"),
-    ({"MUJOCO_GL": "osmesa"}, "asks for OSMesa, whose library libOSMesa.so.8 is not installed.*libosmesa6.*set MUJOCO_GL=egl, which is installed"),
+    ({"MUJOCO_GL": "osmesa"},
+     "asks for OSMesa, whose library libOSMesa.so.8 is not installed.*libosmesa6.*set MUJOCO_GL=egl, which is installed"),
     ({"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "glx"}, "PYOPENGL_PLATFORM=glx contradicts MUJOCO_GL=egl: unset PYOPENGL_PLATFORM"),
     ({"MUJOCO_GL": "glfw"}, "MUJOCO_GL=glfw draws through a window system, and there is none .DISPLAY is not set.: set MUJOCO_GL=egl"),
     ({"MUJOCO_GL": "disable"}, "MUJOCO_GL=disable turns drawing off"),
@@ -58,7 +59,8 @@ def test_what_draws_nothing_needs_no_window_system(machine):
 
 
 # Not importorskip: MuJoCo would be imported under the variables of the test, and keep to them.
-needs_kitchen = pytest.mark.skipif(not all(map(importlib.util.find_spec, ("mujoco", "gymnasium_robotics"))), reason="needs the kitchen extra")
+has_kitchen = all(map(importlib.util.find_spec, ("mujoco", "gymnasium_robotics")))
+needs_kitchen = pytest.mark.skipif(not has_kitchen, reason="needs the kitchen extra")
 
 
 @needs_kitchen

@@ -12,8 +12,8 @@ from diffusion_policy.env_runner.vector import EnvFactoryError, EnvWorkerError
 
 
 def toy_task(env, **changes):
-    usual = dict(name="toy", make_env=env, action_dim=2, obs_dim=3, n_obs_steps=2, n_action_steps=4, max_steps=9, n_train=0, train_start_seed=0,
-                 n_test=2, test_start_seed=0, extra="toy", packages=())
+    usual = dict(name="toy", make_env=env, action_dim=2, obs_dim=3, n_obs_steps=2, n_action_steps=4, max_steps=9, n_train=0,
+                 train_start_seed=0, n_test=2, test_start_seed=0, extra="toy", packages=())
     return TaskAdapter(**{**usual, **changes})
 
 
@@ -72,7 +72,10 @@ def test_an_environment_of_any_class_that_offers_it_works():
     assert [result.score for result in evaluate(toy_task(strange_envs.Plain))] == pytest.approx(scores, rel=1e-6)
 
 
-@pytest.mark.parametrize("name, says", [("NoMetadata", "metadata.'render_fps'. is None.*n_videos=0"), ("NoPicture", "render.. returned None.*n_videos=0")])
+@pytest.mark.parametrize("name, says", [
+    ("NoMetadata", "metadata.'render_fps'. is None.*n_videos=0"),
+    ("NoPicture", "render.. returned None.*n_videos=0"),
+])
 def test_what_videos_need_is_said(name, says, tmp_path):
     with pytest.raises(EnvWorkerError, match=says):
         evaluate(toy_task(getattr(strange_envs, name)), media_dir=tmp_path / "media", video_indices=[0])
@@ -90,7 +93,9 @@ def test_numbers_of_environments_and_workers_are_checked_before_anything_starts(
     toy_task(ToyEnv).check_workers(2, 5)     # more workers than environments: the others are not started
 
 
-@pytest.mark.parametrize("changes", [{"n_test": -1}, {"n_test": "abc"}, {"max_steps": 0}, {"test_start_seed": -5}, {"n_action_steps": 0}, {"action_dim": 0}])
+@pytest.mark.parametrize("changes", [
+    {"n_test": -1}, {"n_test": "abc"}, {"max_steps": 0}, {"test_start_seed": -5}, {"n_action_steps": 0}, {"action_dim": 0},
+])
 def test_a_task_that_cannot_be_is_refused(changes):
     with pytest.raises(ValueError, match=f"{next(iter(changes))}=.* is not possible"):
         toy_task(ToyEnv, **changes)

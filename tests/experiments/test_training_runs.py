@@ -198,7 +198,9 @@ def test_a_state_that_holds_nan_is_refused(train):
         train().run()
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:1000], lambda b: b"", lambda b: b"\xff" * 100, lambda b: b.replace(b'\\"step\\":', b'\\"stop\\":', 1)])
+@pytest.mark.parametrize("damage", [
+    lambda b: b[:1000], lambda b: b"", lambda b: b"\xff" * 100, lambda b: b.replace(b'\\"step\\":', b'\\"stop\\":', 1),
+])
 def test_a_damaged_state_is_named_before_the_data_are_read(train, damage):
     first = train("training.max_steps=2")
     first.run()
@@ -243,8 +245,9 @@ def test_a_folder_that_vanishes_ends_the_training(train, replaced):
 
 
 def test_two_trainings_do_not_share_a_folder(train, tmp_path):
-    code = f"import time\nfrom diffusion_policy.common.lock import locked\nwith locked({str(tmp_path / 'out')!r}, 'training of x'):\n print('.', flush=True)\n time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+    code = ("import sys, time; from diffusion_policy.common.lock import locked\n"
+            "with locked(sys.argv[1], 'training of x'): print('.', flush=True); time.sleep(60)")
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         process.stdout.readline()
         with pytest.raises(LockedError, match=f"training of x, process {process.pid}"):
@@ -262,10 +265,12 @@ def test_two_trainings_do_not_share_a_folder(train, tmp_path):
     ("training.weight_decay=-1", "training.weight_decay=-1"), ("training.grad_clip=-1", "above 0"), ("training.grad_clip=null", "above 0"),
     ("training.snr_gamma=-5", "training.snr_gamma=-5"), ("training.snr_gamma=abc", "training.snr_gamma=abc"),
     ("training.lr_schedule=cosin", "cosine or trapezoid"), ("training.learning_rate=.nan", "training.learning_rate=.nan"),
-    ("training.learning_rate=-1", "training.learning_rate"), ("training.betas=[0.9]", "two numbers"), ("training.betas=[0.9, 1.0]", "below 1"),
+    ("training.learning_rate=-1", "training.learning_rate"), ("training.betas=[0.9]", "two numbers"),
+    ("training.betas=[0.9, 1.0]", "below 1"),
     ("training.log_every=-1", "training.log_every"), ("training.max_steps=0", "training.max_steps"), ("training.topk=0", "training.topk"),
     ("training.noise_draws=0", "training.noise_draws"), ("training.num_workers=-1", "training.num_workers"),
-    ("training.num_threads=0", "training.num_threads"), ("training.decay_fraction=2", "at most 1"), ("seed=-1", "seed=-1"), ("seed=1.5", "seed=1.5"),
+    ("training.num_threads=0", "training.num_threads"), ("training.decay_fraction=2", "at most 1"), ("seed=-1", "seed=-1"),
+    ("seed=1.5", "seed=1.5"),
     ("ema.max_value=2", "ema.max_value=2"), ("ema.inv_gamma=0", "ema.inv_gamma"), ("ema.power=-1", "ema.power"), ("resume=5", "resume=5"),
 ])
 def test_settings_that_cannot_be_are_refused_before_anything_is_read_or_written(train, tmp_path, override, says):
