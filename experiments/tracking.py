@@ -1,15 +1,21 @@
 """Weights & Biases, optional: nothing is imported unless it is asked for."""
 from __future__ import annotations
 
+import secrets
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from omegaconf import DictConfig
 
 from diffusion_policy.common.config import ConfigError, to_plain
+from diffusion_policy.common.files import atomic_path
+
+RUN_FILE = "wandb_run"      # in an output folder: the id of its run
 
 
-def start_run(cfg: DictConfig, name: str) -> Any | None:
-    """A wandb run, or None for wandb.mode=disabled. mode=online without a login is an error, not a prompt."""
+def check_tracking(cfg: DictConfig) -> ModuleType | None:
+    """wandb, or None for wandb.mode=disabled. mode=online without a login is an error, not a prompt."""
     mode = cfg.wandb.mode
     if mode == "disabled":
         return None
@@ -21,4 +27,30 @@ def start_run(cfg: DictConfig, name: str) -> Any | None:
         raise ConfigError("wandb.mode is set but wandb is not installed: pip install -e .[wandb], or wandb.mode=disabled") from error
     if mode == "online" and not wandb.api.api_key:
         raise ConfigError("wandb.mode=online needs a login: run `wandb login`, or use wandb.mode=offline")
-    return wandb.init(project=cfg.wandb.project, name=name, mode=mode, config=to_plain(cfg))
+    return wandb
+
+
+def start_run(cfg: DictConfig, name: str, folder: Path | None = None, resume: bool = False) -> Any | None:
+    """A wandb run, or None for wandb.mode=disabled.
+
+    Args:
+        folder: where the run's id is kept, so that a training that goes on also goes on in its run.
+        resume: go on with the run whose id is there, if one is. Offline, wandb writes a further folder of the same run.
+    """
+    wandb = check_tracking(cfg)
+    if wandb is None:
+        return None
+    same = {}
+    if folder is not None:
+        same = {"id": _run_id(folder, resume), **({"resume": "allow"} if cfg.wandb.mode == "online" else {})}
+    return wandb.init(project=cfg.wandb.project, name=name, mode=cfg.wandb.mode, config=to_plain(cfg), **same)
+
+
+def _run_id(folder: Path, resume: bool) -> str:
+    path = folder / RUN_FILE
+    if resume and path.is_file() and (found := path.read_text().strip()).isalnum():
+        return found
+    fresh = secrets.token_hex(4)
+    with atomic_path(path) as temporary:
+        temporary.write_text(fresh + "\n")
+    return fresh

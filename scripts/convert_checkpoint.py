@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy  # noqa: E402
 from diffusion_policy.common.config import ConfigError  # noqa: E402
+from diffusion_policy.common.files import remove_leftover_folders, temporary_name  # noqa: E402
+from diffusion_policy.common.lock import locked_output  # noqa: E402
 from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, save_policy  # noqa: E402
 from experiments.console import readable_errors  # noqa: E402
 from experiments.settings import read_arguments, wants_help  # noqa: E402
@@ -38,9 +41,17 @@ def convert(
     output = Path(output)
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output={output} is a file: name a folder")
-    if not overwrite and any((output / name).exists() for name in (WEIGHTS_FILE, CONFIG_FILE)):
-        raise ConfigError(f"output={output} holds a checkpoint: choose another folder, or replace it with overwrite=true")
+    with locked_output(output, f"conversion of {Path(checkpoint).name}"):
+        return _convert(checkpoint, output, weights, half, overwrite)
+
+
+def _convert(checkpoint: str | Path, output: Path, weights: str, half: bool, overwrite: bool) -> LoadedPolicy:
+    taken = f"output={output} holds a checkpoint: choose another folder, or replace it with overwrite=true"
+    if not overwrite and (output / CONFIG_FILE).exists():
+        raise ConfigError(taken)
     loaded = load_policy(checkpoint, weights)
+    if not overwrite and (output / WEIGHTS_FILE).exists() and not _is_unfinished(output / WEIGHTS_FILE, loaded):
+        raise ConfigError(taken)
     print(f"loaded  {loaded}")
     if half:
         stored_half = [value for name, value in loaded.policy.named_parameters() if not name.startswith("normalizer.")]
@@ -50,7 +61,8 @@ def convert(
     metadata = {"weights": weights, "source": loaded.source.name, "source_hash": loaded.hash}
     if loaded.step is not None:
         metadata["step"] = str(loaded.step)
-    staging = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    remove_leftover_folders(output)
+    staging = temporary_name(output)
     try:
         save_policy(staging, loaded.policy, loaded.config, metadata, half)
         written = load_policy(staging, weights)
@@ -67,6 +79,15 @@ def convert(
     if half:
         print(rounding_report(loaded.policy, written.policy))
     return dataclasses.replace(written, source=output / WEIGHTS_FILE)
+
+
+def _is_unfinished(weights_file: Path, loaded: LoadedPolicy) -> bool:
+    """Whether the file, which has no config beside it, is what a killed conversion of the same checkpoint left."""
+    try:
+        with safe_open(weights_file, "pt") as file:
+            return (file.metadata() or {}).get("source_hash") == loaded.hash
+    except (OSError, SafetensorError):
+        return False
 
 
 @torch.no_grad()

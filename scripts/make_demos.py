@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> None:
                 label = f"demonstrations, {len(failed)} failed seeds left out" if failed else "demonstrations"
                 bar.update(job, advance=int(kept), description=label)
 
-            buffer = collect(instantiate(cfg.task.demos.demonstrator, _partial_=True), cfg.output, cfg.n_episodes,
+            buffer = collect(instantiate(cfg.task.demos.demonstrator, _partial_=True), str(cfg.output), cfg.n_episodes,
                              cfg.seed_start, cfg.n_workers, settings, on_seed)
         lengths = np.diff(buffer.episode_ends, prepend=0)
         console.print(f"{cfg.output}: {buffer.n_episodes} episodes, {lengths.sum():,} rows, "

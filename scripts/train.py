@@ -1,6 +1,7 @@
 """Train a policy: python scripts/train.py task=pusht_lowdim [training.max_steps=16000 device=cuda ...]
 
-The same command after an interruption resumes from the last save.
+The same command after an interruption resumes from the last save, also with other training.max_steps, learning rate, device or
+logging; settings that decide what the weights mean, or which batches come, have to be those of before.
 """
 from __future__ import annotations
 
@@ -13,10 +14,11 @@ from omegaconf import DictConfig
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffusion_policy.common.config import register_resolvers  # noqa: E402
+from diffusion_policy.common.lock import locked  # noqa: E402
 from diffusion_policy.workspace.train_workspace import TrainWorkspace  # noqa: E402
 from experiments.console import readable_errors  # noqa: E402
 from experiments.settings import check, launch  # noqa: E402
-from experiments.tracking import start_run  # noqa: E402
+from experiments.tracking import check_tracking, start_run  # noqa: E402
 from experiments.training import rollout_function  # noqa: E402
 
 register_resolvers()
@@ -26,7 +28,13 @@ register_resolvers()
 def main(cfg: DictConfig) -> None:
     with readable_errors():
         cfg = check(cfg, "train")
-        TrainWorkspace(cfg, rollout_function(cfg), start_run(cfg, f"train-{cfg.task.name}")).run()
+        check_tracking(cfg)
+        workspace = TrainWorkspace(cfg, rollout_function(cfg))
+        with locked(workspace.output_dir, workspace.purpose):
+            workspace.wandb_run = start_run(cfg, f"train-{cfg.task.name}", workspace.output_dir, resume=cfg.resume)
+            workspace.run()
+            if workspace.wandb_run is not None:
+                workspace.wandb_run.finish()
 
 
 if __name__ == "__main__":

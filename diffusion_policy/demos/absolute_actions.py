@@ -15,8 +15,9 @@ from diffusion_policy.common.files import atomic_path
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_files import (
     check_environment, demo_names, open_demonstrations, readable, recorded_environment)
-from diffusion_policy.demos.collect import Parts, record_missing
+from diffusion_policy.demos.collect import Parts, check_numbers, record_missing, remove_parts
 from diffusion_policy.env.extras import import_extra
+from diffusion_policy.env.offscreen import check_backend
 from diffusion_policy.env.robomimic.absolute_actions import ActionConverter
 from diffusion_policy.env.robomimic.definition import task_named
 from diffusion_policy.env.robomimic.simulation import EXTRA, import_robosuite
@@ -60,22 +61,38 @@ def convert_actions(
         on_demo: called after every demonstration with what was measured and how many there are.
 
     Raises:
+        LockedError: another process writes `output`.
         DatasetError: `source` is missing, damaged, of another task or not relative; `output` is there and was not made from
             it like this; a worker died.
         MissingExtraError: the simulator is not installed.
     """
+    from diffusion_policy.common.lock import locked_output      # here: workers import this module, and need none of its imports
+
     source, output = Path(source), Path(output)
+    check_numbers(n_workers=(n_workers, 0))
     with open_demonstrations(source, "Absolute actions are made from this file") as file, readable(source):
         check_environment(file, source, task_named(task))
         demos = demo_names(file)
+    with locked_output(output, f"conversion of {source.name}"):
+        return _convert(task, source, output, demos, n_workers, evaluate, on_demo)
+
+
+def _convert(
+    task: str, source: Path, output: Path, demos: list[str], n_workers: int | None, evaluate: bool,
+    on_demo: Callable[[Conversion, int], None] | None,
+) -> list[Conversion]:
+    parts_folder = output.with_name(output.name + ".parts")
     stat = source.stat()
     made_from = {"task": task, "source": source.name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns,
                  "evaluated": evaluate}
     if output.exists():
-        return _existing(output, made_from)
+        existing = _existing(output, made_from)
+        remove_parts(parts_folder)      # of a call that was killed when it had finished
+        return existing
     # Here and not only in the workers, whose errors are less clear.
+    check_backend()
     versions = {"robosuite": import_robosuite().__version__, "mujoco": import_extra("mujoco", EXTRA).__version__}
-    parts = Parts(output.with_name(output.name + ".parts"), made_from)
+    parts = Parts(parts_folder, made_from)
 
     def on_seed(index: int, kept: bool) -> None:
         if on_demo is not None:
@@ -87,7 +104,7 @@ def convert_actions(
     with atomic_path(output) as temporary:
         shutil.copyfile(source, temporary)
         _write(temporary, conversions, [episode["actions"] for episode in done], {**made_from, **versions})
-    shutil.rmtree(parts.folder)
+    remove_parts(parts_folder)
     return conversions
 
 

@@ -17,13 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_policy.common.files import atomic_path, write_json
+from diffusion_policy.common.files import atomic_path, is_temporary, write_json
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.demos.demonstrator import Demonstrator
 from diffusion_policy.demos.storage import read_replay_buffer, stored_settings, write_replay_buffer
+from diffusion_policy.env.extras import MissingExtraError
+from diffusion_policy.env.offscreen import RenderingError
 
 # Gives up when fewer than one seed in this many leads to a demonstration.
 MAX_ATTEMPTS_PER_DEMO = 10
+DESCRIPTION = "settings.json"       # in a folder of parts: what they are parts of
 # Called after every seed with (seed, whether its demonstration was kept).
 OnSeed = Callable[[int, bool], None]
 
@@ -50,20 +53,48 @@ def collect(
 
     Raises:
         DatasetError: `output` or the parts hold other demonstrations, the expert hardly ever succeeds, a worker died.
+        LockedError: another process makes demonstrations there.
+        ValueError: a number that cannot be.
     """
+    from diffusion_policy.common.lock import locked_output      # here: workers import this module, and need none of its imports
+
     output = Path(output)
-    if n_episodes < 1:
-        raise ValueError(f"n_episodes must be at least 1, not {n_episodes}")
+    check_numbers(n_episodes=(n_episodes, 1), seed_start=(seed_start, 0), n_workers=(n_workers, 0))
     settings = json.loads(json.dumps({"n_episodes": n_episodes, "seed_start": seed_start, **(settings or {})}))
-    if output.exists():
-        _require_same(stored_settings(output), settings, output)
+    parts_folder = output.with_name(output.name + ".parts")
+    with locked_output(output, f"demonstrations for {output.name}"):
+        # The number of demonstrations is not part of what one of them is: a later call may ask for more.
+        wanted = {key: value for key, value in settings.items() if key != "n_episodes"}
+        if output.exists():
+            _require_same(stored_settings(output), settings, output)
+            remove_parts(parts_folder)      # of a call that was killed when it had finished
+            return read_replay_buffer(output)
+        parts = Parts(parts_folder, wanted)
+        if (there := parts.count()) > n_episodes:
+            raise DatasetError(f"{parts_folder} holds {there} finished demonstrations, more than n_episodes={n_episodes}: "
+                               f"use n_episodes={there} or more, or another output; or remove them")
+        seeds = record_missing(make_demonstrator, parts, n_episodes, seed_start, n_workers, on_seed)
+        write_replay_buffer(output, [parts.load(seed) for seed in seeds], {**settings, "seeds": seeds})
+        remove_parts(parts_folder)
         return read_replay_buffer(output)
-    # The number of demonstrations is not part of what one of them is: a later call may ask for more.
-    parts = Parts(output.with_name(output.name + ".parts"), {k: v for k, v in settings.items() if k != "n_episodes"})
-    seeds = record_missing(make_demonstrator, parts, n_episodes, seed_start, n_workers, on_seed)
-    write_replay_buffer(output, [parts.load(seed) for seed in seeds], {**settings, "seeds": seeds})
-    shutil.rmtree(parts.folder)
-    return read_replay_buffer(output)
+
+
+def check_numbers(**numbers: tuple[int | None, int]) -> None:
+    """Raises ValueError unless each is a whole number of at least its second; only n_workers may be None."""
+    for name, (value, least) in numbers.items():
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        if not whole and not (value is None and name == "n_workers"):
+            raise ValueError(f"{name}={value} is not possible: use a whole number of at least {least}")
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes a folder of `Parts`, and none that holds anything else."""
+    if folder.is_dir() and all(_is_part(path) for path in folder.iterdir()):
+        shutil.rmtree(folder)
+
+
+def _is_part(path: Path) -> bool:
+    return path.suffix in (".npz", ".failed") and path.stem.isdecimal() or path.name == DESCRIPTION or is_temporary(path)
 
 
 class Parts:
@@ -71,13 +102,21 @@ class Parts:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]):
         self.folder = folder
-        description = folder / "settings.json"
+        description = folder / DESCRIPTION
         if description.exists():
-            _require_same(json.loads(description.read_text()), settings, folder)
-        elif folder.exists() and any(folder.iterdir()):
+            try:
+                found = json.loads(description.read_text())
+            except (OSError, ValueError) as error:
+                raise DatasetError(f"{description} cannot be read ({error}): remove {folder}, or use another output") from error
+            _require_same(found, settings, folder)
+        elif folder.exists() and not all(map(is_temporary, folder.iterdir())):      # of a call that was killed at once
             raise DatasetError(f"{folder} is not a folder of unfinished demonstrations: move it away or use another output")
         else:
             write_json(description, settings)
+
+    def count(self) -> int:
+        """Demonstrations that are finished."""
+        return sum(path.suffix == ".npz" and path.stem.isdecimal() for path in self.folder.iterdir())
 
     def outcome(self, seed: int) -> bool | None:
         """Whether the seed's demonstration was kept; None: not recorded yet."""
@@ -133,7 +172,7 @@ def record_missing(
                 seed += 1
             for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                 done = running.pop(future)
-                episode = _result(future, done, parts.folder)
+                episode = _finite(_result(future, done, parts.folder), done)
                 parts.save(done, episode)
                 kept += [done] if episode is not None else []
                 if on_seed is not None:
@@ -149,10 +188,21 @@ def _result(future: Future, seed: int, folder: Path) -> dict[str, np.ndarray] | 
             f"a worker process died (out of memory? try fewer n_workers). Finished demonstrations are kept in {folder}; "
             "the same command goes on from there"
         ) from error
-    except DatasetError:
+    except (DatasetError, RenderingError, MissingExtraError):
         raise
     except Exception as error:
         raise RuntimeError(f"recording the demonstration of seed {seed} failed") from error
+
+
+def _finite(episode: dict[str, np.ndarray] | None, seed: int) -> dict[str, np.ndarray] | None:
+    """A policy would learn from them; what else is recorded may mark with NaN what there is none of."""
+    for name in ("action", "actions"):
+        values = None if episode is None else episode.get(name)
+        if values is not None and not np.isfinite(values).all():
+            row = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
+            raise DatasetError(f"the demonstration of seed {seed} holds an action that is not finite, in row {row}: the expert or its "
+                               "simulator is broken")
+    return episode
 
 
 @contextlib.contextmanager
@@ -162,7 +212,10 @@ def _pool(make_demonstrator: Callable[[], Demonstrator], n_workers: int) -> Iter
         with contextlib.closing(make_demonstrator()) as demonstrator:
             def submit(seed: int) -> Future:
                 future: Future = Future()
-                future.set_result(demonstrator.record(seed))
+                try:
+                    future.set_result(demonstrator.record(seed))
+                except Exception as error:      # as of a worker
+                    future.set_exception(error)
                 return future
 
             yield submit
@@ -170,13 +223,22 @@ def _pool(make_demonstrator: Callable[[], Demonstrator], n_workers: int) -> Iter
     # Spawned, not forked: the parent may hold threads of torch or OpenMP.
     pool = ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn"), _start_worker,
                                (make_demonstrator,))
+
+    def submit_to_pool(seed: int) -> Future:
+        try:
+            return pool.submit(_record, seed)
+        except BrokenProcessPool as error:      # a worker has died since the last result
+            future: Future = Future()
+            future.set_exception(error)
+            return future
+
     try:
-        yield lambda seed: pool.submit(_record, seed)
+        yield submit_to_pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_demonstrator: Demonstrator | None = None    # of this worker process
+_demonstrator: Demonstrator | Exception | None = None    # of this worker process, or why there is none
 
 
 def _start_worker(make_demonstrator: Callable[[], Demonstrator]) -> None:
@@ -184,7 +246,10 @@ def _start_worker(make_demonstrator: Callable[[], Demonstrator]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("LP_NUM_THREADS", "0")    # of Mesa: where a CPU draws, every worker has one of its own
-    _demonstrator = make_demonstrator()
+    try:
+        _demonstrator = make_demonstrator()
+    except Exception as error:      # raised when a seed is asked for: here it would only break the pool
+        _demonstrator = error
 
 
 def _end_with_parent() -> None:
@@ -196,11 +261,15 @@ def _end_with_parent() -> None:
 
 
 def _record(seed: int) -> dict[str, np.ndarray] | None:
+    if isinstance(_demonstrator, Exception):
+        raise _demonstrator
     return _demonstrator.record(seed)
 
 
-def _require_same(found: Mapping[str, Any] | None, wanted: Mapping[str, Any], path: Path) -> None:
-    changed = [f"{key} {(found or {}).get(key)!r} there, {value!r} now" for key, value in wanted.items()
-               if (found or {}).get(key) != value]
+def _require_same(found: Any, wanted: Mapping[str, Any], path: Path) -> None:
+    found = found if isinstance(found, Mapping) else {}
+    names = dict.fromkeys([*wanted, *(name for name in found if name != "seeds")])
+    changed = [f"{name} {found.get(name)!r} there, {wanted.get(name)!r} now" for name in names if found.get(name) != wanted.get(name)]
     if changed:
-        raise DatasetError(f"{path} holds other demonstrations ({'; '.join(changed)}): remove it or use another output")
+        raise DatasetError(f"{path} holds other demonstrations ({'; '.join(changed)}): use the settings of before, remove it or use "
+                           "another output")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_policy.common.files import folder_to_disk, remove_leftover_folders, temporary_name
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 
 CHUNK_BYTES = 2 ** 22       # of images, before they are packed
@@ -21,18 +22,21 @@ def write_replay_buffer(path: str | Path, episodes: Sequence[Mapping[str, np.nda
     import zarr
 
     path = Path(path)
-    # A fixed name, so that what a killed call left behind is cleared by the next one.
-    temporary = path.with_name(f".{path.name}.writing")
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove_leftover_folders(path)
+    temporary = temporary_name(path)
     format_2 = {} if zarr.__version__.startswith("2.") else {"zarr_format": 2}
-    root = zarr.open_group(str(temporary), mode="w", **format_2)
-    data, meta = root.require_group("data"), root.require_group("meta")
-    for name in episodes[0]:
-        _store(data, name, np.concatenate([episode[name] for episode in episodes]))
-    lengths = [len(next(iter(episode.values()))) for episode in episodes]
-    meta["episode_ends"] = np.cumsum(lengths, dtype=np.int64)
-    root.attrs.update(dict(settings))
-    temporary.replace(path)
+    try:
+        root = zarr.open_group(str(temporary), mode="w", **format_2)
+        data, meta = root.require_group("data"), root.require_group("meta")
+        for name in episodes[0]:
+            _store(data, name, np.concatenate([episode[name] for episode in episodes]))
+        lengths = [len(next(iter(episode.values()))) for episode in episodes]
+        meta["episode_ends"] = np.cumsum(lengths, dtype=np.int64)
+        root.attrs.update(dict(settings))
+        folder_to_disk(temporary)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _store(group: Any, name: str, values: np.ndarray) -> None:

@@ -2,7 +2,13 @@
 from __future__ import annotations
 
 import importlib
+import re
+import sys
 from types import ModuleType
+
+_LIBRARY = re.compile(r"\b(lib[\w+-]+?)(?:-[\d.]+)?\.so[\w.]*(?=: cannot open shared object file)")
+_DEBIAN = {"libGL": "libgl1", "libEGL": "libegl1", "libOSMesa": "libosmesa6", "libgthread": "libglib2.0-0", "libglib": "libglib2.0-0",
+           "libSM": "libsm6", "libXext": "libxext6", "libXrender": "libxrender1", "libX11": "libx11-6", "libGLU": "libglu1-mesa"}
 
 
 class MissingExtraError(ImportError):
@@ -12,12 +18,21 @@ class MissingExtraError(ImportError):
 def import_extra(module: str, extra: str) -> ModuleType:
     """Import `module`, or raise `MissingExtraError` naming the extra of this project that installs it.
 
-    An import that fails inside an installed package is not hidden: its own error is chained.
+    An import that fails inside an installed package is not hidden: its own error is chained, and a system library that is
+    missing is named as such.
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"cannot import {module!r}, which the {extra!r} tasks need ({error}). "
-            f"Install it with: pip install -e .[{extra}]"
-        ) from error
+    except (ImportError, OSError) as error:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+        absent = absent or sys.modules.get(module, module) is None
+        library = _LIBRARY.search(str(error))
+        if absent:
+            advice = f"Install it with: pip install -e .[{extra}]"
+        elif library:
+            package = _DEBIAN.get(library[1], f"the one that holds {library[0]}")
+            advice = (f"It is installed; what is missing is the system library {library[0]} (Debian package: {package}). "
+                      "Where cv2 is meant, opencv-python-headless does without libGL")
+        else:
+            advice = f"It is installed but cannot be used; install it anew with: pip install --force-reinstall -e .[{extra}]"
+        raise MissingExtraError(f"cannot import {module!r}, which the {extra!r} tasks need ({error}). {advice}") from error

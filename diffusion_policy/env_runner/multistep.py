@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 
+from diffusion_policy.env_runner import contract
 from diffusion_policy.env_runner.observation import Observation, apply, stack
 from diffusion_policy.env_runner.video import VideoWriter
 
@@ -47,8 +48,8 @@ class MultiStep:
     """Executes action chunks in `env` and keeps the last `n_obs_steps` observations.
 
     Args:
-        env: a gymnasium environment whose observations are arrays or flat dicts of arrays. Every step's info holds
-            "is_success"; an episode is a success if any step was. The last info may hold "metrics", a dict of numbers for
+        env: a gymnasium environment whose observations are arrays or flat dicts of arrays; see `contract.OFFER`. Every
+            step's info holds "is_success"; an episode is a success if any step was. The last info may hold "metrics", a dict of numbers for
             the episode's result. An environment with an attribute `frames` draws the images of an observation only while
             it is True: drawing costs most, and the policy sees few of the frames.
         n_obs_steps: To. Right after a reset, the missing history repeats the first observation.
@@ -58,6 +59,11 @@ class MultiStep:
             `n_latency_steps` actions of a chunk [n_latency_steps + Ta, Da] are dropped, since their time has passed.
         policy_observation: what the policy sees of an observation; default: all of it.
         score: score of an episode from its rewards [T].
+        obs_shapes: of what the policy sees, one shape or shapes by name; None: not checked.
+        action_dim: Da; None: as the environment says.
+
+    Raises:
+        EnvironmentContractError: `env` lacks something; also by `reset` and `step`, for what they meet.
     """
 
     def __init__(
@@ -69,12 +75,16 @@ class MultiStep:
         n_latency_steps: int = 0,
         policy_observation: Callable[[Observation], Observation] | None = None,
         score: Callable[[np.ndarray], float] = max_reward,
+        obs_shapes: Mapping[str, tuple[int, ...]] | tuple[int, ...] | None = None,
+        action_dim: int | None = None,
     ):
         if min(n_obs_steps, n_action_steps, max_steps) < 1 or n_latency_steps < 0:
             raise ValueError(
                 "n_obs_steps, n_action_steps and max_steps must be at least 1 and n_latency_steps at least 0, not "
                 f"{n_obs_steps}, {n_action_steps}, {max_steps}, {n_latency_steps}")
+        contract.check_environment(env, action_dim)
         self.env = env
+        self._obs_shapes = obs_shapes
         self.n_obs_steps = n_obs_steps
         self.n_action_steps = n_action_steps
         self.max_steps = max_steps
@@ -92,12 +102,12 @@ class MultiStep:
         self._abort_video()
         start = time.perf_counter()
         self._draw_frames(True)
-        obs, _ = self.env.reset(seed=seed)
+        obs = contract.reset(self.env, seed)
         self._history.clear()
         self._history.extend([self._policy_view(obs)] * self._history.maxlen)
         self._rewards, self._success, self._running = [], False, True
         if video_path is not None:
-            self._video = VideoWriter(video_path, fps=self.env.metadata["render_fps"])
+            self._video = VideoWriter(video_path, fps=contract.frames_per_second(self.env))
         return ChunkResult(self._stacked(), 0, time.perf_counter() - start, None)
 
     def step(self, actions: np.ndarray) -> ChunkResult:
@@ -114,13 +124,13 @@ class MultiStep:
         executed = 0
         for action in chunk[self.n_latency_steps:]:
             self._draw_frames(self.n_action_steps - executed <= self._history.maxlen)
-            obs, reward, terminated, truncated, info = self.env.step(action)
+            obs, reward, terminated, truncated, info = contract.step(self.env, action)
             executed += 1
             self._history.append(self._policy_view(obs))
-            self._rewards.append(float(reward))
-            self._success |= bool(info["is_success"])
+            self._rewards.append(reward)
+            self._success |= info["is_success"]
             if self._video is not None:
-                self._video.add(self.env.render())
+                self._video.add(contract.frame(self.env))
             truncated = truncated or len(self._rewards) >= self.max_steps
             if terminated or truncated:
                 self._running = False
@@ -137,10 +147,16 @@ class MultiStep:
         if self._video is not None:
             video, self._video = str(self._video.close()), None
         rewards = np.array(self._rewards)
+        if not np.isfinite(rewards).all():
+            contract.number(self.env, rewards[~np.isfinite(rewards)][0], "the reward")
+        metrics = info.get("metrics", {})
+        if not isinstance(metrics, Mapping):
+            raise contract.EnvironmentContractError(self.env, f"info['metrics'] is {type(metrics).__name__}, not a dict of numbers")
         return EpisodeOutcome(
-            score=float(self._score(rewards)), max_reward=float(rewards.max()), sum_reward=float(rewards.sum()),
+            score=contract.number(self.env, self._score(rewards), "the score of the episode"),
+            max_reward=float(rewards.max()), sum_reward=float(rewards.sum()),
             success=self._success, truncated=truncated, env_steps=len(rewards),
-            metrics={name: float(value) for name, value in info.get("metrics", {}).items()}, video=video)
+            metrics={name: contract.number(self.env, value, f"info['metrics'][{name!r}]") for name, value in metrics.items()}, video=video)
 
     def _checked(self, actions: np.ndarray) -> np.ndarray:
         actions = np.asarray(actions)
@@ -157,12 +173,14 @@ class MultiStep:
 
     def _draw_frames(self, needed: bool) -> None:
         """Only the last observations of a chunk reach the policy."""
-        env = self.env.unwrapped
+        env = getattr(self.env, "unwrapped", self.env)
         if hasattr(env, "frames"):
             env.frames = needed
 
     def _policy_view(self, obs: Observation) -> Observation:
-        return apply(lambda array: np.asarray(array, dtype=np.float32), obs if self._view is None else self._view(obs))
+        seen = obs if self._view is None else self._view(obs)
+        contract.check_observation(self.env, seen, self._obs_shapes)
+        return apply(lambda array: np.asarray(array, dtype=np.float32), seen)
 
     def _stacked(self) -> Observation:
         return stack(list(self._history)[:self.n_obs_steps])  # [To, Do]; with latency: the oldest To

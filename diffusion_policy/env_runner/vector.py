@@ -35,6 +35,18 @@ class EnvWorkerDied(EnvWorkerError):
     """A worker process ended, or stopped answering, without an exception of its own."""
 
 
+class EnvFactoryError(EnvWorkerError, TypeError):
+    """What makes the environments cannot be sent to worker processes."""
+
+
+def check_workers(n_envs: int, n_workers: int | None) -> None:
+    """Raises ValueError unless they are numbers of environments and, None: as many as fit, of processes."""
+    for name, value, least in (("n_envs", n_envs, 1), ("n_workers", n_workers, 0)):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (whole and value >= least) and not (name == "n_workers" and value is None):
+            raise ValueError(f"{name}={value} is not possible: use a whole number of at least {least}")
+
+
 class VectorEnv:
     """`n_envs` slots with one environment each, spread over `n_workers` processes (slot s is in worker s % n_workers).
 
@@ -53,10 +65,9 @@ class VectorEnv:
 
     def __init__(self, make_env: Callable[[], MultiStep], n_envs: int, n_workers: int | None = None,
                  timeout_s: float = 600.0):
+        check_workers(n_envs, n_workers)
         if n_workers is None:
             n_workers = min(n_envs, os.cpu_count() or 1)
-        if n_envs < 1 or n_workers < 0:
-            raise ValueError(f"n_envs must be at least 1 and n_workers at least 0, not {n_envs} and {n_workers}")
         self.n_envs = n_envs
         self.timeout_s = timeout_s
         self._pending: set[int] = set()
@@ -226,7 +237,8 @@ class _Worker:
 def _message(failure: Failure) -> str:
     where = "an environment worker" if failure.slot is None else f"environment slot {failure.slot}"
     seed = "" if failure.seed is None else f" (seed {failure.seed})"
-    return f"{where}{seed} failed: {failure.summary}\n\nTraceback of the worker:\n{failure.traceback}"
+    details = "" if failure.explained else f"\n\nTraceback of the worker:\n{failure.traceback}"
+    return f"{where}{seed} failed: {failure.summary}{details}"
 
 
 def _pickled(make_env: Callable[[], MultiStep]) -> bytes:
@@ -234,7 +246,7 @@ def _pickled(make_env: Callable[[], MultiStep]) -> bytes:
     try:
         factory = pickle.dumps(make_env)
     except Exception as error:
-        raise TypeError(f"make_env cannot be sent to worker processes ({error}): {advice}") from error
+        raise EnvFactoryError(f"make_env cannot be sent to worker processes ({error}): {advice}") from error
     if b"__main__" in factory:
-        raise TypeError(f"make_env is defined in the running script, which workers do not import: {advice}")
+        raise EnvFactoryError(f"make_env is defined in the running script, which workers do not import: {advice}")
     return factory

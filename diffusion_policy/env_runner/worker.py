@@ -7,12 +7,16 @@ from __future__ import annotations
 import pickle
 import signal
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import numpy as np
 
+from diffusion_policy.env.extras import MissingExtraError
+from diffusion_policy.env.offscreen import RenderingError
+from diffusion_policy.env_runner.contract import EnvironmentContractError
 from diffusion_policy.env_runner.multistep import ChunkResult, MultiStep
 
 
@@ -37,6 +41,11 @@ class Failure:
     seed: int | None
     summary: str            # type and message
     traceback: str
+    explained: bool = False     # the message says all that its reader needs
+
+
+# Errors whose message is about what the user has or asked for, not about where in the code it was noticed.
+EXPLAINED = (EnvironmentContractError, MissingExtraError, RenderingError)
 
 
 class SlotHost:
@@ -57,8 +66,11 @@ class SlotHost:
 
     def close(self) -> None:
         while self._envs:
-            _, env = self._envs.popitem()
-            env.close()
+            slot, env = self._envs.popitem()
+            try:
+                env.close()
+            except Exception as error:      # what it did is done; the others have to be closed, too
+                warnings.warn(f"the environment of slot {slot} failed in close(): {type(error).__name__}: {error}", stacklevel=2)
 
 
 def main(descriptor: int) -> None:
@@ -86,7 +98,9 @@ def main(descriptor: int) -> None:
 def describe(error: Exception, slot: int | None = None, seed: int | None = None) -> Failure:
     """`error` as text; call it while the exception is being handled."""
     summary = "".join(traceback.format_exception_only(type(error), error)).strip()
-    return Failure(slot, seed, summary, traceback.format_exc())
+    if isinstance(error, EXPLAINED):
+        summary = f"{type(error).__name__}: {error}"
+    return Failure(slot, seed, summary, traceback.format_exc(), isinstance(error, EXPLAINED))
 
 
 def _make_host(connection: Connection) -> SlotHost | None:

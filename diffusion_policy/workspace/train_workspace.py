@@ -1,10 +1,9 @@
 """Training of a policy: one workspace for every task."""
 from __future__ import annotations
 
+import contextlib
 import copy
-import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,33 +12,28 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError, choose_device, to_plain
-from diffusion_policy.common.files import atomic_path, write_json
-from diffusion_policy.common.policy_files import build_policy, complete_state, distinct_state, save_policy
+from diffusion_policy.common.files import write_json
+from diffusion_policy.common.lock import Lock, locked
+from diffusion_policy.common.policy_files import build_policy, save_policy
 from diffusion_policy.model.diffusion.ema_model import EMAModel
 from diffusion_policy.workspace.condition_learner import ConditionLearner
 from diffusion_policy.workspace.frozen_encoder_learner import FrozenEncoderLearner
+from diffusion_policy.workspace.kept_policies import copy_policy, remove_policy
+from diffusion_policy.workspace.learning_rate import learning_rate_factor
+from diffusion_policy.workspace.starting_point import start_from, transfer_from
+from diffusion_policy.workspace.training_log import LOG_FILE, append_record, keep_until
+from diffusion_policy.workspace.training_settings import (
+    check_training, compare_settings, data_fingerprint, training_settings,
+)
+from diffusion_policy.workspace.training_state import STATE_FILE, Progress, not_finite, read_progress, read_state, write_state
 from diffusion_policy.workspace.update import GraphedUpdate, Update
 
-STATE_FILE = "latest.safetensors"
+CHECK_LOSS_EVERY = 1000     # steps, at most; checking waits for a GPU to finish
 # Scores a policy in its environment: (policy, step) -> mean score.
 RolloutFunction = Callable[[nn.Module, int], float]
-
-
-def learning_rate_factor(step: int, total: int, warmup: int, schedule: str, decay_fraction: float) -> float:
-    """Multiplier of the learning rate at `step` (0-based) of `total`."""
-    if step < warmup:
-        return (step + 1) / warmup
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
-    if schedule == "trapezoid":
-        return min(1.0, max(0.0, (total - step) / max(1.0, decay_fraction * total)))
-    raise ConfigError(f"unknown lr_schedule {schedule!r}: use cosine or trapezoid")
 
 
 class TrainWorkspace:
@@ -48,15 +42,25 @@ class TrainWorkspace:
     `latest.safetensors` (weights, EMA weights, optimizer, step; the run resumes from it), `log.jsonl` (one line per logged
     step), `checkpoints/step-<n>/` (EMA policy in this project's form, the `topk` best kept when rollouts score them) and
     `best/` with the best one. Data order and noise depend on (seed, step) alone: a resumed run continues the same
-    sequence of batches.
+    sequence of batches. What would change it, or what the weights mean, is refused when a training goes on; see
+    `compare_settings`. One process trains in a folder at a time.
+
+    Raises:
+        ConfigError: settings that cannot be, before anything is read or written.
     """
 
     def __init__(self, cfg: DictConfig, rollout: RolloutFunction | None = None, wandb_run: Any = None):
         self.cfg, self.rollout, self.wandb_run = cfg, rollout, wandb_run
         self.output_dir = Path(cfg.output_dir)
+        check_training(cfg)
+        EMAModel(nn.Identity(), **cfg.ema)
+        if cfg.objective is not None and rollout is not None:
+            raise ConfigError("rollout.n_episodes scores denoising; with another objective leave it at 0")
+        if self.output_dir.is_dir():
+            with locked(self.output_dir, self.purpose):     # another process there is noticed before the data are read,
+                if cfg.resume and self.state_file.exists():
+                    read_progress(self.state_file)          # and a damaged state
         self.device = choose_device(cfg.device)
-        if cfg.training.precision not in ("bf16", "tf32", "fp32"):
-            raise ConfigError(f"training.precision={cfg.training.precision} is not supported: use bf16, tf32 (GPUs) or fp32")
         if cfg.training.precision == "tf32" and self.device.type != "cuda":
             raise ConfigError("training.precision=tf32 is arithmetic of NVIDIA GPUs: use fp32 or bf16 on a CPU")
         if cfg.training.num_threads:
@@ -71,24 +75,23 @@ class TrainWorkspace:
         self.train_set, self.val_set = instantiate(cfg.task.dataset)
         self.policy = build_policy(self.config).to(self.device)
         self.policy.set_normalizer(self.train_set.fit_normalizer())
-        if cfg.init_checkpoint and cfg.transfer_from:
-            raise ConfigError("init_checkpoint and transfer_from are two places to start from: set one of them")
+        start = None
         if cfg.init_checkpoint:
-            self.start_from(Path(cfg.init_checkpoint))
+            start = start_from(self.policy, Path(cfg.init_checkpoint), cfg.task.name)
         if cfg.transfer_from:
-            self.transfer_from(Path(cfg.transfer_from))
+            start = transfer_from(self.policy, Path(cfg.transfer_from), cfg.task.name)
+        self.settings = training_settings(cfg, start, data_fingerprint(self.train_set, self.val_set))
         self.learner: nn.Module = self.policy       # what is optimised: the policy, or something around it
         if cfg.objective is not None:
-            if rollout is not None:
-                raise ConfigError("rollout.n_episodes scores denoising; with another objective leave it at 0")
             self.learner = instantiate(cfg.objective, self.policy).to(self.device)
             if isinstance(self.learner, ConditionLearner):
                 self.learner.fit_targets(self.train_set)
             if isinstance(self.learner, FrozenEncoderLearner):
                 if not cfg.init_checkpoint:
                     raise ConfigError("objective=frozen_encoder goes on from a policy whose encoder has learned: set init_checkpoint=...")
-                folder = self.output_dir / "features"
-                self.train_set, self.val_set = self.learner.prepare(self.train_set, self.val_set, folder, cfg.seed)
+                with locked(self.output_dir, self.purpose):
+                    self.train_set, self.val_set = self.learner.prepare(
+                        self.train_set, self.val_set, self.output_dir / "features", cfg.seed)
         if self.device.type == "cuda" and self.policy.cameras:
             self.policy.obs_encoder.to(memory_format=torch.channels_last)   # as the GPU's convolutions like it
         self.ema = EMAModel(copy.deepcopy(self.learner), **cfg.ema)
@@ -103,78 +106,41 @@ class TrainWorkspace:
         self.step = 0
         self.seconds = 0.0  # training time, summed over resumed runs
         self.scores: dict[str, float] = {}  # checkpoint name -> rollout score
+        self.saved_step: int | None = None  # of the state in the output folder, which is finite
+        self._lock: Lock | None = None      # while it runs
 
-    def start_from(self, path: Path) -> None:
-        """Takes over weights and normalizer of a trained policy; the optimizer starts anew.
+    @property
+    def purpose(self) -> str:
+        return f"training of {self.cfg.task.name}"
 
-        Raises:
-            CheckpointError: nothing loadable is at `path`; ConfigError: it is another model.
-        """
-        trained = load_policy(path, device=self.device)
-        try:
-            self.policy.load_state_dict(trained.policy.state_dict())
-        except RuntimeError as error:
-            raise ConfigError(f"init_checkpoint={path} is another model than task {self.cfg.task.name} trains\n{error}") from error
-        print(f"starting from {trained}", flush=True)
-
-    def transfer_from(self, path: Path) -> None:
-        """Takes over what another task's policy has learned: every parameter that has the same name and shape here.
-
-        The normalizer stays the one of this task's data, as does everything that depends on its sizes.
-
-        Raises:
-            CheckpointError: nothing loadable is at `path`; ConfigError: it has no layer in common with this policy.
-        """
-        trained = load_policy(path, device=self.device)
-        own = {name: p for name, p in self.policy.named_parameters() if p.numel() and not name.startswith("normalizer.")}
-        found = dict(trained.policy.named_parameters())
-        fits = {name for name, p in own.items() if name in found and found[name].shape == p.shape}
-        if not any(".layers." in name for name in fits):
-            raise ConfigError(f"transfer_from={path}: no layer of it fits the policy of task {self.cfg.task.name}")
-        with torch.no_grad():
-            for name in fits:
-                own[name].copy_(found[name])
-        print(f"taking over {len(fits)} of {len(own)} parameters of {trained}; new: {', '.join(sorted(own.keys() - fits)) or 'none'}",
-              flush=True)
+    @property
+    def state_file(self) -> Path:
+        return self.output_dir / STATE_FILE
 
     # ---- state ----
     def save_state(self) -> None:
-        tensors: dict[str, Tensor] = {}
-        for prefix, module in (("model.", self.learner), ("ema.", self.ema.averaged)):
-            tensors.update({prefix + name: value.contiguous() for name, value in distinct_state(module).items()})
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors.update({f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()})
-        header = {"step": self.step, "ema_step": self.ema.optimization_step, "seconds": self.seconds, "scores": self.scores}
-        with atomic_path(self.output_dir / STATE_FILE) as path:
-            save_file(tensors, path, metadata={"state": json.dumps(header)})
+        """Raises ConfigError if a weight is not finite, or if it cannot be written; the state of before stays then."""
+        self._check_weights()
+        progress = Progress(self.step, self.ema.optimization_step, self.seconds, self.scores, self.settings)
+        self._check_folder()
+        try:
+            write_state(self.state_file, self.learner, self.ema, self.optimizer, progress)
+        except ConfigError:
+            self._check_folder()    # removed just now: that is why
+            raise
+        self.saved_step = self.step
 
     def load_state(self) -> None:
-        path = self.output_dir / STATE_FILE
-        try:
-            with safe_open(path, "pt", device=str(self.device)) as file:
-                header = json.loads(file.metadata()["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except Exception as error:
-            raise ConfigError(f"{path} cannot be read ({error}): move it away, or start over with resume=false") from error
-        part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
-        try:
-            self.learner.load_state_dict(complete_state(self.learner, part("model.")))
-            self.ema.averaged.load_state_dict(complete_state(self.ema.averaged, part("ema.")))
-        except RuntimeError as error:
-            raise ConfigError(
-                f"{path} belongs to another model or task: choose another output_dir, or start over with resume=false\n{error}"
-            ) from error
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in part("optimizer.").items():
-            index, field = name.split(".")
-            state.setdefault(int(index), {})[field] = value
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        if any(index >= len(parameters) or moments["exp_avg"].shape != parameters[index].shape for index, moments in state.items()):
-            # The fused optimizer would write past the end of them.
-            raise ConfigError(f"{path} holds the optimizer of other parameters: choose another output_dir, or start over with resume=false")
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.step, self.ema.optimization_step = header["step"], header["ema_step"]
-        self.seconds, self.scores = header["seconds"], header["scores"]
+        progress = read_progress(self.state_file)
+        if progress.settings is None:
+            print(f"{self.state_file} was written by an earlier version, which did not store its settings: they are not compared",
+                  flush=True)
+        else:
+            for line in compare_settings(progress.settings, self.settings, str(self.state_file)):
+                print(line, flush=True)
+        read_state(self.state_file, self.learner, self.ema, self.optimizer, self.device)
+        self.step, self.ema.optimization_step = progress.step, progress.ema_step
+        self.seconds, self.scores, self.saved_step = progress.seconds, progress.scores, progress.step
 
     # ---- data ----
     def batches(self) -> Iterator[dict[str, Tensor]]:
@@ -218,22 +184,37 @@ class TrainWorkspace:
 
     # ---- the loop ----
     def run(self) -> None:
-        t = self.cfg.training
-        if (self.output_dir / STATE_FILE).exists():
-            if self.cfg.resume:
-                self.load_state()
-                print(f"resuming {self.output_dir} at step {self.step}", flush=True)
-            else:
-                print(f"resume=false: {self.output_dir} is overwritten", flush=True)
-        self.output_dir.mkdir(parents=True, exist_ok=True)
+        """Trains from where it stands to the last step.
+
+        Raises:
+            ConfigError: another process trains in the folder or the folder is gone; it was trained with other settings; a loss or
+                a weight is not finite; nothing can be written.
+        """
+        with locked(self.output_dir, self.purpose) as self._lock:
+            self._open()
+            self._train()
+
+    def _open(self) -> None:
+        """Takes up what is in the output folder."""
+        if self.state_file.exists() and self.cfg.resume:
+            self.load_state()
+            print(f"resuming {self.output_dir} at step {self.step}", flush=True)
+        elif self.state_file.exists():
+            print(f"resume=false: {self.output_dir} is overwritten", flush=True)
+            self.state_file.unlink()    # or the next call would go on from there
+        if (removed := keep_until(self.output_dir, self.step)):
+            print(f"{removed} lines of {LOG_FILE} are of steps that are made again", flush=True)
         write_json(self.output_dir / "config.json", to_plain(self.cfg))
+
+    def _train(self) -> None:
+        t = self.cfg.training
         print(
             f"{self.cfg.task.name}: {len(self.train_set)} windows, {sum(p.numel() for p in self.policy.model.parameters()):,} "
             f"denoiser parameters, device {self.device}, {torch.get_num_threads()} threads, {t.max_steps} steps", flush=True,
         )
         started = time.monotonic() - self.seconds
         batches = self.batches()
-        running: list[Tensor] = []
+        running: list[Tensor] = []      # losses since the last line of the log
         while self.step < t.max_steps:
             factor = learning_rate_factor(self.step, t.max_steps, t.warmup_steps, t.lr_schedule, t.decay_fraction)
             self.learner.train()
@@ -243,15 +224,17 @@ class TrainWorkspace:
             self.seconds = time.monotonic() - started
             last = self.step == t.max_steps
             due = lambda every: every > 0 and (self.step % every == 0 or last)  # noqa: E731
+            if any(map(due, (t.log_every, t.save_every, t.checkpoint_every))) or last or len(running) % CHECK_LOSS_EVERY == 0:
+                self._check_losses(running)
+                if t.log_every == 0:
+                    running.clear()
             if due(t.log_every):
                 record = {"step": self.step, "train_loss": torch.stack(running).mean().item(), "lr": t.learning_rate * factor,
                           "seconds": round(self.seconds, 1)}
                 running.clear()
                 if self.val_set is not None and due(t.validate_every):
                     record["val_loss"] = self.validate()
-                if not math.isfinite(record["train_loss"]):
-                    raise ConfigError(f"the loss is {record['train_loss']} at step {self.step}: lower training.learning_rate; "
-                                      f"the last good state is {self.output_dir / STATE_FILE}")
+                    self._check_losses([torch.tensor(record["val_loss"])], "the loss on the validation windows")
                 self.log(record)
             if due(t.checkpoint_every):
                 self.keep_checkpoint()
@@ -259,9 +242,55 @@ class TrainWorkspace:
                 self.save_state()
         print(f"done: {self.step} steps in {self.seconds / 60:.1f} min, policies under {self.output_dir / 'checkpoints'}", flush=True)
 
+    def _check_losses(self, losses: list[Tensor], name: str = "the loss") -> None:
+        """Of the last steps, the newest last."""
+        values = torch.stack(losses).float().cpu()
+        finite = torch.isfinite(values)
+        if not finite.all():
+            first = int((~finite).nonzero()[0])
+            self._diverged(f"{name} is {values[first].item()}", self.step - len(losses) + first + 1)
+
+    def _check_weights(self) -> None:
+        moments = [f"{name} of the optimizer" for state in self.optimizer.state.values() for name, value in state.items()
+                   if torch.is_tensor(value) and not torch.isfinite(value).all()]
+        if bad := not_finite(self.learner) or not_finite(self.ema.averaged) or moments:
+            self._diverged(f"{bad[0]} is not finite", self.step)
+
+    def _diverged(self, what: str, step: int) -> None:
+        t = self.cfg.training
+        if step == 1 and what.startswith("the loss"):
+            why = ("It is so in the first step, before anything was learned: the numbers of some demonstrations or of the start are "
+                   "too large")
+        else:
+            coarse = "" if t.precision == "fp32" else f" then training.precision={t.precision} (fp32 is finer),"
+            why = (f"The likeliest cause is training.learning_rate={t.learning_rate}: lower it, or warm up longer (training.warmup_steps);"
+                   f"{coarse} then gradients that are too large (training.grad_clip={t.grad_clip}), or demonstrations with single numbers "
+                   "far from the others")
+        raise ConfigError(f"{what} at step {step}. {why}. {self._last_state()}")
+
+    def _last_state(self) -> str:
+        """Where a training can go on that ends here, in words."""
+        if self.saved_step is None or not self.state_file.is_file():
+            return "No state has been saved"
+        return f"The last state whose numbers are finite is {self.state_file}, of step {self.saved_step}; the command goes on from there"
+
+    def _check_folder(self) -> None:
+        if self._lock is not None:
+            self._lock.check()
+
+    @contextlib.contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        self._check_folder()
+        try:
+            yield
+        except OSError as error:
+            self._check_folder()
+            raise ConfigError(f"{what} cannot be written to {self.output_dir} ({error}): make room or make the folder writable. "
+                              f"{self._last_state()}") from error
+
     def log(self, record: dict[str, Any]) -> None:
-        with open(self.output_dir / "log.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
+        with self._writing(LOG_FILE):
+            append_record(self.output_dir, record)
         rate = self.seconds / self.step
         left = (self.cfg.training.max_steps - self.step) * rate / 60
         print("  ".join(f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items())
@@ -271,17 +300,23 @@ class TrainWorkspace:
 
     def keep_checkpoint(self) -> None:
         """Writes the EMA policy; with rollouts, scores it and keeps the `topk` best and the newest."""
+        self._check_weights()
         folder = self.output_dir / "checkpoints" / f"step-{self.step:06d}"
         policy = self.ema.averaged if self.learner is self.policy else self.ema.averaged.trained_policy()
-        save_policy(folder, policy, self.config, {"weights": "ema", "step": self.step})
+        largest = max(value.abs().max().item() for value in policy.parameters() if value.numel())
+        if largest > torch.finfo(torch.float16).max:
+            self._diverged(f"a weight is {largest:.3g}, which no half-precision checkpoint can hold,", self.step)
+        with self._writing("a checkpoint"):
+            save_policy(folder, policy, self.config, {"weights": "ema", "step": self.step})
         if self.rollout is None:
             return
         self.scores[folder.name] = self.rollout(self.ema.averaged, self.step)
         self.log({"step": self.step, "rollout_score": self.scores[folder.name]})
         ranked = sorted(self.scores, key=self.scores.__getitem__, reverse=True)
         if ranked[0] == folder.name:
-            shutil.copytree(folder, self.output_dir / "best", dirs_exist_ok=True)
+            with self._writing("the best checkpoint"):
+                copy_policy(folder, self.output_dir / "best")
         for name in ranked[int(self.cfg.training.topk):]:
             if name != folder.name:
-                shutil.rmtree(folder.with_name(name), ignore_errors=True)
+                remove_policy(folder.with_name(name))
                 del self.scores[name]

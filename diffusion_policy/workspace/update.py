@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from diffusion_policy.common.config import ConfigError
+
 # The loss of a batch; all that it draws comes from the generator and from PyTorch's global one.
 LossFunction = Callable[[Mapping[str, Tensor], torch.Generator], Tensor]
 
@@ -15,10 +17,14 @@ class Update:
 
     Args:
         parameters: those of the optimizer; their gradient is clipped to the norm `grad_clip`.
+    Raises:
+        ConfigError: `grad_clip` is not positive.
     """
 
     def __init__(self, loss: LossFunction, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, grad_clip: float,
                  device: torch.device):
+        if not grad_clip > 0:
+            raise ConfigError(f"grad_clip={grad_clip} is not possible: use a norm above 0")
         self.loss, self.parameters, self.optimizer, self.grad_clip = loss, parameters, optimizer, grad_clip
         self.generator = torch.Generator(device)
 

@@ -1,5 +1,6 @@
 """Collecting demonstrations: order, parallelism, interruptions, bad input."""
 import contextlib
+import random
 import subprocess
 import sys
 import time
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from toy_demonstrator import ToyDemonstrator
 
+from diffusion_policy.common.lock import LockedError, locked_output
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.demos.collect import collect
 from diffusion_policy.demos.storage import stored_settings, write_replay_buffer
+from diffusion_policy.env.offscreen import RenderingError
 from tests.conftest import ROOT
 
 
@@ -142,3 +145,92 @@ def test_a_replay_buffer_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError):
         write_replay_buffer(tmp_path / "a.zarr", uneven, {})
     assert not (tmp_path / "a.zarr").exists()
+
+
+def test_the_second_process_at_one_output_is_refused_and_disturbs_nothing(tmp_path):
+    script = Path(__file__).parent / "toy_demonstrator.py"
+    process = subprocess.Popen([sys.executable, str(script), str(tmp_path / "a.zarr"), "4", "0", "0.5"], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("a.zarr.parts/*.npz")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with pytest.raises(LockedError, match=f"demonstrations for a.zarr, process {process.pid}"):
+            collect(ToyDemonstrator, tmp_path / "a.zarr", 4, n_workers=0)
+        assert list(tmp_path.glob("a.zarr.parts/*.npz"))
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    same(collect(None, tmp_path / "a.zarr", 4), collect(ToyDemonstrator, tmp_path / "b.zarr", 4, n_workers=0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "b.zarr"]
+
+
+def test_killed_at_any_moment_no_demonstration_is_lost_or_doubled(tmp_path):
+    expected = collect(ToyDemonstrator, tmp_path / "whole.zarr", 30, n_workers=0)
+    script, moments, output = Path(__file__).parent / "toy_demonstrator.py", random.Random(1), tmp_path / "a.zarr"
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, str(script), str(output), "30", "0", "0.01"], cwd=ROOT)
+        before, deadline = len(list(tmp_path.glob("a.zarr.parts/*"))), time.monotonic() + 30
+        while len(list(tmp_path.glob("a.zarr.parts/*"))) <= before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0.0, 0.4))
+        process.kill()
+        process.wait()
+    same(collect(ToyDemonstrator, output, 30, n_workers=0), expected)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "whole.zarr"]
+
+
+def test_what_a_call_left_that_was_killed_at_its_very_end_is_cleared(tmp_path):
+    with pytest.raises(RuntimeError):
+        collect(partial(ToyDemonstrator, broken="raises"), tmp_path / "a.zarr", 2 + 2, n_workers=0)
+    parts = tmp_path / "a.zarr.parts"
+    write_replay_buffer(tmp_path / "a.zarr", [ToyDemonstrator().record(0)], {"n_episodes": 1, "seed_start": 0, "seeds": [0]})
+    collect(None, tmp_path / "a.zarr", 1)
+    assert not parts.exists()
+
+
+def test_fewer_demonstrations_than_are_there_are_not_taken_for_all(tmp_path):
+    with pytest.raises(DatasetError, match="worker process died"):
+        collect(partial(ToyDemonstrator, broken="killed"), tmp_path / "a.zarr", 6, n_workers=1)
+    assert len(list((tmp_path / "a.zarr.parts").glob("*.npz"))) >= 2
+    with pytest.raises(DatasetError, match="finished demonstrations, more than n_episodes=1: use n_episodes="):
+        collect(ToyDemonstrator, tmp_path / "a.zarr", 1, n_workers=0)
+    collect(ToyDemonstrator, tmp_path / "a.zarr", 6, n_workers=0)
+    with pytest.raises(DatasetError, match="n_episodes 6 there, 3 now"):
+        collect(ToyDemonstrator, tmp_path / "a.zarr", 3, n_workers=0)
+
+
+def test_another_first_seed_and_settings_that_are_gone_are_noticed(tmp_path):
+    collect(ToyDemonstrator, tmp_path / "a.zarr", 2, n_workers=0, settings={"noise": 0.1})
+    with pytest.raises(DatasetError, match="seed_start 0 there, 7 now"):
+        collect(ToyDemonstrator, tmp_path / "a.zarr", 2, 7, n_workers=0, settings={"noise": 0.1})
+    with pytest.raises(DatasetError, match="noise 0.1 there, None now"):
+        collect(ToyDemonstrator, tmp_path / "a.zarr", 2, n_workers=0)
+
+
+@pytest.mark.parametrize("numbers", [{"n_episodes": 0}, {"n_episodes": 2.5}, {"seed_start": -1}, {"n_workers": -1}, {"n_workers": True}])
+def test_numbers_that_cannot_be_are_refused_before_anything_is_written(tmp_path, numbers):
+    with pytest.raises(ValueError, match=f"{next(iter(numbers))}=.*is not possible"):
+        collect(ToyDemonstrator, tmp_path / "a.zarr", **{"n_episodes": 2, **numbers})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_action_that_is_not_finite_names_its_seed(tmp_path):
+    with pytest.raises(DatasetError, match="seed 3 holds an action that is not finite, in row 2"):
+        collect(partial(ToyDemonstrator, broken="nan"), tmp_path / "a.zarr", 6, n_workers=0)
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_a_demonstrator_that_cannot_be_made_says_why(tmp_path, n_workers):
+    with pytest.raises(RenderingError, match="no OpenGL here"):
+        collect(partial(ToyDemonstrator, broken="from the start"), tmp_path / "a.zarr", 6, n_workers=n_workers)
+
+
+def test_workers_start_without_torch():
+    code = "import sys; import diffusion_policy.demos.collect, diffusion_policy.demos.absolute_actions; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_lock_is_of_the_output_and_not_of_its_folder(tmp_path):
+    with locked_output(tmp_path / "b.zarr", "another output"):
+        collect(ToyDemonstrator, tmp_path / "a.zarr", 1, n_workers=0)

@@ -1,8 +1,12 @@
 """Exponential moving average of the weights with a warm-up of the decay (Chi et al. 2023; power-law warm-up by K. Crowson)."""
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
+
+from diffusion_policy.common.config import ConfigError
 
 
 class EMAModel:
@@ -10,12 +14,21 @@ class EMAModel:
 
     The decay after n updates is `1 - (1 + n / inv_gamma) ** -power`, clipped to [min_value, max_value]: about 0.999 after
     10k and 0.9999 after 215k updates for power 0.75. Parameters without gradient (the normalizer) and buffers are copied.
+
+    Raises:
+        ConfigError: settings with which the decay would leave [0, 1] or never grow.
     """
 
     def __init__(
         self, averaged: nn.Module, update_after_step: int = 0, inv_gamma: float = 1.0, power: float = 0.75,
         min_value: float = 0.0, max_value: float = 0.9999,
     ):
+        _require("update_after_step", update_after_step, isinstance(update_after_step, int) and update_after_step >= 0,
+                 "a whole number, at least 0")
+        _require("inv_gamma", inv_gamma, _is_number(inv_gamma) and inv_gamma > 0, "a number above 0")
+        _require("power", power, _is_number(power) and power > 0, "a number above 0")
+        _require("max_value", max_value, _is_number(max_value) and 0 <= max_value <= 1, "a number from 0 to 1")
+        _require("min_value", min_value, _is_number(min_value) and 0 <= min_value <= max_value, f"a number from 0 to max_value={max_value}")
         self.averaged = averaged.eval().requires_grad_(False)
         self.update_after_step, self.inv_gamma, self.power = update_after_step, inv_gamma, power
         self.min_value, self.max_value = min_value, max_value
@@ -39,3 +52,12 @@ class EMAModel:
         for average, buffer in zip(self.averaged.buffers(), model.buffers()):
             average.copy_(buffer)
         self.optimization_step += 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _require(name: str, value: object, fits: bool, wanted: str) -> None:
+    if not fits:
+        raise ConfigError(f"ema.{name}={value} is not possible: use {wanted}")
