@@ -5,7 +5,6 @@ a picture is drawn, always without a display, and its global state is left alone
 """
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from bac.blocks import KIND_TITLES, KINDS, execution_order, parse
 from bac.schedule import Schedule, ScheduleError
 from bac.schedule_text import summary
 from bac.similarity import get_metric
+from diffusion_policy.common.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -234,10 +234,5 @@ def _save(figure: "Figure", path: str | Path) -> None:
     ending = path.suffix.lstrip(".").lower()
     if ending not in endings:
         raise ValueError(f"cannot draw {path.name!r}: give a file name that ends in .png, .pdf or .svg")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        figure.savefig(part, format=ending, dpi=DPI)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=ending, dpi=DPI)

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from diffusion_policy.common.files import atomic_path
 
 
 @contextlib.contextmanager
@@ -37,22 +38,6 @@ def read_limited(path: str | Path, limit: int) -> bytes:
     if len(data) > limit:  # it grew while it was read
         raise ValueError(f"more than {limit:,} bytes")
     return data
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; it replaces `path` on success and is removed on failure.
-
-    The temporary name belongs to this call alone, so that two processes or threads never write into one file.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_atomic(path: str | Path, data: bytes, mode: int | None = None) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from diffusion_policy.common.files import atomic_path
 from experiments.console import console, table
-from experiments.pictures import drawn
 from experiments.report import WIDE, method_label
 from experiments.setup import Experiment
 
@@ -66,8 +66,8 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
         axis.set_title(f"{result['provenance']['task']}, batch {batch}, {result['provenance']['hardware']}", fontsize=9, loc="left")
         axis.legend(frameon=False, fontsize=8, loc="lower right")
         axis.spines[["top", "right"]].set_visible(False)
-    with drawn(path) as temporary:
-        figure.savefig(temporary, dpi=130)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=130)
 
 
 def _short(value: float) -> str:

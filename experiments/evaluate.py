@@ -27,7 +27,6 @@ from diffusion_policy.env_runner.rollout import RolloutStats, rollout
 from experiments.acting import acting
 from experiments.evaluation_folder import EPISODES, evaluation_settings, resume
 from experiments.latency import interleaved, speed_ratio
-from experiments.pictures import drawn
 from experiments.provenance import environment
 from experiments.schedules import cache_label, check_cache, schedule_for
 from experiments.setup import Experiment
@@ -77,8 +76,7 @@ def _evaluate(experiment: Experiment, output_dir: Path, say: Callable[[str], Non
             on_episode(result)
     if schedule is not None:
         schedule.save(output_dir / "schedule.json")
-        with drawn(output_dir / "schedule.png") as picture:
-            plot_schedule(schedule, picture)
+        plot_schedule(schedule, output_dir / "schedule.png")
 
     stats = RolloutStats()
     todo = missing_episodes(episodes, done)

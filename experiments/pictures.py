@@ -1,9 +1,6 @@
-"""Pictures of a profile, and writing pictures so that a kill never leaves half of one behind."""
+"""Pictures of a profile."""
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from bac.acs import blockwise_acs
@@ -12,19 +9,6 @@ from bac.figures import plot_errors, plot_schedule, plot_similarity
 from bac.profiling import Profile
 
 DEFAULT_TOP_K = 5
-
-
-@contextlib.contextmanager
-def drawn(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path of the same ending, which says the format; it replaces `path` on success."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def pictures(profile: Profile, folder: Path) -> dict[str, Path]:
@@ -50,5 +34,4 @@ def draw_profile(profile: Profile, folder: Path) -> None:
     }
     for name, path in pictures(profile, folder).items():
         if not path.exists():
-            with drawn(path) as temporary:
-                draw[name](temporary)
+            draw[name](path)
