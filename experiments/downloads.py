@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -17,22 +15,43 @@ from diffusion_policy.common.config import ConfigError
 def read_settings(arguments: list[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """`defaults` with the key=value arguments; "sha256", if given, in lower case.
 
+    A default decides how a value is read: true or false, a whole number, else text as it stands (20240601 and 1e5 are names of
+    folders); null is None where the default is.
+
     Raises:
         ConfigError: an argument is unreadable or unknown, or no SHA-256.
     """
-    try:
-        given = OmegaConf.to_container(OmegaConf.from_cli(arguments))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"cannot read the arguments {arguments}: {error}") from error
-    unknown = sorted(set(given) - set(defaults))
-    if unknown:
-        raise ConfigError(f"unknown setting {', '.join(unknown)}: use {', '.join(f'{key}=' for key in defaults)}")
+    given: dict[str, Any] = {}
+    for argument in arguments:
+        key, separator, text = argument.partition("=")
+        if not separator:
+            raise ConfigError(f"cannot read the argument {argument!r}: settings are of the form <name>=<value>")
+        if key not in defaults:
+            raise ConfigError(f"unknown setting {key}: use {', '.join(f'{known}=' for known in defaults)}")
+        given[key] = _value(key, text, defaults[key])
     settings = {**defaults, **given}
     if settings["sha256"] is not None:
-        settings["sha256"] = str(settings["sha256"]).lower()
+        settings["sha256"] = settings["sha256"].lower()
         if not re.fullmatch("[0-9a-f]{64}", settings["sha256"]):
             raise ConfigError(f"sha256={settings['sha256']}: use the 64 hexadecimal digits of a SHA-256")
     return settings
+
+
+def _value(key: str, text: str, default: Any) -> Any:
+    text = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{key}={text}: use {key}=true or {key}=false")
+        return text.lower() == "true"
+    if isinstance(default, int):
+        if not re.fullmatch(r"-?[0-9]{1,9}", text):
+            raise ConfigError(f"{key}={text}: use a whole number, such as {key}={default}")
+        return int(text)
+    if default is None and text in ("null", ""):
+        return None
+    if not text.strip() or not text.isprintable():
+        raise ConfigError(f"{key}={text!r}: use a text, such as {key}={default}, or leave it out")
+    return text
 
 
 def download_progress() -> Progress:

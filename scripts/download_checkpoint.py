@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffusion_policy.common.config import ConfigError  # noqa: E402
+from diffusion_policy.dataset.fetch import require_url  # noqa: E402
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
 from experiments.checkpoint_download import (  # noqa: E402
     BEST, LATEST, LIST, best_name, get_checkpoint, published_names, recorded_sha256)
@@ -44,14 +45,14 @@ def choose_task(settings: dict[str, Any]) -> TaskFile:
     name = settings["name"] = str(settings["name"])
     if name not in (BEST, LIST) and ("/" in name or not name.endswith(".ckpt")):
         raise ConfigError(f"name={name}: use {BEST}, {LIST} or the name of a .ckpt file, such as {LATEST}")
-    if type(settings["train"]) is not int or settings["train"] not in range(3):
+    if settings["train"] not in range(3):
         raise ConfigError(f"train={settings['train']}: use 0, 1 or 2, the published trainings")
     return published[task]
 
 
 def run(task: TaskFile, settings: dict[str, Any]) -> None:
     folder = task.folder(settings["checkpoint_dir"], settings["train"])
-    url = (settings["url"] or task.url(settings["train"])).rstrip("/")
+    url = require_url((settings["url"] or task.url(settings["train"])).rstrip("/"))
     name = settings["name"]
     if name in (BEST, LIST):
         names = published_names(url)

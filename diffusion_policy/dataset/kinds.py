@@ -26,6 +26,30 @@ def require_zarr(path: str | Path, hint: str = "") -> None:
         raise DatasetError(f"{found} {hint}".strip())
 
 
+def require_hdf5(path: str | Path, advice: str = "") -> None:
+    """Raises a DatasetError that says what is at `path`, unless it is a file that may be HDF5.
+
+    Args:
+        advice: tells how to get a missing file.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            found = f"no data file at {path}: nothing is there."
+        elif path.is_dir():
+            zarr = any((path / name).exists() for name in ROOT_FILES)
+            found = f"{path} is a {'zarr data set' if zarr else 'folder'} and not an HDF5 file."
+        elif not path.is_file():
+            found = f"{path} is no plain file."
+        elif zipfile.is_zipfile(path):
+            found = f"{path} is a zip archive and not an HDF5 file: unpack it, and name the file in it."
+        else:
+            return
+    except OSError as error:
+        raise DatasetError(f"cannot read {path} ({error})") from error
+    raise DatasetError(f"{found} {advice}".strip())
+
+
 def _other_than_zarr(path: Path) -> str | None:
     if not path.exists():
         beside = [other for other in (path.with_name(f"{path.name}.zip"), path.with_name(path.name.removesuffix(".zip")))

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -44,8 +45,8 @@ def place_of(row: int, episode_ends: np.ndarray | None = None) -> str:
     return f"episode {episode}, row {row - start} (row {row} of all)"
 
 
-def require_real(what: str, values: np.ndarray) -> None:
-    """Raises DatasetError for a type in which neither observations nor actions are recorded."""
+def require_real(what: str, values: Any) -> None:
+    """Of an array, or what has its shape and dtype: raises DatasetError for a type in which neither observations nor actions are recorded."""
     if values.dtype.kind not in "fiu" or values.dtype.itemsize == 1:
         raise DatasetError(f"{what} is {values.dtype} {list(values.shape)}, and observations and actions are numbers of at least "
                            "16 bits: store it as float32")
