@@ -49,8 +49,8 @@ def _value(key: str, text: str, default: Any) -> Any:
         return int(text)
     if default is None and text in ("null", ""):
         return None
-    if not text.strip() or not text.isprintable():
-        raise ConfigError(f"{key}={text!r}: use a text, such as {key}={default}, or leave it out")
+    if not text.strip() or text == "null" or not text.isprintable():
+        raise ConfigError(f"{key}={text}: give a text" + (f", such as {key}={default}" if default else "") + ", or leave it out")
     return text
 
 

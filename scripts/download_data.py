@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from diffusion_policy.common.config import ConfigError  # noqa: E402
 from diffusion_policy.dataset.download import (  # noqa: E402
     SOURCES, NoChecksumError, OtherDataError, download, known_sha256, verify, verify_or_record)
+from diffusion_policy.dataset.fetch import name_in  # noqa: E402
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
 from diffusion_policy.dataset.sources import DataSource  # noqa: E402
 from diffusion_policy.env.extras import MissingExtraError  # noqa: E402
@@ -38,6 +39,8 @@ def choose_source(settings: dict) -> DataSource:
     if settings["task"] not in SOURCES:
         problem = "which task?" if settings["task"] is None else f"no public data is known for task={settings['task']}:"
         raise ConfigError(f"{problem} use {' or '.join(f'task={name}' for name in SOURCES)}")
+    if settings["url"] is not None:
+        name_in(settings["url"])
     return SOURCES[settings["task"]]
 
 

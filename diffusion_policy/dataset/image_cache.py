@@ -110,13 +110,13 @@ def _open(
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """The file as an array on disk; a ValueError unless it is exactly that array."""
+    header = _header(shape)
     with open(path, "rb") as file:
-        if np.lib.format.read_magic(file) != (1, 0) or np.lib.format.read_array_header_1_0(file) != (shape, False, DTYPE):
+        if file.read(len(header)) != header:
             raise ValueError(f"{path.name} is another array")
-        start = file.tell()
-    if path.stat().st_size != start + math.prod(shape):
+    if path.stat().st_size != len(header) + math.prod(shape):
         raise ValueError(f"{path.name} is cut short or too long")
-    return np.memmap(path, dtype=DTYPE, mode="r", offset=start, shape=shape)
+    return np.memmap(path, dtype=DTYPE, mode="r", offset=len(header), shape=shape)
 
 
 def _files(folder: Path, checksums: Mapping[str, int]) -> dict[str, dict[str, int]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from diffusion_policy.dataset.errors import DatasetError
 
-ALWAYS_ALLOWED = 128 << 20      # bytes
+ALWAYS_ALLOWED = 64 << 20      # bytes
 PLAUSIBLE_RATIO = 100
 LARGEST_CHUNK = 256 << 20       # bytes: a chunk is unpacked as a whole, however few of its rows are wanted
 MAX_DIMENSIONS = 8

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -17,7 +18,7 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What NumPy, zipfile and zlib raise of damaged files.
 DAMAGED = (OSError, ValueError, EOFError, TypeError, KeyError, SyntaxError, OverflowError, RecursionError, MemoryError,
-           RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+           RuntimeError, NotImplementedError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 
 def read_npy(path: str | Path, advice: str = "") -> np.ndarray:

@@ -72,8 +72,16 @@ def readable(path: str | Path, advice: str = "") -> Iterator[None]:
 
 
 def demo_names(file: Any, path: str | Path = "the file") -> list[str]:
-    """demo_0, demo_1, ..., demo_10, ...: the names of the demonstrations in an open file, in the order of their numbers."""
-    names = (name for name in members(open_group(file, "data", path)) if re.fullmatch(r"demo_[0-9]{1,9}", name))
+    """demo_0, demo_1, ..., demo_10, ...: the names of the demonstrations in an open file, in the order of their numbers.
+
+    Raises:
+        DatasetError: there is something else among them, so that a demonstration whose name is damaged is not lost silently.
+    """
+    names = list(open_group(file, "data", path))
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"demo_[0-9]{1,9}", name):
+            raise DatasetError(f"{path} holds data/{str(name)[:50]}, which is no demonstration (demo_0, demo_1, ...): its name is "
+                               "damaged, or it belongs elsewhere in the file")
     return sorted(names, key=lambda name: int(name[5:]))
 
 

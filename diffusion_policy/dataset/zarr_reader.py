@@ -5,9 +5,12 @@ is read here is what `zarr_format` allows, chunk by chunk, and what is wrong is 
 """
 from __future__ import annotations
 
+import os
 import re
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from diffusion_policy.dataset.zarr_format import ArrayFormat, array_format, attr
 from diffusion_policy.dataset.zarr_store import FolderStore, Store, ZipStore
 
 PACKED_OVERHEAD = 1 << 16       # bytes by which a packed chunk may be larger than its contents, besides a tenth of them
+N_THREADS = 4
+THREADED = 1 << 18, 32 << 20    # bytes of the chunks that several threads unpack: smaller ones gain nothing, larger ones add up
 # Turns the rows of a chunk, whose first one has the given number, into those that are kept.
 Convert = Callable[[np.ndarray, int], np.ndarray]
 
@@ -90,8 +95,15 @@ class ZarrFile:
             values = np.full(form.shape, form.fill_value, dtype=form.dtype if convert is None else kept)
         else:
             values = np.empty(form.shape, dtype=kept)
-        for file, index, _ in chunks:
-            self._read_chunk(f"{name}/{file}", index, form, values, convert)
+        def read(chunk: tuple[str, tuple[int, ...], int]) -> None:
+            self._read_chunk(f"{name}/{chunk[0]}", chunk[1], form, values, convert)
+
+        if len(chunks) > 1 and THREADED[0] <= form.chunk_bytes <= THREADED[1]:
+            with ThreadPoolExecutor(min(N_THREADS, os.cpu_count() or 1)) as pool:
+                deque(pool.map(read, chunks), maxlen=0)     # raises what the first failed one raised
+        else:
+            for chunk in chunks:
+                read(chunk)
         return values.astype(kept, copy=False)
 
     def _chunks(self, name: str, form: ArrayFormat) -> Iterator[tuple[str, tuple[int, ...], int]]:

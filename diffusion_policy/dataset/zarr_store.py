@@ -5,17 +5,19 @@ never interprets what it reads.
 """
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from diffusion_policy.dataset.errors import DatasetError
 
 ROOT_FILES = (".zgroup", "zarr.json")
+FIRST_READ = 1 << 20        # bytes; most files end before
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)    # others may ask for any amount of memory
 
 
@@ -40,39 +42,54 @@ class FolderStore:
     def __init__(self, path: str | Path):
         self.where = str(path)
         self._root = os.path.realpath(path)
+        self._inside: set[str] = set()      # folders and links that were looked at
 
     def read(self, name: str, limit: int) -> bytes | None:
         path = os.path.join(self._root, name)
         try:
-            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:     # a pipe would wait for its writer
-                status = os.fstat(file.fileno())
-                self._require_inside(name)
-                if not stat.S_ISREG(status.st_mode):
+            self._require_inside(os.path.dirname(name))
+            with open(self._descriptor(name, path), "rb", buffering=0) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise DatasetError(f"{self.where}: {name} is not a plain file: remove it, or get the data set again")
-                content = file.read(limit + 1)
+                content = _read(file, limit + 1)
         except (FileNotFoundError, NotADirectoryError):
             if os.path.islink(path):
                 raise DatasetError(f"{self.where}: {name} is a symbolic link that leads nowhere: get the data set again") from None
             return None
-        except OSError as error:
+        except (OSError, ValueError) as error:      # ValueError: of a name that no file has
             raise DatasetError(f"{self.where}: cannot read {name} ({error})") from error
         return _of_limited_size(self.where, name, content, limit)
 
+    def _descriptor(self, name: str, path: str) -> int:
+        flags = os.O_RDONLY | os.O_NONBLOCK     # a pipe would wait for its writer
+        try:
+            return os.open(path, flags | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+        self._require_inside(name)      # a symbolic link
+        return os.open(path, flags)
+
     def _require_inside(self, name: str) -> None:
+        if name in self._inside:
+            return
         found = os.path.realpath(os.path.join(self._root, name))
         if os.path.commonpath([found, self._root]) != self._root:
             raise DatasetError(f"{self.where}: {name} leads out of the data set, to {found}: copy the data into it instead")
+        self._inside.add(name)
 
     def files(self, folder: str, depth: int) -> Iterator[tuple[str, int]]:
         yield from self._files(folder, "", depth)
 
     def _files(self, folder: str, below: str, depth: int) -> Iterator[tuple[str, int]]:
-        for entry in self._entries(f"{folder}/{below}"):
+        for entry in self._entries(f"{folder}/{below}".rstrip("/")):
             if entry.is_dir():
                 if depth:
                     yield from self._files(folder, f"{below}{entry.name}/", depth - 1)
             elif entry.is_file():
                 yield below + entry.name, entry.stat().st_size
+            else:
+                raise DatasetError(f"{self.where}: {folder}/{below}{entry.name} is not a plain file: get the data set again")
 
     def folders(self, folder: str) -> list[str]:
         return sorted(entry.name for entry in self._entries(folder) if entry.is_dir())
@@ -150,6 +167,17 @@ def _root(names: list[str], path: str | Path) -> str:
     if len(outermost) > 1:
         raise DatasetError(f"{path} holds several zarr groups ({', '.join(outermost[:5])}): unpack it, and read one of them")
     return outermost[0]
+
+
+def _read(file: BinaryIO, limit: int) -> bytes:
+    content = file.read(min(limit, FIRST_READ))
+    if len(content) < FIRST_READ:
+        return content
+    parts, left = [content], limit - len(content)
+    while left and (part := file.read(min(left, FIRST_READ))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def _of_limited_size(where: str, name: str, content: bytes, limit: int) -> bytes:
