@@ -46,7 +46,11 @@ def place_of(row: int, episode_ends: np.ndarray | None = None) -> str:
 
 
 def require_real(what: str, values: Any) -> None:
-    """Of an array, or what has its shape and dtype: raises DatasetError for a type in which neither observations nor actions are recorded."""
+    """Raises DatasetError for a type in which neither observations nor actions are recorded.
+
+    Args:
+        values: an array, or what has its shape and dtype.
+    """
     if values.dtype.kind not in "fiu" or values.dtype.itemsize == 1:
         raise DatasetError(f"{what} is {values.dtype} {list(values.shape)}, and observations and actions are numbers of at least "
                            "16 bits: store it as float32")

@@ -91,7 +91,7 @@ def _zstd_size(data: bytes) -> int | None:
 
 
 def _checked_crc32c(data: bytes) -> bytes:
-    from google_crc32c import value     # of zarr 3, which alone writes such chunks
+    from google_crc32c import value
 
     body = data[:-CRC32C_BYTES]
     if len(data) < CRC32C_BYTES or value(bytes(body)) != int.from_bytes(data[-CRC32C_BYTES:], "little"):

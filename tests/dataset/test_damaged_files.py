@@ -397,7 +397,8 @@ def test_hostile_hdf5_is_refused(hdf5, how):
         load_hdf5(hdf5)
 
 
-@pytest.mark.parametrize("value", [np.arange(5), np.array(["a", "b"], dtype="S"), "[" * 60_000, '{"env_name": ' + "9" * 5000 + "}", b"\xff"])
+@pytest.mark.parametrize("value", [
+    np.arange(5), np.array(["a", "b"], dtype="S"), "[" * 60_000, '{"env_name": ' + "9" * 5000 + "}", b"\xff"])
 def test_hostile_attributes_are_refused(hdf5, value):
     with h5py.File(hdf5, "r+") as file:
         del file["data"].attrs["env_args"]
@@ -406,7 +407,8 @@ def test_hostile_attributes_are_refused(hdf5, value):
         load_hdf5(hdf5)
 
 
-@pytest.mark.parametrize("options", [{"compression": "gzip", "shuffle": True, "fletcher32": True}, {"compression": "lzf"}, {"chunks": (2, 7)}])
+@pytest.mark.parametrize("options", [
+    {"compression": "gzip", "shuffle": True, "fletcher32": True}, {"compression": "lzf"}, {"chunks": (2, 7)}])
 def test_packed_hdf5_is_read(hdf5, options):
     expected = load_hdf5(hdf5)[0].fields["action"]
     with h5py.File(hdf5, "r+") as file:

@@ -153,7 +153,8 @@ def test_errors_say_what_is_there(tmp_path):
     (tmp_path / "le" / "meta").mkdir(parents=True)
     (tmp_path / "le" / "meta" / "info.json").write_text('{"codebase_version": "v2.1"}')
     (tmp_path / "empty").mkdir()
-    for name, content in (("x.hdf5", b"\x89HDF\r\n\x1a\n" + bytes(99)), ("text", b"hello"), ("none", b""), ("cut.zip", zipped(folder).read_bytes()[:-30])):
+    cut = zipped(folder).read_bytes()[:-30]
+    for name, content in (("x.hdf5", b"\x89HDF\r\n\x1a\n" + bytes(99)), ("text", b"hello"), ("none", b""), ("cut.zip", cut)):
         (tmp_path / name).write_bytes(content)
     zipped(folder).rename(tmp_path / "other.zarr.zip")
     with zipfile.ZipFile(tmp_path / "things.zip", "w") as archive:
