@@ -2,11 +2,12 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test setup clean
+.PHONY: help demo test stress setup clean
 
 VENV := .venv
 EXTRAS ?= pusht,dev
 PYTEST_ARGS ?=
+STRESS_ARGS ?=
 
 comma := ,
 # `pusht,dev` is installed once .venv/.installed-pusht+dev is newer than pyproject.toml.
@@ -16,6 +17,8 @@ supported = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_inf
 help:
 	@echo "make demo    evaluate the bundled Push-T policy with and without caching; prints a table (installs core + pusht)"
 	@echo "make test    run the tests (installs core + pusht + dev); PYTEST_ARGS='-k schedule -x' picks some"
+	@echo "make stress  attack this project: damaged and hostile files, kills, races, full disks (about 15 minutes; see"
+	@echo "             docs/reliability.md); STRESS_ARGS='seed=1 parts=fuzz inputs=5000' chooses, STRESS_ARGS=help lists"
 	@echo "make setup   install only; EXTRAS=pusht,wandb chooses (pusht, blockpush, kitchen, robomimic, robomimic-reference,"
 	@echo "             lerobot, wandb, dev, all)"
 	@echo "make clean   remove $(VENV), caches and build output; data, checkpoints and results stay"
@@ -33,6 +36,9 @@ demo: $(call installed,pusht)
 test: $(call installed,pusht$(comma)dev)
 	@# One thread: rollouts in the tests are processes, and threads that fight with them over two cores are slower.
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
+
+stress: $(call installed,pusht$(comma)dev)
+	@$(VENV)/bin/python -m stress $(STRESS_ARGS)
 
 setup: $(call installed,$(EXTRAS))
 	@echo "ready: $(VENV) has extras $(EXTRAS)"
@@ -75,4 +81,4 @@ $(VENV)/.created:
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .hypothesis *.egg-info
-	find bac diffusion_policy scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find bac diffusion_policy experiments scripts stress tests -name __pycache__ -type d -prune -exec rm -rf {} +

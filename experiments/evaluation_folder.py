@@ -92,13 +92,13 @@ def resume(
             )
         earlier = [*stored["earlier_n_envs"], stored["n_envs"]]
         settings["earlier_n_envs"] = sorted(set(earlier) - {settings["n_envs"]})
-    if repeated := drop_repeated_rows(rows):
-        say(f"{rows} held {repeated} episode{'s' if repeated > 1 else ''} twice, with the same content: the second is dropped")
     try:
+        if repeated := drop_repeated_rows(rows):
+            say(f"{rows} held {repeated} episode{'s' if repeated > 1 else ''} twice, with the same content: the second is dropped")
         results = load_episodes(rows)
+        missing_episodes(episodes, results)  # raises if a row is of another evaluation
     except (ValueError, OSError) as error:
         raise ConfigError(f"{error}; or use overwrite=true" if str(rows) in str(error) else f"{rows} is damaged: {error}") from error
-    missing_episodes(episodes, results)  # raises if a row is of another evaluation
     write_json(path, settings)
     return settings, results
 

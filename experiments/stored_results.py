@@ -88,7 +88,7 @@ def read_evaluation(path: Path) -> StoredEvaluation:
             _integer(stored["block_updates"]["per_chunk"]), _integer(stored["block_updates"]["full"]) if not missing else 0,
             _finite(stored["flops"]["gflop_per_chunk"]), provenance,
             f"made by an earlier version, which did not record {', '.join(missing)}: run it again" if missing else None)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, OSError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ConfigError(f"{path} is damaged ({what}): run the same evaluation again, which writes it anew from the finished episodes, "
                           "or remove it") from error

@@ -87,8 +87,11 @@ def _read(name: str, folder: int, owners: set[int], limit: int) -> bytes:
         raise
     except OSError as error:
         raise DamagedLibrary(f"{name} cannot be read ({error.strerror})") from error
+    status = os.fstat(descriptor)
+    if stat.S_ISDIR(status.st_mode):        # which cannot be opened as a file
+        os.close(descriptor)
+        raise DamagedLibrary(f"{name} is a folder")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
         unsafe = "is not a regular file" if not stat.S_ISREG(status.st_mode) else _unsafe(status, owners)
         if unsafe:
             raise DamagedLibrary(f"{name} {unsafe}")

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,40 @@ class EpisodeResult:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EpisodeResult:
-        """Inverse of `to_dict`. Raises ValueError for missing or unknown fields."""
+        """Inverse of `to_dict`. Raises ValueError for missing or unknown fields and for values of another kind."""
+        if not isinstance(values, dict):
+            raise ValueError("not an episode result: no record of fields")
         fields = {f.name: f for f in dataclasses.fields(cls)}
         required = {name for name, f in fields.items()
                     if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
         missing, unknown = required - values.keys(), values.keys() - fields.keys()
         if missing or unknown:
             raise ValueError(f"not an episode result: missing fields {sorted(missing)}, unknown {sorted(unknown)}")
+        for name, value in values.items():
+            if not _FITS[name](value):
+                raise ValueError(f"not an episode result: {name} is {str(value)[:80]!r}")
         return cls(**values)
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2 ** 63
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf and (type(value) is float or abs(value) < 2 ** 63)
+
+
+def _flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+#: what the fields of a stored result may be
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "index": _count, "seed": _count, "split": lambda value: isinstance(value, str) and value in SPLITS, "score": _number,
+    "max_reward": _number, "sum_reward": _number, "success": _flag, "truncated": _flag, "env_steps": _count, "policy_calls": _count,
+    "metrics": lambda value: isinstance(value, dict) and all(map(_number, value.values())),
+    "video": lambda value: value is None or isinstance(value, str),
+}
 
 
 def append_episode(path: str | Path, result: EpisodeResult) -> None:
@@ -92,7 +119,7 @@ def load_episodes(path: str | Path) -> list[EpisodeResult]:
     for number, line in enumerate(complete.splitlines(), start=1):
         try:
             result = EpisodeResult.from_dict(json.loads(line))
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} is not an episode result ({error}). "
                              "Remove the file to start the evaluation anew") from error
         if result.index in results:

@@ -232,6 +232,20 @@ def test_a_damaged_library_is_compiled_anew_with_one_line(cache, compiled, monke
 
 
 @needs_compiler
+@pytest.mark.parametrize("pattern", ["*.so", "*.json"])
+def test_a_folder_in_the_place_of_a_file_is_named(cache, compiled, monkeypatch, caplog, pattern):
+    build.library()
+    path = next(cache.glob(pattern))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(build.CacheError, match=re.escape(str(cache))):
+        again(monkeypatch)
+    assert f"{path.name} is a folder" in caplog.text
+    path.rmdir()
+    assert again(monkeypatch).origin == "built"
+
+
+@needs_compiler
 def test_a_damaged_library_without_compiler_says_both(cache, compiled, monkeypatch):
     os.truncate(build.library_info().path, 100)
     without_compilers(monkeypatch)

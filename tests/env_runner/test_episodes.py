@@ -47,6 +47,23 @@ def test_a_damaged_file_is_refused(tmp_path, line):
         load_episodes(path)
 
 
+@pytest.mark.parametrize("name, value", [
+    ("index", None), ("index", -1), ("index", []), ("index", "1"), ("seed", 1.5), ("split", "val"), ("split", {}), ("score", float("nan")),
+    ("score", "high"), ("score", 10 ** 400), ("success", 1), ("env_steps", True), ("metrics", []), ("metrics", {"p1": None}), ("video", 3),
+])
+def test_a_row_with_a_value_of_another_kind_is_refused(tmp_path, name, value):
+    (tmp_path / "episodes.jsonl").write_text(json.dumps({**result(1).to_dict(), name: value}) + "\n")
+    with pytest.raises(ValueError, match=f"line 1 is not an episode result .*{name}"):
+        load_episodes(tmp_path / "episodes.jsonl")
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "9" * 10_000, "\x00", "null"])
+def test_a_row_that_is_no_record_is_refused(tmp_path, line):
+    (tmp_path / "episodes.jsonl").write_text(line + "\n")
+    with pytest.raises(ValueError, match="line 1 is not an episode result"):
+        load_episodes(tmp_path / "episodes.jsonl")
+
+
 def test_an_episode_written_twice_is_refused(tmp_path):
     for _ in range(2):
         append_episode(tmp_path / "episodes.jsonl", result(0))

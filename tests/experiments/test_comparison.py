@@ -128,6 +128,13 @@ def test_any_missing_or_wrong_entry_is_damage_or_left_out(tmp_path):
                 assert "bac" in skipped or key in ("method", "sampler")
 
 
+def test_a_number_that_no_float_can_hold_is_damage(tmp_path):
+    path = stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
+    path.write_text(path.read_text().replace("24.7", "9" * 400))
+    with pytest.raises(ConfigError, match="full/eval_results.json is damaged"):
+        compare(tmp_path)
+
+
 def test_results_of_an_earlier_version_are_left_out(tmp_path):
     stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
     path = stored(tmp_path, "bac", "bac_s10", [0.5, 0.7], 4.2, updates=358)

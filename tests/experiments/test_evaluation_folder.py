@@ -82,6 +82,18 @@ def test_damaged_episodes_are_named_with_the_repair(make_cfg, finished, damage):
         run(make_cfg(*SMALL))
 
 
+def test_rows_of_another_plan_or_a_folder_in_their_place_are_named(make_cfg, finished):
+    path = finished[1] / "episodes.jsonl"
+    row = json.loads(path.read_bytes().splitlines()[0])
+    path.write_text(json.dumps({**row, "seed": 7}) + "\n")
+    with pytest.raises(ConfigError, match="episodes.jsonl is damaged: .*seed 7.* is not part of this evaluation"):
+        run(make_cfg(*SMALL))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ConfigError, match="episodes.jsonl"):
+        run(make_cfg(*SMALL))
+
+
 @pytest.mark.parametrize("other", [["task.adapter.legacy_test=false"], ["task.n_action_steps=4"], ["sampler.variance_type=fixed_large"],
                                    ["sampler.type=ddim"], ["task.adapter.max_steps=9"], ["seed=1"]])
 def test_every_setting_that_decides_numbers_tells_evaluations_apart(make_cfg, finished, other):

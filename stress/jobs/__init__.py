@@ -1,0 +1,1 @@
+"""The commands under kills, races and full disks."""
