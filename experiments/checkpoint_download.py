@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.files import atomic_path
-from diffusion_policy.dataset.fetch import TIMEOUT_S, Progress, fetch, file_sha256
+from diffusion_policy.dataset.fetch import TIMEOUT_S, Progress, fetch, file_sha256, require_url
 from diffusion_policy.dataset.replay_buffer import DatasetError
 
 LATEST, BEST, LIST = "latest.ckpt", "best", "list"
@@ -25,10 +25,11 @@ def published_names(url: str) -> list[str]:
     Raises:
         DatasetError: the server cannot be reached, or shows no checkpoints.
     """
+    require_url(url)
     try:
         with urllib.request.urlopen(f"{url}/", timeout=TIMEOUT_S) as response:
             html = response.read(_INDEX_BYTES).decode("utf-8", "replace")
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise DatasetError(
             f"cannot list {url}/ ({getattr(error, 'reason', error)}). Check the network and, behind a proxy, https_proxy"
         ) from error
@@ -61,7 +62,7 @@ def recorded_sha256(path: Path) -> str | None:
     record = record_of(path)
     if not record.exists():
         return None
-    digest = record.read_text().partition(" ")[0]
+    digest = record.read_bytes()[:64].decode("ascii", "replace")
     if not re.fullmatch("[0-9a-f]{64}", digest):
         raise DatasetError(f"{record} is damaged: delete it, and the next download records the checksum again")
     return digest

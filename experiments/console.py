@@ -32,7 +32,7 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        console.print("\ninterrupted; finished episodes are kept, the same command goes on from there", style="yellow")
+        console.print("\ninterrupted; what is finished is kept, the same command goes on from there", style="yellow")
         raise SystemExit(130) from None
     except EXPECTED as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]error:[/] ", end="")

@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffusion_policy.common.config import ConfigError  # noqa: E402
+from diffusion_policy.dataset.fetch import require_url  # noqa: E402
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
 from experiments.checkpoint_download import (  # noqa: E402
     BEST, LATEST, LIST, best_name, get_checkpoint, published_names, recorded_sha256)
@@ -50,7 +51,7 @@ def choose_task(settings: dict[str, Any]) -> TaskFile:
 
 def run(task: TaskFile, settings: dict[str, Any]) -> None:
     folder = task.folder(settings["checkpoint_dir"], settings["train"])
-    url = (settings["url"] or task.url(settings["train"])).rstrip("/")
+    url = require_url((settings["url"] or task.url(settings["train"])).rstrip("/"))
     name = settings["name"]
     if name in (BEST, LIST):
         names = published_names(url)

@@ -23,8 +23,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffusion_policy.common.config import ConfigError  # noqa: E402
+from diffusion_policy.common.lock import locked_output  # noqa: E402
 from diffusion_policy.dataset.download import (  # noqa: E402
-    SOURCES, NoChecksumError, download, known_sha256, verify, verify_or_record)
+    SOURCES, NoChecksumError, OtherDataError, download, known_sha256, verify, verify_or_record)
+from diffusion_policy.dataset.fetch import name_in  # noqa: E402
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
 from diffusion_policy.dataset.sources import DataSource  # noqa: E402
 from diffusion_policy.env.extras import MissingExtraError  # noqa: E402
@@ -39,6 +41,8 @@ def choose_source(settings: dict) -> DataSource:
     if settings["task"] not in SOURCES:
         problem = "which task?" if settings["task"] is None else f"no public data is known for task={settings['task']}:"
         raise ConfigError(f"{problem} use {' or '.join(f'task={name}' for name in SOURCES)}{meant(settings['task'], SOURCES)}")
+    if settings["url"] is not None:
+        name_in(settings["url"])
     return SOURCES[settings["task"]]
 
 
@@ -48,13 +52,15 @@ def run(source: DataSource, settings: dict) -> Path:
     if settings["verify"] or folder.exists():
         again = f"python scripts/download_data.py task={settings['task']}"
         if not folder.exists():
-            raise DatasetError(f"no data set at {folder}: download it with {again}")
+            raise DatasetError(f"no data set at {folder}: download it with {again}{_in_folder(settings)}")
         try:
             (verify if settings["verify"] else verify_or_record)(folder, source, settings["sha256"])
         except NoChecksumError:
             raise
         except DatasetError as error:
-            raise DatasetError(f"{error}\nMove the folder away and download it again: {again}") from error
+            if isinstance(error, OtherDataError) and settings["sha256"]:
+                raise DatasetError(f"{error}\nCorrect sha256= if that is wrong") from error
+            raise DatasetError(f"{error}\nMove the folder away and download it again: {again}{_in_folder(settings)}") from error
         return folder
     with download_progress() as progress:
         bar = progress.add_task(settings["task"], total=None)
@@ -64,12 +70,17 @@ def run(source: DataSource, settings: dict) -> Path:
         )
 
 
+def _in_folder(settings: dict) -> str:
+    return "" if settings["data_dir"] == DEFAULTS["data_dir"] else f" data_dir={settings['data_dir']}"
+
+
 def command(arguments: list[str]) -> None:
     settings = read_arguments(arguments, "download_data", DEFAULTS)
     source = choose_source(settings)
     folder = Path(settings["data_dir"]) / source.folder
     known = settings["sha256"] or known_sha256(folder, source)
-    run(source, settings)
+    with locked_output(folder, f"download of {source.folder}"):
+        run(source, settings)
     if known is None:
         record = source.record(folder).name
         print(f"{folder}: complete, content sha256 {known_sha256(folder, source)} recorded in {record} (none is published)")

@@ -31,6 +31,7 @@ def main(cfg: DictConfig) -> None:
     with readable_errors():
         cfg = check(cfg, "eval")
         experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
+        experiment.task.check_workers(cfg.eval.n_envs, cfg.eval.n_workers)
         output_dir = open_output_dir(experiment)
         console.print(f"task {cfg.task.name}, {experiment.loaded}")
         for note in experiment.notes:

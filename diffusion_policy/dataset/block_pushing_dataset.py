@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion_policy.dataset.numbers import require_finite
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.sequence_dataset import SequenceDataset, Windows
 from diffusion_policy.env.block_pushing.definition import (
     ACTION_DIM, BLOCKS, EFFECTOR, EFFECTOR_TARGET, OBS_DIM, TARGET_YAW_SPREAD, TARGETS, WORKSPACE_HIGH, WORKSPACE_LOW)
 
 HINT = "Make the demonstrations with: python scripts/make_demos.py task=block_pushing"
+INTENTION_DIM, CENTRE = 5, slice(3, 5)      # of what `Intention.to_array` stores
 NO_INTENTION = ("effector_noise needs to know where the expert was heading (data/intention), which demonstrations from elsewhere "
                 f"do not tell: set task.dataset.effector_noise=0, or make others. {HINT}")
 
@@ -67,7 +69,13 @@ def load_block_pushing(
 def _read(path: str | Path, with_intention: bool) -> ReplayBuffer:
     buffer = ReplayBuffer.from_zarr(path, ("obs", "action"), HINT)
     if with_intention:
-        buffer.data["intention"] = ReplayBuffer.from_zarr(path, ("intention",), NO_INTENTION).data["intention"]
+        intention = ReplayBuffer.from_zarr(path, ("intention",), NO_INTENTION, any_number=("intention",)).data["intention"]
+        if intention.ndim != 2 or intention.shape[1] != INTENTION_DIM or intention.dtype.kind != "f":
+            raise DatasetError(f"{path} holds data/intention {intention.dtype} {list(intention.shape)} instead of numbers "
+                               f"[N, {INTENTION_DIM}]. {NO_INTENTION}")
+        # Where the expert circled nothing, there is no centre.
+        require_finite(path, "data/intention", intention[:, :CENTRE.start], buffer.episode_ends)
+        buffer.data["intention"] = intention
     obs, action = buffer.data["obs"], buffer.data["action"]
     if obs.shape[1:] != (OBS_DIM,) or action.shape[1:] != (ACTION_DIM,):
         raise DatasetError(f"{path} holds observations {list(obs.shape)} and actions {list(action.shape)} instead of "

@@ -12,12 +12,16 @@ from diffusion_policy.dataset.fetch import Progress
 from diffusion_policy.dataset.kitchen_files import read_published
 from diffusion_policy.dataset.member_source import MemberSource
 from diffusion_policy.dataset.replay_buffer import DatasetError
-from diffusion_policy.dataset.sources import DataSource, FileSource
+from diffusion_policy.dataset.sources import DataSource, FileSource, WritingError
 from diffusion_policy.env.robomimic.definition import TASKS
 
 
 class NoChecksumError(DatasetError):
     """Data that is readable, but that nothing tells to be the right one."""
+
+
+class OtherDataError(DatasetError):
+    """Data that is not what its checksum says."""
 
 
 SITE = "https://diffusion-policy.cs.columbia.edu/data/training"     # Chi et al. 2023, the authors' site
@@ -78,21 +82,30 @@ def verify(path: str | Path, source: DataSource, sha256: str | None = None) -> A
         NoChecksumError: there is no checksum to compare with.
     """
     path = Path(path)
+    known = sha256 or known_sha256(path, source)
+    if source.of_files and known is not None:       # before anything in them is decoded
+        if not path.exists():
+            raise DatasetError(f"no data set at {path}: nothing is there")
+        _compare(path, source.digest(path, None), known)
+        return source.read(path)
     contents = source.read(path)
-    expected = sha256 or known_sha256(path, source)
     found = source.digest(path, contents)
-    if expected is None:
+    if known is None:
         raise NoChecksumError(
             f"{path} is complete (content sha256 {found}), but there is no checksum to compare it with: none is published, "
             f"and no download recorded one in {source.record(path).name}. Give one with sha256=, or record this one by "
             "leaving out verify=true"
         )
+    _compare(path, found, known)
+    return contents
+
+
+def _compare(path: Path, found: str, expected: str) -> None:
     if found != expected:
-        raise DatasetError(
+        raise OtherDataError(
             f"{path} holds other data than expected (content sha256 {found}, expected {expected}): "
             "it is damaged or of another version"
         )
-    return contents
 
 
 def verify_or_record(path: str | Path, source: DataSource, sha256: str | None = None) -> None:
@@ -136,11 +149,23 @@ def download(
         verify_or_record(unverified, source, sha256)
         unverified.replace(folder)
     except DatasetError as error:
-        raise DatasetError(f"{error}\nDelete {fetched} and run the same command again") from error
+        raise type(error)(f"{error}{_advice(error, fetched, sha256)}".replace(str(unverified), f"{fetched} ({source.folder})")) from error
+    except OSError as error:
+        raise WritingError(f"cannot unpack {fetched} to {folder} ({error})") from error
     finally:
         _remove(unverified)
     fetched.unlink()
     return folder
+
+
+def _advice(error: DatasetError, fetched: Path, sha256: str | None) -> str:
+    """What to do about an archive that was refused. Where the fault may be elsewhere, it is not to be thrown away."""
+    if isinstance(error, OtherDataError) and sha256 is not None:
+        return (f"\nCorrect sha256= if that is wrong. Else the archive is another one: Delete {fetched} and run the same command "
+                "again, or give another url=")
+    if isinstance(error, WritingError):
+        return ""
+    return f"\nDelete {fetched} and run the same command again"
 
 
 def _remove(path: Path) -> None:

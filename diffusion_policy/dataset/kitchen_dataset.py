@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffusion_policy.dataset.kitchen_files import Episode, read_arrays, read_logs, require_finite
+from diffusion_policy.dataset.kitchen_files import Episode, read_arrays, read_logs
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.sequence_dataset import SequenceDataset, Windows
 from diffusion_policy.env.kitchen.definition import ACTION_DIM, N_QPOS, NOISE_AMPLITUDE, NOISE_RATIO, OBS_DIM
@@ -78,7 +78,6 @@ def load_kitchen_scripted(
         raise DatasetError(
             f"{zarr_path} holds observations {list(positions.shape)} and actions {list(action.shape)} instead of "
             f"[N, {N_QPOS}] and [N, {ACTION_DIM}]: these are not scripted Kitchen demonstrations. {HINT}")
-    require_finite(zarr_path, (positions, action), HINT)
     episodes = [(positions[rows], action[rows]) for rows in map(buffer.episode, range(buffer.n_episodes))]
     return _split(episodes, noise_ratio, windows)
 

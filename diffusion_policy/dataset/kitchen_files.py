@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_policy.dataset.mjl import read_mjl
+from diffusion_policy.dataset.numbers import require_finite
+from diffusion_policy.dataset.numpy_files import read_npy
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.env.kitchen.definition import ACTION_DIM, N_OBJECT, N_QPOS, N_ROBOT, OBS_DIM
 
@@ -59,29 +61,30 @@ def read_arrays(dataset_dir: str | Path) -> list[Episode]:
     """
     folder = Path(dataset_dir)
     obs, action = _read_npy(folder / "observations_seq.npy", 3), _read_npy(folder / "actions_seq.npy", 3)
-    exists = _read_npy(folder / "existence_mask.npy", 2) != 0
+    mask = _read_npy(folder / "existence_mask.npy", 2)
+    exists = mask != 0
     if obs.shape != (*exists.shape, OBS_DIM) or action.shape != (*exists.shape, ACTION_DIM):
         raise DatasetError(
             f"{folder}: observations_seq.npy {list(obs.shape)}, actions_seq.npy {list(action.shape)} and existence_mask.npy "
             f"{list(exists.shape)} are not [T, E, {OBS_DIM}], [T, E, {ACTION_DIM}] and [T, E]. {ARRAYS_HINT}")
+    if not np.isin(mask, (0, 1)).all():
+        raise DatasetError(f"{folder}: existence_mask.npy holds other numbers than 0 and 1. {ARRAYS_HINT}")
     if not exists[:1].all() or (exists[1:] & ~exists[:-1]).any() or exists.size == 0:
         raise DatasetError(f"{folder}: existence_mask.npy has demonstrations without a first step or with gaps; its first "
                            f"axis must be the time. {ARRAYS_HINT}")
     episodes = []
     for index, length in enumerate(exists.sum(axis=0)):
         episode = obs[:length, index, :N_QPOS].astype(np.float32), action[:length, index].astype(np.float32)
-        require_finite(f"demonstration {index} in {folder}", episode, ARRAYS_HINT)
+        for name, values in zip(("observations_seq.npy", "actions_seq.npy"), episode):
+            require_finite(f"demonstration {index} in {folder}", name, values)
         episodes.append(episode)
     return episodes
 
 
 def _read_npy(path: Path, n_dims: int) -> np.ndarray:
-    try:
-        values = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise DatasetError(f"cannot read {path} ({error}). {ARRAYS_HINT}") from error
-    if not isinstance(values, np.ndarray) or values.ndim != n_dims or values.dtype.kind not in "fiub":
-        raise DatasetError(f"{path} is not an array of numbers with {n_dims} axes. {ARRAYS_HINT}")
+    values = read_npy(path, ARRAYS_HINT)
+    if values.ndim != n_dims:
+        raise DatasetError(f"{path} is {list(values.shape)}, not an array of numbers with {n_dims} axes. {ARRAYS_HINT}")
     return values
 
 
@@ -93,6 +96,8 @@ def initial_states(dataset_dir: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """
     folder = Path(dataset_dir)
     qpos, qvel = _read_npy(folder / "all_init_qpos.npy", 2), _read_npy(folder / "all_init_qvel.npy", 2)
+    for name, values in (("all_init_qpos.npy", qpos), ("all_init_qvel.npy", qvel)):
+        require_finite(folder, name, values)
     if qpos.shape[1] != N_QPOS or qvel.shape != (len(qpos), N_QPOS - 1):
         raise DatasetError(f"{folder}: all_init_qpos.npy {list(qpos.shape)} and all_init_qvel.npy {list(qvel.shape)} are "
                            f"not [K, {N_QPOS}] and [K, {N_QPOS - 1}]. {ARRAYS_HINT}")
@@ -133,7 +138,3 @@ def read_published(folder: str | Path) -> KitchenFiles:
         raise DatasetError(f"{folder} holds only {len(logs)} different logs for {len(arrays)} demonstrations")
     return KitchenFiles(folder, len(arrays), len(logs))
 
-
-def require_finite(what: str | Path, episode: Episode, hint: str) -> None:
-    if not all(np.isfinite(values).all() for values in episode):
-        raise DatasetError(f"{what} holds numbers that are not finite. {hint}")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import urllib.error
 import urllib.request
 import zipfile
@@ -14,10 +15,11 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from diffusion_policy.dataset.fetch import CHUNK_BYTES, TIMEOUT_S, Progress, fetch, file_sha256
+from diffusion_policy.dataset.fetch import CHUNK_BYTES, TIMEOUT_S, Progress, fetch, file_sha256, name_in
+from diffusion_policy.dataset.limits import Budget
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_files import open_demonstrations
-from diffusion_policy.dataset.sources import RECORD, DataSource
+from diffusion_policy.dataset.sources import RECORD, ArchiveError, DataSource, WritingError
 
 LOCAL_HEADER = 30       # bytes in front of a member's name; the last four of them are two lengths (APPNOTE.TXT, 4.3.7)
 METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
@@ -34,7 +36,7 @@ class MemberSource(DataSource):
     sha256: str | None = None
 
     def fetch(self, data_dir: Path, url: str, on_progress: Progress | None) -> Path:
-        local = data_dir / PurePosixPath(url).name
+        local = data_dir / name_in(url)
         url = local.resolve().as_uri() if local.exists() else url
         with _seekable(url) as archive:
             info, start = _member(archive, self.folder, url)
@@ -51,17 +53,22 @@ class MemberSource(DataSource):
     def unpack(self, fetched: Path, target: Path) -> None:
         checksum, method = fetched.name.rsplit(".", 2)[1:]
         inflate = zlib.decompressobj(-zlib.MAX_WBITS) if method == "deflated" else None
-        crc = 0
+        crc, budget = 0, Budget(fetched.stat().st_size)
         try:
             with open(fetched, "rb") as source, open(target, "wb") as destination:
-                while chunk := source.read(CHUNK_BYTES):
-                    chunk = chunk if inflate is None else inflate.decompress(chunk)
-                    crc = zlib.crc32(chunk, crc)
-                    destination.write(chunk)
+                while packed := source.read(CHUNK_BYTES):
+                    while packed:       # in pieces: a part of an archive may unpack to a thousand times its size
+                        chunk = packed if inflate is None else inflate.decompress(packed, CHUNK_BYTES)
+                        packed = b"" if inflate is None else inflate.unconsumed_tail
+                        budget.add(str(fetched), len(chunk))
+                        crc = zlib.crc32(chunk, crc)
+                        destination.write(chunk)
         except zlib.error as error:
-            raise DatasetError(f"{fetched} is damaged ({error})") from error
+            raise ArchiveError(f"{fetched} is damaged ({error})") from error
+        except OSError as error:
+            raise WritingError(f"cannot unpack {fetched} to {target} ({error})") from error
         if crc != int(checksum, 16):
-            raise DatasetError(f"{fetched} is damaged: its checksum is {crc:08x}")
+            raise ArchiveError(f"{fetched} is damaged: its checksum is {crc:08x}")
 
     def record(self, path: Path) -> Path:
         return Path(path).with_name(f"{PurePosixPath(self.folder).name}.{RECORD}")
@@ -70,8 +77,12 @@ class MemberSource(DataSource):
         with open_demonstrations(path):
             return path
 
-    def digest(self, path: Path, contents: Any) -> str:
+    def digest(self, path: Path, contents: Any = None) -> str:
         return file_sha256(path)
+
+    @property
+    def of_files(self) -> bool:
+        return True
 
 
 def _member(archive: BinaryIO, name: str, url: str) -> tuple[zipfile.ZipInfo, int]:
@@ -81,7 +92,7 @@ def _member(archive: BinaryIO, name: str, url: str) -> tuple[zipfile.ZipInfo, in
             info = listing.getinfo(name)
     except KeyError as error:
         raise DatasetError(f"{url} has no {name} in it") from error
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error) as error:
         raise DatasetError(f"{url} is not a complete zip archive ({error})") from error
     if not info.compress_size:
         raise DatasetError(f"{url}: {name} is empty")
@@ -98,7 +109,12 @@ def _member(archive: BinaryIO, name: str, url: str) -> tuple[zipfile.ZipInfo, in
 def _seekable(url: str) -> Iterator[BinaryIO]:
     """The file at a URL, of which only the parts that are read are transferred."""
     if url.startswith("file:"):
-        with open(urllib.request.url2pathname(url.removeprefix("file://")), "rb") as file:
+        path = urllib.request.url2pathname(url.removeprefix("file://"))
+        try:
+            file = open(path, "rb")
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"cannot read {url} ({error}): check the path") from error
+        with file:
             yield file
         return
     try:
@@ -108,7 +124,7 @@ def _seekable(url: str) -> Iterator[BinaryIO]:
     except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
         raise DatasetError(
             f"cannot download {url} ({getattr(error, 'reason', error)}). Check the network and, behind a proxy, "
-            f"https_proxy; or fetch the archive elsewhere and put it below the data folder as {PurePosixPath(url).name}"
+            f"https_proxy; or fetch the archive elsewhere and put it below the data folder as {name_in(url)}"
         ) from error
 
 
@@ -121,7 +137,7 @@ class _RemoteFile(io.RawIOBase):
             found = re.fullmatch(r"bytes 0-0/(\d+)", response.headers.get("Content-Range", ""))
         if not found:
             raise DatasetError(f"{url}: the server does not send parts of a file. Fetch the archive and put it below the "
-                               f"data folder as {PurePosixPath(url).name}")
+                               f"data folder as {name_in(url)}")
         self.size = int(found[1])
 
     def _get(self, start: int, stop: int):

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from diffusion_policy.dataset.numbers import first_not_finite
 from diffusion_policy.dataset.replay_buffer import DatasetError
 
 HEADER = ("nq", "nv", "nu", "nmocap", "nsensordata", "nuserdata", "the length of the name")
 HEADER_BYTES = 4 * len(HEADER)
 LARGEST_SENSIBLE = 10_000   # far above any model; another format read as a header exceeds it or is negative
+LARGEST_LOG = 1 << 29       # bytes; the published ones have 1 MB
 WHAT_TO_DO = "get the data set again, or delete this file if it was published like this"
 
 
@@ -46,6 +48,8 @@ def read_mjl(path: str | Path, every: int = 40) -> MjlLog:
     """
     path = Path(path)
     try:
+        if path.exists() and (not path.is_file() or path.stat().st_size > LARGEST_LOG):
+            raise DatasetError(f"{path} is not a log: no plain file, or larger than {LARGEST_LOG:,} bytes: {WHAT_TO_DO}")
         content = path.read_bytes()
     except OSError as error:
         raise DatasetError(f"cannot read the log {path} ({error}): {WHAT_TO_DO}") from error
@@ -63,6 +67,8 @@ def read_mjl(path: str | Path, every: int = 40) -> MjlLog:
             f"{path} is cut short, {max(body, 0)} bytes are not one or more rows of {4 * width} bytes: {WHAT_TO_DO}")
     rows = np.frombuffer(content, "<f4", offset=HEADER_BYTES + name_length).reshape(-1, width)[::every]
     time, qpos, qvel, ctrl = np.split(rows[:, : 1 + nq + nv + nu], np.cumsum([1, nq, nv]), axis=1)
-    if not all(np.isfinite(values).all() for values in (time, qpos, qvel, ctrl)):
-        raise DatasetError(f"{path} holds numbers that are not finite: {WHAT_TO_DO}")
+    for name, values in (("time", time), ("qpos", qpos), ("qvel", qvel), ("ctrl", ctrl)):
+        found = first_not_finite(values)
+        if found is not None:
+            raise DatasetError(f"{path} holds numbers that are not finite: {name}, of every {every}th row, is {found}: {WHAT_TO_DO}")
     return MjlLog(*(values.astype(np.float32) for values in (time[:, 0], qpos, qvel, ctrl)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+from diffusion_policy.dataset.pusht_dataset import require_rows
+from diffusion_policy.dataset.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, Windows
 
 DOWNLOAD_HINT = "Get the human demonstrations with: python scripts/download_data.py task=pusht_image"
@@ -25,10 +26,7 @@ def load_pusht_image(
         n_obs_steps: fetch only the first observations of a window, those that the policy looks at.
     """
     buffer = ReplayBuffer.from_zarr(zarr_path, tuple(SHAPES), DOWNLOAD_HINT, image_keys=("img",))
-    for name, shape in SHAPES.items():
-        if buffer.data[name].shape[1:] != shape:
-            raise DatasetError(f"{zarr_path} holds {name!r} {list(buffer.data[name].shape)} instead of {['N', *shape]}: "
-                               f"it is not Push-T. {DOWNLOAD_HINT}")
+    require_rows(zarr_path, buffer, SHAPES, DOWNLOAD_HINT)
     fields = {"image": buffer.data["img"], "agent_pos": buffer.data["state"][:, :2], "action": buffer.data["action"]}
     make = partial(ImageSequenceDataset, fields, n_obs_steps=n_obs_steps)
     return windows.split(make, buffer)

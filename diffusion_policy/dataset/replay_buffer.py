@@ -4,13 +4,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from diffusion_policy.dataset.errors import DatasetError
+from diffusion_policy.dataset.numbers import require_finite, require_real, to_pixels
+from diffusion_policy.dataset.zarr_reader import ZarrFile
 
-class DatasetError(RuntimeError):
-    """A data set that is missing, truncated or not of the expected form; the message says what to do."""
+__all__ = ["DatasetError", "ReplayBuffer", "split_episodes"]
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,21 @@ class ReplayBuffer:
 
     def __post_init__(self) -> None:
         ends = np.asarray(self.episode_ends)
-        if ends.ndim != 1 or len(ends) == 0 or (np.diff(ends, prepend=0) <= 0).any():
-            raise DatasetError("episode_ends must be an increasing list of at least one positive row number")
+        if ends.ndim != 1 or len(ends) == 0 or ends.dtype.kind not in "iuf":
+            raise DatasetError(f"episode_ends are {ends.dtype} {list(ends.shape)} instead of a list of at least one row number")
+        if not np.isfinite(ends).all() or (ends != np.floor(ends)).any() or (ends >= 2 ** 62).any():
+            raise DatasetError("episode_ends must be row numbers, and are not whole numbers")
+        lengths = np.diff(ends.astype(np.int64), prepend=0)     # differences of unsigned numbers are never negative
+        if (lengths <= 0).any():
+            first = int(np.argmax(lengths <= 0))
+            raise DatasetError(
+                f"episode_ends must be increasing and positive: episode {first} has {lengths[first]} rows (it ends at row "
+                f"{int(ends[first])}, and the one before at {int(ends[first - 1]) if first else 0})")
         for name, values in self.data.items():
-            if len(values) != ends[-1]:
+            if np.ndim(values) == 0 or len(values) != ends[-1]:
+                rows = len(values) if np.ndim(values) else "no"
                 raise DatasetError(
-                    f"array {name!r} has {len(values)} rows but the episodes end at row {ends[-1]}: "
+                    f"array {name!r} has {rows} rows but the episodes end at row {int(ends[-1])}: "
                     "the data set is truncated; fetch or generate it again"
                 )
 
@@ -50,46 +60,37 @@ class ReplayBuffer:
         """The episodes of all `buffers`, which have the same arrays, in their order."""
         ends, offset = [], 0
         for buffer in buffers:
-            ends.append(np.asarray(buffer.episode_ends) + offset)
+            ends.append(np.asarray(buffer.episode_ends).astype(np.int64) + offset)
             offset = int(ends[-1][-1])
         return cls({key: np.concatenate([buffer.data[key] for buffer in buffers]) for key in buffers[0].data}, np.concatenate(ends))
 
     @classmethod
     def from_zarr(
-        cls, path: str | Path, keys: Sequence[str], hint: str = "", image_keys: Sequence[str] = ()
+        cls, path: str | Path, keys: Sequence[str], hint: str = "", image_keys: Sequence[str] = (), any_number: Sequence[str] = ()
     ) -> ReplayBuffer:
-        """Reads `data/<key>` and `meta/episode_ends` into memory. `hint` tells the user how to get a missing data set.
+        """Reads `data/<key>` and `meta/episode_ends` into memory, from a folder or a zip archive of one.
 
-        The `image_keys` among the keys hold pixel values 0..255 of any type and are kept as uint8.
+        Args:
+            hint: tells the user how to get a missing data set.
+            image_keys: those of the keys that hold pixel values 0..255 of any type; they are kept as uint8.
+            any_number: those that may hold numbers that are not finite, or small integers and bool.
+
+        Raises:
+            DatasetError: it is missing, damaged, or holds what no training can use; names file, array, episode and row.
         """
-        import zarr
-
-        path = Path(path)
-        if not path.is_dir():
-            raise DatasetError(f"no data set at {path}. {hint}".strip())
+        file = ZarrFile(path, hint)
         try:
-            root = zarr.open_group(str(path), mode="r")
-            data = {key: (_pixels if key in image_keys else np.asarray)(root[f"data/{key}"]) for key in keys}
-            ends = np.asarray(root["meta/episode_ends"])
-        except (KeyError, ValueError, OSError, RuntimeError) as error:
-            raise DatasetError(
-                f"{path} is not a readable replay buffer ({error}); expected data/{{{','.join(keys)}}} and meta/episode_ends. {hint}"
-            ) from error
-        return cls(data, ends)
-
-
-def _pixels(array: Any) -> np.ndarray:
-    """A zarr array of pixel values as uint8, read in pieces: as float32 it would take four times the memory."""
-    pixels = np.empty(array.shape, dtype=np.uint8)
-    step = max(1, array.chunks[0])
-    for start in range(0, len(pixels), step):
-        values, piece = array[start:start + step], pixels[start:start + step]
-        with np.errstate(invalid="ignore"):     # what does not fit into uint8 comes out different
-            piece[:] = values
-        if not np.array_equal(piece, values):
-            last = start + len(piece) - 1
-            raise ValueError(f"{array.name} holds other values than whole numbers 0..255, in rows {start} to {last}")
-    return pixels
+            data = {key: file.read(f"data/{key}", np.uint8, to_pixels(f"{path}: data/{key}")) if key in image_keys
+                    else file.read(f"data/{key}") for key in keys}
+            buffer = cls(data, file.read("meta/episode_ends"))
+        except DatasetError as error:
+            where = "" if str(path) in str(error) else f"{path}: "
+            raise DatasetError(f"{where}{error}. {hint}".strip()) from error
+        for key in keys:
+            if key not in image_keys and key not in any_number:
+                require_real(f"{path}: data/{key}", data[key])
+                require_finite(path, f"data/{key}", data[key], buffer.episode_ends)
+        return buffer
 
 
 def split_episodes(

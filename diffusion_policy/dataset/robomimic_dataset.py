@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from diffusion_policy.dataset.hdf5_files import open_group, read_text
 from diffusion_policy.dataset.image_cache import cached_images
 from diffusion_policy.dataset.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.robomimic_files import (
@@ -132,13 +133,13 @@ def _images(
     path: Path, folder: Path, shapes: Mapping[str, tuple[int, ...]], lengths: Sequence[int], advice: str
 ) -> dict[str, np.ndarray]:
     with open_demonstrations(path, advice) as file:
-        demos, stat = demo_names(file), path.stat()
+        demos, stat = demo_names(file, path), path.stat()
 
         def read(episode: int, name: str) -> np.ndarray:
             with readable(path, advice):
                 return demo_array(file, demos[episode], f"obs/{name}", shapes[name], path, advice)[...]
 
-        described = json.dumps([demos, str(file["data"].attrs["env_args"])])
+        described = json.dumps([demos, read_text(open_group(file, "data", path), "env_args", path)])
         source = {"name": path.name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns,
                   "description": hashlib.sha256(described.encode()).hexdigest()}
         for name in shapes:

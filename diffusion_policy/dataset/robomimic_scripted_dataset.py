@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.robomimic_dataset import image_policy_normalizers
 from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, Windows
@@ -50,8 +48,6 @@ def load_robomimic_scripted(
         if values.shape[1:] != shape:
             raise DatasetError(f"{dataset_path} holds {part} {list(values.shape)} instead of {['N', *shape]}: these are not "
                                f"scripted demonstrations of {task!r}. {hint}")
-        if part not in images and not np.isfinite(values).all():
-            raise DatasetError(f"{dataset_path} holds {part} that is not finite: delete it. {hint}")
     _check_settings(dataset_path, task, reflections, hint)
     normalizers = image_policy_normalizers({part: buffer.data[part] for part in shapes if part not in images}, abs_action)
     make = partial(ImageSequenceDataset, buffer.data, n_obs_steps=n_obs_steps, normalizers=normalizers)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_policy.dataset.replay_buffer import ReplayBuffer, split_episodes
+from diffusion_policy.dataset.numbers import first_not_finite
+from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer, split_episodes
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
 
 NO_WINDOW = "no training window fits: the episodes are shorter than the horizon, or none was selected"
@@ -25,12 +26,13 @@ def window_rows(
     are clamped to the episode, which repeats its first or last row. No window crosses from one episode to the next.
     """
     pad_before, pad_after = min(pad_before, horizon - 1), min(pad_after, horizon - 1)
-    windows = []
-    for index in np.flatnonzero(episodes):
-        rows = buffer.episode(index)
-        starts = np.arange(rows.start - pad_before, rows.stop - horizon + pad_after + 1)
-        windows.append(np.clip(starts[:, None] + np.arange(horizon), rows.start, rows.stop - 1))
-    return np.concatenate(windows) if windows else np.zeros((0, horizon), dtype=np.int64)
+    ends = np.asarray(buffer.episode_ends).astype(np.int64)
+    starts, ends = np.concatenate([[0], ends[:-1]])[episodes], ends[episodes]
+    counts = np.maximum(0, ends - starts - horizon + pad_before + pad_after + 1)     # windows of each episode
+    starts, ends = np.repeat(starts, counts)[:, None], np.repeat(ends, counts)[:, None]
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # of the window in its episode
+    rows = starts - pad_before + number[:, None] + np.arange(horizon)
+    return np.clip(rows, starts, ends - 1, out=rows)
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class SequenceDataset(torch.utils.data.Dataset):
             raise ValueError(NO_WINDOW)
         _require_fields(normalizers, fields)
         self.fields = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in fields.items()}
+        _require_numbers({name: values.numpy() for name, values in self.fields.items()})
         self.rows = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
         self.normalizers = dict(normalizers or {})
 
@@ -135,6 +138,7 @@ class ImageSequenceDataset(torch.utils.data.Dataset):
             if values.ndim != 2:
                 raise ValueError(f"field {name!r} is {fields[name].dtype} {list(values.shape)}, "
                                  "neither a vector float [N, D] nor an image uint8 [N, H, W, C]")
+        _require_numbers(vectors)
         self.vectors = {name: torch.from_numpy(values) for name, values in vectors.items()}
         self.rows = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
         self.n_obs_steps = n_obs_steps
@@ -163,3 +167,12 @@ def _require_fields(normalizers: Mapping[str, FieldNormalizer] | None, fields: M
     unknown = sorted(set(normalizers or {}) - set(fields))
     if unknown:
         raise ValueError(f"normalizers for {', '.join(unknown)}, but the fields are {', '.join(sorted(fields))}")
+
+
+def _require_numbers(fields: Mapping[str, np.ndarray]) -> None:
+    """Finds what no loader found: one number that is not finite makes all of its normalizer so, and the loss."""
+    for name, values in fields.items():
+        found = first_not_finite(values)
+        if found is not None:
+            raise DatasetError(f"field {name!r} of the demonstrations is not finite: {found}. Repair the numbers, or leave the "
+                               "episode out")

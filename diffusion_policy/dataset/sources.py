@@ -2,17 +2,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from diffusion_policy.dataset.fetch import Progress, fetch, file_sha256
+from diffusion_policy.dataset.fetch import Progress, fetch, file_sha256, name_in
+from diffusion_policy.dataset.limits import Budget
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 
 RECORD = "checksum.json"   # in a data set whose checksum is not published
@@ -39,7 +43,7 @@ class DataSource:
 
     def fetch(self, data_dir: Path, url: str, on_progress: Progress | None) -> Path:
         """Downloads the archive, unless it is there already; returns where it is."""
-        archive = data_dir / PurePosixPath(url).name
+        archive = data_dir / name_in(url)
         if not archive.exists():
             fetch(url, archive, on_progress)
         return archive
@@ -60,6 +64,11 @@ class DataSource:
         """SHA-256 of the data set at `path`, given what `read` returned for it."""
         return content_sha256(contents, self.keys)
 
+    @property
+    def of_files(self) -> bool:
+        """Whether `digest` is of the files as they are, so that it can be compared before anything is decoded."""
+        return False
+
 
 @dataclass(frozen=True)
 class FileSource(DataSource):
@@ -73,34 +82,80 @@ class FileSource(DataSource):
 
     def read(self, path: Path) -> Any:
         if not Path(path).is_dir():
-            raise DatasetError(f"no data set at {path}")
+            raise DatasetError(f"no data set at {path}: {'it is no folder' if Path(path).exists() else 'nothing is there'}")
         return self.reader(path)
 
-    def digest(self, path: Path, contents: Any) -> str:
+    def digest(self, path: Path, contents: Any = None) -> str:
         return files_sha256(path, self.keys)
+
+    @property
+    def of_files(self) -> bool:
+        return True
+
+
+class ArchiveError(DatasetError):
+    """An archive that is damaged or not the wanted one: another download may help."""
+
+
+class WritingError(DatasetError):
+    """The archive may be sound, but there is no place for what is in it."""
 
 
 def unpack(archive: str | Path, folder: str, target: str | Path) -> None:
     """Extracts `folder` of a zip archive to `target`, an empty place.
 
     Raises:
-        DatasetError: not a zip archive, a damaged one, or one without `folder`.
+        ArchiveError: not a zip archive, a damaged one, one without `folder`, or one that holds links or claims more than
+            its size can hold. Members outside `folder` are not looked at.
+        WritingError: it cannot be written.
     """
     target = Path(target)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(archive) as file:
-            members = [name for name in file.namelist() if PurePosixPath(name).is_relative_to(folder)]
-            for name in members:
-                path = target / PurePosixPath(name).relative_to(folder)
-                if name.endswith("/") or ".." in path.parts:
-                    continue
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with file.open(name) as source, open(path, "wb") as destination:
-                    shutil.copyfileobj(source, destination)  # reading to the end also checks the CRC
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DatasetError(f"{archive} is not a complete zip archive ({error})") from error
-    if not members:
-        raise DatasetError(f"{archive} has no {folder} in it")
+            # A name with ".." does not lie in the folder. Only names of the archive are asked, as the target may be ../data.
+            members = [info for info in file.infolist() if PurePosixPath(info.filename).is_relative_to(folder)
+                       and ".." not in PurePosixPath(info.filename).parts]
+            if not members:
+                raise ArchiveError(f"{archive} has no {folder} in it")
+            _require_harmless(archive, members)
+            _require_space(target, sum(info.file_size for info in members))
+            for info in members:
+                path = target / PurePosixPath(info.filename).relative_to(folder)
+                (path if info.is_dir() else path.parent).mkdir(parents=True, exist_ok=True)
+                if not info.is_dir():
+                    # A member never gives more bytes than its entry says, and reading to its end checks the CRC.
+                    with _opened(file, info, archive) as source, open(path, "wb") as destination:
+                        shutil.copyfileobj(source, destination)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, struct.error) as error:
+        raise ArchiveError(f"{archive} is not a complete zip archive ({error})") from error
+    except OSError as error:
+        raise WritingError(f"cannot unpack {archive} to {target} ({error})") from error
+
+
+def _require_harmless(archive: str | Path, members: list[zipfile.ZipInfo]) -> None:
+    budget = Budget(os.path.getsize(archive))
+    for info in members:
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise ArchiveError(f"{archive} holds {info.filename!r}, which is a link or no plain file: nothing is unpacked")
+        try:
+            budget.add(info.filename, info.file_size)
+        except DatasetError as error:
+            raise ArchiveError(f"{archive}: {error}: nothing is unpacked") from error
+
+
+def _require_space(target: Path, needed: int) -> None:
+    free = shutil.disk_usage(target.parent).free
+    if free < needed:
+        raise WritingError(f"{target.parent} has {free / 1e9:.1f} GB left, and {needed / 1e9:.1f} GB are unpacked: free some space, "
+                           "or use another folder (data_dir=)")
+
+
+def _opened(file: zipfile.ZipFile, info: zipfile.ZipInfo, archive: str | Path) -> IO[bytes]:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+        raise ArchiveError(f"{archive}: {info.filename} is encrypted or packed in another way than with deflate: unpack it with "
+                           "another program, to where this command looks for the data")
+    return file.open(info)
 
 
 def content_sha256(buffer: ReplayBuffer, keys: tuple[str, ...]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_policy.common.files import atomic_path
+from diffusion_policy.dataset.hdf5_files import open_group, read_text
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_files import (
     check_environment, demo_names, open_demonstrations, readable, recorded_environment)
@@ -111,13 +112,24 @@ def _convert(
 def _existing(output: Path, made_from: Mapping[str, Any]) -> list[Conversion]:
     """What an earlier call returned for the same file."""
     with open_demonstrations(output, "Remove it to make it again") as file, readable(output):
-        record = json.loads(file["data"].attrs.get(CONVERTED, "{}"))
-        done = [json.loads(file["data"][demo].attrs.get(CONVERTED, "{}")) for demo in demo_names(file)]
+        record = _record(file, "data", output)
+        done = [_record(file, f"data/{demo}", output) for demo in demo_names(file)]
     if any(record.get(name) != value for name, value in made_from.items()):
         raise DatasetError(f"{output} is there already and was made from another file or in another way: remove it to "
                            f"convert {made_from['source']}")
-    return [Conversion(**{name: tuple(value) if isinstance(value, list) else value for name, value in demonstration.items()})
-            for demonstration in done]
+    try:
+        return [Conversion(**{name: tuple(value) if isinstance(value, list) else value for name, value in demonstration.items()})
+                for demonstration in done]
+    except TypeError as error:      # other names than those of a conversion, or none
+        raise DatasetError(f"{output} does not say what its conversion led to ({error}): remove it to make it again") from error
+
+
+def _record(file: Any, group: str, path: Path) -> dict[str, Any]:
+    """The attribute `CONVERTED` of a group, empty if there is none."""
+    value = json.loads(read_text(open_group(file, group, path), CONVERTED, path) or "{}")
+    if not isinstance(value, dict):
+        raise DatasetError(f"{path}: attribute {CONVERTED} of {group} is no JSON object: remove the file to make it again")
+    return value
 
 
 def _write(path: Path, conversions: list[Conversion], actions: list[np.ndarray], record: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import threading
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_policy.common.files import atomic_path, is_temporary, write_json
+from diffusion_policy.dataset.numpy_files import read_npz
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.demos.demonstrator import Demonstrator
 from diffusion_policy.demos.storage import read_replay_buffer, stored_settings, write_replay_buffer
@@ -131,12 +131,7 @@ class Parts:
                     np.savez(file, **episode)
 
     def load(self, seed: int) -> dict[str, np.ndarray]:
-        path = self._path(seed, "npz")
-        try:
-            with np.load(path) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DatasetError(f"{path} cannot be read ({error}): delete it and run the same command again") from error
+        return read_npz(self._path(seed, "npz"), "Delete it and run the same command again")
 
     def _path(self, seed: int, suffix: str) -> Path:
         return self.folder / f"{seed:06d}.{suffix}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from diffusion_policy.common.files import folder_to_disk, remove_leftover_folders, temporary_name
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+from diffusion_policy.dataset.zarr_reader import ZarrFile
 
 CHUNK_BYTES = 2 ** 22       # of images, before they are packed
 
@@ -26,17 +28,23 @@ def write_replay_buffer(path: str | Path, episodes: Sequence[Mapping[str, np.nda
     temporary = temporary_name(path)
     format_2 = {} if zarr.__version__.startswith("2.") else {"zarr_format": 2}
     try:
-        root = zarr.open_group(str(temporary), mode="w", **format_2)
-        data, meta = root.require_group("data"), root.require_group("meta")
-        for name in episodes[0]:
-            _store(data, name, np.concatenate([episode[name] for episode in episodes]))
-        lengths = [len(next(iter(episode.values()))) for episode in episodes]
-        meta["episode_ends"] = np.cumsum(lengths, dtype=np.int64)
-        root.attrs.update(dict(settings))
+        with _all_chunks(zarr):
+            root = zarr.open_group(str(temporary), mode="w", **format_2)
+            data, meta = root.require_group("data"), root.require_group("meta")
+            for name in episodes[0]:
+                _store(data, name, np.concatenate([episode[name] for episode in episodes]))
+            lengths = [len(next(iter(episode.values()))) for episode in episodes]
+            meta["episode_ends"] = np.cumsum(lengths, dtype=np.int64)
+            root.attrs.update(dict(settings))
         folder_to_disk(temporary)
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _all_chunks(zarr: Any) -> AbstractContextManager:
+    """Chunks of zeros are written as well, so that an absent one means that something was lost. zarr 2 always does so."""
+    return nullcontext() if zarr.__version__.startswith("2.") else zarr.config.set({"array.write_empty_chunks": True})
 
 
 def _store(group: Any, name: str, values: np.ndarray) -> None:
@@ -51,18 +59,17 @@ def _store(group: Any, name: str, values: np.ndarray) -> None:
 
 def read_replay_buffer(path: str | Path) -> ReplayBuffer:
     """All arrays that `write_replay_buffer` stored."""
-    return ReplayBuffer.from_zarr(path, sorted(_open(path)["data"].array_keys()))
+    names = _open(path).array_names("data")
+    return ReplayBuffer.from_zarr(path, names, any_number=names)
 
 
 def stored_settings(path: str | Path) -> dict[str, Any]:
     """The `settings` that `write_replay_buffer` stored; empty for a replay buffer from elsewhere."""
-    return dict(_open(path).attrs)
+    return _open(path).attributes
 
 
-def _open(path: str | Path):
-    import zarr
-
+def _open(path: str | Path) -> ZarrFile:
     try:
-        return zarr.open_group(str(path), mode="r")
-    except (KeyError, ValueError, OSError) as error:
+        return ZarrFile(path)
+    except DatasetError as error:
         raise DatasetError(f"{path} is not a replay buffer ({error}): move it away or use another output") from error

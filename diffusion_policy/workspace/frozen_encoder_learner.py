@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path
+from diffusion_policy.dataset.numpy_files import read_npy
 from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset
 from diffusion_policy.policy.diffusion_transformer_policy import DiffusionTransformerPolicy
 from diffusion_policy.policy.observation_checks import unit_images
@@ -80,7 +81,7 @@ class FrozenEncoderLearner(nn.Module):
                 with atomic_path(path) as temporary, open(temporary, "wb") as file:
                     np.save(file, features)
                 print(f"images encoded, view {view + 1} of {self.views}", flush=True)
-            views.append(torch.from_numpy(np.load(path)))
+            views.append(torch.from_numpy(read_npy(path, "Delete it and run the same command again")))
         features = torch.stack(views, dim=1)
         return EncodedDataset(train, features), None if val is None else EncodedDataset(val, features[:, :1])
 

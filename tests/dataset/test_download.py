@@ -13,10 +13,11 @@ import pytest
 import zarr
 
 from diffusion_policy.dataset import download as module
+from diffusion_policy.dataset import limits
 from diffusion_policy.dataset.download import SOURCES, download, verify
 from diffusion_policy.dataset.fetch import fetch
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
-from diffusion_policy.dataset.sources import DataSource, content_sha256, unpack
+from diffusion_policy.dataset.sources import ArchiveError, DataSource, FileSource, content_sha256, unpack
 
 KEYS = ("keypoint", "state", "action")
 FOLDER = "toy/replay.zarr"
@@ -61,6 +62,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     body = b""
     honour_range = True
     cut_at: int | None = None
+    say_size = False    # of the file, when asked for what lies behind it
     requested: list[str | None]
 
     def do_GET(self) -> None:
@@ -70,7 +72,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path != "/toy.zip":
             return self.send_error(404)
         if start and start >= len(self.body):
-            return self.send_error(416)
+            if not self.say_size:
+                return self.send_error(416)
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(self.body)}")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(self.body) - start))
         self.end_headers()
@@ -195,6 +202,66 @@ def test_unpack_stays_inside_its_folder(tmp_path):
     assert [p.name for p in tmp_path.rglob("*.txt")] == ["good.txt"]
     with pytest.raises(DatasetError, match="has no elsewhere"):
         unpack(tmp_path / "evil.zip", "elsewhere", tmp_path / "c")
+
+
+def test_a_data_folder_above_this_one(source, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert download(source, "../data") == Path("../data") / FOLDER
+    assert verify(tmp_path / "data" / FOLDER, source).n_episodes == 2
+
+
+@pytest.mark.parametrize("how", ["link", "bomb", "method"])
+def test_archives_that_are_not_unpacked(tmp_path, how, monkeypatch):
+    info = zipfile.ZipInfo(f"{FOLDER}/.zgroup")
+    if how == "link":
+        info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA if how == "method" else zipfile.ZIP_DEFLATED) as file:
+        file.writestr(info if how == "link" else info.filename, bytes(20_000_000) if how == "bomb" else b"/etc")
+    monkeypatch.setattr(limits, "ALWAYS_ALLOWED", 1 << 20)
+    message = {"link": "is a link", "bomb": "claims 20,000,000 bytes", "method": "packed in another way"}[how]
+    with pytest.raises(ArchiveError, match=message):
+        unpack(tmp_path / "a.zip", FOLDER, tmp_path / "target")
+    assert not any(path.is_file() for path in (tmp_path / "target").rglob("*"))
+
+
+def test_a_sound_archive_is_not_to_be_deleted_for_a_full_disk_or_a_wrong_checksum(source, tmp_path, monkeypatch):
+    with pytest.raises(DatasetError, match="Correct sha256= if that is wrong"):
+        download(source, tmp_path / "data", sha256="0" * 64)
+    full = module.shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: full)
+    with pytest.raises(DatasetError, match="GB left") as raised:
+        download(source, tmp_path / "data")
+    assert "elete" not in str(raised.value) and [path.name for path in (tmp_path / "data" / "toy").iterdir()] == []
+    assert (tmp_path / "data" / "toy.zip").exists()
+
+
+def test_a_checksum_of_files_is_compared_before_they_are_read(tmp_path):
+    read = []
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.npy").write_bytes(b"x")
+    source = FileSource("https://x.org/d.zip", "d", ("*.npy",), "0" * 64, reader=read.append)
+    with pytest.raises(DatasetError, match="holds other data than expected"):
+        verify(tmp_path / "d", source)
+    assert read == []
+
+
+@pytest.mark.parametrize("url", ["abc", "5", "http://", "https:///x", "ftp://x.org/a.zip", "http://[::1", "http://x.org:abc/a.zip",
+                                 "http://x.org/a b.zip", "file://", "", 5, None])
+def test_what_is_no_address_is_refused(tmp_path, url):
+    with pytest.raises(DatasetError, match="is no address of a file: use https://"):
+        fetch(url, tmp_path / "a.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_is_longer_than_the_file_is_dropped(server, tmp_path):
+    url, handler = server
+    handler.say_size = True
+    (tmp_path / "toy.zip.part").write_bytes(handler.body + b"more")
+    with pytest.raises(DatasetError, match="was of another file and is removed"):
+        fetch(url, tmp_path / "toy.zip")
+    fetch(url, tmp_path / "toy.zip")
+    assert (tmp_path / "toy.zip").read_bytes() == handler.body
 
 
 # ---- checksum ----

@@ -161,6 +161,50 @@ def test_an_unfinished_cache_that_was_tampered_with_is_not_used(tmp_path):
     assert_right(make(tmp_path / "c"))
 
 
+@pytest.mark.parametrize("where", ["finished", "unfinished"])
+def test_one_changed_pixel_is_found(tmp_path, where, capfd):
+    if where == "finished":
+        make(tmp_path / "c")
+    else:
+        with pytest.raises(Interrupted):
+            make(tmp_path / "c", Reader(5))
+    path = (tmp_path / ("c" if where == "finished" else "c.partial")) / "front.npy"
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(content)
+    assert_right(make(tmp_path / "c"))
+    assert ("front.npy has another checksum): writing it anew" in capfd.readouterr().err) == (where == "finished")
+
+
+def test_a_copy_is_compared_once(tmp_path):
+    make(tmp_path / "c")
+    shutil.copytree(tmp_path / "c", tmp_path / "copy", copy_function=shutil.copyfile)
+    before = (tmp_path / "copy" / "cache.json").read_text()
+    unused = Reader()
+    assert_right(make(tmp_path / "copy", unused))
+    after = (tmp_path / "copy" / "cache.json").read_text()
+    assert_right(make(tmp_path / "copy", unused))
+    assert unused.read == [] and before != after == (tmp_path / "copy" / "cache.json").read_text()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "5", "[" * 100_000, '{"files": 5}'])
+@pytest.mark.parametrize("file", ["cache.json", "progress.json"])
+def test_damaged_descriptions_are_written_anew(tmp_path, file, content):
+    if file == "cache.json":
+        make(tmp_path / "c")
+    else:
+        with pytest.raises(Interrupted):
+            make(tmp_path / "c", Reader(5))
+    (tmp_path / ("c" if file == "cache.json" else "c.partial") / file).write_text(content)
+    assert_right(make(tmp_path / "c"))
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatasetError, match="cannot write the cache of images .*task.dataset.cache_dir=<folder>"):
+        make(tmp_path / "file" / "c")
+
+
 def test_no_space_is_said_before_anything_is_written(tmp_path, monkeypatch):
     full = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda path: full)

@@ -48,3 +48,21 @@ def test_a_damaged_folder_is_kept_and_explained(main, tmp_path, capsys):
 def test_help(main, capsys):
     assert main(["--help"]) == 0
     assert "verify=true" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["url=abc"], "url=abc is no address"), (["url=5", "data_dir=5"], "url=5 is no address"), (["data_dir="], "data_dir=: give a text"),
+    (["data_dir=null"], "such as data_dir=data"), (["verify=5"], "verify=true or verify=false"), (["verify"], "of the form <name>=<value>"),
+    (["sha256=5"], "64 hexadecimal"), (["a.b=1"], "unknown setting a.b"), (["url=https://x.org/"], "names no file")])
+def test_values_that_cannot_be_meant(main, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["task=pusht_lowdim", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and "Traceback" not in error and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["20240601", "2024_06_01", "1e5", "007", "true", "a=b"])
+def test_folder_names_are_text(main, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    assert main(["task=pusht_lowdim", f"data_dir={name}", "verify=true"]) == 1
+    assert f"no data set at {name}/pusht/" in capsys.readouterr().err

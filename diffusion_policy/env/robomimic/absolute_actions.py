@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_policy.common.rotation import matrix_to_axis_angle
+from diffusion_policy.dataset.numbers import require_finite
 from diffusion_policy.dataset.replay_buffer import DatasetError
-from diffusion_policy.dataset.robomimic_files import are_absolute, demo_names, open_demonstrations, readable
+from diffusion_policy.dataset.robomimic_files import are_absolute, demo_array, demo_names, open_demonstrations, readable
 from diffusion_policy.env.robomimic.definition import ROBOT_ARM_DIM, task_named
 from diffusion_policy.env.robomimic.simulation import global_random_state, make_simulation
 
@@ -62,16 +63,14 @@ class ActionConverter:
         width = 1 + sim.model.nq + sim.model.nv
         with open_demonstrations(self.path) as file, readable(self.path):
             name = demo_names(file)[index]
-            demo = file["data"][name]
-            if "states" not in demo or "actions" not in demo:
-                raise DatasetError(f"{self.path}: {name} has no states or no actions, which the conversion needs")
-            states, actions = demo["states"][...], demo["actions"][...]
+            states, actions = (demo_array(file, name, part, None, self.path, "The conversion needs it")[...]
+                               for part in ("states", "actions"))
         if states.shape != (len(actions), width) or actions.shape[1:] != (ROBOT_ARM_DIM * self.task.n_arms,):
             raise DatasetError(f"{self.path}: {name} has states {list(states.shape)} and actions {list(actions.shape)} "
                                f"instead of [T, {width}] and [T, {ROBOT_ARM_DIM * self.task.n_arms}]: it was recorded in "
                                "another task or version of robosuite")
-        if not np.isfinite(states).all() or not np.isfinite(actions).all():
-            raise DatasetError(f"{self.path}: {name} holds numbers that are not finite: get it again")
+        for part, values in (("states", states), ("actions", actions)):
+            require_finite(self.path, f"{name}/{part}", values)
         return states.astype(np.float64), actions
 
     @property

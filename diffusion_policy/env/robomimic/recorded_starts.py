@@ -7,10 +7,10 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
+from diffusion_policy.dataset.numbers import require_finite
 from diffusion_policy.dataset.replay_buffer import DatasetError
-from diffusion_policy.env.extras import import_extra
+from diffusion_policy.dataset.robomimic_files import demo_array, demo_names, open_demonstrations, readable
 from diffusion_policy.env.robomimic.robomimic_env import RobomimicEnv
-from diffusion_policy.env.robomimic.simulation import EXTRA
 
 
 class RecordedStarts(gymnasium.Wrapper):
@@ -35,12 +35,15 @@ def initial_state(path: str | Path, index: int) -> np.ndarray:
     Raises:
         DatasetError: the file is missing or unreadable, or does not hold that.
     """
-    h5py = import_extra("h5py", EXTRA)
-    name = f"data/demo_{index}/states"
     try:
-        with h5py.File(path, "r") as file:
-            if name not in file:
-                raise DatasetError(f"{path} holds no {name}: it has fewer demonstrations, or is no data file of robomimic")
-            return np.asarray(file[name][0], dtype=np.float64)
-    except OSError as error:
+        with open_demonstrations(path) as file, readable(path):
+            if f"demo_{index}" not in demo_names(file, path):
+                raise DatasetError(f"it holds no data/demo_{index}/states: it has fewer demonstrations, or is no data file of robomimic")
+            states = demo_array(file, f"demo_{index}", "states", None, path)
+            if states.ndim != 2 or len(states) == 0:
+                raise DatasetError(f"demo_{index}/states is {list(states.shape)} instead of [T, 1 + nq + nv] with T >= 1")
+            start = np.asarray(states[0], dtype=np.float64)
+        require_finite(path, f"demo_{index}/states", start[None])
+    except DatasetError as error:
         raise DatasetError(f"cannot read the demonstrations in {path}: {error}") from error
+    return start

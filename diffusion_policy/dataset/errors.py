@@ -1,0 +1,6 @@
+"""The error of everything that reads data sets."""
+from __future__ import annotations
+
+
+class DatasetError(RuntimeError):
+    """A data set that is missing, truncated or not of the expected form; the message says what to do."""

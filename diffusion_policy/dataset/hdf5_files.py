@@ -1,0 +1,156 @@
+"""Reading arrays and attributes of HDF5 files of which nothing is known.
+
+A member is looked at before it is followed, and what an array claims before memory is set aside: links and storage that lead
+to other files, virtual arrays, types other than numbers, filters that are plug-ins, and shapes that the file cannot hold are
+refused.
+"""
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_policy.dataset.errors import DatasetError
+from diffusion_policy.dataset.limits import LARGEST_CHUNK, MAX_DIMENSIONS, Budget, n_bytes
+
+GZIP, LZF = 1, 32000
+FILTERS = {GZIP: "gzip", 2: "shuffle", 3: "fletcher32", LZF: "lzf"}
+LONGEST_TEXT = 1 << 20      # bytes of an attribute
+PACKED_OVERHEAD = 1 << 12   # bytes by which a packed chunk may be larger than its contents, besides a tenth of them
+DEFLATE_RATIO = 1032        # the largest one that deflate reaches
+UNCHECKED = 64 << 20        # bytes that a chunk may unpack to without it being tried first
+LONGEST_NAME = 100          # characters shown of a name or text
+
+
+def members(group: Any) -> list[str]:
+    """Names in a group; those that are no text are left out."""
+    return [name for name in group if isinstance(name, str)]
+
+
+def open_group(parent: Any, name: str, where: str | Path) -> Any:
+    """The group `name`, "a" or "a/b", below the open group `parent`.
+
+    Raises:
+        DatasetError: it is missing, is an array, or lies behind a link.
+    """
+    h5py = _h5py()
+    found = _member(parent, name, where)
+    if not isinstance(found, h5py.h5g.GroupID):
+        raise DatasetError(f"{where}: {_path(parent, name)} is not a group")
+    return h5py.Group(found)
+
+
+def open_array(parent: Any, name: str, where: str | Path, budget: Budget) -> Any:
+    """The array of numbers `name`, "a" or "a/b", below the open group `parent`, to be sliced like a NumPy array.
+
+    Args:
+        budget: gets what the array claims; make it with the bytes of the file.
+
+    Raises:
+        DatasetError: see `open_group`; or it is not a plain array of numbers, or claims more than the file can hold.
+    """
+    h5py = _h5py()
+    found, what = _member(parent, name, where), f"{where}: {_path(parent, name)}"
+    if not isinstance(found, h5py.h5d.DatasetID):
+        raise DatasetError(f"{what} is a group where an array should be")
+    _require_numbers(found, what)
+    created = found.get_create_plist()
+    layout = created.get_layout()
+    if layout not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED) or created.get_external_count():
+        raise DatasetError(f"{what} is stored in other files (a virtual array, or external storage): store its numbers in this file")
+    shape, itemsize = found.get_space().get_simple_extent_dims(), found.get_type().get_size()
+    if shape is None or not 1 <= len(shape) <= MAX_DIMENSIONS:
+        raise DatasetError(f"{what} has no rows")
+    budget.add(f"{what} {list(shape)}", n_bytes(shape, itemsize))
+    if layout == h5py.h5d.CHUNKED:
+        _require_sound_chunks(found, created, itemsize, what)
+    return h5py.Dataset(found)
+
+
+def read_text(owner: Any, name: str, where: str | Path) -> str | None:
+    """A text attribute of an open group or file; None if it has none of that name.
+
+    Raises:
+        DatasetError: it is no text, several, or longer than `LONGEST_TEXT`.
+    """
+    h5py = _h5py()
+    if name not in owner.attrs:
+        return None
+    found = h5py.h5a.open(owner.id, name.encode())
+    kind, what = found.get_type(), f"{where}: attribute {name} of {owner.name}"
+    if kind.get_class() != h5py.h5t.STRING or found.get_space().get_simple_extent_npoints() != 1:
+        raise DatasetError(f"{what} is not a text")
+    if not kind.is_variable_str() and kind.get_size() > LONGEST_TEXT:
+        raise DatasetError(f"{what} claims {kind.get_size():,} bytes, and at most {LONGEST_TEXT:,} are read")
+    value = owner.attrs[name]
+    value = value.item() if isinstance(value, np.ndarray) else value
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    if len(text) > LONGEST_TEXT:
+        raise DatasetError(f"{what} has {len(text):,} characters, and at most {LONGEST_TEXT:,} are read")
+    return text
+
+
+def _h5py() -> Any:
+    import h5py     # the caller has opened the file with it
+
+    return h5py
+
+
+def _path(parent: Any, name: str) -> str:
+    return f"{(parent.name or '').strip('/')}/{name}".strip("/")[:LONGEST_NAME]
+
+
+def _member(parent: Any, name: str, where: str | Path) -> Any:
+    """Identifier of a member. Only hard links are followed: others may lead to other files."""
+    h5py = _h5py()
+    found = parent.id
+    for part in name.split("/"):
+        try:
+            link = found.links.get_info(part.encode()) if isinstance(found, h5py.h5g.GroupID) else None
+        except (KeyError, RuntimeError) as error:
+            raise DatasetError(f"{where} has no {_path(parent, name)} ({error})") from error
+        if link is None:
+            raise DatasetError(f"{where}: {_path(parent, name)} leads through an array")
+        if link.type != h5py.h5l.TYPE_HARD:
+            raise DatasetError(f"{where}: {_path(parent, name)} is a link, which may lead to another file: copy the data into "
+                               "this one")
+        found = h5py.h5o.open(found, part.encode())
+    return found
+
+
+def _require_numbers(array: Any, what: str) -> None:
+    h5py = _h5py()
+    kind = array.get_type()
+    number = kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) or (
+        kind.get_class() == h5py.h5t.ENUM and kind.get_size() == 1 and kind.dtype == np.dtype(bool))
+    if not number or kind.get_size() > 8:
+        raise DatasetError(f"{what} does not hold plain numbers (but text, records, references or objects): store numbers")
+
+
+def _require_sound_chunks(array: Any, created: Any, itemsize: int, what: str) -> None:
+    """Each chunk unpacks to what it should. HDF5 itself unpacks as far as there is memory."""
+    filters = [created.get_filter(index)[0] for index in range(created.get_nfilters())]
+    unknown = [f"number {code}" for code in filters if code not in FILTERS]
+    if unknown or (GZIP in filters and LZF in filters) or len(set(filters)) < len(filters):
+        raise DatasetError(f"{what} is packed with {', '.join(unknown) or 'several compressors'}, and only "
+                           f"{', '.join(FILTERS.values())} are read: store it anew")
+    chunk_bytes = n_bytes(created.get_chunk(), itemsize)
+    if chunk_bytes > LARGEST_CHUNK:
+        raise DatasetError(f"{what} has chunks of {chunk_bytes:,} bytes, and at most {LARGEST_CHUNK:,} are read: use smaller ones")
+    if not filters:
+        return
+    limit, suspicious = chunk_bytes + chunk_bytes // 10 + PACKED_OVERHEAD, []
+
+    def look(chunk: Any) -> None:
+        if chunk.size > limit:
+            raise DatasetError(f"{what}: a chunk of {chunk_bytes:,} bytes is packed into {chunk.size:,}: it is damaged")
+        if GZIP in filters and chunk.size * DEFLATE_RATIO > max(UNCHECKED, 2 * chunk_bytes):
+            suspicious.append(chunk)
+
+    array.chunk_iter(look)
+    for chunk in suspicious:
+        mask, packed = array.read_direct_chunk(chunk.chunk_offset)
+        if not mask >> filters.index(GZIP) & 1 and len(zlib.decompressobj().decompress(packed, chunk_bytes + 1)) > chunk_bytes:
+            raise DatasetError(f"{what}: a chunk unpacks to more than its {chunk_bytes:,} bytes: it is damaged or hostile")
