@@ -18,6 +18,7 @@ from diffusion_policy.common.policy_files import complete_state, distinct_state
 from diffusion_policy.model.diffusion.ema_model import EMAModel
 from diffusion_policy.workspace.training_settings import same_normalizer
 
+_MAX_AXES = 8
 STATE_FILE = "latest.safetensors"
 _ADVICE = "move it away, or start over with resume=false"
 
@@ -84,7 +85,9 @@ def read_state(path: Path, learner: nn.Module, ema: EMAModel, optimizer: torch.o
     try:
         with safe_open(path, "pt", device=str(device)) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
+        if strange := [name for name, value in tensors.items() if value.ndim > _MAX_AXES]:
+            raise ValueError(f"{strange[0][:80]} has more than {_MAX_AXES} axes")
+    except (OSError, SafetensorError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): {_ADVICE}") from error
     part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
     if bad := [name for name, value in tensors.items() if value.is_floating_point() and torch.isnan(value).any()]:
@@ -112,8 +115,9 @@ def _moments(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, pa
             index, key = name.split(".")
             state.setdefault(int(index), {})[key] = value
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        fits = all(index < len(parameters) and moments[key].shape == parameters[index].shape
+        fits = all(0 <= index < len(parameters) and moments[key].shape == parameters[index].shape
                    for index, moments in state.items() for key in ("exp_avg", "exp_avg_sq"))
+        fits = fits and all(moments["step"].numel() == 1 for moments in state.values())
     except (ValueError, KeyError):
         fits = False
     if not fits:    # the fused optimizer would write past the end of them
