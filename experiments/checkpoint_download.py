@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.files import atomic_path
+from diffusion_policy.common.lock import locked_output
 from diffusion_policy.dataset.fetch import TIMEOUT_S, Progress, fetch, file_sha256, require_url
 from diffusion_policy.dataset.replay_buffer import DatasetError
 
@@ -86,6 +87,13 @@ def get_checkpoint(
         DatasetError: it cannot be downloaded, or has another checksum.
         CheckpointError: it cannot be loaded.
     """
+    with locked_output(folder / name, f"download of {name}"):
+        return _get_checkpoint(url, folder, name, sha256, on_progress)
+
+
+def _get_checkpoint(
+    url: str, folder: Path, name: str, sha256: str | None, on_progress: Progress | None
+) -> tuple[LoadedPolicy, str]:
     path = folder / name
     known = recorded_sha256(path)
     here = path if path.exists() else path.with_name(f"{name}.unverified")

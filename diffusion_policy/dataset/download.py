@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.common.files import write_json
-from diffusion_policy.dataset.fetch import Progress
+from diffusion_policy.common.lock import locked_output
+from diffusion_policy.dataset.fetch import Progress, name_in
 from diffusion_policy.dataset.kitchen_files import read_published
 from diffusion_policy.dataset.member_source import MemberSource
 from diffusion_policy.dataset.replay_buffer import DatasetError
@@ -138,6 +139,15 @@ def download(
     data_dir = Path(data_dir)
     folder = data_dir / source.folder
     if folder.exists():
+        verify_or_record(folder, source, sha256)
+        return folder
+    with locked_output(folder, f"download of {source.folder}"), locked_output(data_dir / name_in(url or source.url), "download"):
+        return _download(source, data_dir, url, on_progress, sha256)
+
+
+def _download(source: DataSource, data_dir: Path, url: str | None, on_progress: Progress | None, sha256: str | None) -> Path:
+    folder = data_dir / source.folder
+    if folder.exists():     # another process was faster
         verify_or_record(folder, source, sha256)
         return folder
     fetched = source.fetch(data_dir, url or source.url, on_progress)
