@@ -6,6 +6,7 @@ refused.
 """
 from __future__ import annotations
 
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from diffusion_policy.dataset.limits import LARGEST_CHUNK, MAX_DIMENSIONS, Budge
 
 GZIP, LZF = 1, 32000
 FILTERS = {GZIP: "gzip", 2: "shuffle", 3: "fletcher32", LZF: "lzf"}
+HEAP = b"GCOL\x01\0\0\0"                 # begins a heap of texts; then its size, 8 bytes, and its objects
+HEAP_OBJECT = struct.Struct("<HH4xQ")     # number (0: the free rest, with this header), references, bytes
+SEARCHED = 256 << 20                      # bytes of a file in which such heaps are looked for
 LONGEST_TEXT = 1 << 20      # bytes of an attribute
 PACKED_OVERHEAD = 1 << 12   # bytes by which a packed chunk may be larger than its contents, besides a tenth of them
 DEFLATE_RATIO = 1032        # the largest one that deflate reaches
@@ -84,12 +88,31 @@ def read_text(owner: Any, name: str, where: str | Path) -> str | None:
         raise DatasetError(f"{what} is not a text")
     if not kind.is_variable_str() and kind.get_size() > LONGEST_TEXT:
         raise DatasetError(f"{what} claims {kind.get_size():,} bytes, and at most {LONGEST_TEXT:,} are read")
+    if kind.is_variable_str():      # HDF5 keeps such a text in a heap
+        _require_sound_heaps(where)
     value = owner.attrs[name]
     value = value.item() if isinstance(value, np.ndarray) else value
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     if len(text) > LONGEST_TEXT:
         raise DatasetError(f"{what} has {len(text):,} characters, and at most {LONGEST_TEXT:,} are read")
     return text
+
+
+def _require_sound_heaps(path: str | Path) -> None:
+    """HDF5 never comes to the end of a heap with an object of no size, which a damaged file may hold."""
+    with open(path, "rb") as file:
+        content = file.read(SEARCHED)
+    at = content.find(HEAP)
+    while at >= 0:
+        size = int.from_bytes(content[at + 8:at + 16], "little")
+        place, end = at + 16, min(at + size, len(content))
+        while place + HEAP_OBJECT.size <= end:
+            index, _, length = HEAP_OBJECT.unpack_from(content, place)
+            step = length if index == 0 else HEAP_OBJECT.size + -(-length // 8) * 8
+            if step < HEAP_OBJECT.size or step > size:
+                raise DatasetError(f"{path}: its heap of texts at byte {at:,} is damaged")
+            place += step
+        at = content.find(HEAP, at + 1)
 
 
 def _h5py() -> Any:

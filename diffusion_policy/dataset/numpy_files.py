@@ -15,6 +15,8 @@ from diffusion_policy.dataset.errors import DatasetError
 from diffusion_policy.dataset.limits import MAX_DIMENSIONS, Budget, n_bytes
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+LENGTH_BYTES = {(1, 0): 2, (2, 0): 4}      # of the length of the header, by version
+LONGEST_HEADER = 10_000     # bytes; NumPy's own limit, which it checks once they are read
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What NumPy, zipfile and zlib raise of damaged files.
 DAMAGED = (OSError, ValueError, EOFError, TypeError, KeyError, SyntaxError, OverflowError, RecursionError, MemoryError,
@@ -67,6 +69,11 @@ def _array(file: BinaryIO, size: int) -> np.ndarray:
     version = np.lib.format.read_magic(file)
     if version not in HEADERS:
         raise ValueError(f"version {version} of the format is not one for numbers")
+    start, width = file.tell(), LENGTH_BYTES[version]
+    length = int.from_bytes(file.read(width), "little")
+    if length > min(LONGEST_HEADER, size):      # NumPy would set aside what it claims
+        raise ValueError(f"its header claims {length:,} bytes, and at most {LONGEST_HEADER:,} are read")
+    file.seek(start)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")     # of a header that Python 2 wrote
         shape, fortran_order, dtype = HEADERS[version](file)

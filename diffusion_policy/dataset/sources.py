@@ -133,9 +133,15 @@ def unpack(archive: str | Path, folder: str, target: str | Path) -> None:
         raise WritingError(f"cannot unpack {archive} to {target} ({error})") from error
 
 
+LONGEST_NAME = 1000     # characters, folders included; published archives have 100
+
+
 def _require_harmless(archive: str | Path, members: list[zipfile.ZipInfo]) -> None:
     budget = Budget(os.path.getsize(archive))
     for info in members:
+        if len(info.filename) > LONGEST_NAME:
+            raise ArchiveError(f"{archive} holds a name of {len(info.filename):,} characters ({info.filename[:80]}...): nothing is "
+                               "unpacked")
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise ArchiveError(f"{archive} holds {info.filename!r}, which is a link or no plain file: nothing is unpacked")
         try:

@@ -124,7 +124,7 @@ class ZipStore:
             raise DatasetError(f"{path} is not a complete zip archive ({error}): get it again") from error
         self._root = _root(self._zip.namelist(), path)
         self._members = {info.filename.removeprefix(self._root): info for info in self._zip.infolist()
-                         if info.filename.startswith(self._root) and not info.is_dir()}
+                         if info.filename.startswith(self._root) and not info.filename.endswith("/")}
         for name, info in self._members.items():
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise DatasetError(f"{path}: {name} is a symbolic link: pack the data set without links")
