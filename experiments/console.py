@@ -5,7 +5,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -35,6 +35,8 @@ def readable_errors() -> Iterator[None]:
         console.print("\ninterrupted; what is finished is kept, the same command goes on from there", style="yellow")
         raise SystemExit(130) from None
     except EXPECTED as error:
+        if isinstance(error, InstantiationException) and isinstance(error.__cause__, EXPECTED):
+            error = error.__cause__     # what Hydra was to build says it better
         Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]error:[/] ", end="")
         print(str(error)[:3000], file=sys.stderr)
         raise SystemExit(1) from None
