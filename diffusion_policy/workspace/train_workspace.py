@@ -26,7 +26,7 @@ from diffusion_policy.workspace.learning_rate import learning_rate_factor
 from diffusion_policy.workspace.starting_point import start_from, transfer_from
 from diffusion_policy.workspace.training_log import LOG_FILE, append_record, keep_until
 from diffusion_policy.workspace.training_settings import (
-    check_training, compare_settings, data_fingerprint, training_settings,
+    check_same_policy, check_training, compare_settings, data_fingerprint, training_settings,
 )
 from diffusion_policy.workspace.training_state import STATE_FILE, Progress, not_finite, read_progress, read_state, write_state
 from diffusion_policy.workspace.update import GraphedUpdate, Update
@@ -59,7 +59,9 @@ class TrainWorkspace:
         if self.output_dir.is_dir():
             with locked(self.output_dir, self.purpose):     # another process there is noticed before the data are read,
                 if cfg.resume and self.state_file.exists():
-                    read_progress(self.state_file)          # and a damaged state
+                    progress = read_progress(self.state_file)          # and a damaged state, or one of another policy
+                    if progress.settings is not None:
+                        check_same_policy(progress.settings, cfg, str(self.state_file))
         self.device = choose_device(cfg.device)
         if cfg.training.precision == "tf32" and self.device.type != "cuda":
             raise ConfigError("training.precision=tf32 is arithmetic of NVIDIA GPUs: use fp32 or bf16 on a CPU")

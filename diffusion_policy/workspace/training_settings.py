@@ -116,23 +116,42 @@ def compare_settings(found: Mapping[str, Any], now: Mapping[str, Any], state: st
     changed: list[str] = []
     for key in ("task", "policy", "objective", "start", "seed"):
         changed += _differences(key, found.get(key), now[key])
-    changed = [line for line in changed if line.split(":")[0].rpartition(".")[2] not in _OF_INFERENCE]
+    changed = _of_training(changed)
     changed += _data_differences(found.get("data") or {}, now["data"])
     other = _differences("training", found.get("training"), now["training"])
     for key in ("ema", *_ALSO_STORED, "task.dataset", "task.adapter"):
         other += _differences(key, found.get(key), now.get(key))
     name = lambda line: line.split(":")[0]  # noqa: E731
     changed += [line for line in other if name(line) in FIXED]
+    _refuse(changed, state)
+    course = [line for line in other if name(line) in COURSE or name(line).startswith("ema")]
+    rest = [line for line in other if line not in course and name(line) not in FIXED]
+    lines = [f"changed, from here on: {'; '.join(course)}"] if course else []
+    return lines + ([f"changed, without effect on what is learned: {'; '.join(rest)}"] if rest else [])
+
+
+def check_same_policy(found: Mapping[str, Any], cfg: DictConfig, state: str) -> None:
+    """The first look of `compare_settings`, before a policy is built, which other settings may not allow.
+
+    Raises:
+        ConfigError: `state` is of another task or policy.
+    """
+    task = to_plain(cfg.task)
+    now = json.loads(json.dumps({"task": task["name"], "policy": task["policy"]}))
+    _refuse(_of_training([line for key in now for line in _differences(key, found.get(key), now[key])]), state)
+
+
+def _of_training(changed: list[str]) -> list[str]:
+    return [line for line in changed if line.split(":")[0].rpartition(".")[2] not in _OF_INFERENCE]
+
+
+def _refuse(changed: list[str], state: str) -> None:
     if changed:
         raise ConfigError(
             f"{state} belongs to a training with other settings, on which the weights and the batches depend (there -> now):\n  "
             + "\n  ".join(changed)
             + "\nGo on with the settings of before; or train anew with another output_dir=, from these weights with "
               "init_checkpoint=<folder under checkpoints/>; or start over here with resume=false")
-    course = [line for line in other if name(line) in COURSE or name(line).startswith("ema")]
-    rest = [line for line in other if line not in course and name(line) not in FIXED]
-    lines = [f"changed, from here on: {'; '.join(course)}"] if course else []
-    return lines + ([f"changed, without effect on what is learned: {'; '.join(rest)}"] if rest else [])
 
 
 def _differences(name: str, found: Any, now: Any) -> list[str]:

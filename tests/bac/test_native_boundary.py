@@ -50,9 +50,8 @@ def test_threads_that_cannot_be_started_are_an_error():
 
 @pytest.mark.parametrize("threads", [1025, 10**6, 2**31 - 1])
 def test_more_threads_than_any_machine_has_are_refused(threads):
-    with accelerate(tiny_policy(), runtime="compiled", threads=threads) as fast:
-        with pytest.raises(ValueError, match=r"threads must lie in 1..1024"):
-            fast.predict_action(observation(), seeded(0))
+    with pytest.raises(ValueError, match=r"threads must lie in 1..1024"):
+        accelerate(tiny_policy(), runtime="compiled", threads=threads)
 
 
 class Recorded:

@@ -136,7 +136,7 @@ def test_a_damaged_part_is_named(tmp_path):
         collect(partial(ToyDemonstrator, broken="raises"), tmp_path / "a.zarr", 6, n_workers=1)
     part = tmp_path / "a.zarr.parts" / "000001.npz"
     part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(DatasetError, match="000001.npz.*delete it"):
+    with pytest.raises(DatasetError, match="000001.npz.*Delete it"):
         collect(ToyDemonstrator, tmp_path / "a.zarr", 6, n_workers=0)
 
 

@@ -165,7 +165,7 @@ def test_video_is_recorded(make_cfg, tmp_path):
     (["sampler.steps=101"], "use 1 to 100"),
     (["sampler.type=euler"], "ddim"),
     (["task.n_action_steps=16"], "use 1 to 15"),
-    (["task.n_action_steps=0"], "use 1 to 15"),
+    (["task.n_action_steps=0"], "use a whole number of at least 1"),
     (["task.n_latency_steps=8"], "use 1 to 7"),
     (["task.n_latency_steps=15"], "use 0 to 14"),
     (["task.n_obs_steps=3"], "not a policy for task pusht_lowdim: it has n_obs_steps 2 instead of 3"),

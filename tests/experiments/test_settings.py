@@ -85,9 +85,10 @@ def test_right_settings_of_train_pass(overrides):
 
 
 def documented() -> list[tuple[str, str]]:
-    """(script, arguments) of every command in the README, with the variables that its blocks set."""
+    """(script, arguments) of every command in the README and the guides, with the variables that their blocks set."""
     found = []
-    for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for block in re.findall(r"```bash\n(.*?)```", "\n".join(page.read_text() for page in pages), re.DOTALL):
         variables: dict[str, str] = {}
         for line in block.replace("\\\n", " ").splitlines():
             if assigned := re.match(r"(\w+)=(?:\"([^\"]*)\"|'([^']*)'|(\S*))", line.strip()):
@@ -105,7 +106,7 @@ def test_every_documented_command_passes(command, line):
     check_command_line(shlex.split(line), command)
 
 
-def test_the_readme_has_commands():
+def test_the_documentation_has_commands():
     assert len(documented()) > 8
 
 

@@ -309,4 +309,4 @@ def test_a_training_that_goes_on_goes_on_in_its_wandb_run(tmp_path):
     assert result.returncode == 0, result.stderr
     ids = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("id ")]
     assert ids[0] == ids[1] != ids[2] and (tmp_path / "wandb_run").read_text().strip() == ids[2]
-    assert {path.name.rpartition("-")[2] for path in (tmp_path / "wandb").glob("offline-run-*")} == set(ids)
+    assert {path.name.split("-")[3] for path in (tmp_path / "wandb").glob("offline-run-*")} == set(ids)
