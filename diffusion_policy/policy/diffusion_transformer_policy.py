@@ -1,10 +1,6 @@
 """What Transformer Diffusion Policies on different observations share."""
 from __future__ import annotations
 
-import difflib
-import warnings
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,15 +12,13 @@ from diffusion_policy.model.diffusion.mask_generator import LowdimMaskGenerator
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators, Sampler
 from diffusion_policy.policy.observation_checks import checked_observation, unit_images
-from diffusion_policy.policy.schedulers import clipped_as
+from diffusion_policy.policy.settable import SettablePolicy
 
-#: what a policy is made for; its weights fit nothing else
-_FIXED = ("horizon", "n_obs_steps", "obs_dim", "action_dim", "obs_shapes", "cameras", "obs_as_cond", "pred_action_steps_only")
 #: normalised observations lie in [-1, 1] on the data seen in training; single precision ends far above this
 _LARGEST_FEATURE = 1e6
 
 
-class DiffusionTransformerPolicy(nn.Module):
+class DiffusionTransformerPolicy(SettablePolicy):
     """Generates action chunks by denoising a trajectory of T = `horizon` elements.
 
     Observations condition the denoiser either as tokens (`obs_as_cond`) or by inpainting: the trajectory then holds
@@ -80,100 +74,6 @@ class DiffusionTransformerPolicy(nn.Module):
         steps = noise_scheduler.config.num_train_timesteps if num_inference_steps is None else num_inference_steps
         self.sampler: Sampler = DiffusionSampler(model, noise_scheduler, steps, step_kwargs)
         self._check_steps(steps)
-
-    # ---- what may be set afterwards ----
-    def __setattr__(self, name: str, value: Any) -> None:
-        finished = "sampler" in self.__dict__
-        if finished and name in _FIXED and name in self.__dict__:
-            raise AttributeError(f"{name}={value!r} cannot be set: the policy was made and trained with {name}={getattr(self, name)!r}")
-        if finished and not name.startswith("_") and not hasattr(self, name):
-            close = difflib.get_close_matches(name, _SETTABLE, 1, 0.75)
-            if close:
-                raise AttributeError(f"a policy has no {name!r}, so setting it would do nothing: did you mean {close[0]!r}?")
-        if finished and name == "model":
-            self._renew_sampler(model=value)
-        super().__setattr__(name, value)
-
-    def _renew_sampler(
-        self, model: nn.Module | None = None, scheduler: Any = None, steps: int | None = None, step_kwargs: Mapping[str, Any] | None = None
-    ) -> None:
-        own = self.sampler
-        if not isinstance(own, DiffusionSampler):
-            raise AttributeError("an accelerated policy's sampler and model cannot be changed: leave the accelerate() block first")
-        self.sampler = DiffusionSampler(
-            own.model if model is None else model, own.scheduler if scheduler is None else scheduler, own.num_inference_steps if steps is None else steps,
-            own.step_kwargs if step_kwargs is None else dict(step_kwargs),
-        )
-
-    def _check_steps(self, steps: Any) -> None:
-        trained = self._noise_scheduler.config.num_train_timesteps
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= trained:
-            raise ValueError(f"num_inference_steps={steps!r} is not possible: use 1 to {trained}, the number it was trained with")
-
-    @property
-    def _loop(self) -> Any:
-        """The policy's own denoising loop, also while it is accelerated."""
-        return self.sampler if isinstance(self.sampler, DiffusionSampler) else getattr(self.sampler, "base", self.sampler)
-
-    @property
-    def num_inference_steps(self) -> int:
-        """Denoising steps K of a chunk; setting it decides the next call."""
-        return self._loop.num_inference_steps
-
-    @num_inference_steps.setter
-    def num_inference_steps(self, steps: int) -> None:
-        self._check_steps(steps)
-        self._renew_sampler(steps=steps)
-
-    @property
-    def noise_scheduler(self) -> Any:
-        """The diffusers scheduler of training and, unless `sampler` was replaced, of sampling. One that is set clips the clean
-        sample as the one before it did."""
-        return self._noise_scheduler
-
-    @noise_scheduler.setter
-    def noise_scheduler(self, scheduler: Any) -> None:
-        if not all(hasattr(scheduler, name) for name in ("config", "alphas_cumprod", "set_timesteps", "step", "add_noise")):
-            raise AttributeError(f"noise_scheduler has to be a scheduler of diffusers, not a {type(scheduler).__name__}")
-        trained = self._noise_scheduler
-        same = torch.equal(torch.as_tensor(scheduler.alphas_cumprod).cpu(), torch.as_tensor(trained.alphas_cumprod).cpu())
-        if not same or scheduler.config.get("prediction_type") != trained.config.prediction_type:
-            warnings.warn(
-                "the new noise_scheduler has another noise schedule or prediction_type than the one the policy was trained with: make it "
-                f"with {type(scheduler).__name__}.from_config(policy.noise_scheduler.config)", stacklevel=2,
-            )
-        scheduler = clipped_as(trained, scheduler)
-        self._renew_sampler(scheduler=scheduler)
-        self._noise_scheduler = scheduler
-
-    @property
-    def kwargs(self) -> Mapping[str, Any]:
-        """Options of `scheduler.step` (eta, ...), read-only; set a new mapping to change them."""
-        return MappingProxyType(self._loop.step_kwargs)
-
-    @kwargs.setter
-    def kwargs(self, step_kwargs: Mapping[str, Any]) -> None:
-        self._renew_sampler(step_kwargs=step_kwargs)
-
-    @property
-    def n_action_steps(self) -> int:
-        """How many actions of a predicted trajectory are executed; setting it decides the next call."""
-        return self._n_action_steps
-
-    @n_action_steps.setter
-    def n_action_steps(self, count: int) -> None:
-        most = self._trajectory_steps - self.chunk.start
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
-            raise ValueError(f"n_action_steps={count!r} is not possible: use 1 to {most}, as many as the policy predicts from now on")
-        self._n_action_steps = count
-
-    def reset(self) -> None:
-        """Begins a new episode. Nothing is kept between calls, so there is nothing to do; the original's loops call it."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the denoiser's parameters."""
-        return self.model.pos_emb.dtype
 
     def weights_hash(self) -> str:
         """See `diffusion_policy.common.checkpoint.weights_hash`; computed from the weights as they are now."""
@@ -344,9 +244,6 @@ class DiffusionTransformerPolicy(nn.Module):
         else:
             target = noise if kind == "epsilon" else trajectory
         return (F.mse_loss(prediction.float(), target, reduction="none") * ~given).mean()
-
-
-_SETTABLE = ("num_inference_steps", "noise_scheduler", "kwargs", "n_action_steps", "sampler", "model", "normalizer", *_FIXED)
 
 
 def min_snr_weights(alphas_cumprod: Tensor, gamma: float, prediction_type: str) -> Tensor:
