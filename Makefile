@@ -7,6 +7,7 @@ SHELL := bash
 VENV := .venv
 EXTRAS ?= pusht,dev
 PYTEST_ARGS ?=
+TEST_WORKERS ?= 2
 STRESS_ARGS ?=
 
 comma := ,
@@ -16,7 +17,8 @@ supported = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_inf
 
 help:
 	@echo "make demo    evaluate the bundled Push-T policy with and without caching; prints a table (installs core + pusht)"
-	@echo "make test    run the tests (installs core + pusht + dev); PYTEST_ARGS='-k schedule -x' picks some"
+	@echo "make test    run the tests (installs core + pusht + dev); PYTEST_ARGS='-k schedule -x' picks some,"
+	@echo "             TEST_WORKERS=4 runs them in more processes than two"
 	@echo "make stress  attack this project: damaged and hostile files, kills, races, full disks (about 10 minutes; see"
 	@echo "             docs/reliability.md); STRESS_ARGS='seed=1 parts=fuzz inputs=5000' chooses, STRESS_ARGS=help lists"
 	@echo "make setup   install only; EXTRAS=pusht,wandb chooses (pusht, blockpush, kitchen, robomimic, robomimic-reference,"
@@ -35,7 +37,7 @@ demo: $(call installed,pusht)
 
 test: $(call installed,pusht$(comma)dev)
 	@# One thread: rollouts in the tests are processes, and threads that fight with them over two cores are slower.
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 stress: $(call installed,pusht$(comma)dev)
 	@$(VENV)/bin/python -m stress $(STRESS_ARGS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -97,7 +98,10 @@ def no_simulator(cfg: DictConfig) -> str:
 
 def make_task(cfg: DictConfig, **overrides: Any) -> TaskAdapter:
     """The task of a config, whether or not its simulator is installed."""
-    return instantiate(cfg.task.adapter, **overrides)
+    try:
+        return instantiate(cfg.task.adapter, **overrides)
+    except InstantiationException as error:
+        raise error.__cause__ if isinstance(error.__cause__, ValueError) else error
 
 
 def load_experiment(cfg: DictConfig, needs_simulator: bool = True, **task_overrides: Any) -> Experiment:

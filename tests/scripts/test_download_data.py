@@ -52,7 +52,7 @@ def test_help(main, capsys):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["url=abc"], "url=abc: use an address"), (["url=5", "data_dir=5"], "url=5: use an address"), (["data_dir="], "data_dir=: use a path"),
-    (["data_dir=null"], "data_dir=null: use a path"), (["verify=5"], "verify=true or verify=false"), (["verify"], "of the form key=value"),
+    (["data_dir=null"], "data_dir=null: use a path"), (["verify=5"], "verify=true or verify=false"), (["verify"], "have the form key=value"),
     (["sha256=5"], "64 hexadecimal"), (["a.b=1"], "unknown setting a.b"), (["url=https://x.org/"], "names no file")])
 def test_values_that_cannot_be_meant(main, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
