@@ -32,6 +32,8 @@ class SettablePolicy(nn.Module):
             close = difflib.get_close_matches(name, _SETTABLE, 1, 0.75)
             if close:
                 raise AttributeError(f"a policy has no {name!r}, so setting it would do nothing: did you mean {close[0]!r}?")
+        if finished and name == "sampler" and not callable(value):
+            raise AttributeError(f"sampler={value!r} cannot be set: it has to be a denoising loop, such as a DiffusionSampler")
         if finished and name == "model":
             self._renew_sampler(model=value)
         super().__setattr__(name, value)

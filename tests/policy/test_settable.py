@@ -114,6 +114,15 @@ def test_what_the_weights_are_made_for_cannot_be_set(name, value):
         setattr(policy, name, value)
 
 
+@pytest.mark.parametrize("value", [None, "ddim16", 8])
+def test_a_sampler_has_to_be_a_denoising_loop(value):
+    policy = make_policy()
+    before = act(policy)
+    with pytest.raises(AttributeError, match="has to be a denoising loop"):
+        policy.sampler = value
+    assert torch.equal(act(policy), before)
+
+
 @pytest.mark.parametrize("name, meant", [
     ("num_inference_step", "num_inference_steps"), ("num_inferences_steps", "num_inference_steps"), ("n_actions_steps", "n_action_steps"),
     ("noise_schedule", "noise_scheduler"), ("noise_shceduler", "noise_scheduler"),
