@@ -22,8 +22,9 @@ from bac.strict_json import shown, some
 
 __all__ = ["Provenance", "Schedule", "ScheduleError"]
 
-# Far above any sampler and model; they keep a damaged file from asking for all memory or time.
 _ROOT = Path(__file__).resolve().parents[1]
+
+# Far above any sampler and model; they keep a damaged file from asking for all memory or time.
 MAX_STEPS = 100_000
 MAX_BLOCKS = 3_072
 MAX_CELLS = 1_000_000  # steps times blocks: 1,000 steps of 333 layers

@@ -21,23 +21,9 @@ from safetensors.torch import load_file, save_file
 from diffusion_policy.common.checkpoint import load_policy, weights_hash
 from diffusion_policy.common.config import CheckpointError, ConfigError
 from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, build_policy, save_policy
-from diffusion_policy.model.common.normalizer import LinearNormalizer
-from tests.original_checkpoints import POLICY, lowdim_config, lowdim_payload, saved
+from tests.original_checkpoints import POLICY, lowdim_config, saved
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def policy():
-    torch.manual_seed(0)
-    policy = build_policy(lowdim_config())
-    policy.set_normalizer(LinearNormalizer.fit({"obs": torch.randn(50, 3) * 7, "action": torch.rand(50, 2) * 500}))
-    return policy.requires_grad_(False)
-
-
-@pytest.fixture
-def payload(policy) -> dict:
-    return lowdim_payload(policy)
 
 
 @pytest.fixture

@@ -21,21 +21,7 @@ from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, build_policy, save_policy
 from diffusion_policy.common.restricted_unpickler import plain_config, plain_number, restricted_loads
 from diffusion_policy.common.weight_names import policy_names
-from diffusion_policy.model.common.normalizer import LinearNormalizer
-from tests.original_checkpoints import lowdim_config, lowdim_payload, saved
-
-
-@pytest.fixture(scope="module")
-def policy():
-    torch.manual_seed(0)
-    policy = build_policy(lowdim_config())
-    policy.set_normalizer(LinearNormalizer.fit({"obs": torch.randn(50, 3) * 7, "action": torch.rand(50, 2) * 500}))
-    return policy.requires_grad_(False)
-
-
-@pytest.fixture
-def payload(policy) -> dict:
-    return lowdim_payload(policy)
+from tests.original_checkpoints import lowdim_config, saved
 
 
 def renamed(payload: dict, rename) -> dict:

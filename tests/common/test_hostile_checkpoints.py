@@ -20,22 +20,13 @@ from safetensors.torch import save
 
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import CheckpointError
-from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, build_policy, save_policy
+from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, save_policy
 from diffusion_policy.common.restricted_unpickler import TorchArchive, restricted_loads
-from diffusion_policy.model.common.normalizer import LinearNormalizer
 from tests.common.hostile import CONFIGS, PICKLES, archive
 from tests.original_checkpoints import lowdim_config, lowdim_payload, saved
 
 ROOT = Path(__file__).resolve().parents[2]
 GIGABYTE = 2**30
-
-
-@pytest.fixture(scope="module")
-def policy():
-    torch.manual_seed(0)
-    policy = build_policy(lowdim_config())
-    policy.set_normalizer(LinearNormalizer.fit({"obs": torch.randn(50, 3) * 7, "action": torch.rand(50, 2) * 500}))
-    return policy.requires_grad_(False)
 
 
 @pytest.fixture
