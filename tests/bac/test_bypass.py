@@ -27,6 +27,8 @@ class LowRank(nn.Module):
         super().__init__()
         self.base = base
         self.down, self.up = nn.Linear(base.in_features, 2, bias=False), nn.Linear(2, base.out_features, bias=False)
+        nn.init.normal_(self.down.weight)
+        nn.init.normal_(self.up.weight)
 
     weight = property(lambda self: self.base.weight)
     bias = property(lambda self: self.base.bias)
