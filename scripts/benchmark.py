@@ -9,16 +9,16 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 from diffusion_policy.common.config import ConfigError, register_resolvers  # noqa: E402
 from diffusion_policy.common.files import atomic_path, write_json  # noqa: E402
 from diffusion_policy.common.lock import locked  # noqa: E402
-from experiments.benchmark import batches, check_folder, combinations, run_benchmark  # noqa: E402
-from experiments.benchmark_report import benchmark_table, plot_benchmark, trace_summary  # noqa: E402
-from experiments.console import console, progress_bar, readable_errors  # noqa: E402
-from experiments.settings import check, launch  # noqa: E402
-from experiments.setup import load_experiment  # noqa: E402
+from bac_workbench.benchmark.run import batches, check_folder, combinations, run_benchmark  # noqa: E402
+from bac_workbench.benchmark.report import benchmark_table, plot_benchmark, trace_summary  # noqa: E402
+from bac_workbench.console import console, progress_bar, readable_errors  # noqa: E402
+from bac_workbench.settings import check, launch  # noqa: E402
+from bac_workbench.setup.experiment import load_experiment  # noqa: E402
 
 register_resolvers()
 

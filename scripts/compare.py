@@ -10,12 +10,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 from diffusion_policy.common.config import ConfigError  # noqa: E402
-from experiments.comparison import compare, comparison_table  # noqa: E402
-from experiments.console import console, readable_errors  # noqa: E402
-from experiments.settings import read_positional, wants_help  # noqa: E402
+from bac_workbench.evaluation.comparison import compare, comparison_table  # noqa: E402
+from bac_workbench.console import console, readable_errors  # noqa: E402
+from bac_workbench.settings import read_positional, wants_help  # noqa: E402
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 
 @hydra.main(version_base="1.3", config_path="../config", config_name="convert_actions")
@@ -21,8 +21,8 @@ def main(cfg: DictConfig) -> None:
     from diffusion_policy.common.config import ConfigError, register_resolvers
     from diffusion_policy.dataset.robomimic_files import delta_path
     from diffusion_policy.demos.absolute_actions import Conversion, convert_actions
-    from experiments.console import console, progress_bar, readable_errors
-    from experiments.settings import check
+    from bac_workbench.console import console, progress_bar, readable_errors
+    from bac_workbench.settings import check
 
     register_resolvers()
     with readable_errors():
@@ -47,6 +47,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    from experiments.settings import launch  # here because worker processes import this file too
+    from bac_workbench.settings import launch  # here because worker processes import this file too
 
     launch(main, "convert_actions", __doc__)

@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy  # noqa: E402
 from diffusion_policy.common.config import ConfigError  # noqa: E402
 from diffusion_policy.common.files import remove_leftover_folders, temporary_name  # noqa: E402
 from diffusion_policy.common.lock import locked_output  # noqa: E402
 from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, save_policy  # noqa: E402
-from experiments.console import readable_errors  # noqa: E402
-from experiments.settings import read_arguments, wants_help  # noqa: E402
+from bac_workbench.console import readable_errors  # noqa: E402
+from bac_workbench.settings import read_arguments, wants_help  # noqa: E402
 
 DEFAULTS = {"checkpoint": None, "output": None, "weights": "ema", "half": True, "overwrite": False}
 

@@ -12,18 +12,18 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 from bac.native.build import CompilerMissing, find_compiler  # noqa: E402
 from diffusion_policy.common.config import register_resolvers  # noqa: E402
-from experiments.console import EpisodeProgress, console, progress_bar, readable_errors, table  # noqa: E402
-from experiments.evaluate import evaluate, measure_latency  # noqa: E402
-from experiments.evaluation_folder import open_output_dir  # noqa: E402
-from experiments.provenance import ROOT  # noqa: E402
-from experiments.report import summary_table  # noqa: E402
-from experiments.schedules import cache_label, schedule_for  # noqa: E402
-from experiments.settings import check, read_positional, wants_help  # noqa: E402
-from experiments.setup import load_experiment  # noqa: E402
+from bac_workbench.console import EpisodeProgress, console, progress_bar, readable_errors, table  # noqa: E402
+from bac_workbench.evaluation.evaluate import evaluate, measure_latency  # noqa: E402
+from bac_workbench.evaluation.folder import open_output_dir  # noqa: E402
+from bac_workbench.provenance import ROOT  # noqa: E402
+from bac_workbench.evaluation.report import summary_table  # noqa: E402
+from bac_workbench.caching.schedules import cache_label, schedule_for  # noqa: E402
+from bac_workbench.settings import check, read_positional, wants_help  # noqa: E402
+from bac_workbench.setup.experiment import load_experiment  # noqa: E402
 
 CACHES = ("full", "uniform", "bac")
 EPISODES = 10  # of the 50 test seeds: enough to see it work, too few to rank methods (the README has all 50)

@@ -18,11 +18,11 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 # Nothing but Python itself is imported here: what is broken must not break the doctor.
-from experiments.doctor.report import as_json, show  # noqa: E402
-from experiments.doctor.runner import CHECKS, TIME_LIMIT, run_checks  # noqa: E402
+from bac_workbench.doctor.report import as_json, show  # noqa: E402
+from bac_workbench.doctor.runner import CHECKS, TIME_LIMIT, run_checks  # noqa: E402
 
 
 class UsageError(ValueError):

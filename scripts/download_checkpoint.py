@@ -22,16 +22,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 from diffusion_policy.common.config import ConfigError  # noqa: E402
 from diffusion_policy.dataset.fetch import require_url  # noqa: E402
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
-from experiments.checkpoint_download import (  # noqa: E402
+from bac_workbench.downloads.checkpoints import (  # noqa: E402
     BEST, LATEST, LIST, best_name, get_checkpoint, published_names, recorded_sha256)
-from experiments.checkpoints import TaskFile, quoted, task_files  # noqa: E402
-from experiments.downloads import download_progress, run_command  # noqa: E402
-from experiments.settings import meant, read_arguments  # noqa: E402
+from bac_workbench.setup.checkpoints import TaskFile, quoted, task_files  # noqa: E402
+from bac_workbench.downloads.places import download_progress, run_command  # noqa: E402
+from bac_workbench.settings import meant, read_arguments  # noqa: E402
 
 DEFAULTS = {"task": None, "name": LATEST, "train": 0, "checkpoint_dir": "checkpoint", "url": None, "sha256": None}
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 from diffusion_policy.common.config import ConfigError  # noqa: E402
 from diffusion_policy.common.lock import locked_output  # noqa: E402
@@ -30,8 +30,8 @@ from diffusion_policy.dataset.fetch import name_in  # noqa: E402
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
 from diffusion_policy.dataset.sources import DataSource  # noqa: E402
 from diffusion_policy.env.extras import MissingExtraError  # noqa: E402
-from experiments.downloads import download_progress, run_command  # noqa: E402
-from experiments.settings import meant, read_arguments  # noqa: E402
+from bac_workbench.downloads.places import download_progress, run_command  # noqa: E402
+from bac_workbench.settings import meant, read_arguments  # noqa: E402
 
 DEFAULTS = {"task": None, "verify": False, "data_dir": "data", "url": None, "sha256": None}
 

@@ -12,16 +12,16 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 from diffusion_policy.common.config import register_resolvers  # noqa: E402
-from experiments.console import EpisodeProgress, console, progress_bar, readable_errors  # noqa: E402
-from experiments.evaluate import evaluate  # noqa: E402
-from experiments.evaluation_folder import open_output_dir  # noqa: E402
-from experiments.report import metrics_table, summary_table, throughput_line  # noqa: E402
-from experiments.settings import check, launch  # noqa: E402
-from experiments.setup import load_experiment  # noqa: E402
-from experiments.tracking import start_run  # noqa: E402
+from bac_workbench.console import EpisodeProgress, console, progress_bar, readable_errors  # noqa: E402
+from bac_workbench.evaluation.evaluate import evaluate  # noqa: E402
+from bac_workbench.evaluation.folder import open_output_dir  # noqa: E402
+from bac_workbench.evaluation.report import metrics_table, summary_table, throughput_line  # noqa: E402
+from bac_workbench.settings import check, launch  # noqa: E402
+from bac_workbench.setup.experiment import load_experiment  # noqa: E402
+from bac_workbench.tracking import start_run  # noqa: E402
 
 register_resolvers()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 
 @hydra.main(version_base="1.3", config_path="../config", config_name="make_demos")
@@ -22,9 +22,9 @@ def main(cfg: DictConfig) -> None:
 
     from diffusion_policy.common.config import register_resolvers, to_plain
     from diffusion_policy.demos.collect import collect
-    from experiments.console import console, progress_bar, readable_errors
-    from experiments.settings import check
-    from experiments.setup import make_task
+    from bac_workbench.console import console, progress_bar, readable_errors
+    from bac_workbench.settings import check
+    from bac_workbench.setup.experiment import make_task
 
     register_resolvers()
     with readable_errors():
@@ -47,6 +47,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    from experiments.settings import launch  # here because worker processes import this file too
+    from bac_workbench.settings import launch  # here because worker processes import this file too
 
     launch(main, "make_demos", __doc__)

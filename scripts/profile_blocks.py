@@ -7,17 +7,17 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 from bac.denoiser import model_blocks  # noqa: E402
 from diffusion_policy.common.config import ConfigError, register_resolvers  # noqa: E402
-from experiments.console import console, readable_errors  # noqa: E402
-from experiments.methods import Method, parse_method  # noqa: E402
-from experiments.profile_settings import THOROUGH  # noqa: E402
-from experiments.profiles import profile_for, replace_profile  # noqa: E402
-from experiments.schedules import check_cache, schedule_for  # noqa: E402
-from experiments.settings import check, launch  # noqa: E402
-from experiments.setup import Experiment, load_experiment  # noqa: E402
+from bac_workbench.console import console, readable_errors  # noqa: E402
+from bac_workbench.caching.methods import Method, parse_method  # noqa: E402
+from bac_workbench.profiling.profile_settings import THOROUGH  # noqa: E402
+from bac_workbench.profiling.profiles import profile_for, replace_profile  # noqa: E402
+from bac_workbench.caching.schedules import check_cache, schedule_for  # noqa: E402
+from bac_workbench.settings import check, launch  # noqa: E402
+from bac_workbench.setup.experiment import Experiment, load_experiment  # noqa: E402
 
 register_resolvers()
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 from diffusion_policy.common.config import register_resolvers  # noqa: E402
 from diffusion_policy.common.lock import locked  # noqa: E402
 from diffusion_policy.workspace.train_workspace import TrainWorkspace  # noqa: E402
-from experiments.console import readable_errors  # noqa: E402
-from experiments.settings import check, launch  # noqa: E402
-from experiments.tracking import check_tracking, start_run  # noqa: E402
-from experiments.training import rollout_function  # noqa: E402
+from bac_workbench.console import readable_errors  # noqa: E402
+from bac_workbench.settings import check, launch  # noqa: E402
+from bac_workbench.tracking import check_tracking, start_run  # noqa: E402
+from bac_workbench.training.rollouts import rollout_function  # noqa: E402
 
 register_resolvers()
 

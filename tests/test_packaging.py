@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.11", "3.12")
 EXTRAS = {"pusht", "blockpush", "kitchen", "robomimic", "robomimic-reference", "lerobot", "wandb", "dev", "all"}
 CODE = ("bac", "diffusion_policy", "experiments", "scripts")
-OWN = {"bac", "diffusion_policy", "experiments", "stress", "tests"}
+OWN = {"bac", "bac_workbench", "diffusion_policy", "stress", "tests"}
 # Import name -> distribution name, where they differ by more than - and _.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "hydra": "hydra-core", "yaml": "PyYAML"}
 # Used by this file only; pytest brings it.

@@ -81,14 +81,14 @@ def read_episodes(path: Path) -> Any:
 
 def resume_evaluation(path: Path) -> Any:
     from diffusion_policy.env_runner.episodes import Episode
-    from experiments.evaluation_folder import resume
+    from bac_workbench.evaluation.folder import resume
 
     episodes = [Episode(row.index, row.seed, row.split) for row in samples.episode_rows()]
     return resume(path, dict(samples.SETTINGS), episodes, False, lambda text: None)
 
 
 def compare_evaluations(path: Path) -> Any:
-    from experiments.comparison import compare, comparison_table
+    from bac_workbench.evaluation.comparison import compare, comparison_table
 
     comparison = compare(path)
     return comparison_table(comparison.rows)
@@ -104,7 +104,7 @@ def write_command_line(folder: Path) -> Path:
 
 def check_settings(path: Path) -> Any:
     """Lines `name: value`, as `name=value` of an evaluation."""
-    from experiments.settings.launch import check_command_line
+    from bac_workbench.settings.launch import check_command_line
 
     lines = path.read_text(errors="replace").split("\n")
     return check_command_line(["task=pusht_lowdim", *(line.replace(": ", "=", 1) for line in lines if line)], "eval")

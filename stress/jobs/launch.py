@@ -21,9 +21,9 @@ from stress.samples import ROOT
 TIMEOUT = 300       # seconds for any one command
 # What the scripts import; imported once here instead of at every start.
 IMPORTED = (
-    "torch", "hydra", "matplotlib.pyplot", "diffusers", "zarr", "experiments.evaluate", "experiments.benchmark",
-    "experiments.schedules", "experiments.tracking", "experiments.training", "experiments.comparison",
-    "experiments.checkpoint_download", "experiments.downloads", "diffusion_policy.workspace.train_workspace",
+    "torch", "hydra", "matplotlib.pyplot", "diffusers", "zarr", "bac_workbench.evaluation.evaluate", "bac_workbench.benchmark.run",
+    "bac_workbench.caching.schedules", "bac_workbench.tracking", "bac_workbench.training.rollouts", "bac_workbench.evaluation.comparison",
+    "bac_workbench.downloads.checkpoints", "bac_workbench.downloads.places", "diffusion_policy.workspace.train_workspace",
     "diffusion_policy.demos.collect", "diffusion_policy.dataset.download", "bac.figures", "bac.native.build", "pymunk", "pygame", "cv2",
 )
 

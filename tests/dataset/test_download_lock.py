@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_policy.common.lock import LockedError
 from diffusion_policy.dataset.download import SOURCES, download
-from experiments.checkpoint_download import get_checkpoint
+from bac_workbench.downloads.checkpoints import get_checkpoint
 from tests.conftest import ROOT
 
 HOLD = ("import sys; from pathlib import Path; from diffusion_policy.common.lock import locked_output\n"

@@ -17,11 +17,11 @@ from bac.schedule import Schedule, ScheduleError
 from diffusion_policy.common.config import ConfigError, register_resolvers
 from diffusion_policy.common.lock import LockedError, locked
 from diffusion_policy.dataset.sequence_dataset import SequenceDataset
-from experiments.assets import Assets
-from experiments.profile_settings import THOROUGH, ProfileSettings, of_schedule, read_info, same_origin
-from experiments.profiles import profile_for, replace_profile
-from experiments.schedules import schedule_for
-from experiments.setup import load_experiment
+from bac_workbench.profiling.assets import Assets
+from bac_workbench.profiling.profile_settings import THOROUGH, ProfileSettings, of_schedule, read_info, same_origin
+from bac_workbench.profiling.profiles import profile_for, replace_profile
+from bac_workbench.caching.schedules import schedule_for
+from bac_workbench.setup.experiment import load_experiment
 from tests.conftest import ROOT
 
 pytest.importorskip("pymunk")

@@ -8,11 +8,11 @@ from hydra import compose, initialize_config_dir
 
 from diffusion_policy.common.config import ConfigError, register_resolvers
 from diffusion_policy.common.files import write_json
-from experiments.benchmark import benchmark_settings, check_folder, combinations, run_benchmark
-from experiments.benchmark_report import benchmark_table, plot_benchmark, trace_summary
-from experiments.latency import Latency, speed_ratio
-from experiments.methods import parse_method
-from experiments.setup import load_experiment
+from bac_workbench.benchmark.run import benchmark_settings, check_folder, combinations, run_benchmark
+from bac_workbench.benchmark.report import benchmark_table, plot_benchmark, trace_summary
+from bac_workbench.timing.latency import Latency, speed_ratio
+from bac_workbench.caching.methods import parse_method
+from bac_workbench.setup.experiment import load_experiment
 
 pytest.importorskip("pymunk")
 CONFIG = str(Path(__file__).resolve().parents[2] / "config")

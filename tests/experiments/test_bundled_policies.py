@@ -7,9 +7,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from diffusion_policy.common.config import register_resolvers
-from experiments.evaluate import evaluate
-from experiments.evaluation_folder import open_output_dir
-from experiments.setup import load_experiment
+from bac_workbench.evaluation.evaluate import evaluate
+from bac_workbench.evaluation.folder import open_output_dir
+from bac_workbench.setup.experiment import load_experiment
 from tests.conftest import ROOT
 
 

@@ -13,8 +13,8 @@ from diffusion_policy.common.config import CheckpointError, register_resolvers, 
 from diffusion_policy.common.policy_files import WEIGHTS_FILE, build_policy
 from diffusion_policy.env_runner import task as task_module
 from diffusion_policy.env_runner.robomimic import robomimic_task
-from experiments.checkpoints import DOMAIN_SHIFT, find_checkpoint, notes, task_files
-from experiments.setup import load_experiment, misfits
+from bac_workbench.setup.checkpoints import DOMAIN_SHIFT, find_checkpoint, notes, task_files
+from bac_workbench.setup.experiment import load_experiment, misfits
 from tests.conftest import ROOT
 from tests.original_checkpoints import image_config
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from diffusion_policy.common.config import ConfigError
-from experiments.comparison import compare, comparison_table
+from bac_workbench.evaluation.comparison import compare, comparison_table
 
 
 def stored(folder, name, method, scores, gflop, sampler="ddpm100", updates=2400, full=2400, first=100, **provenance):

@@ -10,8 +10,8 @@ from bac.native.build import library
 from bac.native.errors import NativeError
 from bac.runtime.choose import make_sampler
 from diffusion_policy.common.checkpoint import load_policy
-from experiments.provenance import ROOT
-from experiments.samplers import build_sampler, name_of
+from bac_workbench.provenance import ROOT
+from bac_workbench.setup.samplers import build_sampler, name_of
 
 pytest.importorskip("pymunk")
 OFFERED = sorted(path.stem for path in (ROOT / "config" / "sampler").glob("*.yaml"))

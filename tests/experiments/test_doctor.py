@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.doctor import compute, machine, packages
-from experiments.doctor.report import as_json, show, summary
-from experiments.doctor.rows import FAIL, MISSING, PASS, Row, first_line, requirements, system_library
-from experiments.doctor.runner import CHECKS, run_check, run_checks
+from bac_workbench.doctor import compute, machine, packages
+from bac_workbench.doctor.report import as_json, show, summary
+from bac_workbench.doctor.rows import FAIL, MISSING, PASS, Row, first_line, requirements, system_library
+from bac_workbench.doctor.runner import CHECKS, run_check, run_checks
 
 ROOT = Path(__file__).resolve().parents[2]
 SIMULATORS = ("pymunk", "pygame", "shapely", "cv2", "opencv", "pybullet", "mujoco", "robosuite", "gymnasium_robotics", "h5py", "wandb")
@@ -48,7 +48,7 @@ def package(folder: Path, name: str, text: str) -> Path:
 def test_every_check_can_be_called():
     for check in CHECKS.values():
         module, function = check.function.split(":")
-        assert callable(getattr(importlib.import_module(f"experiments.doctor.{module}"), function))
+        assert callable(getattr(importlib.import_module(f"bac_workbench.doctor.{module}"), function))
         assert check.extra in requirements()
 
 

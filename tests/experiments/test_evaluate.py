@@ -11,11 +11,11 @@ import torch
 
 from bac.schedule import Schedule, ScheduleError
 from diffusion_policy.common.config import ConfigError
-from experiments.acting import noise_generator
-from experiments.console import readable_errors
-from experiments.evaluate import evaluate
-from experiments.evaluation_folder import default_output_dir, open_output_dir
-from experiments.setup import load_experiment
+from bac_workbench.evaluation.acting import noise_generator
+from bac_workbench.console import readable_errors
+from bac_workbench.evaluation.evaluate import evaluate
+from bac_workbench.evaluation.folder import default_output_dir, open_output_dir
+from bac_workbench.setup.experiment import load_experiment
 
 pytest.importorskip("pymunk")
 

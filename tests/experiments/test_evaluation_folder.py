@@ -9,9 +9,9 @@ import pytest
 
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.lock import LockedError
-from experiments.evaluate import evaluate
-from experiments.evaluation_folder import drop_repeated_rows, open_output_dir
-from experiments.setup import load_experiment
+from bac_workbench.evaluation.evaluate import evaluate
+from bac_workbench.evaluation.folder import drop_repeated_rows, open_output_dir
+from bac_workbench.setup.experiment import load_experiment
 from tests.conftest import ROOT
 
 pytest.importorskip("pymunk")

@@ -12,11 +12,11 @@ from diffusion_policy.common.config import ConfigError, register_resolvers, to_p
 from diffusion_policy.common.policy_files import build_policy, save_policy
 from diffusion_policy.env.kitchen.definition import TASKS
 from diffusion_policy.model.common.normalizer import LinearNormalizer
-from experiments.comparison import compare
-from experiments.evaluate import evaluate
-from experiments.evaluation_folder import open_output_dir
-from experiments.report import metrics_table, throughput_line
-from experiments.setup import load_experiment
+from bac_workbench.evaluation.comparison import compare
+from bac_workbench.evaluation.evaluate import evaluate
+from bac_workbench.evaluation.folder import open_output_dir
+from bac_workbench.evaluation.report import metrics_table, throughput_line
+from bac_workbench.setup.experiment import load_experiment
 from tests.conftest import ROOT
 
 CONFIG = str(ROOT / "config")

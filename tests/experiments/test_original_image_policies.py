@@ -19,10 +19,10 @@ from diffusion_policy.common.config import ConfigError, register_resolvers, to_p
 from diffusion_policy.common.policy_files import build_policy
 from diffusion_policy.env.robomimic.definition import TASKS
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
-from experiments.checkpoints import DOMAIN_SHIFT
-from experiments.evaluate import evaluate
-from experiments.evaluation_folder import open_output_dir
-from experiments.setup import Experiment, load_experiment
+from bac_workbench.setup.checkpoints import DOMAIN_SHIFT
+from bac_workbench.evaluation.evaluate import evaluate
+from bac_workbench.evaluation.folder import open_output_dir
+from bac_workbench.setup.experiment import Experiment, load_experiment
 from tests.conftest import ROOT
 from tests.original_checkpoints import image_config, image_payload, saved
 

@@ -10,10 +10,10 @@ import yaml
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.policy_files import save_policy
-from experiments.evaluate import evaluate
-from experiments.evaluation_folder import open_output_dir
-from experiments.methods import parse_method
-from experiments.setup import load_experiment
+from bac_workbench.evaluation.evaluate import evaluate
+from bac_workbench.evaluation.folder import open_output_dir
+from bac_workbench.caching.methods import parse_method
+from bac_workbench.setup.experiment import load_experiment
 
 pytest.importorskip("pymunk")
 OWN = ["sampler=checkpoint", "sampler.steps=null"]

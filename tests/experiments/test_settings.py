@@ -19,9 +19,9 @@ from bac.acs import OBJECTIVES
 from bac.runtime.choose import RUNTIMES
 from bac.similarity import METRICS
 from diffusion_policy.common.config import ConfigError, register_resolvers
-from experiments.settings import check, read_arguments
-from experiments.settings.launch import check_command_line, config_folder, jobs_of, with_texts_quoted
-from experiments.settings.schema import SCHEMAS, field_at, field_problems, fields, kind_of, near_keys, schema_of
+from bac_workbench.settings import check, read_arguments
+from bac_workbench.settings.launch import check_command_line, config_folder, jobs_of, with_texts_quoted
+from bac_workbench.settings.schema import SCHEMAS, field_at, field_problems, fields, kind_of, near_keys, schema_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = sorted(path.stem for path in (ROOT / "config" / "task").glob("*.yaml"))
@@ -265,7 +265,7 @@ def test_a_sweep_passes_if_all_its_jobs_do():
 
 
 def test_the_schema_is_quick_to_import():
-    code = "import sys, time; import hydra, torch; import experiments.setup, experiments.benchmark; t = time.process_time(); " \
-           "import experiments.settings.evaluation, experiments.settings.launch; print(time.process_time() - t)"
+    code = "import sys, time; import hydra, torch; import bac_workbench.setup.experiment, bac_workbench.benchmark.run; t = time.process_time(); " \
+           "import bac_workbench.settings.evaluation, bac_workbench.settings.launch; print(time.process_time() - t)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert float(result.stdout) < 1.5, result.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.statistics import mean_interval, paired_difference, rate_interval, score_interval
+from bac_workbench.evaluation.statistics import mean_interval, paired_difference, rate_interval, score_interval
 
 
 def test_wilson_interval_against_known_values():

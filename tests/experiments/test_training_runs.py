@@ -292,7 +292,7 @@ TRACKED = """
 import json, sys
 from pathlib import Path
 from omegaconf import OmegaConf
-from experiments.tracking import start_run
+from bac_workbench.tracking import start_run
 cfg = OmegaConf.create({"wandb": {"mode": "offline", "project": "toy"}})
 for resume in (True, True, False):
     run = start_run(cfg, "toy", Path(sys.argv[1]), resume)

@@ -20,7 +20,7 @@ from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNorm
 from diffusion_policy.model.vision.observation_encoder import SmallCropWarning
 from diffusion_policy.policy.diffusion_transformer_hybrid_image_policy import DiffusionTransformerHybridImagePolicy
 from diffusion_policy.workspace.condition_learner import ConditionLearner
-from experiments.latency import interleaved
+from bac_workbench.timing.latency import interleaved
 
 POLICY = f"{DiffusionTransformerHybridImagePolicy.__module__}.{DiffusionTransformerHybridImagePolicy.__qualname__}"
 ARM = {"robot0_eef_pos": {"shape": [3]}, "robot0_eef_quat": {"shape": [4]}, "robot0_gripper_qpos": {"shape": [2]}}

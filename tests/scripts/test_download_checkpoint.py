@@ -14,7 +14,7 @@ from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.policy_files import build_policy
 from diffusion_policy.dataset.fetch import file_sha256
 from diffusion_policy.model.common.normalizer import LinearNormalizer
-from experiments.checkpoints import task_files
+from bac_workbench.setup.checkpoints import task_files
 from tests.original_checkpoints import lowdim_config, lowdim_payload, saved
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "download_checkpoint.py"

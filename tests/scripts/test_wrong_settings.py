@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from diffusion_policy.common.config import ConfigError
-from experiments.settings.arguments import read_arguments, read_positional
-from experiments.settings.launch import check_command_line
+from bac_workbench.settings.arguments import read_arguments, read_positional
+from bac_workbench.settings.launch import check_command_line
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))

@@ -1,0 +1,89 @@
+"""Tables, the picture and the trace summary of a benchmark."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from diffusion_policy.common.files import atomic_path
+from bac_workbench.console import console, table
+from bac_workbench.evaluation.report import WIDE, method_label
+from bac_workbench.setup.experiment import Experiment
+
+RUNTIME_COLOURS = {"reference": "#9a9a9a", "planned": "#4c8bbe", "compiled": "#d9722e"}
+
+
+def benchmark_table(result: dict[str, Any]) -> Iterator[Table]:
+    """A table per batch size."""
+    floors, provenance = result["floors"], result["provenance"]
+    machine = f"{provenance['hardware']}; fp32 product {floors['gflops']:.0f} GFLOP/s, weights read at {floors['weights_gb_per_s']:.0f} GB/s"
+    for batch in sorted({row["batch"] for row in result["rows"]}):
+        rows = []
+        for r in (row for row in result["rows"] if row["batch"] == batch):
+            parts = r["breakdown_ms"]
+            rows.append([
+                method_label(r["method"], r["sampler"], provenance["checkpoint_sampler"]), r["runtime"],
+                f"{r['ms_p50']:.1f}", f"{r['ms_p95']:.1f}", f"{r['speedup']:.2f}x", f"{r['speedup_same_runtime']:.2f}x",
+                f"{r['flop_ratio_bound']:.2f}x",
+                "-" if r["max_action_diff"] is None else f"{r['max_action_diff']:.0e}",
+                f"{parts['observation_encoder']:.1f} / {parts['conditioning']:.1f} / {parts['denoiser']:.1f} / {parts['scheduler']:.1f}",
+                f"{r['share_of_arithmetic_floor']:.0%} / {r['share_of_weights_floor']:.0%}",
+            ])
+        columns = ["method", "runtime", "ms p50", "ms p95", "speedup", "same runtime", "FLOP bound", "max diff",
+                   "ms encode / cond / denoise / sched", "arith / weights share"]
+        shown = len(columns) if console.width >= WIDE else len(columns) - 2  # the rest is in benchmark.json
+        plain = f"full {provenance['checkpoint_sampler']}"
+        kinds = f"speedup: against the plain policy ({plain}, reference); same runtime: against {plain} in the same runtime"
+        yield table(f"batch {batch}, {machine}\n{kinds}", columns[:shown], [row[:shown] for row in rows])
+
+
+def plot_benchmark(result: dict[str, Any], path: Path) -> None:
+    """Bars of ms per chunk, a panel per batch size, with each method's speed-up over the plain policy."""
+    from matplotlib.figure import Figure
+
+    batches = sorted({row["batch"] for row in result["rows"]})
+    figure = Figure(figsize=(9, 0.6 + 3.9 * len(batches)), layout="constrained")
+    axes = figure.subplots(len(batches), 1, squeeze=False)[:, 0]
+    for axis, batch in zip(axes, batches):
+        rows = [row for row in result["rows"] if row["batch"] == batch]
+        methods = list(dict.fromkeys(f"{r['method']} {r['sampler']}" for r in rows))
+        runtimes = [name for name in RUNTIME_COLOURS if any(r["runtime"] == name for r in rows)]
+        height = 0.8 / len(runtimes)
+        for r in rows:
+            y = methods.index(f"{r['method']} {r['sampler']}") + (runtimes.index(r["runtime"]) - (len(runtimes) - 1) / 2) * height
+            axis.barh(y, r["ms_p50"], height * 0.92, color=RUNTIME_COLOURS[r["runtime"]])
+            axis.text(r["ms_p50"] * 1.03, y, f"{_short(r['ms_p50'])} ms, {_short(r['speedup'])}x", va="center", fontsize=7)
+        for name in runtimes:
+            axis.barh(0, 0, color=RUNTIME_COLOURS[name], label=name)
+        axis.set_xscale("log")
+        axis.set_xlim(right=axis.get_xlim()[1] * 2.2)
+        axis.set_yticks(range(len(methods)), methods)
+        axis.invert_yaxis()
+        axis.set_xlabel("ms per action chunk (median, log scale)")
+        axis.set_title(f"{result['provenance']['task']}, batch {batch}, {result['provenance']['hardware']}", fontsize=9, loc="left")
+        axis.legend(frameon=False, fontsize=8, loc="lower right")
+        axis.spines[["top", "right"]].set_visible(False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=130)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def trace_summary(experiment: Experiment, rows: int = 25) -> str:
+    """Operator times of one chunk of the sampler attached last, by PyTorch's profiler."""
+    policy = experiment.policy
+    obs = policy.random_observation(1, torch.Generator().manual_seed(0))
+    policy.predict_action(obs)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    key = "self_cpu_time_total"
+    if experiment.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+        key = "self_device_time_total"
+    with torch.profiler.profile(activities=activities) as profile:
+        policy.predict_action(obs)
+    return f"full policy, {experiment.sampler}, {experiment.device}\n" + profile.key_averages().table(sort_by=key, row_limit=rows)

@@ -1,0 +1,136 @@
+"""The folder of one evaluation: where it is, what is in it already, and whether that is this very evaluation."""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bac.sampler_name import noise_digest
+from bac.schedule import Schedule
+from diffusion_policy.common.config import ConfigError, to_plain
+from diffusion_policy.common.files import atomic_path, write_json
+from diffusion_policy.env_runner.episodes import Episode, EpisodeResult, load_episodes, missing_episodes
+from bac_workbench.caching.schedules import cache_label
+from bac_workbench.setup.experiment import Experiment
+
+SETTINGS, EPISODES = "settings.json", "episodes.jsonl"
+WRITTEN = (EPISODES, SETTINGS, "eval_results.json", "benchmark_results.json", "schedule.json", "schedule.png")
+
+
+def default_output_dir(experiment: Experiment) -> Path:
+    """results/<task>/<cache>, with suffixes where budget, sampler, precision, weights, chunk length or noise seed are not the usual."""
+    cfg, task = experiment.cfg, experiment.task
+    label = cache_label(cfg.cache)
+    name = cfg.cache.method if label in (cfg.cache.method, f"{cfg.cache.method}_s10") else label
+    if experiment.sampler != experiment.own_sampler:
+        name += f"-{experiment.sampler}"
+    for value, usual in ((cfg.precision, "fp32"), (cfg.weights, "ema")):
+        name += "" if value == usual else f"-{value}"
+    if experiment.policy.n_action_steps != experiment.own_chunk:
+        name += f"-actions{task.n_action_steps}"
+    if task.n_latency_steps:
+        name += f"-latency{task.n_latency_steps}"
+    name += f"-seed{cfg.seed}" if cfg.seed else ""
+    return Path("results") / cfg.task.name / name
+
+
+def open_output_dir(experiment: Experiment) -> Path:
+    """Creates the output folder, or explains why results cannot be written there."""
+    given = experiment.cfg.output_dir
+    folder = default_output_dir(experiment) if given in (None, "") else Path(str(given)).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink(missing_ok=True)   # another process may probe, too
+    except OSError as error:
+        raise ConfigError(f"results cannot be written to {folder} ({error.strerror}): choose another output_dir=") from error
+    return folder
+
+
+def evaluation_settings(experiment: Experiment, schedule: Schedule, episodes: list[Episode]) -> dict[str, Any]:
+    """Everything that decides the episodes' numbers, as JSON values; a folder holds the results of one such set."""
+    cfg, task, base = experiment.cfg, experiment.task, experiment.base
+    adapter = {name: value for name, value in to_plain(cfg.task.adapter).items() if name not in ("n_train", "n_test")}
+    settings = {
+        "task": cfg.task.name, "cache": cache_label(cfg.cache), "schedule_digest": schedule.digest, "sampler": experiment.sampler,
+        "sampler_steps": base.num_inference_steps, "checkpoint_sampler": experiment.own_sampler,
+        "checkpoint_noise": noise_digest(experiment.own.scheduler), "n_blocks": len(schedule.blocks),
+        "checkpoint_hash": experiment.loaded.hash, "weights": experiment.loaded.weights, "runtime": cfg.runtime,
+        "precision": cfg.precision, "device": experiment.device.type, "seed": int(cfg.seed), "n_envs": int(cfg.eval.n_envs),
+        "n_action_steps": task.n_action_steps, "n_latency_steps": task.n_latency_steps, "max_steps": task.max_steps,
+        "episodes": len(episodes), "adapter": adapter,
+    }
+    return json.loads(json.dumps(settings))
+
+
+def resume(
+    output_dir: Path, settings: dict[str, Any], episodes: list[Episode], overwrite: bool, say: Callable[[str], None] = print
+) -> tuple[dict[str, Any], list[EpisodeResult]]:
+    """Settings and finished episodes of this very evaluation. Refuses a folder with another one unless `overwrite`.
+
+    The number of environments alone may differ, for it is what one lowers when memory ran out; the settings then name the
+    earlier ones, `earlier_n_envs`.
+
+    Raises:
+        ConfigError: another evaluation is there, or a file is damaged; the message says what to do.
+    """
+    path, rows = output_dir / SETTINGS, output_dir / EPISODES
+    settings = {**settings, "earlier_n_envs": []}
+    if overwrite:
+        for stale in [*(output_dir / name for name in WRITTEN), *(output_dir / "media").glob("*.mp4")]:
+            stale.unlink(missing_ok=True)
+    elif (rows.exists() and rows.stat().st_size) or (output_dir / "eval_results.json").exists():
+        stored = stored_settings(path)
+        changed = [f"{key} {stored.get(key, 'not recorded')!r} there, {value!r} now" for key, value in settings.items()
+                   if key not in ("n_envs", "earlier_n_envs") and stored.get(key) != value]
+        if changed:
+            raise ConfigError(
+                f"{output_dir} holds another evaluation ({'; '.join(changed) if stored else 'without settings.json'}): "
+                "choose another output_dir=, or overwrite=true to start over"
+            )
+        earlier = [*stored["earlier_n_envs"], stored["n_envs"]]
+        settings["earlier_n_envs"] = sorted(set(earlier) - {settings["n_envs"]})
+    try:
+        if repeated := drop_repeated_rows(rows):
+            say(f"{rows} held {repeated} episode{'s' if repeated > 1 else ''} twice, with the same content: the second is dropped")
+        results = load_episodes(rows)
+        missing_episodes(episodes, results)  # raises if a row is of another evaluation
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{error}; or use overwrite=true" if str(rows) in str(error) else f"{rows} is damaged: {error}") from error
+    write_json(path, settings)
+    return settings, results
+
+
+def stored_settings(path: Path) -> dict[str, Any]:
+    """The content of a settings.json; empty if there is none.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        stored = json.loads(path.read_bytes())
+        if not isinstance(stored, dict) or type(stored.get("n_envs")) is not int:
+            raise ValueError("it holds no settings of an evaluation")
+        earlier = stored.setdefault("earlier_n_envs", [])
+        if not isinstance(earlier, list) or any(type(n) is not int for n in earlier):
+            raise ValueError("earlier_n_envs is no list of numbers")
+    except (ValueError, RecursionError, OSError) as error:
+        raise ConfigError(f"{path} is damaged ({error}): restore it, choose another output_dir=, or overwrite=true to start over") from error
+    return stored
+
+
+def drop_repeated_rows(path: Path) -> int:
+    """Removes complete lines that say the same as an earlier one, as two processes in one folder once wrote; how many there were."""
+    if not path.exists():
+        return 0
+    complete, end, rest = path.read_bytes().rpartition(b"\n")
+    lines = complete.split(b"\n") if end else []
+    kept = list(dict.fromkeys(lines))
+    if len(kept) < len(lines):
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(b"\n".join(kept) + end + rest)
+    return len(lines) - len(kept)

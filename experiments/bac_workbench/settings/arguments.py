@@ -1,0 +1,68 @@
+"""Arguments of the commands that do without Hydra: key=value pairs, or a folder."""
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from diffusion_policy.common.config import ConfigError
+from bac_workbench.settings.schema import field_at, field_problems, kind_of, report, schema_of, shown, unknown
+
+
+def read_arguments(arguments: list[str], command: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    """`defaults` with the key=value arguments. A default of None that null may not replace has to be given; a SHA-256 is in lower case.
+
+    Raises:
+        ConfigError: lists all arguments that are unreadable, unknown, wrong or missing.
+    """
+    schema, values, typed = schema_of(command), dict(defaults), {}
+    problems: dict[str, str] = {}
+    usage = f"python scripts/{command}.py --help"
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals or name.startswith("-"):
+            problems[argument] = f"{shown(argument)}: arguments have the form key=value; {usage} lists them"
+            continue
+        field = field_at(schema, name)
+        if field is None or name not in defaults:
+            problems[name] = f"{shown(argument)}: {unknown(name, list(defaults), usage)}"
+            continue
+        kind, typed[name] = kind_of(field), text
+        values[name] = (None if text == "null" else text) if kind.text else _value(text)
+    for name, message in field_problems(schema, {name: values[name] for name in typed}).items():
+        problems[name] = f"{name}={shown(typed[name])}: {message}"
+    for name, default in defaults.items():
+        if default is None and not kind_of(field_at(schema, name)).null and name not in typed:
+            problems[name] = f"{name}=<{kind_of(field_at(schema, name)).allowed.removeprefix('a ')}> is missing; {usage} shows examples"
+    if problems:
+        raise ConfigError(report(list(problems.values())))
+    if values.get("sha256") is not None:
+        values["sha256"] = values["sha256"].lower()
+    return values
+
+
+def _value(text: str) -> Any:
+    """A number, truth value or null as OmegaConf reads it; what it cannot read stays a text, which the schema then refuses."""
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
+    except (OmegaConfBaseException, YAMLError):
+        return text
+
+
+def read_positional(arguments: list[str], command: str, names: tuple[str, ...], optional: int = 0) -> list[str]:
+    """The arguments of a command that takes `names`, of which the last `optional` may be left out.
+
+    Raises:
+        ConfigError: more or fewer, an empty one, or an option.
+    """
+    needed = len(names) - optional
+    usage = " ".join([f"usage: python scripts/{command}.py", *names[:needed], *(f"[{name}]" for name in names[needed:])])
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise ConfigError(f"{shown(argument)}: there is no such option\n{usage}")
+    if not needed <= len(arguments) <= len(names) or not all(argument.strip() for argument in arguments):
+        got = f", not {shown(' '.join(arguments))}" if any(argument.strip() for argument in arguments) else ""
+        raise ConfigError(f"{command} takes {' and '.join(names[:needed]) if names else 'no arguments'}{got}\n{usage}")
+    return list(arguments)

@@ -1,0 +1,64 @@
+"""Settings of the commands about data and checkpoints."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
+
+from bac_workbench.settings.kinds import Boolean, Count, EnvSeed, Kind, Path, Section, Sha256, Text, Url, Workers, choice, nullable
+from bac_workbench.settings.rules import Problem, Values, seed_problems
+from bac_workbench.settings.task import Task
+
+
+class MakeDemos(Section):
+    task: Task
+    n_episodes: Count
+    seed_start: EnvSeed
+    n_workers: Workers
+    output: Path
+
+    @staticmethod
+    def fits(values: Values) -> str | None:
+        return None if values("task.demos") else f"task {values('task.name')} has no scripted expert: its demonstrations are downloaded"
+
+    @staticmethod
+    def rules(values: Values) -> Iterator[Problem]:
+        yield from seed_problems(values("seed_start"), values("n_episodes"), "seed_start", "n_episodes")
+
+
+class ConvertActions(Section):
+    task: Task
+    output: Path
+    input: nullable(Path)
+    n_workers: Workers
+    evaluate: Boolean
+
+    @staticmethod
+    def fits(values: Values) -> str | None:
+        return None if values("task.robomimic_task") else f"task {values('task.name')} is none of robomimic: its actions need no conversion"
+
+
+class ConvertCheckpoint(Section):
+    checkpoint: Path
+    output: Path
+    weights: choice("ema", "raw")
+    half: Boolean
+    overwrite: Boolean
+
+
+class DownloadData(Section):
+    task: nullable(Text)
+    verify: Boolean
+    data_dir: Path
+    url: nullable(Url)
+    sha256: nullable(Sha256)
+
+
+class DownloadCheckpoint(Section):
+    task: nullable(Text)
+    name: Text
+    train: Annotated[int, Field(ge=0, le=2), Kind("0, 1 or 2, the published trainings")]
+    checkpoint_dir: Path
+    url: nullable(Url)
+    sha256: nullable(Sha256)

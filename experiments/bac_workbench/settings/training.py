@@ -1,0 +1,90 @@
+"""Settings of train, and what they rule out together."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Optional
+
+from bac_workbench.settings.kinds import (
+    Boolean, Count, CountOrZero, Device, EnvSeed, NotNegative, Path, Positive, Section, Threads, choice, integer, nullable, number)
+from bac_workbench.settings.rules import Problem, Values, device_problems, on_gpu, seed_problems
+from bac_workbench.settings.task import PathOrNull, Runtime, Task, TaskTraining, Wandb
+
+TrainSeed = integer(0, 2**42)       # each step's own seed is a million times as large
+FROZEN_ENCODER = "FrozenEncoderLearner"
+
+
+class Training(TaskTraining):
+    grad_clip: Positive
+    precision: choice("bf16", "fp32", "tf32")
+    cuda_graph: Boolean
+    num_threads: Threads
+    num_workers: integer(0, 1024)
+    log_every: CountOrZero
+    save_every: CountOrZero
+    validate_every: CountOrZero
+    checkpoint_every: CountOrZero
+    topk: CountOrZero
+
+
+class Ema(Section):
+    update_after_step: CountOrZero
+    inv_gamma: Positive
+    power: Positive
+    min_value: number(0, below=1)
+    max_value: number(0, below=1)
+
+
+class Rollout(Section):
+    n_episodes: CountOrZero
+    seed_start: EnvSeed
+    n_envs: integer(1, 10_000)
+    runtime: Runtime
+
+
+class Objective(Section):
+    embedding_std: nullable(NotNegative)
+    modes: Count
+    finest: Positive
+    random_crops: Boolean
+    scale_steps: CountOrZero
+    views: Count
+
+
+class Train(Section):
+    task: Task
+    seed: TrainSeed
+    device: Device
+    output_dir: Path
+    resume: Boolean
+    init_checkpoint: PathOrNull
+    transfer_from: PathOrNull
+    training: Training
+    ema: Ema
+    rollout: Rollout
+    wandb: Wandb
+    objective: Optional[Objective]
+
+    @staticmethod
+    def rules(values: Values) -> Iterator[Problem]:
+        yield from device_problems(values)
+        if values("training.precision") == "tf32" and on_gpu(values("device")) is False:
+            yield "training.precision", "tf32 is arithmetic of NVIDIA GPUs: use fp32 or bf16 on a CPU"
+        if values("init_checkpoint") is not None and values("transfer_from") is not None:
+            yield "transfer_from", "init_checkpoint is another place to start from: set one of them"
+        betas = values("training.betas")
+        if betas is not None and len(betas) != 2:
+            yield "training.betas", "use two numbers, such as [0.9,0.95]"
+        low, high = values("ema.min_value"), values("ema.max_value")
+        if low is not None and high is not None and low > high:
+            yield "ema.min_value", f"it is above ema.max_value={high:g}"
+        yield from seed_problems(values("rollout.seed_start"), values("rollout.n_episodes"), "rollout.seed_start", "rollout.n_episodes")
+        if values("objective") is not None:
+            if values("rollout.n_episodes"):
+                yield "rollout.n_episodes", "rollouts score denoising; with another objective leave it at 0"
+            frozen = str(values("objective._target_")).endswith(FROZEN_ENCODER)
+            if frozen and values("init_checkpoint") is None:
+                yield "init_checkpoint", "objective=frozen_encoder goes on from a policy whose encoder has learned: name it"
+        for part in ("task.policy", "task.policy.model"):
+            width, heads = values(f"{part}.n_emb"), values(f"{part}.n_head")
+            if width is not None and heads is not None and width % heads:
+                yield f"{part}.n_emb", f"use a multiple of {part}.n_head={heads}"

@@ -1,0 +1,145 @@
+"""Which checkpoint a config means, and where to get one: shipped with this project, or published by the original one."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_policy.common.checkpoint import LoadedPolicy
+from diffusion_policy.common.config import CheckpointError
+from diffusion_policy.common.policy_files import WEIGHTS_FILE
+from diffusion_policy.env.extras import MissingExtraError
+from bac_workbench.provenance import ROOT
+
+SERVER = "https://diffusion-policy.cs.columbia.edu/data/experiments"  # Chi et al. 2023, the authors' site
+METHOD = "diffusion_policy_transformer"
+DOMAIN_SHIFT = (
+    "original checkpoints of robomimic's image tasks were trained on images of robosuite 1.2. Those of robosuite 1.4.1 "
+    "differ in floor, light and textures: a domain shift, and success rates are not the published ones."
+)
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """A file of config/task/, as far as checkpoints are concerned.
+
+    Attributes:
+        choice: how a command line names it, task=<choice>.
+        name: the task's name in paths and results.
+        original: folder of the published checkpoints of this task below `SERVER`, None if there are none.
+    """
+
+    choice: str
+    name: str
+    original: str | None
+
+    def url(self, train: int = 0) -> str:
+        """The folder of the checkpoints of one training, of which there are three: 0, 1 and 2."""
+        return f"{SERVER}/{self.original}/{METHOD}/train_{train}/checkpoints"
+
+    def folder(self, root: str | Path = "checkpoint", train: int = 0) -> Path:
+        """Where downloaded checkpoints of one training are kept: below the task, as on the server."""
+        return Path(root) / self.name / METHOD / f"train_{train}" / "checkpoints"
+
+    def shipped(self) -> Path:
+        """Where a checkpoint of this project is, if there is one (`task.checkpoint` of every config)."""
+        return Path("checkpoint") / self.name / "ddpm100"
+
+    def downloaded(self) -> list[Path]:
+        """Original checkpoints that are here: in the working directory, or else where this project is."""
+        for root in (Path(), ROOT):
+            if found := sorted((root / self.folder().parents[1]).glob("train_*/checkpoints/*.ckpt")):
+                return found
+        return []
+
+
+def task_files() -> dict[str, TaskFile]:
+    """All tasks by choice. `original` counts in the file itself only: variants of a task have other checkpoints, or none."""
+    found = {}
+    for path in sorted((ROOT / "config" / "task").glob("*.yaml")):
+        content = yaml.safe_load(path.read_text()) or {}
+        found[path.stem] = TaskFile(path.stem, content.get("name", path.stem), content.get("original"))
+    return found
+
+
+def shipped(path: str | Path) -> Path:
+    """`path` as seen from the working directory; if nothing is there but this project has it, as seen from its root."""
+    path = Path(path).expanduser()
+    return ROOT / path if not path.exists() and (ROOT / path).exists() else path
+
+
+def find_checkpoint(cfg: DictConfig) -> Path:
+    """The checkpoint that `cfg.checkpoint` names; if it is the task's own and not there, the original that was downloaded.
+
+    Relative paths count from the working directory; what is not there is looked for in this project.
+
+    Raises:
+        CheckpointError: neither is there, or several originals are; the message says what to do.
+    """
+    path = shipped(str(cfg.checkpoint))
+    if path.exists() or str(cfg.checkpoint) != str(cfg.task.get("checkpoint")):
+        return path
+    files = task_files()
+    unknown = TaskFile(cfg.task.name, cfg.task.name, None)
+    task = next((file for file in files.values() if file.name == unknown.name), unknown)
+    found = task.downloaded()
+    if len(found) > 1:
+        choices = "\n".join(f"    {quoted(checkpoint)}" for checkpoint in found)
+        raise CheckpointError(f"task {task.choice} has {len(found)} original checkpoints: choose one with\n{choices}")
+    if found:
+        return found[0]
+    raise CheckpointError(missing(cfg, path, task, files))
+
+
+def missing(cfg: DictConfig, path: Path, task: TaskFile, files: dict[str, TaskFile]) -> str:
+    """What a user can do without a checkpoint for `task` at `path`."""
+    elsewhere = "give any other with checkpoint=<folder or original .ckpt>"
+    places = f"in {Path.cwd()}" if Path.cwd() == ROOT else f"neither in {Path.cwd()} nor in {ROOT}"
+    lines = [f"there is no checkpoint for task {task.choice}: this project ships none ({path}, {places})"]
+    if task.original:
+        lines[0] += f", and no original one has been downloaded ({task.folder().parents[1]})"
+        lines += [f"The original project publishes some, at {SERVER}/{task.original}/{METHOD}/: get one with",
+                  f"    python scripts/download_checkpoint.py task={task.choice}",
+                  f"after which the same command finds it; or {elsewhere}"]
+        if looks_through_robosuite(cfg):
+            lines.append(f"Note: {DOMAIN_SHIFT}")
+    else:
+        lines.append("The original project publishes none for it: train one with")
+        if "demos" in cfg.task:
+            lines.append(f"    python scripts/make_demos.py task={task.choice}     # once: its demonstrations")
+        lines += [f"    python scripts/train.py task={task.choice}", f"or {elsewhere}"]
+    try:
+        if OmegaConf.select(cfg, "task.adapter._target_", default=None) is not None:
+            instantiate(cfg.task.adapter).check_installed()
+    except MissingExtraError as error:
+        lines.append(f"The simulator is missing, too: {error}")
+    if here := runnable(files, task):
+        lines.append(f"Policies that are here already: {', '.join(here)}")
+    return "\n".join(lines)
+
+
+def runnable(files: dict[str, TaskFile], wanted: TaskFile) -> list[str]:
+    """task=<choice> of all tasks with a checkpoint, those of the same simulation as `wanted` first."""
+    here = [file for file in files.values() if (shipped(file.shipped()) / WEIGHTS_FILE).exists() or len(file.downloaded()) == 1]
+    family = wanted.choice.split("_")[0]
+    here.sort(key=lambda file: (file.choice.split("_")[0] != family, file.choice))
+    return [f"task={file.choice}" + ("" if file.name == file.choice else f" ({file.name})") for file in here]
+
+
+def quoted(path: Path) -> str:
+    """checkpoint=<path> for a command line: Hydra needs quotes around the `=` in original names."""
+    return f"""'checkpoint="{path}"'"""
+
+
+def looks_through_robosuite(cfg: DictConfig) -> bool:
+    return "robomimic_task" in cfg.task and "shape_meta" in cfg.task
+
+
+def notes(cfg: DictConfig, loaded: LoadedPolicy) -> list[str]:
+    """What has to be said beside every number of this checkpoint on this task."""
+    # The original's names of these tasks end so (can_image_abs), also in a converted checkpoint; ours do not (can_ph).
+    original = loaded.format == "original" or str(loaded.config["task"]).endswith(("_image", "_image_abs"))
+    return [*([DOMAIN_SHIFT] if original and looks_through_robosuite(cfg) else []), *loaded.notes]
