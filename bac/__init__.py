@@ -1,4 +1,5 @@
 """Block-wise Adaptive Caching: fast sampling from Transformer Diffusion Policies without retraining."""
+
 try:
     from bac.accelerate import Acceleration, accelerate
     from bac.schedule import Schedule, ScheduleError

@@ -1,4 +1,5 @@
 """`python -m bac`."""
+
 import sys
 
 from bac.command import main

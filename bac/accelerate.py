@@ -1,4 +1,5 @@
 """Attach an accelerated denoising loop to a policy, and take it off again."""
+
 from __future__ import annotations
 
 import time
@@ -59,11 +60,19 @@ class Acceleration:
     """
 
     def __init__(
-        self, policy: nn.Module, schedule: Schedule | None, runtime: str, precision: str, threads: int | None, allow_foreign: bool = False
+        self,
+        policy: nn.Module,
+        schedule: Schedule | None,
+        runtime: str,
+        precision: str,
+        threads: int | None,
+        allow_foreign: bool = False,
     ):
         own = getattr(policy, "sampler", None)
         if not isinstance(own, DiffusionSampler):
-            state = "is already accelerated: leave that block first" if own is not None else "has no `sampler` to replace"
+            state = (
+                "is already accelerated: leave that block first" if own is not None else "has no `sampler` to replace"
+            )
             raise ValueError(f"this {type(policy).__name__} {state}")
         self.policy, self.schedule = policy, schedule
         self.foreign = [] if schedule is None else foreign_to(schedule, policy, own)
@@ -82,7 +91,9 @@ class Acceleration:
         if not isinstance(self.policy.sampler, DiffusionSampler):
             raise ValueError("the policy is already accelerated: leave that block first")
         if self.policy.sampler is not self.sampler.base:
-            raise ValueError("the policy has got another sampler since accelerate() prepared this one: call accelerate() again")
+            raise ValueError(
+                "the policy has got another sampler since accelerate() prepared this one: call accelerate() again"
+            )
         self.own, self.policy.sampler = self.policy.sampler, self.sampler
         return self
 
@@ -140,7 +151,11 @@ def _name_of(own: DiffusionSampler, policy: nn.Module) -> str:
 
 
 def accelerate(
-    policy: nn.Module, schedule: Schedule | None = None, runtime: str = "planned", precision: str = "fp32", threads: int | None = None,
+    policy: nn.Module,
+    schedule: Schedule | None = None,
+    runtime: str = "planned",
+    precision: str = "fp32",
+    threads: int | None = None,
     allow_foreign_schedule: bool = False,
 ) -> Acceleration:
     """Speeds up a Transformer Diffusion Policy inside a `with` block; no retraining, no change of its weights.

@@ -12,6 +12,7 @@ matrix s of the block (see `bac.similarity`):
 
 Similarities are maximised, distances minimised. Exact ties go to the smaller step, from the last interval back.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

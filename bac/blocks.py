@@ -7,6 +7,7 @@ decoder layer 3. Blocks run layer by layer; inside a layer the order is
 * decoder layer: self-attention ``sa``, cross-attention ``ca``, feed-forward ``ffn``;
 * encoder layer (the encoder-only, BERT-style denoiser): ``sa``, ``ffn``.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence

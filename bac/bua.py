@@ -6,6 +6,7 @@ FFN downstream of it does: the FFNs' update steps bubble up. Downstream is defin
 
 BAC, the whole method, is block-wise ACS followed by BUA.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,5 @@
 """The command line of the package: `python -m bac COMMAND`."""
+
 from __future__ import annotations
 
 import argparse
@@ -13,8 +14,12 @@ from bac.provenance import ScheduleError
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status. An error that is about what was asked for is one line on stderr."""
-    parser = argparse.ArgumentParser("python -m bac", description="Block-wise adaptive caching for Transformer Diffusion Policies.")
-    parser.add_argument("--version", action="store_true", help="print the version of the package and of the native library's sources")
+    parser = argparse.ArgumentParser(
+        "python -m bac", description="Block-wise adaptive caching for Transformer Diffusion Policies."
+    )
+    parser.add_argument(
+        "--version", action="store_true", help="print the version of the package and of the native library's sources"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     add_build(commands)
     options = parser.parse_args(arguments)
@@ -33,12 +38,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def add_build(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
-        "build", help="compile the native library",
+        "build",
+        help="compile the native library",
         description="Compiles the native library of runtime=compiled anew: into the cache, or into a folder that is shipped with a "
-                    "robot's image and named by $BAC_PREBUILT there, so that no compiler is needed.",
+        "robot's image and named by $BAC_PREBUILT there, so that no compiler is needed.",
     )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="a folder to ship; the cache when left out")
-    parser.add_argument("--march", default="native", help="the processor to compile for: native (this one), x86-64-v3, armv8-a, ...")
+    parser.add_argument(
+        "--march", default="native", help="the processor to compile for: native (this one), x86-64-v3, armv8-a, ..."
+    )
     parser.set_defaults(run=build)
 
 
@@ -47,7 +55,9 @@ def build(options: argparse.Namespace) -> int:
     folder = native.cache_folder() if options.output is None else options.output
     print(f"{folder / record['library']}\ncompiler: {record['compiler']}\nflags: {' '.join(record['flags'])}")
     if options.output is not None:
-        print(f"needs: {' '.join(record['needs']) or 'any ' + record['machine']}\nuse it with BAC_PREBUILT={options.output.absolute()}")
+        print(
+            f"needs: {' '.join(record['needs']) or 'any ' + record['machine']}\nuse it with BAC_PREBUILT={options.output.absolute()}"
+        )
     return 0
 
 

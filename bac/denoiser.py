@@ -1,4 +1,5 @@
 """How the cacheable blocks of a `TransformerForDiffusion` are named, called and counted."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -3,6 +3,7 @@
 The file name's ending chooses the format: ``.png`` (200 dpi), ``.pdf`` or ``.svg``. Matplotlib is imported only when
 a picture is drawn, always without a display, and its global state is left alone.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -211,7 +212,7 @@ def _outline_intervals(axis, steps: Sequence[int], n_steps: int) -> None:
         axis.add_patch(Rectangle((start - 0.5, start - 0.5), size, size, fill=False, edgecolor=INK, linewidth=0.6))
 
 
-def _figure(width: float, height: float) -> "Figure":
+def _figure(width: float, height: float) -> Figure:
     """A figure of its own (not registered with pyplot) of the given size in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -227,7 +228,7 @@ def _hide_spines(*axes) -> None:
             spine.set_visible(False)
 
 
-def _save(figure: "Figure", path: str | Path) -> None:
+def _save(figure: Figure, path: str | Path) -> None:
     """Write the picture; it appears complete or not at all."""
     path = Path(path)
     endings = figure.canvas.get_supported_filetypes()

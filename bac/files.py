@@ -1,4 +1,5 @@
 """Reading files of bounded size and writing files that appear complete or not at all."""
+
 from __future__ import annotations
 
 import contextlib

@@ -5,6 +5,7 @@ Not counted: normalisation, activations, softmax and additions, below 1 % of the
 part of the denoiser. This is the arithmetic of the *method*: a runtime may do less of it (see `bac.folding`) or the same
 faster; FLOPs and wall-clock are never converted into each other.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass

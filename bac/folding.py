@@ -13,6 +13,7 @@ Keys and values are fixed once c_s is known, so the query and output projections
 
 The block then costs 2 T H S D multiply-accumulates instead of 2 T D^2: for Push-T (H S = 12, D = 256) 21 times fewer.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -62,14 +63,18 @@ class Folding:
             torch.cat([attention.in_proj_bias[d:] for attention in attentions]),
             torch.stack([attention.in_proj_weight[:d].unflatten(0, (heads, dh)) for attention in attentions]),
             torch.stack([attention.in_proj_bias[:d].view(heads, dh, 1) for attention in attentions]),
-            torch.stack([attention.out_proj.weight.t().unflatten(0, (heads, dh)) for attention in attentions]).contiguous(),
+            torch.stack(
+                [attention.out_proj.weight.t().unflatten(0, (heads, dh)) for attention in attentions]
+            ).contiguous(),
         )
 
     def layer(self, index: int) -> Folding:
         """The weights of one layer (views)."""
         width = 2 * self.query.shape[-1]
         rows, one = slice(index * width, (index + 1) * width), slice(index, index + 1)
-        return Folding(self.key_value[rows], self.key_value_bias[rows], self.query[one], self.query_bias[one], self.out[one])
+        return Folding(
+            self.key_value[rows], self.key_value_bias[rows], self.query[one], self.query_bias[one], self.out[one]
+        )
 
     def __call__(self, tokens: Tensor) -> Folded:
         """Folds N times S condition tokens [N, S, D]: keys [L, N, H, S, D], biases [L, N, H, S], values [L, N, H, S, D]."""

@@ -1,4 +1,5 @@
 """A schedule turned into a program: what each denoising step computes, adds and keeps."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -81,4 +82,3 @@ def _mark_repeated_sums(steps: list[list[Segment]], updates: np.ndarray) -> list
                     marked[k][position] = replace(marked[k][position], memo=True)
             last_use[run] = (k, position)
     return marked
-

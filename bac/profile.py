@@ -1,4 +1,5 @@
 """A profile: similarity matrices of every block between all denoising steps, and what they are of."""
+
 from __future__ import annotations
 
 import re
@@ -96,12 +97,19 @@ class ProfileInfo:
         names = set(cls.__dataclass_fields__)
         missing, unknown = sorted(names - {"settings"} - set(values)), sorted(set(values) - names)
         if missing or unknown:
-            parts = ([f"missing: {some(missing)}"] if missing else []) + ([f"unknown: {some(unknown)}"] if unknown else [])
+            parts = ([f"missing: {some(missing)}"] if missing else []) + (
+                [f"unknown: {some(unknown)}"] if unknown else []
+            )
             raise ProfileError(f"the fields of a profile's description do not fit ({'; '.join(parts)})")
         return cls(**values)
 
     def differences(
-        self, *, checkpoint_hash: str | None = None, weights: str | None = None, sampler: str | None = None, steps: int | None = None,
+        self,
+        *,
+        checkpoint_hash: str | None = None,
+        weights: str | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> list[str]:
         """What of this profile is not as wanted, one phrase each; empty if nothing is. None: not compared.
@@ -110,8 +118,12 @@ class ProfileInfo:
         and its number of observations where that cannot be for want of states (every episode gives at least one).
         """
         found = []
-        for name, label, wanted in (("checkpoint_hash", "checkpoint", checkpoint_hash), ("weights", "weights", weights),
-                                    ("sampler", "sampler", sampler), ("steps", "number of denoising steps", steps)):
+        for name, label, wanted in (
+            ("checkpoint_hash", "checkpoint", checkpoint_hash),
+            ("weights", "weights", weights),
+            ("sampler", "sampler", sampler),
+            ("steps", "number of denoising steps", steps),
+        ):
             own = getattr(self, name)
             if wanted is not None and own != wanted:
                 found.append(f"{label} {str(own)[:12]} instead of {str(wanted)[:12]}")
@@ -155,13 +167,17 @@ class Profile:
     def __post_init__(self) -> None:
         missing, unknown = sorted(set(METRICS) - set(self.matrices)), sorted(set(self.matrices) - set(METRICS))
         if missing or unknown:
-            parts = ([f"missing: {some(missing)}"] if missing else []) + ([f"unknown: {some(unknown)}"] if unknown else [])
+            parts = ([f"missing: {some(missing)}"] if missing else []) + (
+                [f"unknown: {some(unknown)}"] if unknown else []
+            )
             raise ProfileError(f"the metrics of a profile must be {', '.join(METRICS)} ({'; '.join(parts)})")
         blocks = tuple(next(iter(self.matrices.values())))
         check_blocks(blocks)
         for metric, by_block in self.matrices.items():
             if tuple(by_block) != blocks:
-                raise ProfileError(f"metric {metric} has other blocks than {next(iter(self.matrices))}, or in another order")
+                raise ProfileError(
+                    f"metric {metric} has other blocks than {next(iter(self.matrices))}, or in another order"
+                )
             for block, matrix in by_block.items():
                 _check_matrix(f"{metric} of {block}", np.asarray(matrix), self.info.steps, metric)
 
@@ -239,4 +255,6 @@ def _seeds(values: Any) -> tuple[int, ...]:
 def _settings(values: Any) -> dict[str, Any]:
     if not isinstance(values, Mapping) or set(values) - set(SETTINGS):
         raise ProfileError(f"the settings of a profile are {', '.join(SETTINGS)}; got {shown(values)}")
-    return {name: list(_seeds(value)) if name == "noise_seeds" else count(value, name) for name, value in values.items()}
+    return {
+        name: list(_seeds(value)) if name == "noise_seeds" else count(value, name) for name, value in values.items()
+    }

@@ -1,4 +1,5 @@
 """The two files of a stored profile. Nothing is allocated for an array before its size is known to be as described."""
+
 from __future__ import annotations
 
 import hashlib
@@ -31,7 +32,8 @@ def save(profile: Profile, folder: Path) -> None:
     """See `Profile.save`."""
     arrays = {
         f"{metric}|{block}": np.ascontiguousarray(matrix, np.float32)
-        for metric, blocks in profile.matrices.items() for block, matrix in blocks.items()
+        for metric, blocks in profile.matrices.items()
+        for block, matrix in blocks.items()
     }
     text = profile.info.to_dict()
     with atomic_path(folder / ARRAYS) as part:
@@ -64,7 +66,15 @@ def load(folder: Path) -> Profile:
             return Profile(info, _matrices(file, info.steps))
     except ProfileError as error:
         raise ProfileError(f"{path}: {error}; {ADVICE}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, MemoryError, OverflowError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        ValueError,
+        MemoryError,
+        OverflowError,
+    ) as error:
         raise ProfileError(f"{path} is damaged ({strict_json.shown(str(error), 200)}); {ADVICE}") from error
 
 
@@ -118,12 +128,16 @@ def _matrices(file: BinaryIO, steps: int) -> dict[str, dict[str, np.ndarray]]:
             raise ProfileError(f"these arrays occur more than once: {strict_json.some(twice)}")
         check_blocks(tuple(dict.fromkeys(block for _, block in names)))
         if steps * steps * len(members) > MAX_NUMBERS:
-            raise ProfileError(f"{len(members)} matrices of {steps} steps are more than a profile holds ({MAX_NUMBERS:,} numbers)")
+            raise ProfileError(
+                f"{len(members)} matrices of {steps} steps are more than a profile holds ({MAX_NUMBERS:,} numbers)"
+            )
         for member in members:
             if member.header_offset < 0:
                 raise ProfileError("a damaged directory of arrays")
             if member.file_size > 8 * steps * steps + NPY_OVERHEAD:
-                raise ProfileError(f"{strict_json.shown(member.filename)} claims {member.file_size:,} bytes, too many for {steps} steps")
+                raise ProfileError(
+                    f"{strict_json.shown(member.filename)} claims {member.file_size:,} bytes, too many for {steps} steps"
+                )
         matrices: dict[str, dict[str, np.ndarray]] = {}
         for member, (metric, block) in zip(members, names):
             matrices.setdefault(metric, {})[block] = _matrix(archive, member, steps)
@@ -145,12 +159,17 @@ def _matrix(archive: zipfile.ZipFile, member: zipfile.ZipInfo, steps: int) -> np
         raw = stream.read(member.file_size + 1)  # reading past the end compares the checksum
     header = re.match(
         rb"\x93NUMPY\x01\x00(..)\{'descr': '<f([48])', 'fortran_order': (?:True|False), 'shape': \((\d{1,6}), (\d{1,6})\), \} *\n",
-        raw[:NPY_OVERHEAD], re.DOTALL,
+        raw[:NPY_OVERHEAD],
+        re.DOTALL,
     )
     if header is None or len(raw) != member.file_size:
         raise ProfileError(f"{strict_json.shown(member.filename)} is no matrix of numbers")
     length, width = 10 + int.from_bytes(header[1], "little"), int(header[2])
-    if (int(header[3]), int(header[4])) != (steps, steps) or header.end() != length or len(raw) != length + width * steps * steps:
+    if (
+        (int(header[3]), int(header[4])) != (steps, steps)
+        or header.end() != length
+        or len(raw) != length + width * steps * steps
+    ):
         raise ProfileError(f"{strict_json.shown(member.filename)} must be [{steps}, {steps}]")
     # a matrix that is stored by columns is its own transpose
     with np.errstate(invalid="ignore"):  # NaN is refused by the profile

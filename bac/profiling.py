@@ -1,4 +1,5 @@
 """Profiling: how alike each block's features are at every pair of denoising steps, over many observations and noise seeds."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -41,7 +42,9 @@ class FeatureSimilarity:
             features = torch.stack(self.features.pop(block), dim=1).flatten(2)  # [B, K, T D]
             batch, _, n = features.shape
             if not torch.isfinite(features).all():
-                raise ValueError(f"the features of {block} contain NaN or infinite values; check the policy's inputs and weights")
+                raise ValueError(
+                    f"the features of {block} contain NaN or infinite values; check the policy's inputs and weights"
+                )
             gram = torch.matmul(features.double(), features.double().transpose(1, 2)).cpu().numpy()
             distance = torch.cdist(features, features, p=1).double().cpu().numpy()
             for metric in METRICS:
@@ -55,8 +58,13 @@ class FeatureSimilarity:
 
 @torch.no_grad()
 def profile_features(
-    base: DiffusionSampler, cond: Tensor | None, condition: Tensor, given: Tensor | None, noise_seeds: tuple[int, ...],
-    batch_size: int = 4, progress: Callable[[int, int], None] | None = None,
+    base: DiffusionSampler,
+    cond: Tensor | None,
+    condition: Tensor,
+    given: Tensor | None,
+    noise_seeds: tuple[int, ...],
+    batch_size: int = 4,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Runs the full policy on N observations and every noise seed and compares features between steps.
 
@@ -76,7 +84,12 @@ def profile_features(
             rows = slice(start, start + batch_size)
             count = len(condition[rows])
             generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(count)]
-            sampler(condition[rows], None if given is None else given[rows], None if cond is None else cond[rows], generators)
+            sampler(
+                condition[rows],
+                None if given is None else given[rows],
+                None if cond is None else cond[rows],
+                generators,
+            )
             similarity.finish_batch()
             done += count
             if progress is not None:

@@ -1,4 +1,5 @@
 """Where a schedule comes from, and the checks its stored form shares with the schedule itself."""
+
 from __future__ import annotations
 
 import json
@@ -74,7 +75,7 @@ class Provenance:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v not in (None, (), {})}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Provenance":
+    def from_dict(cls, values: Mapping[str, Any]) -> Provenance:
         """Inverse of `to_dict`; an unknown field is an error."""
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
@@ -126,11 +127,15 @@ def _json_copy(extras: Any) -> dict[str, Any]:
         # The way through JSON copies deeply and makes a stored and a fresh provenance compare equal.
         stored = json.dumps(dict(extras), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ScheduleError(f"provenance extras must be JSON values (text, numbers, lists): {shown(str(error), 300)}") from error
+        raise ScheduleError(
+            f"provenance extras must be JSON values (text, numbers, lists): {shown(str(error), 300)}"
+        ) from error
     except RecursionError as error:
         raise ScheduleError("provenance extras are nested too deeply") from error
     if len(stored) > MAX_EXTRAS_BYTES:
-        raise ScheduleError(f"provenance extras are {len(stored):,} bytes of JSON, at most {MAX_EXTRAS_BYTES:,} are kept")
+        raise ScheduleError(
+            f"provenance extras are {len(stored):,} bytes of JSON, at most {MAX_EXTRAS_BYTES:,} are kept"
+        )
     copy = json.loads(stored)
     level = [copy]
     for _ in range(MAX_EXTRAS_DEPTH):

@@ -5,6 +5,7 @@ changes samples. Two samplers of one policy that sample differently never share 
 The noise schedule and what the model predicts belong to the checkpoint: they are in the name only where a sampler differs
 from the checkpoint's own.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -16,17 +17,35 @@ from collections.abc import Mapping
 from typing import Any
 
 KINDS = {
-    "DDPMScheduler": "ddpm", "DDIMScheduler": "ddim", "GridDDIM": "ddim", "DPMSolverMultistepScheduler": "dpmpp", "ClippedDPMSolver": "dpmpp",
+    "DDPMScheduler": "ddpm",
+    "DDIMScheduler": "ddim",
+    "GridDDIM": "ddim",
+    "DPMSolverMultistepScheduler": "dpmpp",
+    "ClippedDPMSolver": "dpmpp",
 }
 #: options of a scheduler that are the checkpoint's, not the sampler's
-NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr", "prediction_type")
+NOISE = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+)
 #: tags of options whose values speak for themselves
 VALUES = {
     "timestep_spacing": {"leading": "leading", "linspace": "linspace", "trailing": "trailing"},
-    "variance_type": {name: name for name in
-                      ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range")},
-    "algorithm_type": {"dpmsolver": "dpmsolver", "dpmsolver++": "dpmsolverpp", "sde-dpmsolver": "sde_dpmsolver",
-                       "sde-dpmsolver++": "sde_dpmsolverpp"},
+    "variance_type": {
+        name: name
+        for name in ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range")
+    },
+    "algorithm_type": {
+        "dpmsolver": "dpmsolver",
+        "dpmsolver++": "dpmsolverpp",
+        "sde-dpmsolver": "sde_dpmsolver",
+        "sde-dpmsolver++": "sde_dpmsolverpp",
+    },
     "solver_type": {"midpoint": "midpoint", "heun": "heun"},
     "final_sigmas_type": {"zero": "zero_last", "sigma_min": "sigma_min"},
 }
@@ -48,9 +67,13 @@ def sampler_name(
         For example `ddpm100`, `ddim16-noclip`, `dpmpp16-order1`. Letters, digits and `._-` only, 120 characters at most.
     """
     kind = _kind(scheduler)
-    tags = [*_option_tags(scheduler, kind), *_step_tags(step_kwargs or {}), *([] if trained is None else _noise_tags(scheduler, trained))]
+    tags = [
+        *_option_tags(scheduler, kind),
+        *_step_tags(step_kwargs or {}),
+        *([] if trained is None else _noise_tags(scheduler, trained)),
+    ]
     name = "-".join([f"{kind}{int(num_inference_steps)}", *tags])
-    return name if len(name) <= LONGEST else f"{name[:LONGEST - 17]}-{_digest(name, 16)}"
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 17]}-{_digest(name, 16)}"
 
 
 def noise_digest(scheduler: Any) -> str:
@@ -72,8 +95,11 @@ def _clips(scheduler: Any) -> bool:
 
 def _option_tags(scheduler: Any, kind: str) -> list[str]:
     config = dict(scheduler.config)
-    plain = {name: parameter.default for name, parameter in inspect.signature(type(scheduler).__init__).parameters.items()
-             if name in config and name not in NOISE}
+    plain = {
+        name: parameter.default
+        for name, parameter in inspect.signature(type(scheduler).__init__).parameters.items()
+        if name in config and name not in NOISE
+    }
     if kind == "dpmpp":
         # diffusers' own class keeps a clip_sample of the config that it was made from, and ignores it
         clips = _clips(scheduler) and config.get("clip_sample", False)
@@ -93,7 +119,7 @@ def _step_tags(step_kwargs: Mapping[str, Any]) -> list[str]:
     tags = []
     for name in sorted(step_kwargs):
         value = step_kwargs[name]
-        if value is None or _same(value, 0):    # diffusers' defaults: eta 0, use_clipped_model_output False
+        if value is None or _same(value, 0):  # diffusers' defaults: eta 0, use_clipped_model_output False
             continue
         if name == "use_clipped_model_output" and value is True:
             tags.append("reclip")
@@ -107,7 +133,7 @@ def _noise_tags(scheduler: Any, trained: Any) -> list[str]:
     tags = [_tag(name, other.get(name)) for name in NOISE if not _same(own.get(name), other.get(name))]
     if not tags and getattr(scheduler, "betas", None) is not None and getattr(trained, "betas", None) is not None:
         ours, theirs = (item.betas.detach().cpu().double().tolist() for item in (scheduler, trained))
-        if ours != theirs:      # set after construction
+        if ours != theirs:  # set after construction
             tags.append(f"betas_{_digest(json.dumps(ours))}")
     return tags
 

@@ -4,6 +4,7 @@ A `Schedule` is the only thing that profiling, the schedulers and the runtimes s
 computes and stores its residual-branch output; at every other step (*reuse*) the stored output is added instead.
 Step index 0 is the first, noisiest denoising step; nothing is cached yet there, so every block updates.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -89,7 +90,7 @@ class Schedule:
     # ---- construction ------------------------------------------------------------------------------------------
 
     @classmethod
-    def full(cls, blocks: Sequence[str], steps: int) -> "Schedule":
+    def full(cls, blocks: Sequence[str], steps: int) -> Schedule:
         """Every block updates at every step: no caching."""
         steps = _step_count(steps)
         _check_size(steps, len(blocks))
@@ -98,7 +99,7 @@ class Schedule:
     @classmethod
     def from_steps(
         cls, update_steps: Mapping[str, Sequence[int]], steps: int, provenance: Provenance | None = None
-    ) -> "Schedule":
+    ) -> Schedule:
         """Build a schedule from the update steps of each block.
 
         Args:
@@ -114,7 +115,7 @@ class Schedule:
             updates[_step_indices(update_steps[name], steps, f"update steps of {name}"), column] = True
         return cls(updates, blocks, provenance if provenance is not None else Provenance())
 
-    def with_refresh(self, steps: Sequence[int]) -> "Schedule":
+    def with_refresh(self, steps: Sequence[int]) -> Schedule:
         """A copy in which every block updates at the given steps too, noted in its provenance."""
         extra = _step_indices(steps, self.steps, "forced refresh steps")
         updates = self.updates.copy()
@@ -225,7 +226,7 @@ class Schedule:
         write_atomic(path, schedule_text.to_json(self).encode("utf-8"))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Schedule":
+    def load(cls, path: str | Path) -> Schedule:
         """Read a schedule written by `save`.
 
         Raises:

@@ -1,4 +1,5 @@
 """The two textual forms of a schedule: the JSON it is stored as and the grid it prints."""
+
 from __future__ import annotations
 
 import json
@@ -22,7 +23,7 @@ GRID_COLUMNS = 100
 RULER_EVERY = 10
 
 
-def to_json(schedule: "Schedule") -> str:
+def to_json(schedule: Schedule) -> str:
     """JSON text with one line per block, so that two schedules can be compared line by line."""
     provenance = json.dumps(schedule.provenance.to_dict(), indent=2).replace("\n", "\n  ")
     rows = [f"    {json.dumps(name)}: {json.dumps(steps)}" for name, steps in schedule.update_steps.items()]
@@ -39,7 +40,9 @@ def to_json(schedule: "Schedule") -> str:
     ]
     text = "\n".join(lines) + "\n"
     if len(text) > MAX_BYTES:
-        raise ScheduleError(f"the schedule is {len(text):,} bytes of JSON, and at most {MAX_BYTES:,} can be read again: shorten its extras")
+        raise ScheduleError(
+            f"the schedule is {len(text):,} bytes of JSON, and at most {MAX_BYTES:,} can be read again: shorten its extras"
+        )
     return text
 
 
@@ -70,7 +73,7 @@ def from_json(raw: bytes) -> tuple[dict[str, Any], Any, Provenance]:
     return data["updates"], data["steps"], Provenance.from_dict(data["provenance"])
 
 
-def to_grid(schedule: "Schedule") -> str:
+def to_grid(schedule: Schedule) -> str:
     """One row per block, one column per step, ``#`` where the block updates, its number of updates at the end.
 
     The grid is at most 120 columns wide. Above 100 steps a column stands for several steps and shows whether the
@@ -90,7 +93,7 @@ def to_grid(schedule: "Schedule") -> str:
     return "\n".join([str(schedule.provenance), summary(schedule), f"{stack.ljust(width)} {ruler}", *rows])
 
 
-def summary(schedule: "Schedule") -> str:
+def summary(schedule: Schedule) -> str:
     """How many block updates and active steps a schedule has, in one line."""
     total = schedule.updates.size
     return (

@@ -14,6 +14,7 @@ Every metric follows from two matrices of sums, the Gram matrix and the sums of 
 can be consumed as they come: accumulate these sums, then call `from_sums`. To average over observations, average
 the matrices of the single observations; for ``l1`` and ``mse`` this equals one matrix over all of them.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping

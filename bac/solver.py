@@ -10,6 +10,7 @@ DDPM (Ho et al. 2020, eq. 7) and DDIM (Song et al. 2021, eq. 12) do not use `x0_
 (Lu et al. 2022, algorithm 2) does not use `m` there. Values are those of diffusers' schedulers, mended as in
 `diffusion_policy.policy.schedulers`.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -94,12 +95,16 @@ def _advice(what: str) -> str:
 
 def _gains(config: Any, alpha: Any, sigma: Any) -> tuple[Any, Any]:
     """(x_gain, m_gain): x0 from a sample x = alpha * x0 + sigma * noise and the model output."""
-    return {"epsilon": (1 / alpha, -sigma / alpha), "sample": (0.0, 1.0), "v_prediction": (alpha, -sigma)}[config.prediction_type]
+    return {"epsilon": (1 / alpha, -sigma / alpha), "sample": (0.0, 1.0), "v_prediction": (alpha, -sigma)}[
+        config.prediction_type
+    ]
 
 
 def _noise_gains(config: Any, alpha: Any, sigma: Any) -> tuple[Any, Any]:
     """Likewise the factors of x and of the model output in the predicted noise."""
-    return {"epsilon": (0.0, 1.0), "sample": (1 / sigma, -alpha / sigma), "v_prediction": (sigma, alpha)}[config.prediction_type]
+    return {"epsilon": (0.0, 1.0), "sample": (1 / sigma, -alpha / sigma), "v_prediction": (sigma, alpha)}[
+        config.prediction_type
+    ]
 
 
 def _ddpm(scheduler: DDPMScheduler, kwargs: dict) -> tuple[list, list]:
@@ -112,12 +117,16 @@ def _ddpm(scheduler: DDPMScheduler, kwargs: dict) -> tuple[list, list]:
         alpha = product / product_before
         variance = scheduler._get_variance(t) if t > 0 else 0.0
         sigma = variance if config.variance_type == "fixed_small_log" and t > 0 else variance**0.5
-        rows.append([
-            *_gains(config, product**0.5, (1 - product) ** 0.5),
-            alpha**0.5 * (1 - product_before) / (1 - product),
-            product_before**0.5 * (1 - alpha) / (1 - product),
-            0.0, 0.0, sigma,
-        ])
+        rows.append(
+            [
+                *_gains(config, product**0.5, (1 - product) ** 0.5),
+                alpha**0.5 * (1 - product_before) / (1 - product),
+                product_before**0.5 * (1 - alpha) / (1 - product),
+                0.0,
+                0.0,
+                sigma,
+            ]
+        )
         draws.append(t > 0)
     return rows, draws
 
@@ -169,5 +178,9 @@ def _dpm_solver(scheduler: DPMSolverMultistepScheduler, kwargs: dict) -> tuple[l
 
 
 _BUILDERS = {
-    DDPMScheduler: _ddpm, DDIMScheduler: _ddim, GridDDIM: _ddim, DPMSolverMultistepScheduler: _dpm_solver, ClippedDPMSolver: _dpm_solver,
+    DDPMScheduler: _ddpm,
+    DDIMScheduler: _ddim,
+    GridDDIM: _ddim,
+    DPMSolverMultistepScheduler: _dpm_solver,
+    ClippedDPMSolver: _dpm_solver,
 }

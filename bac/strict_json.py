@@ -1,4 +1,5 @@
 """JSON as this project writes it: UTF-8, no key twice, no NaN, numbers of an ordinary size."""
+
 from __future__ import annotations
 
 import json
@@ -20,7 +21,11 @@ def loads(raw: bytes) -> Any:
     """
     try:
         return json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_unique_keys, parse_int=_int, parse_float=_float, parse_constant=_constant
+            raw.decode("utf-8"),
+            object_pairs_hook=_unique_keys,
+            parse_int=_int,
+            parse_float=_float,
+            parse_constant=_constant,
         )
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StrictJSONError(f"not complete JSON ({error})") from error

@@ -1,4 +1,5 @@
 """Uniform caching: every block updates at the same, evenly spaced steps. The baseline; it needs no profile."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,9 +9,7 @@ from bac.provenance import Provenance, ScheduleError, integer
 from bac.schedule import Schedule
 
 
-def uniform(
-    blocks: Sequence[str], steps: int, budget: int | None = None, *, interval: int | None = None
-) -> Schedule:
+def uniform(blocks: Sequence[str], steps: int, budget: int | None = None, *, interval: int | None = None) -> Schedule:
     """Evenly spaced updates, given their number or their distance.
 
     ``budget=S`` gives exactly ``S`` updates per block, at ``floor(i * steps / S)`` for i = 0 .. S-1. If S divides

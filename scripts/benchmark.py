@@ -1,4 +1,5 @@
 """Time every method in every runtime in one interleaved run: python scripts/benchmark.py task=pusht_lowdim device=cpu batch=1"""
+
 from __future__ import annotations
 
 import json
@@ -11,14 +12,14 @@ from omegaconf import DictConfig
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
-from diffusion_policy.common.config import ConfigError, register_resolvers  # noqa: E402
-from diffusion_policy.common.files import atomic_path, write_json  # noqa: E402
-from diffusion_policy.common.lock import locked  # noqa: E402
-from bac_workbench.benchmark.run import batches, check_folder, combinations, run_benchmark  # noqa: E402
 from bac_workbench.benchmark.report import benchmark_table, plot_benchmark, trace_summary  # noqa: E402
+from bac_workbench.benchmark.run import batches, check_folder, combinations, run_benchmark  # noqa: E402
 from bac_workbench.console import console, progress_bar, readable_errors  # noqa: E402
 from bac_workbench.settings import check, launch  # noqa: E402
 from bac_workbench.setup.experiment import load_experiment  # noqa: E402
+from diffusion_policy.common.config import ConfigError, register_resolvers  # noqa: E402
+from diffusion_policy.common.files import atomic_path, write_json  # noqa: E402
+from diffusion_policy.common.lock import locked  # noqa: E402
 
 register_resolvers()
 
@@ -28,10 +29,14 @@ def main(cfg: DictConfig) -> None:
     with readable_errors():
         cfg = check(cfg, "benchmark")
         if "sampler" in cfg:
-            raise ConfigError("the benchmark takes samplers in its methods: use methods=[full@ddim16], without sampler settings")
-        experiment = load_experiment(cfg, needs_simulator=False)    # unless a profile has to be measured
-        console.print(f"task {cfg.task.name}, {experiment.loaded}\ndevice {experiment.device}, {torch.get_num_threads()} threads, "
-                      f"plain policy: full, {experiment.own_sampler}, reference")
+            raise ConfigError(
+                "the benchmark takes samplers in its methods: use methods=[full@ddim16], without sampler settings"
+            )
+        experiment = load_experiment(cfg, needs_simulator=False)  # unless a profile has to be measured
+        console.print(
+            f"task {cfg.task.name}, {experiment.loaded}\ndevice {experiment.device}, {torch.get_num_threads()} threads, "
+            f"plain policy: full, {experiment.own_sampler}, reference"
+        )
         folder = Path(str(cfg.output_dir))
         check_folder(folder, experiment)
         calls = len(batches(cfg)) * combinations(experiment) * (int(cfg.n_chunks) + int(cfg.warmup))

@@ -5,6 +5,7 @@ usage: python scripts/compare.py RESULTS_FOLDER [REFERENCE]   (the folder that h
 The second argument names the run of the full policy to pair with, where there are several (other seeds, weights, runtimes).
 Evaluations of the same checkpoint, noise and test seeds are compared; comparison.md and comparison.json are written there.
 """
+
 from __future__ import annotations
 
 import sys
@@ -12,10 +13,10 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
-from diffusion_policy.common.config import ConfigError  # noqa: E402
-from bac_workbench.evaluation.comparison import compare, comparison_table  # noqa: E402
 from bac_workbench.console import console, readable_errors  # noqa: E402
+from bac_workbench.evaluation.comparison import compare, comparison_table  # noqa: E402
 from bac_workbench.settings import read_positional, wants_help  # noqa: E402
+from diffusion_policy.common.config import ConfigError  # noqa: E402
 
 
 def main() -> None:

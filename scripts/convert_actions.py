@@ -4,6 +4,7 @@ Reads the file with relative actions (input=data/robomimic/datasets/can/ph/image
 trains on (output=.../image_abs.hdf5), in the simulator, and prints what the absolute actions of every demonstration do. The
 same command after an interruption goes on where it stopped. evaluate=false only converts, which is much faster.
 """
+
 from __future__ import annotations
 
 import sys
@@ -18,11 +19,11 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("",
 @hydra.main(version_base="1.3", config_path="../config", config_name="convert_actions")
 def main(cfg: DictConfig) -> None:
     # Imported here because worker processes import this file too.
+    from bac_workbench.console import console, progress_bar, readable_errors
+    from bac_workbench.settings import check
     from diffusion_policy.common.config import ConfigError, register_resolvers
     from diffusion_policy.dataset.robomimic_files import delta_path
     from diffusion_policy.demos.absolute_actions import Conversion, convert_actions
-    from bac_workbench.console import console, progress_bar, readable_errors
-    from bac_workbench.settings import check
 
     register_resolvers()
     with readable_errors():
@@ -42,8 +43,10 @@ def main(cfg: DictConfig) -> None:
         if cfg.evaluate:
             largest = [max(values) for values in zip(*(conversion.absolute_error for conversion in conversions))]
             succeeded = sum(conversion.success for conversion in conversions)
-            console.print(f"a step ends at most {1000 * largest[0]:.3f} mm and {largest[1]:.5f} rad from the recording; "
-                          f"{succeeded} of {len(conversions)} replays succeed")
+            console.print(
+                f"a step ends at most {1000 * largest[0]:.3f} mm and {largest[1]:.5f} rad from the recording; "
+                f"{succeeded} of {len(conversions)} replays succeed"
+            )
 
 
 if __name__ == "__main__":

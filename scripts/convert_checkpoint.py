@@ -4,6 +4,7 @@
 
 Settings: weights=ema (or raw), half=true (half precision; false keeps every bit), overwrite=false.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -18,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
+from bac_workbench.console import readable_errors  # noqa: E402
+from bac_workbench.settings import read_arguments, wants_help  # noqa: E402
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy  # noqa: E402
 from diffusion_policy.common.config import ConfigError  # noqa: E402
 from diffusion_policy.common.files import remove_leftover_folders, temporary_name  # noqa: E402
 from diffusion_policy.common.lock import locked_output  # noqa: E402
 from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, save_policy  # noqa: E402
-from bac_workbench.console import readable_errors  # noqa: E402
-from bac_workbench.settings import read_arguments, wants_help  # noqa: E402
 
 DEFAULTS = {"checkpoint": None, "output": None, "weights": "ema", "half": True, "overwrite": False}
 
@@ -99,8 +100,10 @@ def rounding_report(full: torch.nn.Module, half: torch.nn.Module, samples: int =
     limits = full.normalizer["action"].input_stats
     relative = ((a - b).abs() / (limits["max"] - limits["min"]).clamp_min(1e-6)).max().item()
     moved = (a - b).abs().max().item()
-    return (f"half precision changes a weight by at most {change:.2g}, and an action by at most {moved:.2g} "
-            f"({100 * relative:.2g} % of its range) on {samples} random observations")
+    return (
+        f"half precision changes a weight by at most {change:.2g}, and an action by at most {moved:.2g} "
+        f"({100 * relative:.2g} % of its range) on {samples} random observations"
+    )
 
 
 def main() -> None:

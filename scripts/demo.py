@@ -3,6 +3,7 @@
 usage: python scripts/demo.py   (it has no settings; python scripts/eval.py has)
 example of what it runs: python scripts/eval.py task=pusht_lowdim cache=bac eval.n_test=10 eval.n_envs=10 device=cpu
 """
+
 from __future__ import annotations
 
 import sys
@@ -15,15 +16,15 @@ from hydra import compose, initialize_config_dir
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 from bac.native.build import CompilerMissing, find_compiler  # noqa: E402
-from diffusion_policy.common.config import register_resolvers  # noqa: E402
+from bac_workbench.caching.schedules import cache_label, schedule_for  # noqa: E402
 from bac_workbench.console import EpisodeProgress, console, progress_bar, readable_errors, table  # noqa: E402
 from bac_workbench.evaluation.evaluate import evaluate, measure_latency  # noqa: E402
 from bac_workbench.evaluation.folder import open_output_dir  # noqa: E402
-from bac_workbench.provenance import ROOT  # noqa: E402
 from bac_workbench.evaluation.report import summary_table  # noqa: E402
-from bac_workbench.caching.schedules import cache_label, schedule_for  # noqa: E402
+from bac_workbench.provenance import ROOT  # noqa: E402
 from bac_workbench.settings import check, read_positional, wants_help  # noqa: E402
 from bac_workbench.setup.experiment import load_experiment  # noqa: E402
+from diffusion_policy.common.config import register_resolvers  # noqa: E402
 
 CACHES = ("full", "uniform", "bac")
 EPISODES = 10  # of the 50 test seeds: enough to see it work, too few to rank methods (the README has all 50)
@@ -38,25 +39,43 @@ def main() -> None:
         episodes = EpisodeProgress(bar, EPISODES * len(CACHES))
         for cache in CACHES:
             overrides = [
-                "task=pusht_lowdim", f"cache={cache}", f"eval.n_test={EPISODES}", f"eval.n_envs={EPISODES}", "device=cpu",
-                f"output_dir=results/pusht_lowdim/demo/{cache}", "benchmark.n_chunks=8",
+                "task=pusht_lowdim",
+                f"cache={cache}",
+                f"eval.n_test={EPISODES}",
+                f"eval.n_envs={EPISODES}",
+                "device=cpu",
+                f"output_dir=results/pusht_lowdim/demo/{cache}",
+                "benchmark.n_chunks=8",
             ]
             cfg = check(compose("eval", overrides), "eval", overrides)
             experiment = load_experiment(cfg, n_test=EPISODES, n_train=0)
             output_dir = open_output_dir(experiment)
             if cache == CACHES[0]:
                 console.print(f"Push-T, {experiment.loaded}, {experiment.sampler_line}")
-                console.print(f"{EPISODES} test episodes each, {torch.get_num_threads()} threads, runtime {cfg.runtime}")
+                console.print(
+                    f"{EPISODES} test episodes each, {torch.get_num_threads()} threads, runtime {cfg.runtime}"
+                )
             episodes.start(cache)
             evaluations.append(evaluate(experiment, output_dir, bar.console.print, episodes))
         compiled = compiled_latency(experiment, bar.console.print)
     console.print(summary_table([e.results for e in evaluations], [e.benchmark for e in evaluations]))
     if compiled is not None:
         columns = ["method", "ms/chunk p50 / p95", "actions/s", "speedup", "same runtime"]
-        console.print(table("the same actions from the compiled runtime (runtime=compiled), batch 1", columns, [
-            [compiled["method"]["name"], f"{compiled['method']['ms_p50']:.1f} / {compiled['method']['ms_p95']:.1f}",
-             f"{compiled['method']['action_hz']:.0f}", f"{compiled['speedup']:.2f}x", f"{compiled['speedup_same_runtime']:.2f}x"],
-        ]))
+        console.print(
+            table(
+                "the same actions from the compiled runtime (runtime=compiled), batch 1",
+                columns,
+                [
+                    [
+                        compiled["method"]["name"],
+                        f"{compiled['method']['ms_p50']:.1f} / {compiled['method']['ms_p95']:.1f}",
+                        f"{compiled['method']['action_hz']:.0f}",
+                        f"{compiled['speedup']:.2f}x",
+                        f"{compiled['speedup_same_runtime']:.2f}x",
+                    ],
+                ],
+            )
+        )
     videos = sorted((evaluations[-1].output_dir / "media").glob("*.mp4"))
     console.print(f"schedule: {evaluations[-1].output_dir / 'schedule.png'}\nvideo: {videos[0] if videos else 'none'}")
     console.print(f"results: results/pusht_lowdim/demo  ({time.monotonic() - started:.0f} s)")

@@ -12,6 +12,7 @@ part that is absent is "not installed", with the command that installs it. Exit 
 something that is needed fails, 2 when the arguments are wrong. A package in another version than the pinned one is shown as a
 failure that is not needed: what does not work with it fails its own check.
 """
+
 from __future__ import annotations
 
 import sys

@@ -16,6 +16,7 @@ Nobody published checksums of these files: the first download records its own (<
 compares with it, which shows damage since then but not whether the download was genuine. Checkpoints are pickles: they are
 read through an allow-list, and nothing in them is executed.
 """
+
 from __future__ import annotations
 
 import sys
@@ -24,14 +25,21 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
+from bac_workbench.downloads.checkpoints import (  # noqa: E402
+    BEST,
+    LATEST,
+    LIST,
+    best_name,
+    get_checkpoint,
+    published_names,
+    recorded_sha256,
+)
+from bac_workbench.downloads.places import download_progress, run_command  # noqa: E402
+from bac_workbench.settings import meant, read_arguments  # noqa: E402
+from bac_workbench.setup.checkpoints import TaskFile, quoted, task_files  # noqa: E402
 from diffusion_policy.common.config import ConfigError  # noqa: E402
 from diffusion_policy.dataset.fetch import require_url  # noqa: E402
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
-from bac_workbench.downloads.checkpoints import (  # noqa: E402
-    BEST, LATEST, LIST, best_name, get_checkpoint, published_names, recorded_sha256)
-from bac_workbench.setup.checkpoints import TaskFile, quoted, task_files  # noqa: E402
-from bac_workbench.downloads.places import download_progress, run_command  # noqa: E402
-from bac_workbench.settings import meant, read_arguments  # noqa: E402
 
 DEFAULTS = {"task": None, "name": LATEST, "train": 0, "checkpoint_dir": "checkpoint", "url": None, "sha256": None}
 
@@ -42,7 +50,9 @@ def choose_task(settings: dict[str, Any]) -> TaskFile:
     task = settings["task"]
     if task not in published:
         problem = "which task?" if task is None else f"no original checkpoint is known for task={task}:"
-        raise ConfigError(f"{problem} use one of {', '.join(f'task={choice}' for choice in published)}{meant(task, published)}")
+        raise ConfigError(
+            f"{problem} use one of {', '.join(f'task={choice}' for choice in published)}{meant(task, published)}"
+        )
     name = settings["name"]
     if name not in (BEST, LIST) and ("/" in name or not name.endswith(".ckpt")):
         raise ConfigError(f"name={name}: use {BEST}, {LIST} or the name of a .ckpt file, such as {LATEST}")
@@ -64,13 +74,16 @@ def run(task: TaskFile, settings: dict[str, Any]) -> None:
     with download_progress() as progress:
         bar = progress.add_task(f"{task.choice} {name}", total=None)
         loaded, found = get_checkpoint(
-            url, folder, name, settings["sha256"], lambda done, total: progress.update(bar, completed=done, total=total))
+            url, folder, name, settings["sha256"], lambda done, total: progress.update(bar, completed=done, total=total)
+        )
     checked = "the first one recorded here (none is published)" if known is None else "as expected"
     step = "unknown step" if loaded.step is None else f"step {loaded.step}"
     print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB, {step}, hash of its EMA weights {loaded.hash[:12]}")
     print(f"sha256 {found}, {checked}")
     is_default = task.downloaded() == [path] and not task.shipped().exists()
-    print(f"evaluate it with: python scripts/eval.py task={task.choice} cache=bac{'' if is_default else ' ' + quoted(path)}")
+    print(
+        f"evaluate it with: python scripts/eval.py task={task.choice} cache=bac{'' if is_default else ' ' + quoted(path)}"
+    )
 
 
 def command(arguments: list[str]) -> None:

@@ -15,6 +15,7 @@ published ones, and the checksum of what was downloaded is written to data/kitch
 it later, which shows damage since then, not whether the download was genuine; sha256=<one printed elsewhere> shows more.
 The same holds for robomimic's files (<file>.checksum.json), which are moreover compared with the checksum in their archive.
 """
+
 from __future__ import annotations
 
 import sys
@@ -22,16 +23,23 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
+from bac_workbench.downloads.places import download_progress, run_command  # noqa: E402
+from bac_workbench.settings import meant, read_arguments  # noqa: E402
 from diffusion_policy.common.config import ConfigError  # noqa: E402
 from diffusion_policy.common.lock import locked_output  # noqa: E402
 from diffusion_policy.dataset.download import (  # noqa: E402
-    SOURCES, NoChecksumError, OtherDataError, download, known_sha256, verify, verify_or_record)
+    SOURCES,
+    NoChecksumError,
+    OtherDataError,
+    download,
+    known_sha256,
+    verify,
+    verify_or_record,
+)
 from diffusion_policy.dataset.fetch import name_in  # noqa: E402
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
 from diffusion_policy.dataset.sources import DataSource  # noqa: E402
 from diffusion_policy.env.extras import MissingExtraError  # noqa: E402
-from bac_workbench.downloads.places import download_progress, run_command  # noqa: E402
-from bac_workbench.settings import meant, read_arguments  # noqa: E402
 
 DEFAULTS = {"task": None, "verify": False, "data_dir": "data", "url": None, "sha256": None}
 
@@ -40,7 +48,9 @@ def choose_source(settings: dict) -> DataSource:
     """Raises ConfigError for a task that is unknown."""
     if settings["task"] not in SOURCES:
         problem = "which task?" if settings["task"] is None else f"no public data is known for task={settings['task']}:"
-        raise ConfigError(f"{problem} use {' or '.join(f'task={name}' for name in SOURCES)}{meant(settings['task'], SOURCES)}")
+        raise ConfigError(
+            f"{problem} use {' or '.join(f'task={name}' for name in SOURCES)}{meant(settings['task'], SOURCES)}"
+        )
     if settings["url"] is not None:
         name_in(settings["url"])
     return SOURCES[settings["task"]]
@@ -60,13 +70,18 @@ def run(source: DataSource, settings: dict) -> Path:
         except DatasetError as error:
             if isinstance(error, OtherDataError) and settings["sha256"]:
                 raise DatasetError(f"{error}\nCorrect sha256= if that is wrong") from error
-            raise DatasetError(f"{error}\nMove the folder away and download it again: {again}{_in_folder(settings)}") from error
+            raise DatasetError(
+                f"{error}\nMove the folder away and download it again: {again}{_in_folder(settings)}"
+            ) from error
         return folder
     with download_progress() as progress:
         bar = progress.add_task(settings["task"], total=None)
         return download(
-            source, settings["data_dir"], settings["url"],
-            lambda done, total: progress.update(bar, completed=done, total=total), settings["sha256"],
+            source,
+            settings["data_dir"],
+            settings["url"],
+            lambda done, total: progress.update(bar, completed=done, total=total),
+            settings["sha256"],
         )
 
 
@@ -83,7 +98,9 @@ def command(arguments: list[str]) -> None:
         run(source, settings)
     if known is None:
         record = source.record(folder).name
-        print(f"{folder}: complete, content sha256 {known_sha256(folder, source)} recorded in {record} (none is published)")
+        print(
+            f"{folder}: complete, content sha256 {known_sha256(folder, source)} recorded in {record} (none is published)"
+        )
     else:
         print(f"{folder}: verified, content sha256 {known}")
 

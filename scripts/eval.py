@@ -3,6 +3,7 @@
 cache=full|uniform|bac|unified_acs|blockwise_acs. Profiles the policy first if no schedule fits the checkpoint. Results go to
 results/<task>/<cache>/; the same command after an interruption goes on where it stopped. -m sweeps over comma-separated values.
 """
+
 from __future__ import annotations
 
 import sys
@@ -14,7 +15,6 @@ from omegaconf import DictConfig
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
-from diffusion_policy.common.config import register_resolvers  # noqa: E402
 from bac_workbench.console import EpisodeProgress, console, progress_bar, readable_errors  # noqa: E402
 from bac_workbench.evaluation.evaluate import evaluate  # noqa: E402
 from bac_workbench.evaluation.folder import open_output_dir  # noqa: E402
@@ -22,6 +22,7 @@ from bac_workbench.evaluation.report import metrics_table, summary_table, throug
 from bac_workbench.settings import check, launch  # noqa: E402
 from bac_workbench.setup.experiment import load_experiment  # noqa: E402
 from bac_workbench.tracking import start_run  # noqa: E402
+from diffusion_policy.common.config import register_resolvers  # noqa: E402
 
 register_resolvers()
 
@@ -36,7 +37,9 @@ def main(cfg: DictConfig) -> None:
         console.print(f"task {cfg.task.name}, {experiment.loaded}")
         for note in experiment.notes:
             console.print(f"note: {note}", style="yellow")
-        console.print(f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {cfg.runtime}, {experiment.sampler_line}")
+        console.print(
+            f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {cfg.runtime}, {experiment.sampler_line}"
+        )
         run = start_run(experiment.cfg, output_dir.name)
         with progress_bar() as bar:
             episodes = EpisodeProgress(bar, len(experiment.task.episodes()))

@@ -3,6 +3,7 @@
 Writes the data set that `scripts/train.py` reads for the task (output=...), from seeds seed_start, seed_start + 1, ... on. The same
 command after an interruption goes on where it stopped; n_workers=... only changes how long it takes.
 """
+
 from __future__ import annotations
 
 import sys
@@ -20,17 +21,19 @@ def main(cfg: DictConfig) -> None:
     import numpy as np
     from hydra.utils import instantiate
 
-    from diffusion_policy.common.config import register_resolvers, to_plain
-    from diffusion_policy.demos.collect import collect
     from bac_workbench.console import console, progress_bar, readable_errors
     from bac_workbench.settings import check
     from bac_workbench.setup.experiment import make_task
+    from diffusion_policy.common.config import register_resolvers, to_plain
+    from diffusion_policy.demos.collect import collect
 
     register_resolvers()
     with readable_errors():
         cfg = check(cfg, "make_demos")
         make_task(cfg)  # raises if the simulator is not installed
-        settings = {key: value for key, value in to_plain(cfg.task)["demos"].items() if key in ("source", "demonstrator")}
+        settings = {
+            key: value for key, value in to_plain(cfg.task)["demos"].items() if key in ("source", "demonstrator")
+        }
         with progress_bar() as bar:
             job, failed = bar.add_task("demonstrations", total=cfg.n_episodes), []
 
@@ -39,11 +42,20 @@ def main(cfg: DictConfig) -> None:
                 label = f"demonstrations, {len(failed)} failed seeds left out" if failed else "demonstrations"
                 bar.update(job, advance=int(kept), description=label)
 
-            buffer = collect(instantiate(cfg.task.demos.demonstrator, _partial_=True), str(cfg.output), cfg.n_episodes,
-                             cfg.seed_start, cfg.n_workers, settings, on_seed)
+            buffer = collect(
+                instantiate(cfg.task.demos.demonstrator, _partial_=True),
+                str(cfg.output),
+                cfg.n_episodes,
+                cfg.seed_start,
+                cfg.n_workers,
+                settings,
+                on_seed,
+            )
         lengths = np.diff(buffer.episode_ends, prepend=0)
-        console.print(f"{cfg.output}: {buffer.n_episodes} episodes, {lengths.sum():,} rows, "
-                      f"{lengths.min()} to {lengths.max()} per episode, mean {lengths.mean():.1f}")
+        console.print(
+            f"{cfg.output}: {buffer.n_episodes} episodes, {lengths.sum():,} rows, "
+            f"{lengths.min()} to {lengths.max()} per episode, mean {lengths.mean():.1f}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """Profile a policy and write its schedules: python scripts/profile_blocks.py task=pusht_lowdim [sampler=ddim16 ...]"""
+
 from __future__ import annotations
 
 import sys
@@ -10,14 +11,14 @@ from omegaconf import DictConfig
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
 from bac.denoiser import model_blocks  # noqa: E402
-from diffusion_policy.common.config import ConfigError, register_resolvers  # noqa: E402
-from bac_workbench.console import console, readable_errors  # noqa: E402
 from bac_workbench.caching.methods import Method, parse_method  # noqa: E402
+from bac_workbench.caching.schedules import check_cache, schedule_for  # noqa: E402
+from bac_workbench.console import console, readable_errors  # noqa: E402
 from bac_workbench.profiling.profile_settings import THOROUGH  # noqa: E402
 from bac_workbench.profiling.profiles import profile_for, replace_profile  # noqa: E402
-from bac_workbench.caching.schedules import check_cache, schedule_for  # noqa: E402
 from bac_workbench.settings import check, launch  # noqa: E402
 from bac_workbench.setup.experiment import Experiment, load_experiment  # noqa: E402
+from diffusion_policy.common.config import ConfigError, register_resolvers  # noqa: E402
 
 register_resolvers()
 
@@ -27,13 +28,13 @@ def main(cfg: DictConfig) -> None:
     with readable_errors():
         cfg = check(cfg, "profile_blocks")
         methods = [parse_method(text) for text in cfg.schedules]
-        experiment = load_experiment(cfg, needs_simulator=False)    # a stored profile needs none, a data set neither
+        experiment = load_experiment(cfg, needs_simulator=False)  # a stored profile needs none, a data set neither
         console.print(f"task {cfg.task.name}, {experiment.loaded}, {experiment.sampler_line}")
         check_methods(experiment, methods)
         said: set[str] = set()
 
         def say(line: str) -> None:
-            if line not in said:    # every schedule names the same profile
+            if line not in said:  # every schedule names the same profile
                 console.print(line)
             said.add(line)
 
@@ -41,7 +42,9 @@ def main(cfg: DictConfig) -> None:
         for method in methods:
             schedule = schedule_for(experiment, method.cache, say, THOROUGH)
             if schedule is not None:
-                console.print(f"{method.label}: {schedule.update_count} block updates of {schedule.steps * len(schedule.blocks)}")
+                console.print(
+                    f"{method.label}: {schedule.update_count} block updates of {schedule.steps * len(schedule.blocks)}"
+                )
         console.print(f"profile, schedules and figures: {folder}")
 
 
@@ -53,7 +56,9 @@ def check_methods(experiment: Experiment, methods: list[Method]) -> None:
     """
     for method in methods:
         if method.sampler:
-            raise ConfigError(f"schedules: {method.label}@... names a sampler; what is profiled is set by sampler=, and is {experiment.sampler}")
+            raise ConfigError(
+                f"schedules: {method.label}@... names a sampler; what is profiled is set by sampler=, and is {experiment.sampler}"
+            )
         check_cache(method.cache, model_blocks(experiment.policy.model), experiment.base.num_inference_steps)
 
 

@@ -3,6 +3,7 @@
 The same command after an interruption resumes from the last save, also with other training.max_steps, learning rate, device or
 logging; settings that decide what the weights mean, or which batches come, have to be those of before.
 """
+
 from __future__ import annotations
 
 import sys
@@ -13,13 +14,13 @@ from omegaconf import DictConfig
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
-from diffusion_policy.common.config import register_resolvers  # noqa: E402
-from diffusion_policy.common.lock import locked  # noqa: E402
-from diffusion_policy.workspace.train_workspace import TrainWorkspace  # noqa: E402
 from bac_workbench.console import readable_errors  # noqa: E402
 from bac_workbench.settings import check, launch  # noqa: E402
 from bac_workbench.tracking import check_tracking, start_run  # noqa: E402
 from bac_workbench.training.rollouts import rollout_function  # noqa: E402
+from diffusion_policy.common.config import register_resolvers  # noqa: E402
+from diffusion_policy.common.lock import locked  # noqa: E402
+from diffusion_policy.workspace.train_workspace import TrainWorkspace  # noqa: E402
 
 register_resolvers()
 

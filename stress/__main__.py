@@ -1,4 +1,5 @@
 """python -m stress [key=value ...]: see `arguments.HELP` and docs/reliability.md."""
+
 from __future__ import annotations
 
 import os
@@ -9,13 +10,19 @@ import time
 from pathlib import Path
 
 # One thread each, no window, no logging elsewhere; before anything is imported that reads them.
-os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="Agg", SDL_VIDEODRIVER="dummy", WANDB_MODE="disabled", PYGAME_HIDE_SUPPORT_PROMPT="1")
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    MPLBACKEND="Agg",
+    SDL_VIDEODRIVER="dummy",
+    WANDB_MODE="disabled",
+    PYGAME_HIDE_SUPPORT_PROMPT="1",
+)
 
 from stress import report  # noqa: E402
 from stress.arguments import Arguments, read  # noqa: E402
 from stress.findings import Findings, Row  # noqa: E402
 
-MEMORY_FOLDER = Path("/dev/shm")        # files that live for a millisecond need no disk
+MEMORY_FOLDER = Path("/dev/shm")  # files that live for a millisecond need no disk
 
 
 def main(texts: list[str]) -> int:
@@ -30,7 +37,9 @@ def main(texts: list[str]) -> int:
             return try_again(arguments, scratch)
         rows = run(arguments, scratch, findings)
         if not rows:
-            raise SystemExit(f"error: nothing is called {arguments.kinds!r} that could be tried; see python -m stress help")
+            raise SystemExit(
+                f"error: nothing is called {arguments.kinds!r} that could be tried; see python -m stress help"
+            )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     seconds = time.monotonic() - begin
@@ -42,7 +51,7 @@ def main(texts: list[str]) -> int:
 def run(arguments: Arguments, scratch: Path, findings: Findings) -> list[Row]:
     import torch
 
-    torch.set_num_threads(1)        # before anything is forked
+    torch.set_num_threads(1)  # before anything is forked
     rows = fuzz(arguments, scratch, findings) if "fuzz" in arguments.parts else []
     return rows + jobs(arguments, scratch, findings)
 
@@ -53,7 +62,9 @@ def fuzz(arguments: Arguments, scratch: Path, findings: Findings) -> list[Row]:
     kinds = loaders.available(loaders.named(arguments.kinds), say)
     if not kinds:
         return []
-    say(f"fuzz: {arguments.inputs:,} inputs over {len(kinds)} kinds of files; limits {child.MEMORY >> 20} MB and {child.SECONDS} s each")
+    say(
+        f"fuzz: {arguments.inputs:,} inputs over {len(kinds)} kinds of files; limits {child.MEMORY >> 20} MB and {child.SECONDS} s each"
+    )
     return campaign.run(kinds, arguments.inputs, arguments.seed, arguments.jobs, scratch, findings, say)
 
 
@@ -71,16 +82,33 @@ def jobs(arguments: Arguments, scratch: Path, findings: Findings) -> list[Row]:
         return spread(tasks, arguments.jobs, scratch, findings)
     launcher, chosen = Launcher(scratch, arguments.forked), campaign.chosen(JOBS, arguments.kinds, say)
     with campaign.inputs_of(scratch) as inputs:
+
         def add(part: str, attempt: campaign.Try, trials: int, what: str) -> None:
             if part in parts:
                 say(f"{part}: {trials} of each of {len(chosen)} kinds of jobs: {what}")
-                tasks.extend(campaign.tasks(part, attempt, trials, chosen, launcher, arguments.seed, scratch, inputs, say))
+                tasks.extend(
+                    campaign.tasks(part, attempt, trials, chosen, launcher, arguments.seed, scratch, inputs, say)
+                )
 
-        add("kills", kills.kill, arguments.kills, "SIGKILL at random moments, then again to the end, compared with an undisturbed run")
+        add(
+            "kills",
+            kills.kill,
+            arguments.kills,
+            "SIGKILL at random moments, then again to the end, compared with an undisturbed run",
+        )
         add("races", races.race, arguments.races, "two processes on one folder, the second after a random moment")
         mounted = "disks" in parts and disks.can_mount(scratch / "probe")
-        how = "a small file system" if mounted else "no file system may be mounted here, so a limit of file size stands in for it,"
-        add("disks", disks.fill if mounted else disks.limit, arguments.disks, f"{how} full at a random point, then again with room")
+        how = (
+            "a small file system"
+            if mounted
+            else "no file system may be mounted here, so a limit of file size stands in for it,"
+        )
+        add(
+            "disks",
+            disks.fill if mounted else disks.limit,
+            arguments.disks,
+            f"{how} full at a random point, then again with room",
+        )
         return spread(tasks, arguments.jobs, scratch, findings)
 
 

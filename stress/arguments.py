@@ -1,4 +1,5 @@
 """key=value arguments of `python -m stress`."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, fields

@@ -1,4 +1,5 @@
 """What went wrong, stored so that it can be tried again, and the rows of the report."""
+
 from __future__ import annotations
 
 import json
@@ -7,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-KEPT = 5        # inputs stored of findings that look alike
+KEPT = 5  # inputs stored of findings that look alike
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ class Findings:
         self.alike[finding.likeness] += 1
         if self.alike[finding.likeness] > KEPT:
             return
-        place = self.folder / f"{len(self.all):04d}-{finding.part}-{''.join(c if c.isalnum() else '-' for c in finding.kind)}"
+        place = (
+            self.folder
+            / f"{len(self.all):04d}-{finding.part}-{''.join(c if c.isalnum() else '-' for c in finding.kind)}"
+        )
         place.mkdir(parents=True, exist_ok=True)
         (place / "finding.json").write_text(json.dumps(asdict(finding), indent=2) + "\n")
         if write_input is not None:
@@ -63,8 +67,11 @@ class Findings:
     def shown(self) -> list[str]:
         """One line for findings that look alike."""
         firsts = {finding.likeness: finding for finding in reversed(self.all)}
-        return [f"{finding.part} / {finding.kind}: {finding.what}: {finding.summary[:160]} ({self.alike[likeness]} times)\n"
-                f"    {finding.again}" for likeness, finding in reversed(firsts.items())]
+        return [
+            f"{finding.part} / {finding.kind}: {finding.what}: {finding.summary[:160]} ({self.alike[likeness]} times)\n"
+            f"    {finding.again}"
+            for likeness, finding in reversed(firsts.items())
+        ]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 """The native engine in need: threads that cannot be started, caches that are damaged or not one's own, two builders at once."""
+
 from __future__ import annotations
 
 import contextlib
@@ -22,14 +23,26 @@ from stress.patience import naps
 from stress.workers import Task, forked
 
 THREADS, ADDRESS_SPACE = 300, 512 << 20
-SECONDS = 120       # for a compilation and a chunk
-CLOSE = 1e-4        # of the actions of the planned runtime
+SECONDS = 120  # for a compilation and a chunk
+CLOSE = 1e-4  # of the actions of the planned runtime
 #: where a library lies that others may have put there: it must be refused, never loaded
 UNSAFE = ("folder writable by all", "folder writable by its group", "folder of another user", "library of another user")
 DAMAGES = (
-    "library cut", "library empty", "library damaged", "library of something else", "library is text", "library missing",
-    "library a folder", "record cut", "record empty", "record damaged", "record changed", "record missing", "record a folder",
-    "files exchanged", *UNSAFE,
+    "library cut",
+    "library empty",
+    "library damaged",
+    "library of something else",
+    "library is text",
+    "library missing",
+    "library a folder",
+    "record cut",
+    "record empty",
+    "record damaged",
+    "record changed",
+    "record missing",
+    "record a folder",
+    "files exchanged",
+    *UNSAFE,
 )
 # Compiles once, and then gives what it made: what is tried is the cache, not the compiler.
 COMPILER = """#!/bin/sh
@@ -51,7 +64,7 @@ def tasks(seed: int, damages: int, scratch: Path, say: Callable[[str], None]) ->
     except NativeError as error:
         say(f"not tried: native, as there is no compiler ({str(error).splitlines()[0]})")
         return []
-    samples.lowdim()        # before the forks, which share it
+    samples.lowdim()  # before the forks, which share it
     folder = scratch / "native"
     folder.mkdir(parents=True)
     wrapper = folder / "remembering-compiler"
@@ -71,7 +84,9 @@ def act(runtime: str, threads: int = 1, address_space: int | None = None) -> lis
     observation = policy.random_observation(1, torch.Generator().manual_seed(0))
     with accelerate(policy, None, runtime, threads=threads if runtime == "compiled" else None) as fast:
         if address_space is not None:
-            size = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize"))
+            size = next(
+                line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize")
+            )
             resource.setrlimit(resource.RLIMIT_AS, (int(size.split()[1]) * 1024 + address_space,) * 2)
         return fast.predict_action(observation, torch.Generator().manual_seed(0))["action"].flatten().tolist()
 
@@ -106,12 +121,22 @@ def _all(seed: int, damages: int, folder: Path, compiler: str, say: Callable[[st
         nonlocal tried, failed
         tried, failed = tried + 1, failed + bool(problem)
         if problem:
-            findings.add(Finding("native", what, "native", problem, str(given.get("traceback", given))[-3000:],
-                                 f"python -m stress parts=native seed={seed} damages={damages}"))
+            findings.add(
+                Finding(
+                    "native",
+                    what,
+                    "native",
+                    problem,
+                    str(given.get("traceback", given))[-3000:],
+                    f"python -m stress parts=native seed={seed} damages={damages}",
+                )
+            )
 
     expected = child(lambda: act("planned"), folder, folder / "none", compiler)["value"]
     cache = folder / "cache"
-    for what, given in zip(("two builders at once: first", "two builders at once: second"), _two(folder, cache, compiler)):
+    for what, given in zip(
+        ("two builders at once: first", "two builders at once: second"), _two(folder, cache, compiler)
+    ):
         judge(what, _wrong(given, expected), given)
     given = child(lambda: act("compiled", THREADS, ADDRESS_SPACE), folder, cache, compiler)
     judge("many threads", None if "value" in given else _no_exception(given), given)
@@ -126,7 +151,7 @@ def _all(seed: int, damages: int, folder: Path, compiler: str, say: Callable[[st
         cache.chmod(0o700)
         spoil(damage, cache, rng)
         given = child(lambda: act("compiled"), folder, cache, compiler)
-        if damage in UNSAFE or damage.endswith("a folder"):     # which is not replaced, but named
+        if damage in UNSAFE or damage.endswith("a folder"):  # which is not replaced, but named
             refused = given.get("error") == "CacheError"
             rebuilt = damage == "library of another user" and _wrong(given, expected) is None
             judge(damage, None if refused or rebuilt else f"it is not refused: {_shown(given)}", given)
@@ -149,12 +174,17 @@ def _two(folder: Path, cache: Path, compiler: str) -> list[dict[str, Any]]:
         def work() -> list[float]:
             os.environ.update(BAC_CACHE=str(cache), CXX=compiler)
             return act("compiled")
+
         pids.append(forked(work, folder / name / "answer.json", folder / name / "output.txt"))
     given = []
     for name, pid in zip(("first", "second"), pids):
         _, status = os.waitpid(pid, 0)
         signalled = os.WIFSIGNALED(status)
-        given.append({"signal": str(os.WTERMSIG(status))} if signalled else json.loads((folder / name / "answer.json").read_text()))
+        given.append(
+            {"signal": str(os.WTERMSIG(status))}
+            if signalled
+            else json.loads((folder / name / "answer.json").read_text())
+        )
     return given
 
 
@@ -170,7 +200,7 @@ def spoil(damage: str, cache: Path, rng: Random) -> None:
     elif how in ("writable by all", "writable by its group"):
         file.chmod(0o777 if how == "writable by all" else 0o770)
     elif how == "of another user":
-        with contextlib.suppress(PermissionError):      # only root can
+        with contextlib.suppress(PermissionError):  # only root can
             os.chown(file, 12345, 12345)
     elif how in ("missing", "a folder"):
         file.unlink()
@@ -178,12 +208,22 @@ def spoil(damage: str, cache: Path, rng: Random) -> None:
             file.mkdir()
     else:
         content = file.read_bytes()
-        file.write_bytes({
-            "cut": lambda: content[:rng.randrange(1, len(content))], "empty": lambda: b"", "damaged": lambda: damaged(rng, content),
-            "changed": lambda: of_json(rng, content), "is text": lambda: b"not a library\n" * 50,
-            "of something else": lambda: Path(next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()
-                                                   if "libc.so" in line or "libc-" in line or "ld-musl" in line)).read_bytes(),
-        }[how]())
+        file.write_bytes(
+            {
+                "cut": lambda: content[: rng.randrange(1, len(content))],
+                "empty": lambda: b"",
+                "damaged": lambda: damaged(rng, content),
+                "changed": lambda: of_json(rng, content),
+                "is text": lambda: b"not a library\n" * 50,
+                "of something else": lambda: Path(
+                    next(
+                        line.split()[-1]
+                        for line in Path("/proc/self/maps").read_text().splitlines()
+                        if "libc.so" in line or "libc-" in line or "ld-musl" in line
+                    )
+                ).read_bytes(),
+            }[how]()
+        )
 
 
 def _wrong(given: dict[str, Any], expected: list[float]) -> str | None:
@@ -199,4 +239,8 @@ def _no_exception(given: dict[str, Any]) -> str | None:
 
 
 def _shown(given: dict[str, Any]) -> str:
-    return f"ended by signal {given['signal']}" if "signal" in given else f"{given.get('error', 'it acts')}: {given.get('text', '')[:200]}"
+    return (
+        f"ended by signal {given['signal']}"
+        if "signal" in given
+        else f"{given.get('error', 'it acts')}: {given.get('text', '')[:200]}"
+    )

@@ -1,10 +1,11 @@
 """Waiting that counts its own naps: where a machine is put to sleep, its clocks jump, and nobody was too slow for that."""
+
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 
-NAP = 0.01      # seconds
+NAP = 0.01  # seconds
 
 
 def naps(seconds: float) -> Iterator[int]:

@@ -1,4 +1,5 @@
 """The table, the findings and stress.json."""
+
 from __future__ import annotations
 
 import json
@@ -24,15 +25,21 @@ def machine() -> dict[str, Any]:
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    memory = int(Path("/proc/meminfo").read_text().split()[1]) // 2 ** 20
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) // 2**20
     versions = {}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            versions[name] = None       # an extra that is not installed; its kinds are not tried
-    return {"processor": names[0] if names else platform.machine(), "cores": len(os.sched_getaffinity(0)), "memory_gb": memory,
-            "system": platform.platform(), "python": platform.python_version(), "packages": versions}
+            versions[name] = None  # an extra that is not installed; its kinds are not tried
+    return {
+        "processor": names[0] if names else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": memory,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": versions,
+    }
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -41,15 +48,28 @@ def table(rows: Sequence[Row]) -> Table:
         shown.add_column(name, justify="left" if name in ("part", "kind", "note") else "right")
     for row in rows:
         peak = "-" if row.peak is None else f"{row.peak / 1e6:.0f}"
-        shown.add_row(row.part, row.kind, f"{row.tried:,}", f"{row.survived:,}", str(row.findings), f"{row.seconds:.0f}", peak, row.note,
-                      style="red" if row.findings else None)
+        shown.add_row(
+            row.part,
+            row.kind,
+            f"{row.tried:,}",
+            f"{row.survived:,}",
+            str(row.findings),
+            f"{row.seconds:.0f}",
+            peak,
+            row.note,
+            style="red" if row.findings else None,
+        )
     return shown
 
 
 def write(folder: Path, rows: Sequence[Row], findings: Findings, arguments: dict[str, Any], seconds: float) -> Path:
     content = {
-        "date": time.strftime("%Y-%m-%d"), "seconds": round(seconds, 1), "arguments": arguments, "machine": machine(),
-        "rows": [asdict(row) for row in rows], "tried": sum(row.tried for row in rows),
+        "date": time.strftime("%Y-%m-%d"),
+        "seconds": round(seconds, 1),
+        "arguments": arguments,
+        "machine": machine(),
+        "rows": [asdict(row) for row in rows],
+        "tried": sum(row.tried for row in rows),
         "findings": [asdict(finding) for finding in findings.all],
     }
     path = folder / "stress.json"
@@ -62,4 +82,6 @@ def show(rows: Sequence[Row], findings: Findings, path: Path, seconds: float) ->
     console.print(table(rows))
     for line in findings.shown():
         console.print(line, style="red", markup=False)
-    console.print(f"{sum(row.tried for row in rows):,} tries, {len(findings.all)} findings, {seconds:.0f} s; {path}", markup=False)
+    console.print(
+        f"{sum(row.tried for row in rows):,} tries, {len(findings.all)} findings, {seconds:.0f} s; {path}", markup=False
+    )

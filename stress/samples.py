@@ -2,6 +2,7 @@
 
 They are made by the helpers of the tests, so that what the tests call sound and what is mutated here are the same.
 """
+
 from __future__ import annotations
 
 import shutil
@@ -15,11 +16,19 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 for _folder in ("tests", "tests/dataset", "tests/common", "tests/bac"):
-    sys.path.append(str(ROOT / _folder))        # they import each other by plain names, too
+    sys.path.append(str(ROOT / _folder))  # they import each other by plain names, too
 
 DATE = (1980, 1, 1, 0, 0, 0)
-SETTINGS = {"task": "pusht_lowdim", "cache": "full", "schedule_digest": "x", "sampler": "ddpm8", "runtime": "planned", "seed": 0,
-            "n_envs": 1, "episodes": 3}
+SETTINGS = {
+    "task": "pusht_lowdim",
+    "cache": "full",
+    "schedule_digest": "x",
+    "sampler": "ddpm8",
+    "runtime": "planned",
+    "seed": 0,
+    "n_envs": 1,
+    "episodes": 3,
+}
 
 
 # ---- policies ----
@@ -69,7 +78,10 @@ def image_checkpoint(folder: Path) -> Path:
     config = image_config("can_image", shapes, [36, 36])
     torch.manual_seed(0)
     policy = build_policy({"policy": to_plain(OmegaConf.create(config))["policy"]})
-    vectors = {"robot0_eef_pos": FieldNormalizer.fit(torch.rand(20, 3)), "action": FieldNormalizer.fit(torch.rand(20, 10))}
+    vectors = {
+        "robot0_eef_pos": FieldNormalizer.fit(torch.rand(20, 3)),
+        "action": FieldNormalizer.fit(torch.rand(20, 10)),
+    }
     policy.set_normalizer(LinearNormalizer({"agentview_image": FieldNormalizer.image(), **vectors}))
     payload = image_payload(policy.requires_grad_(False), config)
     del payload["state_dicts"]["model"]
@@ -137,8 +149,10 @@ def profile(folder: Path) -> Path:
 def episode_rows() -> list[Any]:
     from diffusion_policy.env_runner.episodes import EpisodeResult
 
-    return [EpisodeResult(index, 100000 + index, "test", 0.25 * index, 0.5, 7.0, index == 2, False, 24, 3, {"p1": 1.0})
-            for index in range(3)]
+    return [
+        EpisodeResult(index, 100000 + index, "test", 0.25 * index, 0.5, 7.0, index == 2, False, 24, 3, {"p1": 1.0})
+        for index in range(3)
+    ]
 
 
 def evaluation(folder: Path) -> Path:
@@ -161,14 +175,41 @@ def evaluations(folder: Path) -> Path:
     adapter = {"_target_": "x", "max_steps": 24}
     for method, updates in (("full", 48), ("uniform_s2", 12)):
         provenance = {
-            **SETTINGS, "checkpoint_hash": "a" * 64, "weights": "ema", "checkpoint_sampler": "ddpm8", "checkpoint_noise": "x",
-            "sampler_steps": 8, "n_blocks": 6, "test_seeds_from": 100000, "precision": "fp32", "n_action_steps": 8, "n_latency_steps": 0,
-            "max_steps": 24, "adapter": adapter, "commit": None, "hardware": "cpu"}
-        rows = [{"seed": row.seed, "split": row.split, "score": row.score, "metrics": row.metrics} for row in episode_rows()]
-        write_json(folder / "runs" / method / "eval_results.json", {
-            "task": "pusht_lowdim", "method": method, "sampler": "ddpm8", "mean_score": 0.25, "mean_score_interval_95": [0.1, 0.4],
-            "n_episodes": 3, "metrics": {"p1": {"mean": 1.0, "interval_95": [1.0, 1.0]}}, "episodes": rows,
-            "flops": {"gflop_per_chunk": 0.1 * updates}, "block_updates": {"per_chunk": updates, "full": 48}, "provenance": provenance})
+            **SETTINGS,
+            "checkpoint_hash": "a" * 64,
+            "weights": "ema",
+            "checkpoint_sampler": "ddpm8",
+            "checkpoint_noise": "x",
+            "sampler_steps": 8,
+            "n_blocks": 6,
+            "test_seeds_from": 100000,
+            "precision": "fp32",
+            "n_action_steps": 8,
+            "n_latency_steps": 0,
+            "max_steps": 24,
+            "adapter": adapter,
+            "commit": None,
+            "hardware": "cpu",
+        }
+        rows = [
+            {"seed": row.seed, "split": row.split, "score": row.score, "metrics": row.metrics} for row in episode_rows()
+        ]
+        write_json(
+            folder / "runs" / method / "eval_results.json",
+            {
+                "task": "pusht_lowdim",
+                "method": method,
+                "sampler": "ddpm8",
+                "mean_score": 0.25,
+                "mean_score_interval_95": [0.1, 0.4],
+                "n_episodes": 3,
+                "metrics": {"p1": {"mean": 1.0, "interval_95": [1.0, 1.0]}},
+                "episodes": rows,
+                "flops": {"gflop_per_chunk": 0.1 * updates},
+                "block_updates": {"per_chunk": updates, "full": 48},
+                "provenance": provenance,
+            },
+        )
     return folder / "runs"
 
 
@@ -178,7 +219,10 @@ def replay_buffer(folder: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
     from diffusion_policy.demos.storage import write_replay_buffer
 
     rng = np.random.default_rng(0)
-    episodes = [{name: rng.uniform(0, 1, (length, *shape)).astype(np.float32) for name, shape in shapes.items()} for length in (9, 12)]
+    episodes = [
+        {name: rng.uniform(0, 1, (length, *shape)).astype(np.float32) for name, shape in shapes.items()}
+        for length in (9, 12)
+    ]
     write_replay_buffer(folder / "demos.zarr", episodes, {})
     return folder / "demos.zarr"
 

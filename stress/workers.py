@@ -1,4 +1,5 @@
 """Tasks in processes of their own, several at once; what they give comes back as JSON."""
+
 from __future__ import annotations
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 from stress.findings import Finding, Findings, Row
 from stress.patience import naps
 
-FOREVER = 24 * 3600     # seconds; a task limits itself
+FOREVER = 24 * 3600  # seconds; a task limits itself
 Task = Callable[[Findings], Row]
 
 
@@ -33,7 +34,9 @@ def spread(tasks: Sequence[Task], jobs: int, scratch: Path, findings: Findings) 
         for _ in naps(FOREVER):
             while waiting and len(running) < jobs:
                 number = waiting.pop(0)
-                running[forked(lambda number=number: _given(tasks[number], findings), folder / f"{number}.json")] = number
+                running[forked(lambda number=number: _given(tasks[number], findings), folder / f"{number}.json")] = (
+                    number
+                )
             if not running:
                 break
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -70,7 +73,9 @@ def forked(work: Callable[[], Any], answer: Path, output: Path | None = None) ->
         answer.write_text(json.dumps({"value": work()}))
         status = 0
     except BaseException as error:
-        answer.write_text(json.dumps({"error": type(error).__name__, "text": str(error), "traceback": traceback.format_exc()}))
+        answer.write_text(
+            json.dumps({"error": type(error).__name__, "text": str(error), "traceback": traceback.format_exc()})
+        )
     finally:
         os._exit(status)
 
@@ -79,5 +84,7 @@ def received(answer: Path, status: int) -> Any:
     """What a fork returned. Raises RuntimeError if it failed or was killed."""
     given = json.loads(answer.read_text()) if answer.exists() else {}
     if "value" not in given:
-        raise RuntimeError(f"a task ended with exit status {os.waitstatus_to_exitcode(status)}\n{given.get('traceback', '')}")
+        raise RuntimeError(
+            f"a task ended with exit status {os.waitstatus_to_exitcode(status)}\n{given.get('traceback', '')}"
+        )
     return given["value"]

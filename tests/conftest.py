@@ -1,4 +1,5 @@
 """What every test may rely on: one thread, no window, no network logging, repeatable hypothesis examples."""
+
 from __future__ import annotations
 
 import os

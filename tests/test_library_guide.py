@@ -1,4 +1,5 @@
 """The snippets of docs/library.md run in order, with nothing but a checkpoint and recorded observations."""
+
 from __future__ import annotations
 
 import re
@@ -23,7 +24,10 @@ def after(tmp_path_factory):
     folder = tmp_path_factory.mktemp("robot")
     (folder / "checkpoint").symlink_to(ROOT / "checkpoint")
     policy = load_policy(ROOT / "checkpoint" / "pusht_lowdim" / "ddpm100").policy
-    np.save(folder / "recorded_observations.npy", policy.random_observation(2, torch.Generator().manual_seed(0))["obs"].numpy())
+    np.save(
+        folder / "recorded_observations.npy",
+        policy.random_observation(2, torch.Generator().manual_seed(0))["obs"].numpy(),
+    )
     names: dict = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

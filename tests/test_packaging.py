@@ -1,4 +1,5 @@
 """Dependencies are pinned once, in pyproject.toml, and every other file agrees with it."""
+
 from __future__ import annotations
 
 import ast
@@ -63,7 +64,9 @@ def test_one_version_of_a_package_per_python(python):
     assert python in SpecifierSet(PROJECT["requires-python"])
     versions: dict[str, set[str]] = {}
     for item in requirements(*EXTRAS):
-        if item.marker is None or item.marker.evaluate({"python_version": python, "python_full_version": f"{python}.1"}):
+        if item.marker is None or item.marker.evaluate(
+            {"python_version": python, "python_full_version": f"{python}.1"}
+        ):
             versions.setdefault(item.name, set()).add(str(item.specifier))
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
     assert set(versions) == {item.name for item in requirements(*EXTRAS)}
@@ -99,13 +102,15 @@ def test_setup_py_adds_nothing_of_its_own():
 def test_every_module_and_source_file_is_part_of_a_listed_package():
     setuptools = PYPROJECT["tool"]["setuptools"]
     find = setuptools["packages"]["find"]
-    assert find["namespaces"] is True   # folders without __init__.py count, too
+    assert find["namespaces"] is True  # folders without __init__.py count, too
     for folder in ("bac", "diffusion_policy"):
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
         modules = [path for path in files if path.suffix == ".py"]
         packages = {".".join(path.parent.relative_to(ROOT).parts) for path in modules}
         assert [name for name in packages if not any(fnmatchcase(name, pattern) for pattern in find["include"])] == []
-        data = {path for pattern in setuptools["package-data"].get(folder, []) for path in (ROOT / folder).glob(pattern)}
+        data = {
+            path for pattern in setuptools["package-data"].get(folder, []) for path in (ROOT / folder).glob(pattern)
+        }
         assert {path for path in files if path.suffix != ".py"} == data
 
 
@@ -129,7 +134,8 @@ def test_hints_in_the_code_name_existing_extras():
         node.args[1].value
         for path in (ROOT / "diffusion_policy").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_extra"
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == "import_extra"
         and isinstance(node.args[1], ast.Constant)
     ]
     assert calls and set(calls) <= EXTRAS
@@ -150,7 +156,7 @@ def test_make_help_names_every_target():
 
 
 def test_make_installs_only_what_each_target_needs():
-    assert 'pip install' in make("-n", "demo", "VENV=.none").stdout
+    assert "pip install" in make("-n", "demo", "VENV=.none").stdout
     assert '(-e ".[pusht]")' in make("-n", "demo", "VENV=.none").stdout
     assert '(-e ".[pusht,dev]")' in make("-n", "test", "VENV=.none").stdout
     assert '(-e ".[pusht,wandb]")' in make("-n", "setup", "VENV=.none", "EXTRAS=pusht,wandb").stdout

@@ -1,4 +1,5 @@
 """An environment with this project and another one that is called diffusion_policy, too, as the original project is."""
+
 from __future__ import annotations
 
 import subprocess
@@ -13,10 +14,9 @@ CHECKPOINT = ROOT / "checkpoint" / "pusht_lowdim" / "ddpm100"
 ORIGINAL = {
     "workspace/base_workspace.py": "class BaseWorkspace:\n    theirs = True\n",
     "policy/base_lowdim_policy.py": "class BaseLowdimPolicy:\n    theirs = True\n",
-    "policy/diffusion_transformer_lowdim_policy.py":
-        "from diffusion_policy.policy.base_lowdim_policy import BaseLowdimPolicy\n"
-        "from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion\n"
-        "class DiffusionTransformerLowdimPolicy(BaseLowdimPolicy):\n    def __init__(self, **settings):\n        pass\n",
+    "policy/diffusion_transformer_lowdim_policy.py": "from diffusion_policy.policy.base_lowdim_policy import BaseLowdimPolicy\n"
+    "from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion\n"
+    "class DiffusionTransformerLowdimPolicy(BaseLowdimPolicy):\n    def __init__(self, **settings):\n        pass\n",
     "model/diffusion/transformer_for_diffusion.py": "class TransformerForDiffusion:\n    theirs = True\n",
     "model/common/normalizer.py": "class LinearNormalizer:\n    theirs = True\n",
     "env/pusht/__init__.py": "theirs = True\n",

@@ -1,4 +1,5 @@
 """The stress command: that it runs, and that it notices what it is there to notice."""
+
 from __future__ import annotations
 
 import json
@@ -21,12 +22,16 @@ from tests.conftest import ROOT
 
 
 def stress(*texts: str, timeout: int = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "stress", *texts], cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        [sys.executable, "-m", "stress", *texts], cwd=ROOT, capture_output=True, text=True, timeout=timeout
+    )
 
 
 # ---- the command ----
 def test_fuzzing_tries_all_that_was_asked_for_and_reports_it(tmp_path):
-    result = stress("parts=fuzz", "inputs=600", "kinds=pickle,schedule,npy,zarr 3,episodes", "jobs=1", f"output={tmp_path}")
+    result = stress(
+        "parts=fuzz", "inputs=600", "kinds=pickle,schedule,npy,zarr 3,episodes", "jobs=1", f"output={tmp_path}"
+    )
     report = json.loads((tmp_path / "stress.json").read_text())
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert report["tried"] >= 600 and report["findings"] == [] and report["arguments"]["seed"] == 0
@@ -35,7 +40,9 @@ def test_fuzzing_tries_all_that_was_asked_for_and_reports_it(tmp_path):
 
 
 def test_the_cheapest_job_is_killed_raced_and_starved_of_disk(tmp_path):
-    result = stress("parts=kills,races,disks", "kinds=conversion", "kills=1", "races=1", "disks=1", "jobs=1", f"output={tmp_path}")
+    result = stress(
+        "parts=kills,races,disks", "kinds=conversion", "kills=1", "races=1", "disks=1", "jobs=1", f"output={tmp_path}"
+    )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert [row["tried"] for row in json.loads((tmp_path / "stress.json").read_text())["rows"]] == [1, 1, 1]
 
@@ -72,6 +79,7 @@ def test_arguments():
 # ---- what it must notice ----
 def fuzzed(tmp_path: Path, load: Callable[[Path], object], inputs: int = 10) -> tuple[Findings, list]:
     """Findings and rows of a made-up kind whose sound file says `sound`; `load` sees the mutated ones."""
+
     def write(folder: Path) -> Path:
         (folder / "a.txt").write_bytes(b"sound")
         return folder / "a.txt"
@@ -105,15 +113,18 @@ def test_refused_files_are_no_findings(tmp_path):
     assert findings.all == [] and (row.tried, row.survived) == (10, 10)
 
 
-@pytest.mark.parametrize("load, what, says", [
-    (lambda path: os.abort(), "death", "signal 6"),
-    (lambda path: os._exit(0), "death", "exit status 0"),
-    (lambda path: {}["key"], "exception", "KeyError"),
-    (lambda path: bytearray(2 * child.MEMORY), "memory", "MemoryError"),
-    (hide_memory, "memory", "more than 1 GB was asked for"),
-    (lambda path: os.system("true"), "ran code or left its folder", "os.system"),
-    (lambda path: (path.parents[2] / "outside").write_text("x"), "ran code or left its folder", "outside"),
-])
+@pytest.mark.parametrize(
+    "load, what, says",
+    [
+        (lambda path: os.abort(), "death", "signal 6"),
+        (lambda path: os._exit(0), "death", "exit status 0"),
+        (lambda path: {}["key"], "exception", "KeyError"),
+        (lambda path: bytearray(2 * child.MEMORY), "memory", "MemoryError"),
+        (hide_memory, "memory", "more than 1 GB was asked for"),
+        (lambda path: os.system("true"), "ran code or left its folder", "os.system"),
+        (lambda path: (path.parents[2] / "outside").write_text("x"), "ran code or left its folder", "outside"),
+    ],
+)
 def test_what_must_not_happen_is_a_finding_with_its_input(tmp_path, load, what, says):
     findings, (row,) = fuzzed(tmp_path, load)
     assert len(findings.all) == row.findings > 5 and row.tried == 10
@@ -147,12 +158,20 @@ def test_an_input_depends_on_kind_seed_and_index_alone():
     assert [child.mutated(kind, 2, index) for index in range(120, 140)] != first
 
 
-@pytest.mark.parametrize("name, content", [
-    ("a.json", b'{"a": '), ("a.jsonl", b'{"a"}\n{}\n'), ("a.png", b"\x89PNG\r\n\x1a\n"), ("a.npz", b"PK"), ("a.safetensors", b"\x00" * 9)])
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.json", b'{"a": '),
+        ("a.jsonl", b'{"a"}\n{}\n'),
+        ("a.png", b"\x89PNG\r\n\x1a\n"),
+        ("a.npz", b"PK"),
+        ("a.safetensors", b"\x00" * 9),
+    ],
+)
 def test_half_made_files_are_noticed(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     assert [name in problem for problem in checks.half_made(tmp_path)] == [True]
-    (tmp_path / name).rename(tmp_path / f".{name}.tmp")     # not its final name
+    (tmp_path / name).rename(tmp_path / f".{name}.tmp")  # not its final name
     assert checks.half_made(tmp_path) == [] and len(checks.temporaries(tmp_path)) == 1
 
 

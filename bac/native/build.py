@@ -4,6 +4,7 @@ A library in the cache belongs to these sources, these flags, $CXX and this proc
 record. So it is used without a compiler, and another compiler makes a new one only when asked: through $CXX, or by
 `python -m bac build`.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -25,16 +26,27 @@ from bac.native.compiler import find_compiler
 from bac.native.errors import CacheError, CompilerMissing, DamagedLibrary, NativeError
 from bac.native.structs import Call, Model
 
-__all__ = ["CacheError", "CompilerMissing", "DamagedLibrary", "LibraryInfo", "NativeError", "MAX_THREADS", "build", "cache_folder",
-           "check_threads", "find_compiler", "library", "library_info", "sample"]
+__all__ = [
+    "CacheError",
+    "CompilerMissing",
+    "DamagedLibrary",
+    "LibraryInfo",
+    "NativeError",
+    "MAX_THREADS",
+    "build",
+    "cache_folder",
+    "check_threads",
+    "find_compiler",
+    "library",
+    "library_info",
+    "sample",
+]
 
 FOLDER = Path(__file__).parent
 SOURCES = ("kernels.hpp", "layout.hpp", "worker.hpp", "engine.cpp")
 MAX_THREADS = 1024  # kMaxThreads of layout.hpp
 ADVICE = "set BAC_CACHE to a folder of your own, or use runtime=planned"
-PREBUILT_ADVICE = (
-    "build it again on such a machine (python -m bac build --output FOLDER), or unset BAC_PREBUILT to compile on first use"
-)
+PREBUILT_ADVICE = "build it again on such a machine (python -m bac build --output FOLDER), or unset BAC_PREBUILT to compile on first use"
 #: seconds the last compilation in this process took; 0 when none was needed
 build_seconds = 0.0
 _loaded: dict[tuple[str, str], tuple[ctypes.CDLL, LibraryInfo]] = {}
@@ -144,7 +156,9 @@ def _cached_or_built(folder: Path, name: str) -> tuple[ctypes.CDLL, LibraryInfo]
     try:
         record = build(folder, name=name)
     except CompilerMissing as error:
-        raise CompilerMissing(f"{error}\nThe library in {folder} cannot be used: {damage}") from error if damage else error
+        raise CompilerMissing(f"{error}\nThe library in {folder} cannot be used: {damage}") from (
+            error if damage else error
+        )
     with store.opened(folder, owners, ADVICE) as descriptor:
         try:
             return store.load(descriptor, folder, record, owners), _info("built", folder, record)
@@ -159,7 +173,9 @@ def _prebuilt(folder: Path) -> tuple[ctypes.CDLL, LibraryInfo]:
     owners = {0, os.geteuid()}
     refused = []
     with store.opened(folder, owners, PREBUILT_ADVICE) as descriptor:
-        names = sorted(name[: -len(".json")] for name in os.listdir(descriptor) if re.fullmatch(r"denoiser-.+\.json", name))
+        names = sorted(
+            name[: -len(".json")] for name in os.listdir(descriptor) if re.fullmatch(r"denoiser-.+\.json", name)
+        )
         candidates = []
         for name in names:
             try:
@@ -171,7 +187,9 @@ def _prebuilt(folder: Path) -> tuple[ctypes.CDLL, LibraryInfo]:
                 candidates.append(record)
             else:
                 refused.append(f"{name}: {reason}")
-        for record in sorted(candidates, key=lambda record: -len(record["needs"])):  # the one that makes most of this processor
+        for record in sorted(
+            candidates, key=lambda record: -len(record["needs"])
+        ):  # the one that makes most of this processor
             try:
                 return store.load(descriptor, folder, record, owners), _info("prebuilt", folder, record)
             except DamagedLibrary as error:
@@ -187,7 +205,9 @@ def _unfit(record: dict[str, Any]) -> str | None:
         return "built from other sources (another version of this project)"
     if record["machine"] != platform.machine():
         return f"for {record['machine']}, this is {platform.machine()}"
-    if (record["unknown_needs"] or (record["needs"] and not processor.features())) and record["processor"] != _processor_digest():
+    if (record["unknown_needs"] or (record["needs"] and not processor.features())) and record[
+        "processor"
+    ] != _processor_digest():
         return "for the very kind of processor it was built on, which this is not"
     missing = sorted(set(record["needs"]) - processor.features()) if processor.features() else []
     return f"needs {', '.join(missing)}, which this processor lacks" if missing else None
@@ -199,7 +219,12 @@ def _processor_digest() -> str:
 
 def _info(origin: str, folder: Path, record: dict[str, Any]) -> LibraryInfo:
     return LibraryInfo(
-        origin, str(folder / record["library"]), record["sha256"], record["compiler"], tuple(record["flags"]), record["sources"]
+        origin,
+        str(folder / record["library"]),
+        record["sha256"],
+        record["compiler"],
+        tuple(record["flags"]),
+        record["sources"],
     )
 
 
@@ -223,7 +248,9 @@ def build(folder: Path | None = None, march: str = "native", name: str | None = 
     private = folder is None or name is not None
     if folder is None:
         if march != "native":
-            raise NativeError("the cache holds libraries for this processor only: give --output FOLDER together with --march")
+            raise NativeError(
+                "the cache holds libraries for this processor only: give --output FOLDER together with --march"
+            )
         folder, name = cache_folder(), _cache_name()
     advice = ADVICE if private else "give another folder"
     command = find_compiler()
@@ -233,11 +260,23 @@ def build(folder: Path | None = None, march: str = "native", name: str | None = 
         started = time.perf_counter()
         content = compiler.compile_library(command, FOLDER / "engine.cpp", folder, march, advice)
         build_seconds = time.perf_counter() - started
-        return store.write(folder, name or f"denoiser-{platform.machine()}-{march}", content, {
-            "sources": sources_digest(), "machine": platform.machine(), "march": march, "compiler": compiler.version(command),
-            "flags": [*command[1:], *compiler.FLAGS, f"-march={march}"], "needs": sorted(known), "unknown_needs": sorted(unknown),
-            "processor": _processor_digest(),
-        }, private, advice)
+        return store.write(
+            folder,
+            name or f"denoiser-{platform.machine()}-{march}",
+            content,
+            {
+                "sources": sources_digest(),
+                "machine": platform.machine(),
+                "march": march,
+                "compiler": compiler.version(command),
+                "flags": [*command[1:], *compiler.FLAGS, f"-march={march}"],
+                "needs": sorted(known),
+                "unknown_needs": sorted(unknown),
+                "processor": _processor_digest(),
+            },
+            private,
+            advice,
+        )
 
 
 def check_threads(threads: int) -> None:
@@ -263,7 +302,11 @@ def sample(library: ctypes.CDLL, model: Model, call: Call) -> None:
     if status == 1:
         raise NativeError(f"{call.threads} threads could not be started ({text}): use fewer threads")
     if status == 2:
-        raise MemoryError(f"not enough memory for {call.batch} samples on {call.threads} threads ({text}): use fewer threads or samples")
+        raise MemoryError(
+            f"not enough memory for {call.batch} samples on {call.threads} threads ({text}): use fewer threads or samples"
+        )
     if status == 3:
-        raise NativeError(f"the native denoiser was given a model or call that does not fit together ({text}): use runtime=planned")
+        raise NativeError(
+            f"the native denoiser was given a model or call that does not fit together ({text}): use runtime=planned"
+        )
     raise NativeError(f"the native denoiser failed ({text}): use runtime=planned")

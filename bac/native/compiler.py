@@ -1,4 +1,5 @@
 """Finding a C++ compiler and running it."""
+
 from __future__ import annotations
 
 import os
@@ -32,7 +33,9 @@ def find_compiler() -> list[str]:
     chosen = requested()
     if chosen:
         if not shutil.which(chosen[0]):
-            raise CompilerMissing(f"CXX={chosen[0]} is not a program here: correct or unset CXX, or use runtime=planned")
+            raise CompilerMissing(
+                f"CXX={chosen[0]} is not a program here: correct or unset CXX, or use runtime=planned"
+            )
         return chosen
     for name in ("g++", "clang++", "c++"):
         if shutil.which(name):
@@ -52,6 +55,7 @@ def version(command: list[str]) -> str:
 
 def added_macros(command: list[str], march: str) -> set[str]:
     """Macros that -march=`march` makes the compiler define beyond those it always does: they name instruction sets."""
+
     def macros(*options: str) -> set[str]:
         # options of $CXX may name instruction sets, too: the comparison is with the bare compiler
         result = _run([*options, "-dM", "-E", "-x", "c++", os.devnull])
@@ -78,7 +82,9 @@ def compile_library(command: list[str], source: Path, folder: Path, march: str, 
         call = [*command, *FLAGS, f"-march={march}", "-o", str(target), str(source)]
         result = _run(call)
         if result.returncode and "No space left on device" in result.stderr:
-            raise CacheError(f"no space left to compile the native denoiser in {folder} or {tempfile.gettempdir()}: {advice}")
+            raise CacheError(
+                f"no space left to compile the native denoiser in {folder} or {tempfile.gettempdir()}: {advice}"
+            )
         if result.returncode or not target.is_file():
             said = result.stderr[-2000:] or f"exit status {result.returncode}, no library"
             raise CompilerMissing(
@@ -90,10 +96,14 @@ def compile_library(command: list[str], source: Path, folder: Path, march: str, 
 
 def _run(call: list[str]) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(call, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=TIMEOUT_S)
+        return subprocess.run(
+            call, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=TIMEOUT_S
+        )
     except subprocess.TimeoutExpired as error:
         raise CompilerMissing(
             f"{call[0]} did not finish within {TIMEOUT_S} s: use another compiler through CXX, or runtime=planned"
         ) from error
     except OSError as error:
-        raise CompilerMissing(f"{call[0]} cannot be run ({error.strerror}): correct or unset CXX, or use runtime=planned") from error
+        raise CompilerMissing(
+            f"{call[0]} cannot be run ({error.strerror}): correct or unset CXX, or use runtime=planned"
+        ) from error

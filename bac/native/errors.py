@@ -1,4 +1,5 @@
 """What can go wrong with the native library; every message says what to do."""
+
 from __future__ import annotations
 
 

@@ -3,6 +3,7 @@
 A library is two files: `<name>-<hash>.so` and the record `<name>.json`, which holds its SHA-256, what it was made of and by what. The
 record is written last. As the library's own name depends on its content, two processes that store one at the same time stay right.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -71,7 +72,9 @@ def _unsafe(status: os.stat_result, owners: set[int]) -> str | None:
     if status.st_uid not in owners:
         return f"belongs to another user ({status.st_uid})"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"can be written by others than its owner (mode {stat.S_IMODE(status.st_mode):o}; chmod go-w makes it safe)"
+        return (
+            f"can be written by others than its owner (mode {stat.S_IMODE(status.st_mode):o}; chmod go-w makes it safe)"
+        )
     return None
 
 
@@ -88,7 +91,7 @@ def _read(name: str, folder: int, owners: set[int], limit: int) -> bytes:
     except OSError as error:
         raise DamagedLibrary(f"{name} cannot be read ({error.strerror})") from error
     status = os.fstat(descriptor)
-    if stat.S_ISDIR(status.st_mode):        # which cannot be opened as a file
+    if stat.S_ISDIR(status.st_mode):  # which cannot be opened as a file
         os.close(descriptor)
         raise DamagedLibrary(f"{name} is a folder")
     with os.fdopen(descriptor, "rb") as file:
@@ -118,9 +121,12 @@ def read_record(folder: int, name: str, owners: set[int]) -> dict[str, Any] | No
     texts = ("library", "sha256", "sources", "machine", "march", "compiler", "processor")
     lists = ("flags", "needs", "unknown_needs")
     if (
-        not isinstance(record, dict) or record.get("format") != FORMAT
+        not isinstance(record, dict)
+        or record.get("format") != FORMAT
         or not all(isinstance(record.get(key), str) for key in texts)
-        or not all(isinstance(record.get(key), list) and all(isinstance(item, str) for item in record[key]) for key in lists)
+        or not all(
+            isinstance(record.get(key), list) and all(isinstance(item, str) for item in record[key]) for key in lists
+        )
         or not _LIBRARY_NAME.fullmatch(record["library"])
     ):
         raise DamagedLibrary(f"{name}.json is not the record of a native library")
@@ -169,7 +175,9 @@ def check_layout(library: ctypes.CDLL, name: str) -> None:
     library.bac_sample.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32]
 
 
-def write(folder: Path, name: str, content: bytes, record: dict[str, Any], private: bool, advice: str) -> dict[str, Any]:
+def write(
+    folder: Path, name: str, content: bytes, record: dict[str, Any], private: bool, advice: str
+) -> dict[str, Any]:
     """Stores a library and its record; returns the record with the library's name and hash.
 
     A library that another compiler made before stays: another process may be about to load it.

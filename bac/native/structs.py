@@ -1,4 +1,5 @@
 """The C structures of engine.cpp. A `Keep` collects the tensors whose memory they point into."""
+
 from __future__ import annotations
 
 from ctypes import POINTER, Structure, c_float, c_int32, c_void_p, sizeof
@@ -16,8 +17,14 @@ class Matrix(Structure):
 
 class Layer(Structure):
     _fields_ = [
-        *((name, c_void_p) for name in ("norm1_gain", "norm1_shift", "norm2_gain", "norm2_shift", "norm3_gain", "norm3_shift")),
-        ("qkv", Matrix), ("out", Matrix), ("up", Matrix), ("down", Matrix),
+        *(
+            (name, c_void_p)
+            for name in ("norm1_gain", "norm1_shift", "norm2_gain", "norm2_shift", "norm3_gain", "norm3_shift")
+        ),
+        ("qkv", Matrix),
+        ("out", Matrix),
+        ("up", Matrix),
+        ("down", Matrix),
         *((name, c_void_p) for name in ("cross_bias", "time_key", "time_bias", "time_value")),
     ]
 
@@ -31,8 +38,12 @@ class Model(Structure):
         *((name, c_int32) for name in ("layers", "heads", "d", "d_in", "d_out", "tokens", "skip", "cross", "steps")),
         ("eps", c_float),
         *((name, c_void_p) for name in ("embed", "position", "time_rows", "self_mask", "final_gain", "final_shift")),
-        ("head", Matrix), ("layer", POINTER(Layer)), ("segments", POINTER(Segment)),
-        ("segment_start", c_void_p), ("solver", c_void_p), ("clip", c_float),
+        ("head", Matrix),
+        ("layer", POINTER(Layer)),
+        ("segments", POINTER(Segment)),
+        ("segment_start", c_void_p),
+        ("solver", c_void_p),
+        ("clip", c_float),
     ]
 
 
@@ -40,7 +51,9 @@ class Call(Structure):
     _fields_ = [
         *((name, c_int32) for name in ("batch", "memory", "threads")),
         *((name, c_void_p) for name in ("memory_slot", "key", "bias", "value", "cross_mask", "trajectory")),
-        ("noise", POINTER(c_void_p)), ("condition", c_void_p), ("given", c_void_p),
+        ("noise", POINTER(c_void_p)),
+        ("condition", c_void_p),
+        ("given", c_void_p),
     ]
 
 
@@ -87,5 +100,3 @@ def array(kind: type[Structure], items: list[Structure], keep: Keep):
     values = (kind * len(items))(*items)
     keep.append(values)
     return values
-
-

@@ -1,4 +1,5 @@
 """Runtimes by name. Asking for one that is not available is an error, never a fallback."""
+
 from __future__ import annotations
 
 from typing import Union

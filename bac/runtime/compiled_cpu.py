@@ -3,6 +3,7 @@
 Same program as `planned`, with prepacked weights, fused epilogues (bias, GELU, residual, store) and no per-operation
 overhead. Every row is computed in the same order whatever the batch, so a sample's action does not depend on its batch.
 """
+
 from __future__ import annotations
 
 import time
@@ -27,12 +28,20 @@ class CompiledCpuSampler(PlannedSampler):
 
     @torch.no_grad()
     def __init__(
-        self, base: DiffusionSampler, schedule: Schedule | None = None, precision: str = "fp32", threads: int | None = None
+        self,
+        base: DiffusionSampler,
+        schedule: Schedule | None = None,
+        precision: str = "fp32",
+        threads: int | None = None,
     ):
         if precision != "fp32":
-            raise ValueError(f"runtime=compiled computes in fp32 on a CPU; for precision={precision} use runtime=planned")
+            raise ValueError(
+                f"runtime=compiled computes in fp32 on a CPU; for precision={precision} use runtime=planned"
+            )
         if base.model.n_emb % 16:
-            raise ValueError(f"runtime=compiled needs n_emb divisible by 16, this model has {base.model.n_emb}: use runtime=planned")
+            raise ValueError(
+                f"runtime=compiled needs n_emb divisible by 16, this model has {base.model.n_emb}: use runtime=planned"
+            )
         if threads is not None:
             build.check_threads(threads)
         started = time.perf_counter()
@@ -61,7 +70,11 @@ class CompiledCpuSampler(PlannedSampler):
         if model.n_cond_layers == 0:
             slots[:] = torch.arange(n_layers, dtype=torch.int32)[:, None]
             return slots, []
-        pairs = [(layer, step) for layer in range(n_layers) for step in self.schedule.updates[:, 3 * layer + 1].nonzero()[0].tolist()]
+        pairs = [
+            (layer, step)
+            for layer in range(n_layers)
+            for step in self.schedule.updates[:, 3 * layer + 1].nonzero()[0].tolist()
+        ]
         for slot, (layer, step) in enumerate(pairs):
             slots[layer, step] = slot
         return slots, pairs
@@ -76,13 +89,17 @@ class CompiledCpuSampler(PlannedSampler):
             pointers = [p for n in norms for p in ((keep(n.weight), keep(n.bias)) if n is not None else (None, None))]
             attention = layer.self_attn
             folded = self.time[index] if isinstance(self.time, Folded) else None
-            layers.append(Layer(
-                *pointers,
-                pack(attention.in_proj_weight, attention.in_proj_bias, keep, half), linear(attention.out_proj),
-                linear(layer.linear1), linear(layer.linear2),
-                keep(layer.multihead_attn.out_proj.bias) if layer.cross else None,
-                *((keep(folded.key), keep(folded.bias), keep(folded.value)) if folded else (None, None, None)),
-            ))
+            layers.append(
+                Layer(
+                    *pointers,
+                    pack(attention.in_proj_weight, attention.in_proj_bias, keep, half),
+                    linear(attention.out_proj),
+                    linear(layer.linear1),
+                    linear(layer.linear2),
+                    keep(layer.multihead_attn.out_proj.bias) if layer.cross else None,
+                    *((keep(folded.key), keep(folded.bias), keep(folded.value)) if folded else (None, None, None)),
+                )
+            )
         matrices = [getattr(layer, name) for layer in layers for name in ("qkv", "out", "up", "down")]
         self.bytes_per_weight = 2 if all(matrix.half for matrix in matrices) else 4
         skip = 1 if model.encoder_only else 0
@@ -94,11 +111,28 @@ class CompiledCpuSampler(PlannedSampler):
             starts.append(len(segments))
         table = torch.from_numpy(self.solver.table)
         return Model(
-            len(layers), model.n_head, model.n_emb, model.input_dim, model.output_dim, model.T, skip, int(not model.encoder_only),
-            self.solver.steps, model.ln_f.eps,
-            keep(model.input_emb.weight.t()), keep(position), keep(time_rows) if skip else None, keep(self._self_mask()),
-            keep(model.ln_f.weight), keep(model.ln_f.bias), linear(model.head), array(Layer, layers, keep),
-            array(Segment, segments, keep), keep(torch.tensor(starts), torch.int32), keep(table), self.solver.clip,
+            len(layers),
+            model.n_head,
+            model.n_emb,
+            model.input_dim,
+            model.output_dim,
+            model.T,
+            skip,
+            int(not model.encoder_only),
+            self.solver.steps,
+            model.ln_f.eps,
+            keep(model.input_emb.weight.t()),
+            keep(position),
+            keep(time_rows) if skip else None,
+            keep(self._self_mask()),
+            keep(model.ln_f.weight),
+            keep(model.ln_f.bias),
+            linear(model.head),
+            array(Layer, layers, keep),
+            array(Segment, segments, keep),
+            keep(torch.tensor(starts), torch.int32),
+            keep(table),
+            self.solver.clip,
         )
 
     def _self_mask(self) -> Tensor:
@@ -121,7 +155,9 @@ class CompiledCpuSampler(PlannedSampler):
             samples = [self._fold_sample(cond[i : i + 1]) for i in range(batch)]
         else:
             samples = [self._fold_sample(None)] * batch
-        tables = (torch.stack([getattr(sample, name) for sample in samples], dim=1) for name in ("key", "bias", "value"))
+        tables = (
+            torch.stack([getattr(sample, name) for sample in samples], dim=1) for name in ("key", "bias", "value")
+        )
         folded = Folded(*(table.transpose(2, 3) for table in tables))  # [slots, B, H, S, ...] -> [slots, B, S, H, ...]
         return folded.key.shape[2], folded
 
@@ -159,11 +195,16 @@ class CompiledCpuSampler(PlannedSampler):
         mask = self.model.memory_mask
         cross_mask = torch.zeros(self.model.T, max(1, total)) if mask is None else mask[: self.model.T, :total]
         call = Call(
-            batch, memory, self.threads or torch.get_num_threads(),
+            batch,
+            memory,
+            self.threads or torch.get_num_threads(),
             keep(self.slots, torch.int32) if self.slots is not None else None,
             *((keep(folded.key), keep(folded.bias), keep(folded.value)) if folded is not None else (None, None, None)),
-            keep(cross_mask), trajectory.data_ptr(), (c_void_p * len(pointers))(*pointers),
-            keep(condition) if given is not None else None, keep(given, torch.uint8) if given is not None else None,
+            keep(cross_mask),
+            trajectory.data_ptr(),
+            (c_void_p * len(pointers))(*pointers),
+            keep(condition) if given is not None else None,
+            keep(given, torch.uint8) if given is not None else None,
         )
         build.sample(self.library, self.native_model, call)
         self.chunks += 1

@@ -3,6 +3,7 @@
 The loop launches thousands of small kernels; replaying a graph removes the launch cost from the host. Noise is drawn outside
 the graph, in the order in which the reference draws it, so seeds keep their meaning.
 """
+
 from __future__ import annotations
 
 import threading
@@ -43,7 +44,14 @@ class _Captured:
         memory = sampler.hoist_observation(self.cond, *self.trajectory.shape[:2])
         return sampler.loop(self.trajectory, self.noise, self.condition, self.given, memory)
 
-    def replay(self, trajectory: Tensor, noise: list[Tensor | None], condition: Tensor, given: Tensor | None, cond: Tensor | None) -> Tensor:
+    def replay(
+        self,
+        trajectory: Tensor,
+        noise: list[Tensor | None],
+        condition: Tensor,
+        given: Tensor | None,
+        cond: Tensor | None,
+    ) -> Tensor:
         self.trajectory.copy_(trajectory)
         drawn = [(slot, draw) for slot, draw in zip(self.noise, noise) if draw is not None]
         if drawn:

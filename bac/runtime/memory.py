@@ -1,4 +1,5 @@
 """Condition tokens of one observation as the cross-attentions of the planned loop read them: folded (see `bac.folding`)."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -4,6 +4,7 @@ Same actions as `reference` to floating-point rounding. What is hoisted out of t
 keys and values for all K steps (once per model), observation tokens and theirs (once per observation), the scheduler's
 coefficients (once), and sums of reused residuals (once per run of steps in which they do not change).
 """
+
 from __future__ import annotations
 
 import copy
@@ -43,7 +44,9 @@ class PlannedSampler:
         self.solver = solver_from_scheduler(base.scheduler, base.num_inference_steps, base.step_kwargs)
         blocks = model_blocks(model)
         if model.input_dim != model.output_dim:
-            raise ValueError(f"a denoiser keeps the trajectory's width, this model maps {model.input_dim} to {model.output_dim}")
+            raise ValueError(
+                f"a denoiser keeps the trajectory's width, this model maps {model.input_dim} to {model.output_dim}"
+            )
         schedule = Schedule.full(blocks, self.solver.steps) if schedule is None else schedule
         schedule.check_fits(blocks, self.solver.steps)
         self.schedule, self.plan = schedule, Plan.of(schedule)
@@ -57,8 +60,12 @@ class PlannedSampler:
         self.coefficients = self.solver.table.tolist()
         # steps at which some cross-attention computes -> their rank
         cross = [kind == "ca" for kind in self.kinds]
-        self.memory_position = {int(step): i for i, step in enumerate(schedule.updates[:, cross].any(axis=1).nonzero()[0])}
-        self.folding = None if model.encoder_only else Folding.of([layer.multihead_attn for layer in model.trunk.layers])
+        self.memory_position = {
+            int(step): i for i, step in enumerate(schedule.updates[:, cross].any(axis=1).nonzero()[0])
+        }
+        self.folding = (
+            None if model.encoder_only else Folding.of([layer.multihead_attn for layer in model.trunk.layers])
+        )
         self.time = self._hoist_time()
         self.chunks = 0
         self.snapshots = ModelSnapshot(model), SamplerSnapshot(base)
@@ -142,7 +149,9 @@ class PlannedSampler:
             return self._feed_forward(x, layer)
         return self._cross_attention(x, layer, block // 3, step, memory)
 
-    def denoise(self, step: int, trajectory: Tensor, memory: Memory | None, mask: Tensor | None, cache: _Cache) -> Tensor:
+    def denoise(
+        self, step: int, trajectory: Tensor, memory: Memory | None, mask: Tensor | None, cache: _Cache
+    ) -> Tensor:
         """Model output at one step."""
         time_token = self.time[step : step + 1] if self.model.encoder_only else None
         if time_token is not None:
@@ -160,7 +169,11 @@ class PlannedSampler:
 
     # ---- the loop ----
     def loop(
-        self, trajectory: Tensor, noise: list[Tensor | None] | Tensor, condition: Tensor, given: Tensor | None,
+        self,
+        trajectory: Tensor,
+        noise: list[Tensor | None] | Tensor,
+        condition: Tensor,
+        given: Tensor | None,
         memory: Memory | None,
     ) -> Tensor:
         """All K steps; `noise[k]` [B, T, D] is read where the solver draws. No synchronisation, fixed shapes."""
@@ -196,13 +209,17 @@ class PlannedSampler:
     def draw(self, condition: Tensor, generator: Generators) -> tuple[Tensor, list[Tensor | None]]:
         """Initial noise and each step's noise, drawn in the order in which the reference draws them."""
         initial = draw_noise(condition.shape, condition, generator) * self.solver.init_sigma
-        return initial, [draw_noise(condition.shape, condition, generator) if draws else None for draws in self.solver.draws]
+        return initial, [
+            draw_noise(condition.shape, condition, generator) if draws else None for draws in self.solver.draws
+        ]
 
     def check(self, condition: Tensor, given: Tensor | None, cond: Tensor | None) -> None:
         """Refuses inputs that do not fit, and weights or a device that changed under the hoisted tables, which are snapshots."""
         model = self.model
         if condition.device != self.device:
-            raise RuntimeError(f"the policy was accelerated on {self.device} but is now on {condition.device}: call accelerate() again")
+            raise RuntimeError(
+                f"the policy was accelerated on {self.device} but is now on {condition.device}: call accelerate() again"
+            )
         for snapshot in self.snapshots:
             snapshot.check()
         if model.training and model.drop.p + model.trunk.layers[0].dropout.p > 0:
@@ -214,13 +231,19 @@ class PlannedSampler:
                 f"condition has shape {tuple(condition.shape)}, this model denoises [B, up to {model.horizon}, {model.input_dim}]"
             )
         if given is not None and given.shape != condition.shape:
-            raise ValueError(f"given has shape {tuple(given.shape)}, it must be that of condition, {tuple(condition.shape)}")
+            raise ValueError(
+                f"given has shape {tuple(given.shape)}, it must be that of condition, {tuple(condition.shape)}"
+            )
         if not model.obs_as_cond:
             return
         expected = f"[{condition.shape[0]}, up to {model.n_obs_steps}, {model.cond_dim}]"
         if cond is None:
             raise ValueError(f"this model is conditioned on observations: pass cond {expected}")
-        if cond.ndim != 3 or cond.shape[::2] != (condition.shape[0], model.cond_dim) or cond.shape[1] > model.n_obs_steps:
+        if (
+            cond.ndim != 3
+            or cond.shape[::2] != (condition.shape[0], model.cond_dim)
+            or cond.shape[1] > model.n_obs_steps
+        ):
             raise ValueError(f"cond has shape {tuple(cond.shape)}, expected {expected}")
 
     @torch.no_grad()

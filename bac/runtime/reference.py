@@ -1,4 +1,5 @@
 """The `reference` runtime: reads like the paper, module by module. Every other runtime is tested against it."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -35,7 +36,13 @@ class ReferenceSampler:
         self.chunks = 0
 
     def denoise(
-        self, trajectory: Tensor, timestep: Tensor, cond: Tensor | None, step: int, updates: np.ndarray, cache: dict[str, Tensor]
+        self,
+        trajectory: Tensor,
+        timestep: Tensor,
+        cond: Tensor | None,
+        step: int,
+        updates: np.ndarray,
+        cache: dict[str, Tensor],
     ) -> Tensor:
         """One call of the denoiser at step k; `updates` [blocks] says which blocks compute."""
         model = self.model

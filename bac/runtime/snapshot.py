@@ -3,6 +3,7 @@
 The fast runtimes read parameters and do the arithmetic of known modules themselves. A module of another class (an adapter,
 a quantised layer), a hook or a replaced method would be bypassed without a word, so they are refused.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -19,8 +20,18 @@ from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 #: whose `forward` no runtime calls: they go through the layers themselves
 _CONTAINERS = (TransformerForDiffusion, TransformerStack, TransformerLayer)
 #: whose arithmetic the planned and compiled runtimes do themselves
-_KNOWN = (*_CONTAINERS, MultiheadAttention, Dropout, SinusoidalPosEmb, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Mish, nn.Sequential,
-          nn.ModuleList)
+_KNOWN = (
+    *_CONTAINERS,
+    MultiheadAttention,
+    Dropout,
+    SinusoidalPosEmb,
+    nn.Linear,
+    nn.LayerNorm,
+    nn.Dropout,
+    nn.Mish,
+    nn.Sequential,
+    nn.ModuleList,
+)
 
 
 class UnknownModule(ValueError):
@@ -38,7 +49,9 @@ def check_containers(model: nn.Module) -> None:
         if isinstance(module, _CONTAINERS):
             reason = _strange(module, _CONTAINERS)
             if reason:
-                raise UnknownModule(f"{_name(name)} {reason}, which block-wise caching would bypass: take it off, or use the policy plainly")
+                raise UnknownModule(
+                    f"{_name(name)} {reason}, which block-wise caching would bypass: take it off, or use the policy plainly"
+                )
 
 
 def check_modules(model: nn.Module, runtime: str) -> None:
@@ -71,7 +84,9 @@ def _strange(module: nn.Module, known: tuple[type, ...]) -> str | None:
 
 def _strange_parameter(module: nn.Module) -> str | None:
     for name, parameter in module._parameters.items():
-        if parameter is not None and (type(parameter) is not nn.Parameter or type(parameter.data) is not Tensor or parameter.is_sparse):
+        if parameter is not None and (
+            type(parameter) is not nn.Parameter or type(parameter.data) is not Tensor or parameter.is_sparse
+        ):
             return f"keeps its {name} as a {type(parameter.data).__name__}"
     return None
 
@@ -103,14 +118,16 @@ class ModelSnapshot:
 
     def check(self) -> None:
         """Raises:
-            RuntimeError: the model is not what it was.
+        RuntimeError: the model is not what it was.
         """
         if list(self._tensors()) != self._state:
             raise RuntimeError("the policy's weights changed after it was accelerated: call accelerate() again")
         if any(tuple(children.values()) != kept for children, kept in self._children):
             raise RuntimeError("a module of the policy was replaced after it was accelerated: call accelerate() again")
         if any(self._hooks):
-            raise RuntimeError("a module of the policy got a hook after it was accelerated, which would be bypassed: call accelerate() again")
+            raise RuntimeError(
+                "a module of the policy got a hook after it was accelerated, which would be bypassed: call accelerate() again"
+            )
 
 
 class SamplerSnapshot:
@@ -118,7 +135,10 @@ class SamplerSnapshot:
 
     def __init__(self, base: DiffusionSampler):
         self._base, self._scheduler, self._settings = base, base.scheduler, self._read(base)
-        self._schedule, self._values = base.scheduler.alphas_cumprod, torch.as_tensor(base.scheduler.alphas_cumprod).tolist()
+        self._schedule, self._values = (
+            base.scheduler.alphas_cumprod,
+            torch.as_tensor(base.scheduler.alphas_cumprod).tolist(),
+        )
         self._version = _version(self._schedule)
 
     @staticmethod
@@ -127,7 +147,7 @@ class SamplerSnapshot:
 
     def check(self) -> None:
         """Raises:
-            RuntimeError: the sampler is not what it was.
+        RuntimeError: the sampler is not what it was.
         """
         base, schedule = self._base, self._base.scheduler.alphas_cumprod
         same = base.scheduler is self._scheduler and self._read(base) == self._settings

@@ -1,4 +1,5 @@
 """Loading a policy: from this project's folders or from a `.ckpt` of the original Diffusion Policy project."""
+
 from __future__ import annotations
 
 import hashlib
@@ -19,7 +20,7 @@ __all__ = ["LEARNED", "LoadedPolicy", "ORIGINALS", "WEIGHTS", "load_policy", "we
 
 LEARNED = ("model.", "obs_encoder.")  # a low-dimensional policy has the first only
 _MOST_NORMALIZED = 65_536  # numbers of a normalizer's tensor
-_SPARE = 1_000_000         # numbers that a policy may have more than its file: tensors that say one number many times
+_SPARE = 1_000_000  # numbers that a policy may have more than its file: tensors that say one number many times
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,24 @@ def load_policy(
     except OSError as error:
         raise CheckpointError(f"{source} cannot be read: {error}") from error
     except MemoryError as error:
-        raise CheckpointError(f"{source} needs more memory than there is: free some, or load it on another machine") from error
+        raise CheckpointError(
+            f"{source} needs more memory than there is: free some, or load it on another machine"
+        ) from error
     except CheckpointError:
         raise
     except ConfigError as error:
-        raise CheckpointError(f"the config of {source} does not describe a policy this project can build: {error}") from error
+        raise CheckpointError(
+            f"the config of {source} does not describe a policy this project can build: {error}"
+        ) from error
     return LoadedPolicy(
-        policy.to(device), config, weights, weights_hash(policy), source, "original" if original else "folder", stored.step, notes
+        policy.to(device),
+        config,
+        weights,
+        weights_hash(policy),
+        source,
+        "original" if original else "folder",
+        stored.step,
+        notes,
     )
 
 
@@ -150,7 +162,11 @@ def _set_steps(config: dict[str, Any], num_inference_steps: int | None) -> None:
         return
     scheduler = config["policy"].get("noise_scheduler")
     trained = scheduler.get("num_train_timesteps", 1000) if isinstance(scheduler, dict) else None  # diffusers' default
-    if type(num_inference_steps) is not int or num_inference_steps < 1 or (type(trained) is int and num_inference_steps > trained):
+    if (
+        type(num_inference_steps) is not int
+        or num_inference_steps < 1
+        or (type(trained) is int and num_inference_steps > trained)
+    ):
         raise ConfigError(
             f"num_inference_steps={str(num_inference_steps)[:50]} is not possible: use 1 to {str(trained)[:20]}, "
             "the number it was trained with"
@@ -161,9 +177,15 @@ def _set_steps(config: dict[str, Any], num_inference_steps: int | None) -> None:
 # ---- weights ----
 def _check_fit(outline: nn.Module, shapes: dict[str, tuple[int, ...]], source: Path, elements: int) -> None:
     """Compares the shapes in the file with those of a policy without memory: all there, none too many, each as it should be."""
-    large = [name for name, shape in shapes.items() if name.startswith("normalizer.") and torch.Size(shape).numel() > _MOST_NORMALIZED]
+    large = [
+        name
+        for name, shape in shapes.items()
+        if name.startswith("normalizer.") and torch.Size(shape).numel() > _MOST_NORMALIZED
+    ]
     if large:
-        raise CheckpointError(f"{source}: {some(large)} is too large for a normalizer: the file is damaged; get it again")
+        raise CheckpointError(
+            f"{source}: {some(large)} is too large for a normalizer: the file is damaged; get it again"
+        )
     tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     tensors = complete_state(outline, tensors)
     try:
@@ -174,7 +196,9 @@ def _check_fit(outline: nn.Module, shapes: dict[str, tuple[int, ...]], source: P
         lists = {
             "missing": [name for name in own if name not in tensors],
             "unexpected": [name for name in tensors if name not in own],
-            "of another shape": [f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}" for name in differ],
+            "of another shape": [
+                f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}" for name in differ
+            ],
         }
         found = "; ".join(f"{what}: {some(names)}" for what, names in lists.items() if names) or first_line(error)
         raise CheckpointError(
@@ -205,7 +229,9 @@ def _fill(policy: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
                 f"{source}: {name} and {first} are one tensor of the policy but differ: the file is damaged; get it again"
             )
     policy.load_state_dict(tensors)
-    weights = [name for name, value in policy.named_parameters() if not name.startswith("normalizer.") and value.numel()]
+    weights = [
+        name for name, value in policy.named_parameters() if not name.startswith("normalizer.") and value.numel()
+    ]
     whole = [name for name in weights if not tensors[name].is_floating_point()]
     if whole:
         raise CheckpointError(
@@ -225,4 +251,6 @@ def _fill(policy: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
         )
     zero = [name for name, field in policy.normalizer.params_dict.items() if (field.scale == 0).any()]
     if zero:
-        raise CheckpointError(f"{source}: the normalizer divides by zero in {some(zero)}: the file is damaged; get it again")
+        raise CheckpointError(
+            f"{source}: the normalizer divides by zero in {some(zero)}: the file is damaged; get it again"
+        )

@@ -1,4 +1,5 @@
 """Finding the file that holds a policy's weights, and what is read from it: config, shapes, tensors, steps."""
+
 from __future__ import annotations
 
 import contextlib
@@ -16,7 +17,11 @@ from diffusion_policy.common.config_files import read_yaml
 from diffusion_policy.common.pickle_standins import Placeholder, shown
 from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE
 from diffusion_policy.common.restricted_unpickler import (
-    StoredTensor, TorchArchive, plain_config, plain_number, restricted_loads,
+    StoredTensor,
+    TorchArchive,
+    plain_config,
+    plain_number,
+    restricted_loads,
 )
 
 WEIGHTS = {"ema": "ema_model", "raw": "model"}  # our name -> the original's key in `state_dicts`
@@ -55,7 +60,9 @@ def find_weights(path: str | Path) -> Path:
     try:
         path = Path(path).expanduser()
     except (TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{str(path)[:200]!r} is not a path to a checkpoint ({error}): give one as text") from error
+        raise CheckpointError(
+            f"{str(path)[:200]!r} is not a path to a checkpoint ({error}): give one as text"
+        ) from error
     try:
         return _found(path)
     except CheckpointError:
@@ -73,8 +80,10 @@ def _found(path: Path) -> Path:
         found = [hit for depth in ("", "*/", "*/*/") for hit in _checkpoints_in(path, depth)]
         hint = f"choose one of: {some(found)}" if found else "give a folder that does, or an original .ckpt"
         if not found and (path / "config.json").is_file():
-            hint = "it looks like a policy of LeRobot or another library (config.json), which is not read. Give a folder " \
-                   "that this project wrote, or an original .ckpt"
+            hint = (
+                "it looks like a policy of LeRobot or another library (config.json), which is not read. Give a folder "
+                "that this project wrote, or an original .ckpt"
+            )
         raise CheckpointError(f"{path} holds no {WEIGHTS_FILE}; {hint}")
     if path.is_file():
         return path
@@ -106,7 +115,9 @@ def _open_folder(source: Path, weights: str) -> Iterator[StoredWeights]:
     with open(source, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if min(length, os.path.getsize(source)) > _MAX_HEADER:
-        raise CheckpointError(f"{source} is truncated or no safetensors file (a header of {length} bytes): get it again")
+        raise CheckpointError(
+            f"{source} is truncated or no safetensors file (a header of {length} bytes): get it again"
+        )
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(safe_open(source, "pt"))
@@ -115,16 +126,22 @@ def _open_folder(source: Path, weights: str) -> Iterator[StoredWeights]:
         except OSError:
             raise
         except Exception as error:  # besides SafetensorError, sizes beyond 64 bits and new types raise others
-            raise CheckpointError(f"{source} is truncated or no safetensors file ({first_line(error)}): get it again") from error
+            raise CheckpointError(
+                f"{source} is truncated or no safetensors file ({first_line(error)}): get it again"
+            ) from error
         _check_header(header, source, weights)
         if not config_file.is_file():
-            raise CheckpointError(f"{config_file} is missing, so the checkpoint is incomplete: get the whole folder again")
+            raise CheckpointError(
+                f"{config_file} is missing, so the checkpoint is incomplete: get the whole folder again"
+            )
 
         def read(name: str) -> Tensor:
             try:
                 return file.get_tensor(name)
             except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
-                raise CheckpointError(f"{source}: {shown(name)} cannot be read ({first_line(error)}): get it again") from error
+                raise CheckpointError(
+                    f"{source}: {shown(name)} cannot be read ({first_line(error)}): get it again"
+                ) from error
 
         step = header.get("step", "")
         step = int(step) if step.isascii() and step.isdecimal() and len(step) < 19 else None
@@ -133,8 +150,11 @@ def _open_folder(source: Path, weights: str) -> Iterator[StoredWeights]:
 
 def _check_header(header: dict[str, str], source: Path, weights: str) -> None:
     if header.get("weights") not in WEIGHTS:
-        state = "it is a training state: use a folder under checkpoints/ beside it" if "state" in header else (
-            "its header does not say which weights it holds: write it with scripts/convert_checkpoint.py")
+        state = (
+            "it is a training state: use a folder under checkpoints/ beside it"
+            if "state" in header
+            else ("its header does not say which weights it holds: write it with scripts/convert_checkpoint.py")
+        )
         raise CheckpointError(f"{source} is not a policy of this project; {state}")
     if header["weights"] != weights:
         raise CheckpointError(
@@ -171,7 +191,9 @@ def _open_original(source: Path, weights: str) -> Iterator[StoredWeights]:
             held = [ours for ours, theirs in WEIGHTS.items() if isinstance(states.get(theirs), dict)]
             advice = f"use weights={held[0]}" if held else "use another checkpoint"
             raise CheckpointError(f"{source} holds no {weights} weights; it holds {some(held)}: {advice}")
-        foreign = [name for name, value in state.items() if not isinstance(name, str) or not isinstance(value, StoredTensor)]
+        foreign = [
+            name for name, value in state.items() if not isinstance(name, str) or not isinstance(value, StoredTensor)
+        ]
         if foreign:
             raise CheckpointError(f"{source}: entries of its state dict are no tensors: {some(map(_key, foreign))}")
         for stored in state.values():
@@ -185,8 +207,12 @@ def _open_original(source: Path, weights: str) -> Iterator[StoredWeights]:
             return [f"objects that a policy does not need were left out, of {some(skipped)}"] if skipped else []
 
         yield StoredWeights(
-            plain_config(payload["cfg"]), {name: stored.size for name, stored in state.items()}, sum(storages.values()),
-            lambda name: archive.tensor(state[name]), step, told,
+            plain_config(payload["cfg"]),
+            {name: stored.size for name, stored in state.items()},
+            sum(storages.values()),
+            lambda name: archive.tensor(state[name]),
+            step,
+            told,
         )
 
 
@@ -194,9 +220,12 @@ def _pickles(archive: TorchArchive, source: Path) -> dict[Any, Any]:
     """The small things beside the weights. Each is a pickle of its own; all are read, so that a refused one is noticed."""
     pickles = archive.payload.get("pickles")
     if not isinstance(pickles, (dict, type(None))):
-        raise CheckpointError(f"{source}: its pickles are a {_kind(pickles)} instead of a dict: the file is damaged; get it again")
+        raise CheckpointError(
+            f"{source}: its pickles are a {_kind(pickles)} instead of a dict: the file is damaged; get it again"
+        )
     return {
-        key: restricted_loads(value, f"{source}, pickles[{_key(key)}]", archive.budget) for key, value in (pickles or {}).items()
+        key: restricted_loads(value, f"{source}, pickles[{_key(key)}]", archive.budget)
+        for key, value in (pickles or {}).items()
     }
 
 
@@ -207,7 +236,13 @@ def _kind(value: Any) -> str:
 
 def _key(key: Any) -> str:
     """A dictionary's key for an error message; keys are small (`PickleMachine.check_key`) but may be objects."""
-    return repr(shown(key)) if isinstance(key, str) else repr(key)[:100] if isinstance(key, (int, float, bytes)) else f"a {_kind(key)}"
+    return (
+        repr(shown(key))
+        if isinstance(key, str)
+        else repr(key)[:100]
+        if isinstance(key, (int, float, bytes))
+        else f"a {_kind(key)}"
+    )
 
 
 def some(items: Iterable[Any]) -> str:

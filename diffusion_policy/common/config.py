@@ -1,4 +1,5 @@
 """Hydra and OmegaConf set-up shared by every script and by checkpoint loading."""
+
 from __future__ import annotations
 
 import ast
@@ -9,10 +10,20 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 _OPERATORS = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
-    ast.Div: operator.truediv, ast.Mod: operator.mod, ast.USub: operator.neg, ast.UAdd: operator.pos,
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
-    ast.Gt: operator.gt, ast.GtE: operator.ge,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.truediv,
+    ast.Mod: operator.mod,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
 }
 _CONSTANTS = {"true": True, "false": False, "none": None, "null": None}
 _MAX_EXPRESSION = 1000  # characters; the parser's own memory and recursion are not bounded
@@ -62,11 +73,15 @@ def arithmetic(expression: str) -> Any:
             return result
         if isinstance(node, ast.IfExp):
             return value(node.body if value(node.test) else node.orelse)
-        raise ConfigError(f"eval:{expression!r} is more than arithmetic; only numbers, comparisons and if/else are evaluated")
+        raise ConfigError(
+            f"eval:{expression!r} is more than arithmetic; only numbers, comparisons and if/else are evaluated"
+        )
 
     text = str(expression).strip()
     if len(text) > _MAX_EXPRESSION:
-        raise ConfigError(f"eval: an expression of {len(text)} characters is refused; at most {_MAX_EXPRESSION} are evaluated")
+        raise ConfigError(
+            f"eval: an expression of {len(text)} characters is refused; at most {_MAX_EXPRESSION} are evaluated"
+        )
     try:
         return value(ast.parse(text, mode="eval"))
     except ConfigError:
@@ -94,7 +109,9 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:<index>") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={name} was asked for but PyTorch {torch.__version__} sees no CUDA GPU: use device=cpu")
+        raise ConfigError(
+            f"device={name} was asked for but PyTorch {torch.__version__} sees no CUDA GPU: use device=cpu"
+        )
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise ConfigError(f"device={name} does not exist: this machine has {torch.cuda.device_count()} CUDA GPU(s)")
     if device.type not in ("cpu", "cuda"):

@@ -3,6 +3,7 @@
 A few hundred bytes of nested aliases, or of `x1: ${x0}${x0}`, describe more than any memory holds; both are counted while
 they unfold.
 """
+
 from __future__ import annotations
 
 import re
@@ -10,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf._utils import get_yaml_loader  # what OmegaConf.load reads with; the rest of it parses every interpolation
+from omegaconf._utils import (
+    get_yaml_loader,  # what OmegaConf.load reads with; the rest of it parses every interpolation
+)
 
 from diffusion_policy.common.config import CheckpointError, ConfigError, arithmetic
 
-_MAX_BYTES = 256 * 1024   # of a config file; this project's and the original's have 3 to 10 kB
-_MAX_NODES = 20_000       # entries, aliases and interpolations unfolded
-_MAX_DEPTH = 50           # of nested entries, and of interpolations that lead to one another
-_MAX_TEXT = 100_000       # characters of one text that interpolations make
+_MAX_BYTES = 256 * 1024  # of a config file; this project's and the original's have 3 to 10 kB
+_MAX_NODES = 20_000  # entries, aliases and interpolations unfolded
+_MAX_DEPTH = 50  # of nested entries, and of interpolations that lead to one another
+_MAX_TEXT = 100_000  # characters of one text that interpolations make
 _INNERMOST = re.compile(r"\$\{([^${}]*)\}")
 
 
@@ -52,7 +55,9 @@ def _check_size(text: str, path: Path) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise CheckpointError(f"{path}: the alias *{event.anchor[:50]} is unknown, or inside of what it stands for")
+                raise CheckpointError(
+                    f"{path}: the alias *{event.anchor[:50]} is unknown, or inside of what it stands for"
+                )
             entries += sizes[event.anchor]
         elif isinstance(event, yaml.ScalarEvent):
             entries += 1

@@ -1,4 +1,5 @@
 """Writing files so that neither a kill nor a crash ever leaves half of one behind."""
+
 from __future__ import annotations
 
 import contextlib
@@ -15,7 +16,7 @@ from typing import Any
 
 # A temporary name says which process of which machine writes there: what a killed one left is known by it.
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.tmp", re.DOTALL)
-_cleaned: set[Path] = set()     # folders that this process has looked through
+_cleaned: set[Path] = set()  # folders that this process has looked through
 
 
 @contextlib.contextmanager
@@ -33,7 +34,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         _to_disk(temporary)
         os.replace(temporary, path)
-        with contextlib.suppress(OSError):      # file systems that cannot do it for folders; the file is whole either way
+        with contextlib.suppress(OSError):  # file systems that cannot do it for folders; the file is whole either way
             _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -62,7 +63,7 @@ def remove_leftovers(folder: Path) -> None:
         return
     _cleaned.add(key)
     for path in leftovers(folder):
-        with contextlib.suppress(OSError):      # gone by now, or another user's: it disturbs nobody
+        with contextlib.suppress(OSError):  # gone by now, or another user's: it disturbs nobody
             path.unlink()
 
 
@@ -108,6 +109,6 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:     # another user's
+    except PermissionError:  # another user's
         return True
     return True

@@ -4,6 +4,7 @@ The lock is the operating system's (`flock` on a hidden file), so that a killed 
 says is only read to name the process that holds it. Over NFS Linux keeps such locks on the server, between machines. Where
 there are none (some cluster file systems, Windows) a warning says so, and the caller goes on without.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -22,13 +23,13 @@ from diffusion_policy.common.config import ConfigError
 
 try:
     import fcntl
-except ImportError:     # Windows; `_lock` warns
+except ImportError:  # Windows; `_lock` warns
     fcntl = None
 
 LOCK_FILE = ".lock"
 ADVICE = "Wait until it has ended, or choose another folder to write to"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
-_READ_AGAIN, _READ_PAUSE = 20, 0.01     # a lock file is empty for a moment, until its process has written its name
+_READ_AGAIN, _READ_PAUSE = 20, 0.01  # a lock file is empty for a moment, until its process has written its name
 
 
 class LockedError(ConfigError):
@@ -40,15 +41,17 @@ class Lock:
     """A lock that is held. `check` says whether it still protects what it did."""
 
     file: Path
-    descriptor: int | None      # None where the file system has no locks
+    descriptor: int | None  # None where the file system has no locks
     purpose: str
     count: int = 1
 
     def check(self) -> None:
         """Raises ConfigError if the folder was removed or replaced meanwhile: whatever is written now is lost or mixed."""
         if self.descriptor is not None and not _is_same(self.descriptor, self.file):
-            raise ConfigError(f"{self.file.parent} was removed, or replaced by another, while this process wrote to it ({self.purpose}): "
-                              "what it held is lost. Start again, and keep the folder until the end")
+            raise ConfigError(
+                f"{self.file.parent} was removed, or replaced by another, while this process wrote to it ({self.purpose}): "
+                "what it held is lost. Start again, and keep the folder until the end"
+            )
 
 
 _held: dict[Path, Lock] = {}
@@ -85,7 +88,9 @@ def _hold(file: Path, what: Path, purpose: str, advice: str) -> Iterator[Lock]:
         file.parent.mkdir(parents=True, exist_ok=True)
         key = file.parent.resolve() / file.name
     except OSError as error:
-        raise ConfigError(f"{file.parent} cannot be made or written ({error.strerror or error}): choose another folder") from error
+        raise ConfigError(
+            f"{file.parent} cannot be made or written ({error.strerror or error}): choose another folder"
+        ) from error
     with _guard:
         if key in _held:
             lock = _held[key]
@@ -97,7 +102,7 @@ def _hold(file: Path, what: Path, purpose: str, advice: str) -> Iterator[Lock]:
     finally:
         with _guard:
             lock.count -= 1
-            if lock.count == 0 and _held.get(key) is lock:      # not in a forked child, where it is forgotten
+            if lock.count == 0 and _held.get(key) is lock:  # not in a forked child, where it is forgotten
                 del _held[key]
                 _release(key, lock.descriptor)
 
@@ -125,13 +130,20 @@ def _acquire(file: Path, what: Path, purpose: str, advice: str) -> int | None:
         if _is_same(descriptor, file):
             break
         os.close(descriptor)
-    about = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.strftime("%Y-%m-%d %H:%M:%S"), "purpose": purpose}
+    about = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "purpose": purpose,
+    }
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, (json.dumps(about) + "\n").encode(), 0)
     except OSError as error:
         os.close(descriptor)
-        raise ConfigError(f"{what} cannot be written ({error.strerror}): make room there, or choose another folder") from error
+        raise ConfigError(
+            f"{what} cannot be written ({error.strerror}): make room there, or choose another folder"
+        ) from error
     return descriptor
 
 
@@ -145,12 +157,14 @@ def _lock(descriptor: int, what: Path) -> bool:
         except BlockingIOError:
             raise
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):     # what NFS and some Unixes say instead
+            if error.errno in (errno.EACCES, errno.EAGAIN):  # what NFS and some Unixes say instead
                 raise BlockingIOError(*error.args) from error
             if error.errno not in _UNSUPPORTED:
                 raise
             reason = error.strerror
-    warnings.warn(f"{what} cannot be locked here ({reason}): take care that no other process writes there", stacklevel=5)
+    warnings.warn(
+        f"{what} cannot be locked here ({reason}): take care that no other process writes there", stacklevel=5
+    )
     return False
 
 
@@ -159,7 +173,7 @@ def _release(file: Path, descriptor: int | None) -> None:
         file.unlink(missing_ok=True)
         return
     # Removed before it is unlocked, and only if it is ours: whoever waits for it looks whether the file is still there.
-    with contextlib.suppress(OSError):      # a folder that is gone or read-only by now; the file disturbs nobody
+    with contextlib.suppress(OSError):  # a folder that is gone or read-only by now; the file disturbs nobody
         if _is_same(descriptor, file):
             file.unlink()
     os.close(descriptor)

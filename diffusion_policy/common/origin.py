@@ -3,6 +3,7 @@
 `diffusion_policy` is a namespace package in both, so one environment can hold both, and all modules that only one of them has
 can be imported. Of the others, the first on sys.path wins.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -30,7 +31,13 @@ def check_own(module: str) -> None:
         return
     spec = importlib.util.find_spec(module)
     files = {module: None if spec is None else spec.origin}
-    files.update({name: getattr(other, "__file__", None) for name, other in list(sys.modules.items()) if name.startswith(f"{OWN.name}.")})
+    files.update(
+        {
+            name: getattr(other, "__file__", None)
+            for name, other in list(sys.modules.items())
+            if name.startswith(f"{OWN.name}.")
+        }
+    )
     for name, file in files.items():
         own = own_file(name)
         if own is not None and file is not None and Path(file).resolve() != own:

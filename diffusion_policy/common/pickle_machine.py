@@ -3,6 +3,7 @@
 Python's unpickler trusts its input in ways that no table of names mends: it hashes tuples nested so deeply that the
 interpreter ends, reserves memory for an index it is told, and calls as often as it is asked. This one keeps count.
 """
+
 from __future__ import annotations
 
 import codecs
@@ -15,11 +16,20 @@ import torch
 
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.pickle_names import ALLOWED, only_a_class
-from diffusion_policy.common.pickle_standins import Function, Inert, Placeholder, PlainDict, TypeName, placeholder, refused, shown
+from diffusion_policy.common.pickle_standins import (
+    Function,
+    Inert,
+    Placeholder,
+    PlainDict,
+    TypeName,
+    placeholder,
+    refused,
+    shown,
+)
 
-MAX_BYTES = 64 * 2**20        # of one pickle; tensors lie beside it
-_MAX_INTEGER = 128            # bytes of a whole number
-_MAX_KEY = 2**60              # larger whole numbers can be made to have one and the same hash
+MAX_BYTES = 64 * 2**20  # of one pickle; tensors lie beside it
+_MAX_INTEGER = 128  # bytes of a whole number
+_MAX_KEY = 2**60  # larger whole numbers can be made to have one and the same hash
 _MAX_KEY_PARTS, _MAX_KEY_DEPTH = 16, 4
 
 
@@ -28,7 +38,7 @@ class Budget:
     """What all pickles of one file may do together: many times what sound checkpoints do."""
 
     operations: int = 1_000_000
-    copies: int = 0           # elements and bytes that calls make; a pickle adds its own length
+    copies: int = 0  # elements and bytes that calls make; a pickle adds its own length
     composite_keys: int = 1_000
     classes: int = 200
     skipped: dict[str, None] = field(default_factory=dict)  # names of classes that placeholders stand for, in order
@@ -50,7 +60,9 @@ class PickleMachine:
         self._done = 0
         self._classes: dict[tuple[str, str], type[Placeholder]] = {}
         if len(data) > MAX_BYTES:
-            raise CheckpointError(f"it has {len(data)} bytes beside its tensors; a policy checkpoint has less than {MAX_BYTES}")
+            raise CheckpointError(
+                f"it has {len(data)} bytes beside its tensors; a policy checkpoint has less than {MAX_BYTES}"
+            )
         budget.copies += len(data)
 
     def run(self) -> Any:
@@ -156,7 +168,9 @@ class PickleMachine:
         """('storage', dtype, key, device, number of elements) -> (key, dtype, number of elements)"""
         kind, dtype, key, _, size = pid if type(pid) is tuple else (pid, None, None, None, None)
         if kind != "storage" or not isinstance(dtype, torch.dtype):
-            raise CheckpointError(f"the file refers to an unknown outside object {shown(kind)!r}: it is not a policy checkpoint")
+            raise CheckpointError(
+                f"the file refers to an unknown outside object {shown(kind)!r}: it is not a policy checkpoint"
+            )
         return key, dtype, size
 
     def _build(self) -> None:
@@ -184,7 +198,9 @@ class PickleMachine:
 
     def _put(self, index: int) -> None:
         if not 0 <= index <= self._done:
-            raise CheckpointError(f"it numbers an object {index}, which no writer of so few objects does: it is damaged")
+            raise CheckpointError(
+                f"it numbers an object {index}, which no writer of so few objects does: it is damaged"
+            )
         self._memo[index] = self._stack[-1]
 
     def _extend(self, items: list[Any]) -> None:
@@ -241,6 +257,7 @@ class PickleMachine:
             def operation() -> None:
                 value = make()  # first: it may take another stack's place
                 self._stack.append(value)
+
             return operation
 
         def pop() -> Any:
@@ -275,6 +292,7 @@ class PickleMachine:
             def operation() -> None:
                 last = self._stack.pop()
                 self._stack[-1] = make(self._stack[-1], last)
+
             return operation
 
         def set_one() -> None:
@@ -310,30 +328,68 @@ class PickleMachine:
             self._add(pop_mark())
 
         named = {
-            b"(": self._push_mark, b"0": self._pop, b"1": pop_mark, b"2": push(lambda: self._stack[-1]),
-            b"F": push(lambda: float(line())), b"I": push(plain_integer), b"J": push(lambda: number("<i")),
-            b"K": push(lambda: number("<B")), b"L": push(long_integer), b"M": push(lambda: number("<H")),
-            b"N": lambda: self._stack.append(None), b"P": push(lambda: self._outside(line().decode("ascii"))),
-            b"Q": push(lambda: self._outside(pop())), b"R": swapped(self._call), b"S": push(quoted),
+            b"(": self._push_mark,
+            b"0": self._pop,
+            b"1": pop_mark,
+            b"2": push(lambda: self._stack[-1]),
+            b"F": push(lambda: float(line())),
+            b"I": push(plain_integer),
+            b"J": push(lambda: number("<i")),
+            b"K": push(lambda: number("<B")),
+            b"L": push(long_integer),
+            b"M": push(lambda: number("<H")),
+            b"N": lambda: self._stack.append(None),
+            b"P": push(lambda: self._outside(line().decode("ascii"))),
+            b"Q": push(lambda: self._outside(pop())),
+            b"R": swapped(self._call),
+            b"S": push(quoted),
             b"T": push(lambda: byte_string(take(number("<i")))),
-            b"U": push(lambda: byte_string(take(number("<B")))), b"V": push(lambda: str(line(), "raw-unicode-escape")),
-            b"X": text("<I"), b"a": lambda: self._extend([pop()]), b"b": self._build,
+            b"U": push(lambda: byte_string(take(number("<B")))),
+            b"V": push(lambda: str(line(), "raw-unicode-escape")),
+            b"X": text("<I"),
+            b"a": lambda: self._extend([pop()]),
+            b"b": self._build,
             b"c": push(lambda: self._find(line().decode("utf-8"), line().decode("utf-8"))),
-            b"d": push(lambda: self._dict(pop_mark())), b"}": lambda: self._stack.append({}), b"e": append_many,
-            b"g": push(lambda: memo(self._integer(line()))), b"h": push(lambda: memo(number("<B"))),
-            b"j": push(lambda: memo(number("<I"))), b"i": push(instance), b"l": push(pop_mark),
-            b"]": lambda: self._stack.append([]), b"o": push(instance_of_stacked), b"p": lambda: self._put(self._integer(line())),
-            b"q": lambda: self._put(number("<B")), b"r": lambda: self._put(number("<I")), b"s": set_one,
-            b"t": push(lambda: tuple(pop_mark())), b")": lambda: self._stack.append(()), b"u": set_many,
-            b"G": push(lambda: number(">d")), b"\x80": lambda: self._protocol(number("<B")), b"\x81": swapped(self._new),
-            b"\x85": lambda: self._tuple(1), b"\x86": lambda: self._tuple(2), b"\x87": lambda: self._tuple(3),
-            b"\x88": lambda: self._stack.append(True), b"\x89": lambda: self._stack.append(False),
-            b"\x8a": push(lambda: self._long(number("<B"))), b"\x8b": push(lambda: self._long(number("<i"))),
-            b"B": raw("<I"), b"C": raw("<B"), b"\x8c": text("<B"), b"\x8d": text("<Q"), b"\x8e": raw("<Q"),
-            b"\x8f": lambda: self._stack.append(set()), b"\x90": add_many, b"\x91": push(lambda: self._frozen(pop_mark())),
-            b"\x92": push(new_with_keywords), b"\x93": push(stacked_name),
+            b"d": push(lambda: self._dict(pop_mark())),
+            b"}": lambda: self._stack.append({}),
+            b"e": append_many,
+            b"g": push(lambda: memo(self._integer(line()))),
+            b"h": push(lambda: memo(number("<B"))),
+            b"j": push(lambda: memo(number("<I"))),
+            b"i": push(instance),
+            b"l": push(pop_mark),
+            b"]": lambda: self._stack.append([]),
+            b"o": push(instance_of_stacked),
+            b"p": lambda: self._put(self._integer(line())),
+            b"q": lambda: self._put(number("<B")),
+            b"r": lambda: self._put(number("<I")),
+            b"s": set_one,
+            b"t": push(lambda: tuple(pop_mark())),
+            b")": lambda: self._stack.append(()),
+            b"u": set_many,
+            b"G": push(lambda: number(">d")),
+            b"\x80": lambda: self._protocol(number("<B")),
+            b"\x81": swapped(self._new),
+            b"\x85": lambda: self._tuple(1),
+            b"\x86": lambda: self._tuple(2),
+            b"\x87": lambda: self._tuple(3),
+            b"\x88": lambda: self._stack.append(True),
+            b"\x89": lambda: self._stack.append(False),
+            b"\x8a": push(lambda: self._long(number("<B"))),
+            b"\x8b": push(lambda: self._long(number("<i"))),
+            b"B": raw("<I"),
+            b"C": raw("<B"),
+            b"\x8c": text("<B"),
+            b"\x8d": text("<Q"),
+            b"\x8e": raw("<Q"),
+            b"\x8f": lambda: self._stack.append(set()),
+            b"\x90": add_many,
+            b"\x91": push(lambda: self._frozen(pop_mark())),
+            b"\x92": push(new_with_keywords),
+            b"\x93": push(stacked_name),
             b"\x94": lambda: self._memo.__setitem__(len(self._memo), self._stack[-1]),
-            b"\x95": lambda: self._frame(number("<Q")), b"\x96": raw("<Q"),
+            b"\x95": lambda: self._frame(number("<Q")),
+            b"\x96": raw("<Q"),
         }
         return {code[0]: operation for code, operation in named.items()}
 

@@ -2,6 +2,7 @@
 
 Nothing here looks up a class or function by the name in the file. A stand-in keeps plain data at most.
 """
+
 from __future__ import annotations
 
 import math
@@ -16,7 +17,7 @@ import torch
 
 from diffusion_policy.common.config import CheckpointError
 
-MAX_AXES = 64     # of a tensor; PyTorch's own limit
+MAX_AXES = 64  # of a tensor; PyTorch's own limit
 _MAX_PATH = 4096  # characters
 
 
@@ -55,7 +56,9 @@ class TypeName:
         if self.name == "dict":
             return _filled({}, meter, arguments)
         if self.name not in self.containers:
-            raise CheckpointError(f"refused: the file calls {self.name}(...), which no policy checkpoint needs; do not use it")
+            raise CheckpointError(
+                f"refused: the file calls {self.name}(...), which no policy checkpoint needs; do not use it"
+            )
         items = arguments[0] if arguments else ()
         if len(arguments) > 1 or not isinstance(items, (list, tuple, set, frozenset)):
             raise ValueError(f"{self.name} of unusual arguments")
@@ -208,7 +211,12 @@ class NumpyArray(Inert):
             return None
         _, shape, kind, fortran, data = self.state
         layout = kind.layout() if isinstance(kind, NumpyType) else None
-        if layout is None or type(shape) is not tuple or not isinstance(data, (bytes, bytearray)) or len(shape) > MAX_AXES // 2:
+        if (
+            layout is None
+            or type(shape) is not tuple
+            or not isinstance(data, (bytes, bytearray))
+            or len(shape) > MAX_AXES // 2
+        ):
             return None
         whole = all(type(size) is int and 0 <= size < 2**31 for size in shape)
         if not whole or math.prod(shape) * layout.itemsize != len(data):
@@ -241,7 +249,9 @@ def dill_array(meter: Meter, function: Any, arguments: Any, state: Any, *_: Any)
 def encode_latin1(meter: Meter, text: Any, encoding: Any) -> bytes:
     """How protocol 2 writes bytes."""
     if encoding not in ("latin1", "latin-1"):
-        raise CheckpointError(f"refused: the file asks for the codec {shown(encoding)!r}, which no policy checkpoint needs")
+        raise CheckpointError(
+            f"refused: the file asks for the codec {shown(encoding)!r}, which no policy checkpoint needs"
+        )
     if not isinstance(text, str):
         raise ValueError("the codec is asked for something that is no text")
     meter.spend(len(text))

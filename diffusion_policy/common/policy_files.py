@@ -1,4 +1,5 @@
 """Policies on disk in this project's form: a folder with `policy.safetensors` and `config.yaml`."""
+
 from __future__ import annotations
 
 from importlib import import_module
@@ -20,23 +21,29 @@ WEIGHTS_FILE, CONFIG_FILE = "policy.safetensors", "config.yaml"
 # All that a config may build: `_target_` -> where it is. Checkpoints are downloaded, so a config may name nothing else;
 # to use a class of your own, add it here. Names of the original project keep their meaning.
 POLICIES = {
-    name: name for name in (
+    name: name
+    for name in (
         "diffusion_policy.policy.diffusion_transformer_lowdim_policy.DiffusionTransformerLowdimPolicy",
         "diffusion_policy.policy.diffusion_transformer_hybrid_image_policy.DiffusionTransformerHybridImagePolicy",
     )
 }
 PARTS = {
-    name: name for name in (
+    name: name
+    for name in (
         "diffusion_policy.model.diffusion.transformer_for_diffusion.TransformerForDiffusion",
         "diffusers.schedulers.scheduling_ddpm.DDPMScheduler",
         "diffusers.schedulers.scheduling_ddim.DDIMScheduler",
         "diffusers.schedulers.scheduling_dpmsolver_multistep.DPMSolverMultistepScheduler",
     )
 }
-PARTS.update({  # the short names diffusers exports
-    f"{package}.{name.rpartition('.')[2]}": name
-    for name in list(PARTS) if name.startswith("diffusers.") for package in ("diffusers", "diffusers.schedulers")
-})
+PARTS.update(
+    {  # the short names diffusers exports
+        f"{package}.{name.rpartition('.')[2]}": name
+        for name in list(PARTS)
+        if name.startswith("diffusers.")
+        for package in ("diffusers", "diffusers.schedulers")
+    }
+)
 
 
 def build_policy(config: dict[str, Any], device: str = "cpu") -> nn.Module:
@@ -50,7 +57,9 @@ def build_policy(config: dict[str, Any], device: str = "cpu") -> nn.Module:
     tree = config.get("policy")
     target = tree.get("_target_") if isinstance(tree, dict) else None
     if not isinstance(target, str) or target not in POLICIES:
-        raise ConfigError(f"policy._target_ is {_short(target)!r}, which is not a supported policy: use {', '.join(POLICIES)}")
+        raise ConfigError(
+            f"policy._target_ is {_short(target)!r}, which is not a supported policy: use {', '.join(POLICIES)}"
+        )
     policy = _build(tree, "policy", device).eval()
     check_policy(policy)
     return policy
@@ -77,7 +86,9 @@ def _build(tree: Any, where: str, device: str) -> Any:
     location = {**POLICIES, **PARTS}.get(target) if isinstance(target, str) else None
     if location is None:
         supported = ", ".join(dict.fromkeys([*POLICIES, *PARTS.values()]))
-        raise ConfigError(f"{where}._target_ is {_short(target)!r}, which a config may not build; supported are {supported}")
+        raise ConfigError(
+            f"{where}._target_ is {_short(target)!r}, which a config may not build; supported are {supported}"
+        )
     module, _, name = location.rpartition(".")
     check_own(module)
     try:
@@ -85,7 +96,14 @@ def _build(tree: Any, where: str, device: str) -> Any:
         with torch.device("cpu" if location.startswith("diffusers.") else device):
             return getattr(import_module(module), name)(**arguments)
     except (
-        TypeError, ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError, MemoryError, ArithmeticError,
+        TypeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        NotImplementedError,
+        RuntimeError,
+        MemoryError,
+        ArithmeticError,
     ) as error:
         raise ConfigError(f"{where}: {name} cannot be built with these settings: {str(error)[:400]}") from error
 

@@ -11,6 +11,7 @@ Numbers and arrays of NumPy, paths, dates and the like are in the table. The pic
 `pickle_machine.PickleMachine`, which limits steps, calls, nesting and sizes; tensors are read straight from the zip archive
 (`torch_archive.TorchArchive`).
 """
+
 from __future__ import annotations
 
 import math
@@ -22,12 +23,25 @@ from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.pickle_machine import Budget, PickleMachine
 from diffusion_policy.common.pickle_names import ALLOWED
 from diffusion_policy.common.pickle_standins import (
-    ConfigDict, ConfigList, ConfigValue, NumpyArray, Placeholder, StoredPath, StoredTensor,
+    ConfigDict,
+    ConfigList,
+    ConfigValue,
+    NumpyArray,
+    Placeholder,
+    StoredPath,
+    StoredTensor,
 )
 from diffusion_policy.common.torch_archive import TorchArchive, restricted_loads
 
 __all__ = [
-    "ALLOWED", "Budget", "PickleMachine", "StoredTensor", "TorchArchive", "plain_config", "plain_number", "restricted_loads",
+    "ALLOWED",
+    "Budget",
+    "PickleMachine",
+    "StoredTensor",
+    "TorchArchive",
+    "plain_config",
+    "plain_number",
+    "restricted_loads",
 ]
 
 _MAX_CONFIG_NODES = 100_000  # a pickle can make one node appear exponentially often
@@ -47,7 +61,9 @@ def plain_config(root: Any) -> Any:
         nonlocal left, text_left
         left -= 1
         if left < 0:
-            raise CheckpointError(f"the config has more than {_MAX_CONFIG_NODES} entries: it is not a policy checkpoint")
+            raise CheckpointError(
+                f"the config has more than {_MAX_CONFIG_NODES} entries: it is not a policy checkpoint"
+            )
         if isinstance(node, (ConfigDict, ConfigList)):
             return plain(node.state["_content"])
         if isinstance(node, ConfigValue):
@@ -61,7 +77,9 @@ def plain_config(root: Any) -> Any:
         if isinstance(node, str):
             text_left -= len(node)
             if text_left < 0:
-                raise CheckpointError(f"the config has more than {_MAX_CONFIG_TEXT} characters: it is not a policy checkpoint")
+                raise CheckpointError(
+                    f"the config has more than {_MAX_CONFIG_TEXT} characters: it is not a policy checkpoint"
+                )
             return node
         if isinstance(node, NumpyArray):
             array = node.array()
@@ -78,7 +96,9 @@ def plain_config(root: Any) -> Any:
     try:
         return plain(root)
     except (KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"the config is damaged ({type(error).__name__}: {str(error)[:200]}): get the file again") from error
+        raise CheckpointError(
+            f"the config is damaged ({type(error).__name__}: {str(error)[:200]}): get the file again"
+        ) from error
 
 
 def plain_number(value: Any) -> int | float | None:

@@ -2,12 +2,13 @@
 
 The six numbers are the first two rows of the matrix (PyTorch3D's convention, which the original checkpoints speak).
 """
+
 from __future__ import annotations
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-MIN_LENGTH = 1e-6       # of the row that two vectors define together; shorter ones have no reliable direction
+MIN_LENGTH = 1e-6  # of the row that two vectors define together; shorter ones have no reliable direction
 
 
 def matrix_to_rotation_6d(matrix: np.ndarray) -> np.ndarray:
@@ -55,14 +56,16 @@ def rotation_6d_to_axis_angle(rotation_6d: np.ndarray) -> np.ndarray:
 def _normalized(vector: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(vector, axis=-1, keepdims=True)
     if (length < MIN_LENGTH).any():
-        raise ValueError("six numbers whose two vectors are zero or parallel are no rotation: the policy's weights or "
-                         "normalizer are broken, or the numbers mean something else")
+        raise ValueError(
+            "six numbers whose two vectors are zero or parallel are no rotation: the policy's weights or "
+            "normalizer are broken, or the numbers mean something else"
+        )
     return vector / length
 
 
 def _checked(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
-    if values.shape[values.ndim - len(shape):] != shape:
+    if values.shape[values.ndim - len(shape) :] != shape:
         raise ValueError(f"expected an array [..., {', '.join(map(str, shape))}], not {list(values.shape)}")
     if not np.isfinite(values).all():
         raise ValueError("a rotation holds a value that is not finite")

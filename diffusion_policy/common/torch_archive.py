@@ -1,4 +1,5 @@
 """Reads the zip files that `torch.save` writes: one pickle, and the numbers of every tensor beside it."""
+
 from __future__ import annotations
 
 import io
@@ -16,7 +17,7 @@ from diffusion_policy.common.pickle_machine import MAX_BYTES, Budget, PickleMach
 from diffusion_policy.common.pickle_standins import StoredTensor, shown
 
 _MAX_DIRECTORY = 16 * 2**20  # bytes of the zip file's list of records: some 100,000 of them
-_EXPANDED = 2**16            # elements of a tensor that says one number many times
+_EXPANDED = 2**16  # elements of a tensor that says one number many times
 
 
 def restricted_loads(data: bytes, what: str = "the pickle", budget: Budget | None = None) -> Any:
@@ -28,7 +29,9 @@ def restricted_loads(data: bytes, what: str = "the pickle", budget: Budget | Non
         CheckpointError: it names anything that is not accepted, is damaged, or needs more memory or time than any sound one.
     """
     if not isinstance(data, (bytes, bytearray)):
-        raise CheckpointError(f"{what} is a {type(data).__name__} instead of a pickle: the file is damaged; get it again")
+        raise CheckpointError(
+            f"{what} is a {type(data).__name__} instead of a pickle: the file is damaged; get it again"
+        )
     try:
         return PickleMachine(bytes(data), budget or Budget()).run()
     except CheckpointError as error:
@@ -83,14 +86,20 @@ class TorchArchive:
         names = {info.filename for info in infos}
         size = os.fstat(self._file.fileno()).st_size
         if len(names) < len(infos) or sum(info.compress_size for info in infos) > size:
-            raise CheckpointError(f"{self._path}: its records overlap or have one name, which torch.save does not write: get it again")
+            raise CheckpointError(
+                f"{self._path}: its records overlap or have one name, which torch.save does not write: get it again"
+            )
         self._file.limit = size
         roots = [name[: -len("data.pkl")] for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(roots) != 1 or f"{roots[0]}constants.pkl" in names:
-            raise CheckpointError(f"{self._path} is a zip file but not one of torch.save (TorchScript is not supported)")
+            raise CheckpointError(
+                f"{self._path} is a zip file but not one of torch.save (TorchScript is not supported)"
+            )
         self._root = roots[0]
         if f"{self._root}byteorder" in names and self._read("byteorder", most=100) != sys.byteorder.encode():
-            raise CheckpointError(f"{self._path} was written on a machine with another byte order: save it on one like this")
+            raise CheckpointError(
+                f"{self._path} was written on a machine with another byte order: save it on one like this"
+            )
         self.payload = restricted_loads(self._read("data.pkl", most=MAX_BYTES), str(self._path), self.budget)
 
     def __enter__(self) -> TorchArchive:
@@ -107,7 +116,9 @@ class TorchArchive:
             info = self._zip.getinfo(self._root + name)
             # torch.save never compresses; a compressed record could unfold to any size.
             if info.compress_type != zipfile.ZIP_STORED or size not in (None, info.file_size):
-                raise CheckpointError(f"{self._path}: its record {shown_name} is not what torch.save writes: get the file again")
+                raise CheckpointError(
+                    f"{self._path}: its record {shown_name} is not what torch.save writes: get the file again"
+                )
             if most is not None and info.file_size > most:
                 raise CheckpointError(
                     f"{self._path}: its record {shown_name} has {info.file_size} bytes; a policy checkpoint has at most {most} there"
@@ -145,7 +156,9 @@ class TorchArchive:
         if data is None:
             data = self._storages[stored.key] = bytearray(self._read(f"data/{stored.key}", size))
         if len(data) != size:
-            raise CheckpointError(f"{self._path}: two tensors of one storage say that it has different sizes: the file is damaged")
+            raise CheckpointError(
+                f"{self._path}: two tensors of one storage say that it has different sizes: the file is damaged"
+            )
         flat = torch.frombuffer(data, dtype=stored.dtype) if data else torch.empty(0, dtype=stored.dtype)
         if not torch.Size(stored.size).numel():
             return torch.empty(stored.size, dtype=stored.dtype)

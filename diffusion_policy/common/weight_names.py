@@ -1,4 +1,5 @@
 """Which tensor of a file is which of the policy, where wrappers put prefixes before the names."""
+
 from __future__ import annotations
 
 import os

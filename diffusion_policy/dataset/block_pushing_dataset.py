@@ -1,4 +1,5 @@
 """Block Pushing demonstrations (1000 episodes of the scripted oracle, about 115,000 steps at 10 Hz)."""
+
 from __future__ import annotations
 
 import math
@@ -14,12 +15,23 @@ from diffusion_policy.dataset.numbers import require_finite
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.sequence_dataset import SequenceDataset, Windows
 from diffusion_policy.env.block_pushing.definition import (
-    ACTION_DIM, BLOCKS, EFFECTOR, EFFECTOR_TARGET, OBS_DIM, TARGET_YAW_SPREAD, TARGETS, WORKSPACE_HIGH, WORKSPACE_LOW)
+    ACTION_DIM,
+    BLOCKS,
+    EFFECTOR,
+    EFFECTOR_TARGET,
+    OBS_DIM,
+    TARGET_YAW_SPREAD,
+    TARGETS,
+    WORKSPACE_HIGH,
+    WORKSPACE_LOW,
+)
 
 HINT = "Make the demonstrations with: python scripts/make_demos.py task=block_pushing"
-INTENTION_DIM, CENTRE = 5, slice(3, 5)      # of what `Intention.to_array` stores
-NO_INTENTION = ("effector_noise needs to know where the expert was heading (data/intention), which demonstrations from elsewhere "
-                f"do not tell: set task.dataset.effector_noise=0, or make others. {HINT}")
+INTENTION_DIM, CENTRE = 5, slice(3, 5)  # of what `Intention.to_array` stores
+NO_INTENTION = (
+    "effector_noise needs to know where the expert was heading (data/intention), which demonstrations from elsewhere "
+    f"do not tell: set task.dataset.effector_noise=0, or make others. {HINT}"
+)
 
 
 def load_block_pushing(
@@ -52,7 +64,9 @@ def load_block_pushing(
     if abs_action:
         action = np.clip(aim + action, WORKSPACE_LOW, WORKSPACE_HIGH).astype(np.float32)
     if effector_noise and (n_obs_steps is None or not 1 <= n_obs_steps <= windows.horizon):
-        raise ValueError(f"effector_noise = {effector_noise} needs n_obs_steps from 1 to {windows.horizon}, got {n_obs_steps}")
+        raise ValueError(
+            f"effector_noise = {effector_noise} needs n_obs_steps from 1 to {windows.horizon}, got {n_obs_steps}"
+        )
     if not obs_eef_target:
         obs[:, EFFECTOR_TARGET] = 0.0
     fields = {"obs": torch.from_numpy(obs), "action": torch.from_numpy(action)}
@@ -60,26 +74,40 @@ def load_block_pushing(
     train = partial(SymmetricSceneDataset, fields) if symmetries else plain
     if effector_noise:
         intention = np.asarray(buffer.data["intention"], dtype=np.float32)
-        train = partial(DisplacedEffectorDataset, fields, aim=torch.from_numpy(aim), intention=torch.from_numpy(intention),
-                        noise=effector_noise, n_obs_steps=n_obs_steps, abs_action=abs_action, obs_eef_target=obs_eef_target,
-                        symmetries=symmetries)
+        train = partial(
+            DisplacedEffectorDataset,
+            fields,
+            aim=torch.from_numpy(aim),
+            intention=torch.from_numpy(intention),
+            noise=effector_noise,
+            n_obs_steps=n_obs_steps,
+            abs_action=abs_action,
+            obs_eef_target=obs_eef_target,
+            symmetries=symmetries,
+        )
     return windows.split(plain, buffer, make_train=train)
 
 
 def _read(path: str | Path, with_intention: bool) -> ReplayBuffer:
     buffer = ReplayBuffer.from_zarr(path, ("obs", "action"), HINT)
     if with_intention:
-        intention = ReplayBuffer.from_zarr(path, ("intention",), NO_INTENTION, any_number=("intention",)).data["intention"]
+        intention = ReplayBuffer.from_zarr(path, ("intention",), NO_INTENTION, any_number=("intention",)).data[
+            "intention"
+        ]
         if intention.ndim != 2 or intention.shape[1] != INTENTION_DIM or intention.dtype.kind != "f":
-            raise DatasetError(f"{path} holds data/intention {intention.dtype} {list(intention.shape)} instead of numbers "
-                               f"[N, {INTENTION_DIM}]. {NO_INTENTION}")
+            raise DatasetError(
+                f"{path} holds data/intention {intention.dtype} {list(intention.shape)} instead of numbers "
+                f"[N, {INTENTION_DIM}]. {NO_INTENTION}"
+            )
         # Where the expert circled nothing, there is no centre.
-        require_finite(path, "data/intention", intention[:, :CENTRE.start], buffer.episode_ends)
+        require_finite(path, "data/intention", intention[:, : CENTRE.start], buffer.episode_ends)
         buffer.data["intention"] = intention
     obs, action = buffer.data["obs"], buffer.data["action"]
     if obs.shape[1:] != (OBS_DIM,) or action.shape[1:] != (ACTION_DIM,):
-        raise DatasetError(f"{path} holds observations {list(obs.shape)} and actions {list(action.shape)} instead of "
-                           f"[N, {OBS_DIM}] and [N, {ACTION_DIM}]: it is not Block Pushing. {HINT}")
+        raise DatasetError(
+            f"{path} holds observations {list(obs.shape)} and actions {list(action.shape)} instead of "
+            f"[N, {OBS_DIM}] and [N, {ACTION_DIM}]: it is not Block Pushing. {HINT}"
+        )
     return buffer
 
 
@@ -101,7 +129,7 @@ def scene_like(obs: Tensor, generator: torch.Generator) -> Tensor:
     """Observations [..., T, 16] of other scenes in which the expert's actions are the same; see `SymmetricSceneDataset`."""
     obs, windows = obs.clone(), obs.shape[:-2]
     for poses in (BLOCKS, TARGETS):
-        things = obs[..., poses].unflatten(-1, (2, 3))      # [..., T, 2, (x, y, yaw)]
+        things = obs[..., poses].unflatten(-1, (2, 3))  # [..., T, 2, (x, y, yaw)]
         exchanged = torch.rand(*windows, 1, 1, 1, generator=generator) < 0.5
         things = torch.where(exchanged, things.flip(-2), things)
         if poses == BLOCKS:
@@ -141,8 +169,18 @@ class DisplacedEffectorDataset(SequenceDataset):
         symmetries: see `SymmetricSceneDataset`.
     """
 
-    def __init__(self, fields: Mapping[str, Tensor], rows: np.ndarray, aim: Tensor, intention: Tensor, noise: float,
-                 n_obs_steps: int, abs_action: bool, obs_eef_target: bool, symmetries: bool = False):
+    def __init__(
+        self,
+        fields: Mapping[str, Tensor],
+        rows: np.ndarray,
+        aim: Tensor,
+        intention: Tensor,
+        noise: float,
+        n_obs_steps: int,
+        abs_action: bool,
+        obs_eef_target: bool,
+        symmetries: bool = False,
+    ):
         super().__init__(fields, rows)
         if noise < 0:
             raise ValueError(f"effector_noise = {noise} m is negative")
@@ -153,9 +191,10 @@ class DisplacedEffectorDataset(SequenceDataset):
         obs, rows = super().__getitem__(index)["obs"], self.rows[index]
         generator = _generator(index)
         together, alone = (
-            self.noise * torch.randn(*obs.shape[:-2], steps, 2, generator=generator) for steps in (1, self.n_obs_steps))
+            self.noise * torch.randn(*obs.shape[:-2], steps, 2, generator=generator) for steps in (1, self.n_obs_steps)
+        )
         displacement = torch.zeros(*obs.shape[:-1], 2)
-        displacement[..., :self.n_obs_steps, :] = together + alone
+        displacement[..., : self.n_obs_steps, :] = together + alone
         aim = self.aim[rows] + displacement
         action = steps_towards(self.intention[rows], self.aim[rows], aim)
         if self.abs_action:

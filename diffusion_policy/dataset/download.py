@@ -1,4 +1,5 @@
 """Public demonstration data: download that can be resumed, unpacking in one step, and a checksum of the contents."""
+
 from __future__ import annotations
 
 import json
@@ -25,7 +26,7 @@ class OtherDataError(DatasetError):
     """Data that is not what its checksum says."""
 
 
-SITE = "https://diffusion-policy.cs.columbia.edu/data/training"     # Chi et al. 2023, the authors' site
+SITE = "https://diffusion-policy.cs.columbia.edu/data/training"  # Chi et al. 2023, the authors' site
 
 # No checksum of this archive, nor of anything in it, is published by its authors. Both tasks use it.
 KITCHEN = FileSource(
@@ -43,14 +44,22 @@ PUSHT = DataSource(
 )
 SOURCES = {
     "pusht_lowdim": PUSHT,
-    "pusht_image": replace(PUSHT, keys=("img", "state", "action"), image_keys=("img",),
-                           sha256="c5bdadd18ee16f89b92b99b12055c23b637de4462e59be1d8b77f1eacfd1b23f"),
+    "pusht_image": replace(
+        PUSHT,
+        keys=("img", "state", "action"),
+        image_keys=("img",),
+        sha256="c5bdadd18ee16f89b92b99b12055c23b637de4462e59be1d8b77f1eacfd1b23f",
+    ),
     "kitchen_lowdim_abs": KITCHEN,
     "kitchen_lowdim": KITCHEN,
-    **{f"{task.name}{name}_{humans}": MemberSource(
-        f"{SITE}/robomimic_{archive}.zip", f"robomimic/datasets/{task.name}/{humans}/{file}_abs.hdf5")
-       for name, archive, file in [("", "image", "image"), ("_lowdim", "lowdim", "low_dim")]
-       for task in TASKS.values() for humans in task.max_steps},
+    **{
+        f"{task.name}{name}_{humans}": MemberSource(
+            f"{SITE}/robomimic_{archive}.zip", f"robomimic/datasets/{task.name}/{humans}/{file}_abs.hdf5"
+        )
+        for name, archive, file in [("", "image", "image"), ("_lowdim", "lowdim", "low_dim")]
+        for task in TASKS.values()
+        for humans in task.max_steps
+    },
 }
 
 
@@ -68,7 +77,9 @@ def known_sha256(path: str | Path, source: DataSource) -> str | None:
         if len(bytes.fromhex(recorded)) != 32:
             raise ValueError("not 64 hexadecimal digits")
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise DatasetError(f"{record} is damaged ({error}): delete it, and the next download records it again") from error
+        raise DatasetError(
+            f"{record} is damaged ({error}): delete it, and the next download records it again"
+        ) from error
     return recorded
 
 
@@ -84,7 +95,7 @@ def verify(path: str | Path, source: DataSource, sha256: str | None = None) -> A
     """
     path = Path(path)
     known = sha256 or known_sha256(path, source)
-    if source.of_files and known is not None:       # before anything in them is decoded
+    if source.of_files and known is not None:  # before anything in them is decoded
         if not path.exists():
             raise DatasetError(f"no data set at {path}: nothing is there")
         _compare(path, source.digest(path, None), known)
@@ -141,13 +152,18 @@ def download(
     if folder.exists():
         verify_or_record(folder, source, sha256)
         return folder
-    with locked_output(folder, f"download of {source.folder}"), locked_output(data_dir / name_in(url or source.url), "download"):
+    with (
+        locked_output(folder, f"download of {source.folder}"),
+        locked_output(data_dir / name_in(url or source.url), "download"),
+    ):
         return _download(source, data_dir, url, on_progress, sha256)
 
 
-def _download(source: DataSource, data_dir: Path, url: str | None, on_progress: Progress | None, sha256: str | None) -> Path:
+def _download(
+    source: DataSource, data_dir: Path, url: str | None, on_progress: Progress | None, sha256: str | None
+) -> Path:
     folder = data_dir / source.folder
-    if folder.exists():     # another process was faster
+    if folder.exists():  # another process was faster
         verify_or_record(folder, source, sha256)
         return folder
     fetched = source.fetch(data_dir, url or source.url, on_progress)
@@ -159,7 +175,9 @@ def _download(source: DataSource, data_dir: Path, url: str | None, on_progress: 
         verify_or_record(unverified, source, sha256)
         unverified.replace(folder)
     except DatasetError as error:
-        raise type(error)(f"{error}{_advice(error, fetched, sha256)}".replace(str(unverified), f"{fetched} ({source.folder})")) from error
+        raise type(error)(
+            f"{error}{_advice(error, fetched, sha256)}".replace(str(unverified), f"{fetched} ({source.folder})")
+        ) from error
     except OSError as error:
         raise WritingError(f"cannot unpack {fetched} to {folder} ({error})") from error
     finally:
@@ -171,8 +189,10 @@ def _download(source: DataSource, data_dir: Path, url: str | None, on_progress: 
 def _advice(error: DatasetError, fetched: Path, sha256: str | None) -> str:
     """What to do about an archive that was refused. Where the fault may be elsewhere, it is not to be thrown away."""
     if isinstance(error, OtherDataError) and sha256 is not None:
-        return (f"\nCorrect sha256= if that is wrong. Else the archive is another one: Delete {fetched} and run the same command "
-                "again, or give another url=")
+        return (
+            f"\nCorrect sha256= if that is wrong. Else the archive is another one: Delete {fetched} and run the same command "
+            "again, or give another url="
+        )
     if isinstance(error, WritingError):
         return ""
     return f"\nDelete {fetched} and run the same command again"

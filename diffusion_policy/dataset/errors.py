@@ -1,4 +1,5 @@
 """The error of everything that reads data sets."""
+
 from __future__ import annotations
 
 

@@ -1,4 +1,5 @@
 """One file from a server: a download that can be resumed, and its checksum."""
+
 from __future__ import annotations
 
 import hashlib
@@ -23,9 +24,13 @@ def require_url(url: object) -> str:
     """`url` itself; a DatasetError unless it is an address that can be fetched."""
     try:
         parts = urllib.parse.urlsplit(url) if isinstance(url, str) else None
-        valid = parts is not None and parts.scheme in SCHEMES and bool(parts.path if parts.scheme == "file" else parts.hostname)
+        valid = (
+            parts is not None
+            and parts.scheme in SCHEMES
+            and bool(parts.path if parts.scheme == "file" else parts.hostname)
+        )
         valid = valid and (parts.port or True) and url.isprintable() and " " not in url
-    except ValueError:      # of a port or host that is none
+    except ValueError:  # of a port or host that is none
         valid = False
     if not valid:
         raise DatasetError(f"url={url} is no address of a file: use https://<host>/<path> or file:///<absolute path>")
@@ -74,19 +79,25 @@ def fetch(url: str, path: str | Path, on_progress: Progress | None = None, span:
             _accept_complete(url, part, start, error.headers.get("Content-Range") or "")
             part.replace(path)
             return
-        raise DatasetError(f"{url} answered {error.code} {error.reason}: check the address, or try again later") from error
+        raise DatasetError(
+            f"{url} answered {error.code} {error.reason}: check the address, or try again later"
+        ) from error
     except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException, ValueError) as error:
         raise DatasetError(
             f"cannot download {url} ({getattr(error, 'reason', error)}). Check the network and, behind a proxy, https_proxy; "
             f"or fetch the file elsewhere and put it at {path}. Running the same command again resumes"
         ) from error
     except OSError as error:
-        raise DatasetError(f"cannot write {part} ({error}): free some space, or use another folder. Running the same command again "
-                           "resumes") from error
+        raise DatasetError(
+            f"cannot write {part} ({error}): free some space, or use another folder. Running the same command again "
+            "resumes"
+        ) from error
     if total is not None and done != total:
         if done > total:
             part.unlink()
-        raise DatasetError(f"{url}: the connection closed after {done:,} of {total:,} bytes; run the same command again to resume")
+        raise DatasetError(
+            f"{url}: the connection closed after {done:,} of {total:,} bytes; run the same command again to resume"
+        )
     part.replace(path)
 
 
@@ -106,8 +117,10 @@ def _accept_complete(url: str, part: Path, start: int, content_range: str) -> No
     found = re.fullmatch(r"bytes \*/(\d{1,18})", content_range)
     if found and int(found[1]) != start:
         part.unlink()
-        raise DatasetError(f"{part} had {start:,} bytes and {url} has {int(found[1]):,}: it was of another file and is removed; run "
-                           "the same command again")
+        raise DatasetError(
+            f"{part} had {start:,} bytes and {url} has {int(found[1]):,}: it was of another file and is removed; run "
+            "the same command again"
+        )
 
 
 def _receive(url: str, part: Path, start: int, span: range, on_progress: Progress | None) -> tuple[int, int | None]:

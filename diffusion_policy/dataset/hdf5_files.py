@@ -4,6 +4,7 @@ A member is looked at before it is followed, and what an array claims before mem
 to other files, virtual arrays, types other than numbers, filters that are plug-ins, and shapes that the file cannot hold are
 refused.
 """
+
 from __future__ import annotations
 
 import struct
@@ -18,14 +19,14 @@ from diffusion_policy.dataset.limits import LARGEST_CHUNK, MAX_DIMENSIONS, Budge
 
 GZIP, LZF = 1, 32000
 FILTERS = {GZIP: "gzip", 2: "shuffle", 3: "fletcher32", LZF: "lzf"}
-HEAP = b"GCOL\x01\0\0\0"                 # begins a heap of texts; then its size, 8 bytes, and its objects
-HEAP_OBJECT = struct.Struct("<HH4xQ")     # number (0: the free rest, with this header), references, bytes
-SEARCHED = 256 << 20                      # bytes of a file in which such heaps are looked for
-LONGEST_TEXT = 1 << 20      # bytes of an attribute
-PACKED_OVERHEAD = 1 << 12   # bytes by which a packed chunk may be larger than its contents, besides a tenth of them
-DEFLATE_RATIO = 1032        # the largest one that deflate reaches
-UNCHECKED = 64 << 20        # bytes that a chunk may unpack to without it being tried first
-LONGEST_NAME = 100          # characters shown of a name or text
+HEAP = b"GCOL\x01\0\0\0"  # begins a heap of texts; then its size, 8 bytes, and its objects
+HEAP_OBJECT = struct.Struct("<HH4xQ")  # number (0: the free rest, with this header), references, bytes
+SEARCHED = 256 << 20  # bytes of a file in which such heaps are looked for
+LONGEST_TEXT = 1 << 20  # bytes of an attribute
+PACKED_OVERHEAD = 1 << 12  # bytes by which a packed chunk may be larger than its contents, besides a tenth of them
+DEFLATE_RATIO = 1032  # the largest one that deflate reaches
+UNCHECKED = 64 << 20  # bytes that a chunk may unpack to without it being tried first
+LONGEST_NAME = 100  # characters shown of a name or text
 
 
 def members(group: Any) -> list[str]:
@@ -63,7 +64,9 @@ def open_array(parent: Any, name: str, where: str | Path, budget: Budget) -> Any
     created = found.get_create_plist()
     layout = created.get_layout()
     if layout not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED) or created.get_external_count():
-        raise DatasetError(f"{what} is stored in other files (a virtual array, or external storage): store its numbers in this file")
+        raise DatasetError(
+            f"{what} is stored in other files (a virtual array, or external storage): store its numbers in this file"
+        )
     shape, itemsize = found.get_space().get_simple_extent_dims(), found.get_type().get_size()
     if shape is None or not 1 <= len(shape) <= MAX_DIMENSIONS:
         raise DatasetError(f"{what} has no rows")
@@ -88,7 +91,7 @@ def read_text(owner: Any, name: str, where: str | Path) -> str | None:
         raise DatasetError(f"{what} is not a text")
     if not kind.is_variable_str() and kind.get_size() > LONGEST_TEXT:
         raise DatasetError(f"{what} claims {kind.get_size():,} bytes, and at most {LONGEST_TEXT:,} are read")
-    if kind.is_variable_str():      # HDF5 keeps such a text in a heap
+    if kind.is_variable_str():  # HDF5 keeps such a text in a heap
         _require_sound_heaps(where)
     value = owner.attrs[name]
     value = value.item() if isinstance(value, np.ndarray) else value
@@ -104,7 +107,7 @@ def _require_sound_heaps(path: str | Path) -> None:
         content = file.read(SEARCHED)
     at = content.find(HEAP)
     while at >= 0:
-        size = int.from_bytes(content[at + 8:at + 16], "little")
+        size = int.from_bytes(content[at + 8 : at + 16], "little")
         place, end = at + 16, min(at + size, len(content))
         while place + HEAP_OBJECT.size <= end:
             index, _, length = HEAP_OBJECT.unpack_from(content, place)
@@ -116,7 +119,7 @@ def _require_sound_heaps(path: str | Path) -> None:
 
 
 def _h5py() -> Any:
-    import h5py     # the caller has opened the file with it
+    import h5py  # the caller has opened the file with it
 
     return h5py
 
@@ -137,8 +140,9 @@ def _member(parent: Any, name: str, where: str | Path) -> Any:
         if link is None:
             raise DatasetError(f"{where}: {_path(parent, name)} leads through an array")
         if link.type != h5py.h5l.TYPE_HARD:
-            raise DatasetError(f"{where}: {_path(parent, name)} is a link, which may lead to another file: copy the data into "
-                               "this one")
+            raise DatasetError(
+                f"{where}: {_path(parent, name)} is a link, which may lead to another file: copy the data into this one"
+            )
         found = h5py.h5o.open(found, part.encode())
     return found
 
@@ -147,9 +151,12 @@ def _require_numbers(array: Any, what: str) -> None:
     h5py = _h5py()
     kind = array.get_type()
     number = kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) or (
-        kind.get_class() == h5py.h5t.ENUM and kind.get_size() == 1 and kind.dtype == np.dtype(bool))
+        kind.get_class() == h5py.h5t.ENUM and kind.get_size() == 1 and kind.dtype == np.dtype(bool)
+    )
     if not number or kind.get_size() > 8:
-        raise DatasetError(f"{what} does not hold plain numbers (but text, records, references or objects): store numbers")
+        raise DatasetError(
+            f"{what} does not hold plain numbers (but text, records, references or objects): store numbers"
+        )
 
 
 def _require_sound_chunks(array: Any, created: Any, itemsize: int, what: str) -> None:
@@ -157,11 +164,15 @@ def _require_sound_chunks(array: Any, created: Any, itemsize: int, what: str) ->
     filters = [created.get_filter(index)[0] for index in range(created.get_nfilters())]
     unknown = [f"number {code}" for code in filters if code not in FILTERS]
     if unknown or (GZIP in filters and LZF in filters) or len(set(filters)) < len(filters):
-        raise DatasetError(f"{what} is packed with {', '.join(unknown) or 'several compressors'}, and only "
-                           f"{', '.join(FILTERS.values())} are read: store it anew")
+        raise DatasetError(
+            f"{what} is packed with {', '.join(unknown) or 'several compressors'}, and only "
+            f"{', '.join(FILTERS.values())} are read: store it anew"
+        )
     chunk_bytes = n_bytes(created.get_chunk(), itemsize)
     if chunk_bytes > LARGEST_CHUNK:
-        raise DatasetError(f"{what} has chunks of {chunk_bytes:,} bytes, and at most {LARGEST_CHUNK:,} are read: use smaller ones")
+        raise DatasetError(
+            f"{what} has chunks of {chunk_bytes:,} bytes, and at most {LARGEST_CHUNK:,} are read: use smaller ones"
+        )
     if not filters:
         return
     limit, suspicious = chunk_bytes + chunk_bytes // 10 + PACKED_OVERHEAD, []
@@ -175,5 +186,10 @@ def _require_sound_chunks(array: Any, created: Any, itemsize: int, what: str) ->
     array.chunk_iter(look)
     for chunk in suspicious:
         mask, packed = array.read_direct_chunk(chunk.chunk_offset)
-        if not mask >> filters.index(GZIP) & 1 and len(zlib.decompressobj().decompress(packed, chunk_bytes + 1)) > chunk_bytes:
-            raise DatasetError(f"{what}: a chunk unpacks to more than its {chunk_bytes:,} bytes: it is damaged or hostile")
+        if (
+            not mask >> filters.index(GZIP) & 1
+            and len(zlib.decompressobj().decompress(packed, chunk_bytes + 1)) > chunk_bytes
+        ):
+            raise DatasetError(
+                f"{what}: a chunk unpacks to more than its {chunk_bytes:,} bytes: it is damaged or hostile"
+            )

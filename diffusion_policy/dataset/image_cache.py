@@ -1,4 +1,5 @@
 """Images of a data file as plain arrays on disk: training reads them at random, without unpacking or holding them."""
+
 from __future__ import annotations
 
 import fcntl
@@ -57,13 +58,19 @@ def cached_images(
     try:
         return _found_or_written(folder, key, arrays, lengths, read, console)
     except OSError as error:
-        raise DatasetError(f"cannot write the cache of images {folder} ({error}): free some space, or name another place with "
-                           "task.dataset.cache_dir=<folder>. The same command goes on where it stopped") from error
+        raise DatasetError(
+            f"cannot write the cache of images {folder} ({error}): free some space, or name another place with "
+            "task.dataset.cache_dir=<folder>. The same command goes on where it stopped"
+        ) from error
 
 
 def _found_or_written(
-    folder: Path, key: Mapping[str, Any], arrays: Mapping[str, tuple[int, ...]], lengths: Sequence[int],
-    read: Callable[[int, str], np.ndarray], console: Console,
+    folder: Path,
+    key: Mapping[str, Any],
+    arrays: Mapping[str, tuple[int, ...]],
+    lengths: Sequence[int],
+    read: Callable[[int, str], np.ndarray],
+    console: Console,
 ) -> dict[str, np.ndarray]:
     images = _open(folder, key, arrays, console)
     partial = folder.with_name(folder.name + ".partial")
@@ -121,7 +128,9 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 def _files(folder: Path, checksums: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """What is recorded of the images' files: time of change and CRC-32 of the content."""
-    return {name: {"modified_ns": _file(folder, name).stat().st_mtime_ns, "crc32": crc} for name, crc in checksums.items()}
+    return {
+        name: {"modified_ns": _file(folder, name).stat().st_mtime_ns, "crc32": crc} for name, crc in checksums.items()
+    }
 
 
 def _unchanged(folder: Path, recorded: Mapping[str, Mapping[str, int]]) -> bool:
@@ -134,7 +143,7 @@ def _compared(folder: Path, key: Mapping[str, Any], recorded: Mapping[str, Mappi
     for name, entry in recorded.items():
         if _crc32(_file(folder, name)) != entry["crc32"]:
             return f"is damaged ({name}.npy has another checksum)"
-    with suppress(PermissionError):     # of another user: compared again next time
+    with suppress(PermissionError):  # of another user: compared again next time
         write_json(folder / DESCRIPTION, {**key, "files": before})
     return None
 
@@ -156,8 +165,12 @@ def _remove(path: Path) -> None:
 
 
 def _write(
-    partial: Path, key: Mapping[str, Any], arrays: Mapping[str, tuple[int, ...]], lengths: Sequence[int],
-    read: Callable[[int, str], np.ndarray], console: Console,
+    partial: Path,
+    key: Mapping[str, Any],
+    arrays: Mapping[str, tuple[int, ...]],
+    lengths: Sequence[int],
+    read: Callable[[int, str], np.ndarray],
+    console: Console,
 ) -> dict[str, int]:
     """Appends to the files of an earlier call where they belong to the same cache, episode by episode. Returns their CRC-32."""
     done, checksums = _done(partial, key, arrays, lengths)
@@ -167,9 +180,11 @@ def _write(
     need = sum(int(np.prod(shape)) for shape in arrays.values())
     free = shutil.disk_usage(partial).free + sum(_file(partial, name).stat().st_size for name in arrays if done)
     if free < need:
-        raise DatasetError(f"the cache of images {partial.name.removesuffix('.partial')} needs {need / 1e9:.1f} GB and "
-                           f"{partial.parent} has {free / 1e9:.1f} GB left: free some, or name another place with "
-                           "task.dataset.cache_dir=<folder>")
+        raise DatasetError(
+            f"the cache of images {partial.name.removesuffix('.partial')} needs {need / 1e9:.1f} GB and "
+            f"{partial.parent} has {free / 1e9:.1f} GB left: free some, or name another place with "
+            "task.dataset.cache_dir=<folder>"
+        )
     with ExitStack() as stack, Progress(console=console) as bar:
         files = {name: stack.enter_context(open(_file(partial, name), "r+b" if done else "wb")) for name in arrays}
         for name, file in files.items():
@@ -181,8 +196,10 @@ def _write(
             for name, file in files.items():
                 images = np.ascontiguousarray(read(episode, name))
                 if images.dtype != DTYPE or images.shape != (lengths[episode], *arrays[name][1:]):
-                    raise DatasetError(f"images {name!r} of episode {episode} are {images.dtype} {list(images.shape)} "
-                                       f"instead of {DTYPE} {[lengths[episode], *arrays[name][1:]]}")
+                    raise DatasetError(
+                        f"images {name!r} of episode {episode} are {images.dtype} {list(images.shape)} "
+                        f"instead of {DTYPE} {[lengths[episode], *arrays[name][1:]]}"
+                    )
                 file.write(images)
                 checksums[name] = zlib.crc32(images, checksums[name])
                 file.flush()
@@ -200,19 +217,24 @@ def _done(
         progress = json.loads((partial / PROGRESS).read_text())
         done, checksums = progress["episodes"], progress["crc32"]
         if progress["key"] == key and type(done) is int and 0 < done <= len(lengths) and set(checksums) == set(arrays):
-            sizes = {name: len(_header(shape)) + sum(lengths[:done]) * math.prod(shape[1:]) for name, shape in arrays.items()}
-            if all(_file(partial, name).stat().st_size >= size and _crc32(_file(partial, name), size) == checksums[name]
-                   for name, size in sizes.items()):
+            sizes = {
+                name: len(_header(shape)) + sum(lengths[:done]) * math.prod(shape[1:]) for name, shape in arrays.items()
+            }
+            if all(
+                _file(partial, name).stat().st_size >= size and _crc32(_file(partial, name), size) == checksums[name]
+                for name, size in sizes.items()
+            ):
                 return done, checksums
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return 0, {}    # what cannot be read was not written by a call for the same cache
+        return 0, {}  # what cannot be read was not written by a call for the same cache
     return 0, {}
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        header, {"descr": np.lib.format.dtype_to_descr(DTYPE), "fortran_order": False, "shape": shape})
+        header, {"descr": np.lib.format.dtype_to_descr(DTYPE), "fortran_order": False, "shape": shape}
+    )
     return header.getvalue()
 
 

@@ -1,4 +1,5 @@
 """What lies at a path where a zarr data set is expected, so that errors say what is there."""
+
 from __future__ import annotations
 
 import zipfile
@@ -52,8 +53,15 @@ def require_hdf5(path: str | Path, advice: str = "") -> None:
 
 def _other_than_zarr(path: Path) -> str | None:
     if not path.exists():
-        beside = [other for other in (path.with_name(f"{path.name}.zip"), path.with_name(path.name.removesuffix(".zip")))
-                  if other != path and other.exists()] if path.name else []
+        beside = (
+            [
+                other
+                for other in (path.with_name(f"{path.name}.zip"), path.with_name(path.name.removesuffix(".zip")))
+                if other != path and other.exists()
+            ]
+            if path.name
+            else []
+        )
         more = f" There is {beside[0]}, which can be read, too: name that." if beside else ""
         return f"no data set at {path}: nothing is there.{more}"
     if path.is_dir():
@@ -63,8 +71,10 @@ def _other_than_zarr(path: Path) -> str | None:
     with open(path, "rb") as file:
         start = file.read(8)
     if start == HDF5_MAGIC:
-        return (f"{path} is an HDF5 file and not a zarr data set: the tasks of robomimic read such files "
-                "(task.dataset.dataset_path), this one does not.")
+        return (
+            f"{path} is an HDF5 file and not a zarr data set: the tasks of robomimic read such files "
+            "(task.dataset.dataset_path), this one does not."
+        )
     if not start:
         return f"{path} is an empty file and not a zarr data set."
     if not zipfile.is_zipfile(path):
@@ -77,10 +87,14 @@ def _other_folder(path: Path) -> str | None:
     if any((path / name).exists() for name in ROOT_FILES):
         return None
     if (path / LEROBOT).is_file():
-        return (f"{path} is a LeRobot data set and not a zarr data set; LeRobot data sets are not read yet: convert it to arrays "
-                "data/<name> [N, ...] and meta/episode_ends [E] of a zarr group.")
+        return (
+            f"{path} is a LeRobot data set and not a zarr data set; LeRobot data sets are not read yet: convert it to arrays "
+            "data/<name> [N, ...] and meta/episode_ends [E] of a zarr group."
+        )
     if (path / ".zarray").exists():
         return f"{path} is a single zarr array and not a readable replay buffer: name the group in which it lies."
-    inside = sorted(child for child in path.iterdir() if child.is_dir() and any((child / name).exists() for name in ROOT_FILES))
+    inside = sorted(
+        child for child in path.iterdir() if child.is_dir() and any((child / name).exists() for name in ROOT_FILES)
+    )
     more = f" Did you mean {inside[0]}?" if inside else ""
     return f"{path} is a folder, but not a readable replay buffer: it has no .zgroup or zarr.json.{more}"

@@ -2,6 +2,7 @@
 
 Every loader gives the observation [60] of `KitchenEnv`, 30 joint positions and 30 zeros, and an action [9].
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -77,7 +78,8 @@ def load_kitchen_scripted(
     if positions.shape[1:] != (N_QPOS,) or action.shape[1:] != (ACTION_DIM,):
         raise DatasetError(
             f"{zarr_path} holds observations {list(positions.shape)} and actions {list(action.shape)} instead of "
-            f"[N, {N_QPOS}] and [N, {ACTION_DIM}]: these are not scripted Kitchen demonstrations. {HINT}")
+            f"[N, {N_QPOS}] and [N, {ACTION_DIM}]: these are not scripted Kitchen demonstrations. {HINT}"
+        )
     episodes = [(positions[rows], action[rows]) for rows in map(buffer.episode, range(buffer.n_episodes))]
     return _split(episodes, noise_ratio, windows)
 

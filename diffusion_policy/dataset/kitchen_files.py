@@ -1,4 +1,5 @@
 """The human Franka Kitchen demonstrations (Gupta et al. 2019) as the original project publishes them: logs and arrays."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ DAMAGED_AS_PUBLISHED = "kitchen_playdata_2019_07_11_13_34_20"
 # The arrays of the published archive. They were made from its logs, so that it has at least as many of these.
 PUBLISHED_DEMONSTRATIONS, PUBLISHED_LONGEST = 566, 409
 
-Episode = tuple[np.ndarray, np.ndarray]     # joint positions [T, 30] and actions [T, 9], float32
+Episode = tuple[np.ndarray, np.ndarray]  # joint positions [T, 30] and actions [T, 9], float32
 
 
 def read_logs(dataset_dir: str | Path) -> list[Episode]:
@@ -41,7 +42,8 @@ def read_logs(dataset_dir: str | Path) -> list[Episode]:
         if log.qpos.shape[1] < N_QPOS or log.ctrl.shape[1] != ACTION_DIM:
             raise DatasetError(
                 f"{path} logs {log.qpos.shape[1]} joint positions and {log.ctrl.shape[1]} actuators instead of at least "
-                f"{N_QPOS} and {ACTION_DIM}: it is not a log of Kitchen, move it out of {folder}")
+                f"{N_QPOS} and {ACTION_DIM}: it is not a log of Kitchen, move it out of {folder}"
+            )
         positions = np.concatenate([log.qpos[:, :N_ROBOT], log.qpos[:, -N_OBJECT:]], axis=1)
         episodes.setdefault(positions.tobytes() + log.ctrl.tobytes(), (positions, log.ctrl))
     if not episodes:
@@ -66,12 +68,15 @@ def read_arrays(dataset_dir: str | Path) -> list[Episode]:
     if obs.shape != (*exists.shape, OBS_DIM) or action.shape != (*exists.shape, ACTION_DIM):
         raise DatasetError(
             f"{folder}: observations_seq.npy {list(obs.shape)}, actions_seq.npy {list(action.shape)} and existence_mask.npy "
-            f"{list(exists.shape)} are not [T, E, {OBS_DIM}], [T, E, {ACTION_DIM}] and [T, E]. {ARRAYS_HINT}")
+            f"{list(exists.shape)} are not [T, E, {OBS_DIM}], [T, E, {ACTION_DIM}] and [T, E]. {ARRAYS_HINT}"
+        )
     if not np.isin(mask, (0, 1)).all():
         raise DatasetError(f"{folder}: existence_mask.npy holds other numbers than 0 and 1. {ARRAYS_HINT}")
     if not exists[:1].all() or (exists[1:] & ~exists[:-1]).any() or exists.size == 0:
-        raise DatasetError(f"{folder}: existence_mask.npy has demonstrations without a first step or with gaps; its first "
-                           f"axis must be the time. {ARRAYS_HINT}")
+        raise DatasetError(
+            f"{folder}: existence_mask.npy has demonstrations without a first step or with gaps; its first "
+            f"axis must be the time. {ARRAYS_HINT}"
+        )
     episodes = []
     for index, length in enumerate(exists.sum(axis=0)):
         episode = obs[:length, index, :N_QPOS].astype(np.float32), action[:length, index].astype(np.float32)
@@ -99,8 +104,10 @@ def initial_states(dataset_dir: str | Path) -> tuple[np.ndarray, np.ndarray]:
     for name, values in (("all_init_qpos.npy", qpos), ("all_init_qvel.npy", qvel)):
         require_finite(folder, name, values)
     if qpos.shape[1] != N_QPOS or qvel.shape != (len(qpos), N_QPOS - 1):
-        raise DatasetError(f"{folder}: all_init_qpos.npy {list(qpos.shape)} and all_init_qvel.npy {list(qvel.shape)} are "
-                           f"not [K, {N_QPOS}] and [K, {N_QPOS - 1}]. {ARRAYS_HINT}")
+        raise DatasetError(
+            f"{folder}: all_init_qpos.npy {list(qpos.shape)} and all_init_qvel.npy {list(qvel.shape)} are "
+            f"not [K, {N_QPOS}] and [K, {N_QPOS - 1}]. {ARRAYS_HINT}"
+        )
     return qpos, qvel
 
 
@@ -131,10 +138,10 @@ def read_published(folder: str | Path) -> KitchenFiles:
     published = f"{PUBLISHED_DEMONSTRATIONS} of at most {PUBLISHED_LONGEST} steps"
     if (len(arrays), longest) != (PUBLISHED_DEMONSTRATIONS, PUBLISHED_LONGEST):
         raise DatasetError(
-            f"{folder} holds arrays of {len(arrays)} demonstrations of at most {longest} steps; {published} are published")
+            f"{folder} holds arrays of {len(arrays)} demonstrations of at most {longest} steps; {published} are published"
+        )
     if len(qpos) != len(arrays):
         raise DatasetError(f"{folder} holds {len(qpos)} initial states for {len(arrays)} demonstrations")
     if len(logs) < len(arrays):
         raise DatasetError(f"{folder} holds only {len(logs)} different logs for {len(arrays)} demonstrations")
     return KitchenFiles(folder, len(arrays), len(logs))
-

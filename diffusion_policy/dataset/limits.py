@@ -4,6 +4,7 @@ A few hundred bytes can claim arrays of any size. What is claimed is therefore c
 set aside for it. Packed data may claim `PLAUSIBLE_RATIO` times their size (the images of Push-T, the most compressible
 published ones, are packed 25 times as uint8); below `ALWAYS_ALLOWED` nothing is compared, as constant arrays pack to nothing.
 """
+
 from __future__ import annotations
 
 import math
@@ -11,9 +12,9 @@ from collections.abc import Iterable
 
 from diffusion_policy.dataset.errors import DatasetError
 
-ALWAYS_ALLOWED = 64 << 20      # bytes
+ALWAYS_ALLOWED = 64 << 20  # bytes
 PLAUSIBLE_RATIO = 100
-LARGEST_CHUNK = 256 << 20       # bytes: a chunk is unpacked as a whole, however few of its rows are wanted
+LARGEST_CHUNK = 256 << 20  # bytes: a chunk is unpacked as a whole, however few of its rows are wanted
 MAX_DIMENSIONS = 8
 
 
@@ -37,5 +38,7 @@ class Budget:
         self.claimed += claimed
         self.stored += stored
         if self.claimed > max(ALWAYS_ALLOWED, PLAUSIBLE_RATIO * self.stored):
-            raise DatasetError(f"{what} claims {claimed:,} bytes, and {self.stored:,} bytes are stored: its description is "
-                               "damaged or hostile")
+            raise DatasetError(
+                f"{what} claims {claimed:,} bytes, and {self.stored:,} bytes are stored: its description is "
+                "damaged or hostile"
+            )

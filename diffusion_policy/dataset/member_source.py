@@ -1,4 +1,5 @@
 """One file of a large zip archive, downloaded without the rest of it."""
+
 from __future__ import annotations
 
 import io
@@ -21,7 +22,7 @@ from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_files import open_demonstrations
 from diffusion_policy.dataset.sources import RECORD, ArchiveError, DataSource, WritingError
 
-LOCAL_HEADER = 30       # bytes in front of a member's name; the last four of them are two lengths (APPNOTE.TXT, 4.3.7)
+LOCAL_HEADER = 30  # bytes in front of a member's name; the last four of them are two lengths (APPNOTE.TXT, 4.3.7)
 METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 
 
@@ -41,7 +42,8 @@ class MemberSource(DataSource):
         with _seekable(url) as archive:
             info, start = _member(archive, self.folder, url)
             packed = (data_dir / self.folder).with_name(
-                f"{PurePosixPath(self.folder).name}.{info.CRC:08x}.{METHODS[info.compress_type]}")
+                f"{PurePosixPath(self.folder).name}.{info.CRC:08x}.{METHODS[info.compress_type]}"
+            )
             if not packed.exists():
                 span = range(start, start + info.compress_size)
                 if url.startswith("file:"):
@@ -57,7 +59,7 @@ class MemberSource(DataSource):
         try:
             with open(fetched, "rb") as source, open(target, "wb") as destination:
                 while packed := source.read(CHUNK_BYTES):
-                    while packed:       # in pieces: a part of an archive may unpack to a thousand times its size
+                    while packed:  # in pieces: a part of an archive may unpack to a thousand times its size
                         chunk = packed if inflate is None else inflate.decompress(packed, CHUNK_BYTES)
                         packed = b"" if inflate is None else inflate.unconsumed_tail
                         budget.add(str(fetched), len(chunk))
@@ -97,8 +99,10 @@ def _member(archive: BinaryIO, name: str, url: str) -> tuple[zipfile.ZipInfo, in
     if not info.compress_size:
         raise DatasetError(f"{url}: {name} is empty")
     if info.compress_type not in METHODS or info.flag_bits & 1:
-        raise DatasetError(f"{url}: {name} is encrypted or packed in another way than with deflate: get the archive and "
-                           "unpack it with another program")
+        raise DatasetError(
+            f"{url}: {name} is encrypted or packed in another way than with deflate: get the archive and "
+            "unpack it with another program"
+        )
     archive.seek(info.header_offset)
     header = archive.read(LOCAL_HEADER)
     lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
@@ -120,7 +124,9 @@ def _seekable(url: str) -> Iterator[BinaryIO]:
     try:
         yield io.BufferedReader(_RemoteFile(url), CHUNK_BYTES)
     except urllib.error.HTTPError as error:
-        raise DatasetError(f"{url} answered {error.code} {error.reason}: check the address, or try again later") from error
+        raise DatasetError(
+            f"{url} answered {error.code} {error.reason}: check the address, or try again later"
+        ) from error
     except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
         raise DatasetError(
             f"cannot download {url} ({getattr(error, 'reason', error)}). Check the network and, behind a proxy, "
@@ -136,8 +142,10 @@ class _RemoteFile(io.RawIOBase):
         with self._get(0, 1) as response:
             found = re.fullmatch(r"bytes 0-0/(\d+)", response.headers.get("Content-Range", ""))
         if not found:
-            raise DatasetError(f"{url}: the server does not send parts of a file. Fetch the archive and put it below the "
-                               f"data folder as {name_in(url)}")
+            raise DatasetError(
+                f"{url}: the server does not send parts of a file. Fetch the archive and put it below the "
+                f"data folder as {name_in(url)}"
+            )
         self.size = int(found[1])
 
     def _get(self, start: int, stop: int):
@@ -163,7 +171,7 @@ class _RemoteFile(io.RawIOBase):
             return 0
         with self._get(self.position, stop) as response:
             content = response.read()
-        buffer[:len(content)] = content
+        buffer[: len(content)] = content
         self.position += len(content)
         return len(content)
 

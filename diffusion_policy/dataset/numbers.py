@@ -1,4 +1,5 @@
 """Checks of the numbers of demonstrations: what no training can use is found when it is read, and its place is named."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -8,7 +9,7 @@ import numpy as np
 
 from diffusion_policy.dataset.errors import DatasetError
 
-BLOCK_BYTES = 4 << 20       # looked at together, so that no second array of the same size is needed
+BLOCK_BYTES = 4 << 20  # looked at together, so that no second array of the same size is needed
 
 
 def require_finite(where: object, array: str, values: np.ndarray, episode_ends: np.ndarray | None = None) -> None:
@@ -20,7 +21,9 @@ def require_finite(where: object, array: str, values: np.ndarray, episode_ends: 
     """
     found = first_not_finite(values, episode_ends)
     if found is not None:
-        raise DatasetError(f"{where} holds {array} that is not finite: {found}. Repair the numbers, or leave the episode out")
+        raise DatasetError(
+            f"{where} holds {array} that is not finite: {found}. Repair the numbers, or leave the episode out"
+        )
 
 
 def first_not_finite(values: np.ndarray, episode_ends: np.ndarray | None = None) -> str | None:
@@ -29,7 +32,7 @@ def first_not_finite(values: np.ndarray, episode_ends: np.ndarray | None = None)
         return None
     step = max(1, BLOCK_BYTES // max(1, values[:1].nbytes))
     for start in range(0, len(values), step):
-        block = values[start:start + step]
+        block = values[start : start + step]
         if not np.isfinite(block).all():
             place = tuple(int(index) for index in np.argwhere(~np.isfinite(block))[0])
             return f"{block[place]} in {place_of(start + place[0], episode_ends)}{_column(place[1:])}"
@@ -52,8 +55,10 @@ def require_real(what: str, values: Any) -> None:
         values: an array, or what has its shape and dtype.
     """
     if values.dtype.kind not in "fiu" or values.dtype.itemsize == 1:
-        raise DatasetError(f"{what} is {values.dtype} {list(values.shape)}, and observations and actions are numbers of at least "
-                           "16 bits: store it as float32")
+        raise DatasetError(
+            f"{what} is {values.dtype} {list(values.shape)}, and observations and actions are numbers of at least "
+            "16 bits: store it as float32"
+        )
 
 
 def to_pixels(what: str) -> Callable[[np.ndarray, int], np.ndarray]:
@@ -61,21 +66,25 @@ def to_pixels(what: str) -> Callable[[np.ndarray, int], np.ndarray]:
 
     The function raises DatasetError, naming `what` and the row, for other values.
     """
+
     def convert(values: np.ndarray, start: int) -> np.ndarray:
         if values.dtype == np.uint8:
             return values
-        with np.errstate(invalid="ignore"):     # what does not fit into uint8 comes out different
+        with np.errstate(invalid="ignore"):  # what does not fit into uint8 comes out different
             pixels = values.astype(np.uint8)
         if not np.array_equal(pixels, values):
             raise DatasetError(_no_pixels(what, values, pixels, start))
         return pixels
+
     return convert
 
 
 def _no_pixels(what: str, values: np.ndarray, pixels: np.ndarray, start: int) -> str:
     place = tuple(int(index) for index in np.argwhere(pixels != values)[0])
-    message = (f"{what} holds other values than whole numbers 0..255, in rows {start} to {start + len(values) - 1}: the first is "
-               f"{values[place]} in row {start + place[0]}")
+    message = (
+        f"{what} holds other values than whole numbers 0..255, in rows {start} to {start + len(values) - 1}: the first is "
+        f"{values[place]} in row {start + place[0]}"
+    )
     if values.min() >= 0 and values.max() <= 1:
         return f"{message}. These images are of the range 0..1, multiply them by 255 and store them as uint8"
     if values.min() >= -1 and values.max() <= 1:

@@ -1,4 +1,5 @@
 """Reading .npy and .npz files of which nothing is known: no pickle is read, and no more memory is set aside than is stored."""
+
 from __future__ import annotations
 
 import io
@@ -15,12 +16,26 @@ from diffusion_policy.dataset.errors import DatasetError
 from diffusion_policy.dataset.limits import MAX_DIMENSIONS, Budget, n_bytes
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-LENGTH_BYTES = {(1, 0): 2, (2, 0): 4}      # of the length of the header, by version
-LONGEST_HEADER = 10_000     # bytes; NumPy's own limit, which it checks once they are read
+LENGTH_BYTES = {(1, 0): 2, (2, 0): 4}  # of the length of the header, by version
+LONGEST_HEADER = 10_000  # bytes; NumPy's own limit, which it checks once they are read
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What NumPy, zipfile and zlib raise of damaged files.
-DAMAGED = (OSError, ValueError, EOFError, TypeError, KeyError, SyntaxError, OverflowError, RecursionError, MemoryError,
-           RuntimeError, NotImplementedError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    TypeError,
+    KeyError,
+    SyntaxError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+    RuntimeError,
+    NotImplementedError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def read_npy(path: str | Path, advice: str = "") -> np.ndarray:
@@ -59,7 +74,10 @@ def read_npz(path: str | Path, advice: str = "") -> dict[str, np.ndarray]:
             if len({info.filename for info in members}) < len(members):
                 raise ValueError("it holds two arrays of one name")
             # A member never gives more bytes than its entry says, and reading to its end checks the CRC.
-            return {info.filename.removesuffix(".npy"): _array(io.BytesIO(archive.read(info)), info.file_size) for info in members}
+            return {
+                info.filename.removesuffix(".npy"): _array(io.BytesIO(archive.read(info)), info.file_size)
+                for info in members
+            }
     except (*DAMAGED, DatasetError) as error:
         raise DatasetError(f"cannot read {path} ({_reason(error)}). {advice}".strip()) from error
 
@@ -71,11 +89,11 @@ def _array(file: BinaryIO, size: int) -> np.ndarray:
         raise ValueError(f"version {version} of the format is not one for numbers")
     start, width = file.tell(), LENGTH_BYTES[version]
     length = int.from_bytes(file.read(width), "little")
-    if length > min(LONGEST_HEADER, size):      # NumPy would set aside what it claims
+    if length > min(LONGEST_HEADER, size):  # NumPy would set aside what it claims
         raise ValueError(f"its header claims {length:,} bytes, and at most {LONGEST_HEADER:,} are read")
     file.seek(start)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")     # of a header that Python 2 wrote
+        warnings.simplefilter("ignore")  # of a header that Python 2 wrote
         shape, fortran_order, dtype = HEADERS[version](file)
     if dtype.kind not in "biuf" or dtype.itemsize > 8 or dtype.shape:
         raise ValueError(f"it holds {dtype}, not plain numbers")

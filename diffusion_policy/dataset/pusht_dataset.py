@@ -1,4 +1,5 @@
 """Human Push-T demonstrations (206 episodes, 25,650 steps at 10 Hz) as keypoint observations."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,15 +13,17 @@ from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.sequence_dataset import SequenceDataset, Windows
 
 DOWNLOAD_HINT = "Get the human demonstrations with: python scripts/download_data.py task=pusht_lowdim"
-SHAPES = {"keypoint": (9, 2), "state": (5,), "action": (2,)}    # of a row
+SHAPES = {"keypoint": (9, 2), "state": (5,), "action": (2,)}  # of a row
 
 
 def require_rows(path: str | Path, buffer: ReplayBuffer, shapes: Mapping[str, tuple[int, ...]], hint: str) -> None:
     """Raises DatasetError unless the rows of the arrays are of the given shapes."""
     for name, shape in shapes.items():
         if buffer.data[name].shape[1:] != shape:
-            raise DatasetError(f"{path} holds {name!r} {list(buffer.data[name].shape)} instead of {['N', *shape]}: "
-                               f"it is not Push-T. {hint}")
+            raise DatasetError(
+                f"{path} holds {name!r} {list(buffer.data[name].shape)} instead of {['N', *shape]}: "
+                f"it is not Push-T. {hint}"
+            )
 
 
 def load_pusht_lowdim(

@@ -1,4 +1,5 @@
 """Human Push-T demonstrations (206 episodes, 25,650 steps at 10 Hz) as image observations."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -9,7 +10,7 @@ from diffusion_policy.dataset.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, Windows
 
 DOWNLOAD_HINT = "Get the human demonstrations with: python scripts/download_data.py task=pusht_image"
-SHAPES = {"img": (96, 96, 3), "state": (5,), "action": (2,)}    # of a row
+SHAPES = {"img": (96, 96, 3), "state": (5,), "action": (2,)}  # of a row
 
 
 def load_pusht_image(

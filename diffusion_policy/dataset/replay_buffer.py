@@ -1,4 +1,5 @@
 """Demonstrations as flat arrays plus episode ends, read from zarr."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -29,15 +30,18 @@ class ReplayBuffer:
     def __post_init__(self) -> None:
         ends = np.asarray(self.episode_ends)
         if ends.ndim != 1 or len(ends) == 0 or ends.dtype.kind not in "iuf":
-            raise DatasetError(f"episode_ends are {ends.dtype} {list(ends.shape)} instead of a list of at least one row number")
-        if not np.isfinite(ends).all() or (ends != np.floor(ends)).any() or (ends >= 2 ** 62).any():
+            raise DatasetError(
+                f"episode_ends are {ends.dtype} {list(ends.shape)} instead of a list of at least one row number"
+            )
+        if not np.isfinite(ends).all() or (ends != np.floor(ends)).any() or (ends >= 2**62).any():
             raise DatasetError("episode_ends must be row numbers, and are not whole numbers")
-        lengths = np.diff(ends.astype(np.int64), prepend=0)     # differences of unsigned numbers are never negative
+        lengths = np.diff(ends.astype(np.int64), prepend=0)  # differences of unsigned numbers are never negative
         if (lengths <= 0).any():
             first = int(np.argmax(lengths <= 0))
             raise DatasetError(
                 f"episode_ends must be increasing and positive: episode {first} has {lengths[first]} rows (it ends at row "
-                f"{int(ends[first])}, and the one before at {int(ends[first - 1]) if first else 0})")
+                f"{int(ends[first])}, and the one before at {int(ends[first - 1]) if first else 0})"
+            )
         for name, values in self.data.items():
             if np.ndim(values) == 0 or len(values) != ends[-1]:
                 rows = len(values) if np.ndim(values) else "no"
@@ -62,11 +66,19 @@ class ReplayBuffer:
         for buffer in buffers:
             ends.append(np.asarray(buffer.episode_ends).astype(np.int64) + offset)
             offset = int(ends[-1][-1])
-        return cls({key: np.concatenate([buffer.data[key] for buffer in buffers]) for key in buffers[0].data}, np.concatenate(ends))
+        return cls(
+            {key: np.concatenate([buffer.data[key] for buffer in buffers]) for key in buffers[0].data},
+            np.concatenate(ends),
+        )
 
     @classmethod
     def from_zarr(
-        cls, path: str | Path, keys: Sequence[str], hint: str = "", image_keys: Sequence[str] = (), any_number: Sequence[str] = ()
+        cls,
+        path: str | Path,
+        keys: Sequence[str],
+        hint: str = "",
+        image_keys: Sequence[str] = (),
+        any_number: Sequence[str] = (),
     ) -> ReplayBuffer:
         """Reads `data/<key>` and `meta/episode_ends` into memory, from a folder or a zip archive of one.
 
@@ -80,8 +92,12 @@ class ReplayBuffer:
         """
         file = ZarrFile(path, hint)
         try:
-            data = {key: file.read(f"data/{key}", np.uint8, to_pixels(f"{path}: data/{key}")) if key in image_keys
-                    else file.read(f"data/{key}") for key in keys}
+            data = {
+                key: file.read(f"data/{key}", np.uint8, to_pixels(f"{path}: data/{key}"))
+                if key in image_keys
+                else file.read(f"data/{key}")
+                for key in keys
+            }
             buffer = cls(data, file.read("meta/episode_ends"))
         except DatasetError as error:
             where = "" if str(path) in str(error) else f"{path}: "

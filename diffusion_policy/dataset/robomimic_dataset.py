@@ -2,6 +2,7 @@
 
 200 by a proficient human (ph) or 300 by several of different proficiency (mh), at 20 Hz.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -17,14 +18,26 @@ from diffusion_policy.dataset.hdf5_files import open_group, read_text
 from diffusion_policy.dataset.image_cache import cached_images
 from diffusion_policy.dataset.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.robomimic_files import (
-    check_actions, check_environment, demo_array, demo_names, open_demonstrations, read_demonstrations, readable,
-    source_advice)
+    check_actions,
+    check_environment,
+    demo_array,
+    demo_names,
+    open_demonstrations,
+    read_demonstrations,
+    readable,
+    source_advice,
+)
 from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, SequenceDataset, Windows
 from diffusion_policy.env.robomimic.definition import (
-    POLICY_ARM_DIM, ROBOT_ARM_DIM, RobomimicTask, task_named, to_policy_action)
+    POLICY_ARM_DIM,
+    ROBOT_ARM_DIM,
+    RobomimicTask,
+    task_named,
+    to_policy_action,
+)
 from diffusion_policy.model.common.normalizer import FieldNormalizer
 
-RANGE_EPS = 1e-7    # a dimension that moves less is not scaled up, as in the original
+RANGE_EPS = 1e-7  # a dimension that moves less is not scaled up, as in the original
 
 
 def load_robomimic_lowdim(
@@ -48,8 +61,10 @@ def load_robomimic_lowdim(
     buffer = _read(path, definition, definition.lowdim_shapes, abs_action, name)
     obs = np.concatenate([buffer.data[f"obs/{part}"] for part in definition.lowdim_shapes], axis=-1)
     fields = {"obs": torch.from_numpy(obs), "action": torch.from_numpy(_actions(buffer, abs_action))}
-    normalizers = {"obs": FieldNormalizer.fit(fields["obs"], "max_abs"),
-                   "action": action_normalizer(fields["action"], abs_action)}
+    normalizers = {
+        "obs": FieldNormalizer.fit(fields["obs"], "max_abs"),
+        "action": action_normalizer(fields["action"], abs_action),
+    }
     return windows.split(partial(SequenceDataset, fields, normalizers=normalizers), buffer)
 
 
@@ -92,7 +107,7 @@ def image_policy_normalizers(vectors: Mapping[str, np.ndarray], abs_action: bool
     normalizers = {"action": action_normalizer(torch.from_numpy(vectors["action"]), abs_action)}
     for part, values in vectors.items():
         if part != "action":
-            mode = "identity" if part.endswith("quat") else "limits"    # quaternions are in [-1, 1] already
+            mode = "identity" if part.endswith("quat") else "limits"  # quaternions are in [-1, 1] already
             normalizers[part] = FieldNormalizer.fit(torch.from_numpy(values), mode, RANGE_EPS)
     return normalizers
 
@@ -103,9 +118,16 @@ def action_normalizer(action: torch.Tensor, abs_action: bool) -> FieldNormalizer
     if not abs_action:
         return FieldNormalizer.fit(action, "identity")
     arms = action.split(POLICY_ARM_DIM, dim=-1)
-    return FieldNormalizer.concatenated([
-        part for arm in arms
-        for part in (FieldNormalizer.fit(arm[:, :3], range_eps=RANGE_EPS), FieldNormalizer.identity(POLICY_ARM_DIM - 3))])
+    return FieldNormalizer.concatenated(
+        [
+            part
+            for arm in arms
+            for part in (
+                FieldNormalizer.fit(arm[:, :3], range_eps=RANGE_EPS),
+                FieldNormalizer.identity(POLICY_ARM_DIM - 3),
+            )
+        ]
+    )
 
 
 def _read(
@@ -116,7 +138,10 @@ def _read(
     with open_demonstrations(path, advice) as file:
         with readable(path, advice):
             check_environment(file, path, task)
-    shapes = {"actions": (ROBOT_ARM_DIM * task.n_arms,), **{f"obs/{part}": shape for part, shape in observation.items()}}
+    shapes = {
+        "actions": (ROBOT_ARM_DIM * task.n_arms,),
+        **{f"obs/{part}": shape for part, shape in observation.items()},
+    }
     buffer = read_demonstrations(path, shapes, advice)
     grippers = np.concatenate([buffer.data[f"obs/robot{arm}_eef_pos"] for arm in range(task.n_arms)], axis=-1)
     check_actions(path, buffer.data["actions"], grippers, abs_action, config)
@@ -140,8 +165,12 @@ def _images(
                 return demo_array(file, demos[episode], f"obs/{name}", shapes[name], path, advice)[...]
 
         described = json.dumps([demos, read_text(open_group(file, "data", path), "env_args", path)])
-        source = {"name": path.name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns,
-                  "description": hashlib.sha256(described.encode()).hexdigest()}
+        source = {
+            "name": path.name,
+            "bytes": stat.st_size,
+            "modified_ns": stat.st_mtime_ns,
+            "description": hashlib.sha256(described.encode()).hexdigest(),
+        }
         for name in shapes:
-            read(0, name)       # says of another image size before anything is written
+            read(0, name)  # says of another image size before anything is written
         return cached_images(folder, source, shapes, lengths, read)

@@ -1,9 +1,10 @@
 """robomimic's data files (Mandlekar et al. 2021): demonstrations in HDF5, and what they say about their environment.
 
-    data                attribute env_args: JSON, as `env_metadata` makes it
-    data/demo_<i>       actions [T, 7 per arm], states [T, 1 + nq + nv] and obs/<name> [T, ...]
-    mask/<filter key>   names of some of the demonstrations. Not looked at: as in the original project, all of them count
+data                attribute env_args: JSON, as `env_metadata` makes it
+data/demo_<i>       actions [T, 7 per arm], states [T, 1 + nq + nv] and obs/<name> [T, ...]
+mask/<filter key>   names of some of the demonstrations. Not looked at: as in the original project, all of them count
 """
+
 from __future__ import annotations
 
 import json
@@ -25,9 +26,9 @@ from diffusion_policy.env.extras import import_extra
 from diffusion_policy.env.robomimic.definition import ROBOT_ARM_DIM, RobomimicTask, env_metadata
 
 EXTRA = "robomimic"
-SIMULATOR = (1, 4)      # version of robosuite in which policies are evaluated
+SIMULATOR = (1, 4)  # version of robosuite in which policies are evaluated
 ROBOMIMIC_PAGE = "https://robomimic.github.io/docs/datasets/robomimic_v0.1.html"
-ABSOLUTE = "_abs"       # a data file with absolute actions is named after the one with relative actions
+ABSOLUTE = "_abs"  # a data file with absolute actions is named after the one with relative actions
 # Absolute actions are a few cm from where the gripper is, relative ones numbers around zero and thereby about 1 m.
 NEAR_M = 0.3
 
@@ -52,7 +53,9 @@ def open_demonstrations(path: str | Path, advice: str = "") -> Iterator[Any]:
             raise
     with file:
         if not named:
-            raise DatasetError(f"{path} holds no data/demo_0, data/demo_1, ...: it is no data file of robomimic. {advice}")
+            raise DatasetError(
+                f"{path} holds no data/demo_0, data/demo_1, ...: it is no data file of robomimic. {advice}"
+            )
         yield file
 
 
@@ -68,7 +71,9 @@ def readable(path: str | Path, advice: str = "") -> Iterator[None]:
     # KeyError: of a name that is there and leads nowhere; the others: of types and sizes that no file has.
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError, SystemError) as error:
         what = "is cut short" if "truncated" in str(error) else "cannot be read"
-        raise DatasetError(f"{path} {what} ({error or type(error).__name__}): delete it and get it again. {advice}".strip()) from error
+        raise DatasetError(
+            f"{path} {what} ({error or type(error).__name__}): delete it and get it again. {advice}".strip()
+        ) from error
 
 
 def demo_names(file: Any, path: str | Path = "the file") -> list[str]:
@@ -80,8 +85,10 @@ def demo_names(file: Any, path: str | Path = "the file") -> list[str]:
     names = list(open_group(file, "data", path))
     for name in names:
         if not isinstance(name, str) or not re.fullmatch(r"demo_[0-9]{1,9}", name):
-            raise DatasetError(f"{path} holds data/{str(name)[:50]}, which is no demonstration (demo_0, demo_1, ...): its name is "
-                               "damaged, or it belongs elsewhere in the file")
+            raise DatasetError(
+                f"{path} holds data/{str(name)[:50]}, which is no demonstration (demo_0, demo_1, ...): its name is "
+                "damaged, or it belongs elsewhere in the file"
+            )
     return sorted(names, key=lambda name: int(name[5:]))
 
 
@@ -103,23 +110,33 @@ def read_demonstrations(path: str | Path, shapes: Mapping[str, tuple[int, ...]],
                 values = demo_array(file, demo, name, shape, path, advice, budget)
                 length = len(values) if length is None else length
                 if len(values) != length or length == 0:
-                    raise DatasetError(f"{path}: {demo}/{name} has {len(values)} rows and {demo}/{next(iter(shapes))} "
-                                       f"{length}: it is damaged, get it again. {advice}")
+                    raise DatasetError(
+                        f"{path}: {demo}/{name} has {len(values)} rows and {demo}/{next(iter(shapes))} "
+                        f"{length}: it is damaged, get it again. {advice}"
+                    )
                 require_real(f"{path}: {demo}/{name}", values)
                 values = values[...]
                 with np.errstate(over="ignore"):
                     values = np.asarray(values, dtype=np.float32)
                 found = first_not_finite(values)
                 if found is not None:
-                    raise DatasetError(f"{path}: {demo}/{name} holds numbers that are not finite (as float32): {found}. Get it "
-                                       f"again, or remove this demonstration. {advice}")
+                    raise DatasetError(
+                        f"{path}: {demo}/{name} holds numbers that are not finite (as float32): {found}. Get it "
+                        f"again, or remove this demonstration. {advice}"
+                    )
                 episodes[name].append(values)
     ends = np.cumsum([len(values) for values in next(iter(episodes.values()))])
     return ReplayBuffer({name: np.concatenate(values) for name, values in episodes.items()}, ends)
 
 
 def demo_array(
-    file: Any, demo: str, name: str, shape: tuple[int, ...] | None, path: str | Path, advice: str = "", budget: Budget | None = None
+    file: Any,
+    demo: str,
+    name: str,
+    shape: tuple[int, ...] | None,
+    path: str | Path,
+    advice: str = "",
+    budget: Budget | None = None,
 ) -> Any:
     """The HDF5 array `name` of a demonstration, with rows of `shape`; None: of any.
 
@@ -136,8 +153,10 @@ def demo_array(
         raise DatasetError(f"{path}: {demo} has no {name}, but {_listed(parent)}. {advice}".strip())
     array = open_array(parent, last, path, Budget(Path(path).stat().st_size) if budget is None else budget)
     if shape is not None and array.shape[1:] != tuple(shape):
-        raise DatasetError(f"{path}: {demo}/{name} is {list(array.shape)} instead of {['T', *shape]}: it was recorded in "
-                           f"another task or at another image size. {advice}".strip())
+        raise DatasetError(
+            f"{path}: {demo}/{name} is {list(array.shape)} instead of {['T', *shape]}: it was recorded in "
+            f"another task or at another image size. {advice}".strip()
+        )
     return array
 
 
@@ -156,8 +175,10 @@ def recorded_environment(file: Any, path: str | Path) -> dict[str, Any]:
         if not isinstance(args["env_kwargs"], dict) or not isinstance(args["env_name"], str):
             raise TypeError("it is not of the form {env_name, env_kwargs}")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} does not say in which environment it was recorded (attribute env_args of data, "
-                           f"{error}): robomimic's conversion scripts write it") from error
+        raise DatasetError(
+            f"{path} does not say in which environment it was recorded (attribute env_args of data, "
+            f"{error}): robomimic's conversion scripts write it"
+        ) from error
     return args
 
 
@@ -174,43 +195,66 @@ def check_environment(file: Any, path: str | Path, task: RobomimicTask) -> None:
     args = recorded_environment(file, path)
     kwargs, own = args["env_kwargs"], env_metadata(task, abs_action=True)["env_kwargs"]
     if args["env_name"] != task.robosuite_name:
-        raise DatasetError(f"{path} holds demonstrations of {args['env_name']}, not of {task.robosuite_name}: "
-                           f"it belongs to another task than {task.name!r}")
-    version = str(args.get("env_version") or read_text(open_group(file, "data", path), "repository_version", path) or "")[:50]
+        raise DatasetError(
+            f"{path} holds demonstrations of {args['env_name']}, not of {task.robosuite_name}: "
+            f"it belongs to another task than {task.name!r}"
+        )
+    version = str(
+        args.get("env_version") or read_text(open_group(file, "data", path), "repository_version", path) or ""
+    )[:50]
     numbers = tuple(int(number) for number in re.findall(r"[0-9]+", version)[:2])
     ours = ".".join(map(str, SIMULATOR))
     if numbers > SIMULATOR:
-        raise DatasetError(f"{path} was recorded with robosuite {version}, whose observations and controllers differ from "
-                           f"those of {ours} here: get the file for robosuite 1.4 (robomimic names it *_v141.hdf5)")
+        raise DatasetError(
+            f"{path} was recorded with robosuite {version}, whose observations and controllers differ from "
+            f"those of {ours} here: get the file for robosuite 1.4 (robomimic names it *_v141.hdf5)"
+        )
     robots = [kwargs["robots"]] if isinstance(kwargs.get("robots"), str) else kwargs.get("robots")
     controller = kwargs.get("controller_configs")
-    if isinstance(controller, list) and controller:     # one for each arm
+    if isinstance(controller, list) and controller:  # one for each arm
         controller = controller[0]
     _require_same(path, "robots", robots, own["robots"])
-    _require_same(path, "env_configuration", kwargs.get("env_configuration", own.get("env_configuration")),
-                  own.get("env_configuration"))
+    _require_same(
+        path,
+        "env_configuration",
+        kwargs.get("env_configuration", own.get("env_configuration")),
+        own.get("env_configuration"),
+    )
     _require_same(path, "control_freq", kwargs.get("control_freq"), own["control_freq"])
     if not isinstance(controller, dict):
         raise DatasetError(f"{path} does not say how its robots were controlled (controller_configs of env_args)")
-    different = [name for name, value in own["controller_configs"].items()
-                 if name != "control_delta" and controller.get(name, value) != value]
+    different = [
+        name
+        for name, value in own["controller_configs"].items()
+        if name != "control_delta" and controller.get(name, value) != value
+    ]
     for name in ("type", "output_max", "output_min", "impedance_mode"):
         if name in different:
             _require_same(path, name, controller[name], own["controller_configs"][name])
     if different:
-        listed = ", ".join(f"{name} {controller[name]} instead of {own['controller_configs'][name]}" for name in different)
-        warnings.warn(f"{path} was recorded with another controller than policies are evaluated with: {listed}",
-                      stacklevel=2)
+        listed = ", ".join(
+            f"{name} {controller[name]} instead of {own['controller_configs'][name]}" for name in different
+        )
+        warnings.warn(
+            f"{path} was recorded with another controller than policies are evaluated with: {listed}", stacklevel=2
+        )
     if numbers != SIMULATOR:
-        recorded = f"robosuite {version}" if version else "a robosuite that it does not name (1.2, if published in 2021)"
-        warnings.warn(f"{path} was recorded with {recorded}; policies are evaluated in {ours}, which moves nearly alike and "
-                      "draws floors, light and textures differently", stacklevel=2)
+        recorded = (
+            f"robosuite {version}" if version else "a robosuite that it does not name (1.2, if published in 2021)"
+        )
+        warnings.warn(
+            f"{path} was recorded with {recorded}; policies are evaluated in {ours}, which moves nearly alike and "
+            "draws floors, light and textures differently",
+            stacklevel=2,
+        )
 
 
 def _require_same(path: str | Path, name: str, found: Any, expected: Any) -> None:
     if found != expected:
-        raise DatasetError(f"{path} was recorded with {name} {found}, and policies are evaluated with {expected}: "
-                           "its actions mean something else")
+        raise DatasetError(
+            f"{path} was recorded with {name} {found}, and policies are evaluated with {expected}: "
+            "its actions mean something else"
+        )
 
 
 # ---- relative and absolute actions ----
@@ -234,14 +278,20 @@ def check_actions(
     """
     absolute = are_absolute(actions, gripper_positions)
     if absolute and not abs_action:
-        raise DatasetError(f"{path} holds absolute actions and abs_action is false: set task.abs_action=true, or read the "
-                           f"file with relative actions (task.dataset.dataset_path={delta_path(path)})")
+        raise DatasetError(
+            f"{path} holds absolute actions and abs_action is false: set task.abs_action=true, or read the "
+            f"file with relative actions (task.dataset.dataset_path={delta_path(path)})"
+        )
     if abs_action and not absolute:
         if Path(path) == abs_path(path):
-            raise DatasetError(f"{path} holds relative actions, which its name denies: rename it to {delta_path(path)} and "
-                               f"convert it with: {conversion_command(path, config)}")
-        raise DatasetError(f"{path} holds relative actions and abs_action is true: make {abs_path(path)} with "
-                           f"{conversion_command(path, config)} and read that (task.dataset.dataset_path={abs_path(path)})")
+            raise DatasetError(
+                f"{path} holds relative actions, which its name denies: rename it to {delta_path(path)} and "
+                f"convert it with: {conversion_command(path, config)}"
+            )
+        raise DatasetError(
+            f"{path} holds relative actions and abs_action is true: make {abs_path(path)} with "
+            f"{conversion_command(path, config)} and read that (task.dataset.dataset_path={abs_path(path)})"
+        )
 
 
 def delta_path(path: str | Path) -> Path:
@@ -268,8 +318,12 @@ def source_advice(path: str | Path, config: str | None) -> str:
     """
     path = Path(path)
     if path != delta_path(path) and delta_path(path).is_file():
-        return f"{delta_path(path)} has the same demonstrations with relative actions, convert them with: " + \
-            conversion_command(path, config)
-    return (f"Get it with: python scripts/download_data.py task={config or '<task>'}, or put robomimic's own "
-            f"{delta_path(path).name} there ({ROBOMIMIC_PAGE}). Scripted demonstrations can be made here: "
-            "python scripts/make_demos.py task=lift")
+        return (
+            f"{delta_path(path)} has the same demonstrations with relative actions, convert them with: "
+            + conversion_command(path, config)
+        )
+    return (
+        f"Get it with: python scripts/download_data.py task={config or '<task>'}, or put robomimic's own "
+        f"{delta_path(path).name} there ({ROBOMIMIC_PAGE}). Scripted demonstrations can be made here: "
+        "python scripts/make_demos.py task=lift"
+    )

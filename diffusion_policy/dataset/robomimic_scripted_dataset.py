@@ -1,4 +1,5 @@
 """Scripted demonstrations of robomimic's Lift, Can and Square as training windows with images."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -36,20 +37,29 @@ def load_robomimic_scripted(
         further_fields: other vectors [N, D] of the demonstrations to fetch with the observations, as targets of a training; no
             policy sees them.
     """
-    definition, hint = task_named(task), f"Make the demonstrations with: python scripts/make_demos.py task={name or task}"
+    definition, hint = (
+        task_named(task),
+        f"Make the demonstrations with: python scripts/make_demos.py task={name or task}",
+    )
     if not abs_action:
         raise DatasetError("scripted demonstrations have absolute actions: use task.abs_action=true")
-    shapes = {part: (*shape[1:], shape[0]) if len(shape) == 3 else shape for part, shape in definition.image_shapes.items()}
+    shapes = {
+        part: (*shape[1:], shape[0]) if len(shape) == 3 else shape for part, shape in definition.image_shapes.items()
+    }
     shapes["action"] = (definition.action_dim(abs_action),)
     images = [part for part, shape in shapes.items() if len(shape) == 3]
     buffer = ReplayBuffer.from_zarr(dataset_path, (*shapes, *further_fields), hint, image_keys=images)
     for part, shape in shapes.items():
         values = buffer.data[part]
         if values.shape[1:] != shape:
-            raise DatasetError(f"{dataset_path} holds {part} {list(values.shape)} instead of {['N', *shape]}: these are not "
-                               f"scripted demonstrations of {task!r}. {hint}")
+            raise DatasetError(
+                f"{dataset_path} holds {part} {list(values.shape)} instead of {['N', *shape]}: these are not "
+                f"scripted demonstrations of {task!r}. {hint}"
+            )
     _check_settings(dataset_path, task, reflections, hint)
-    normalizers = image_policy_normalizers({part: buffer.data[part] for part in shapes if part not in images}, abs_action)
+    normalizers = image_policy_normalizers(
+        {part: buffer.data[part] for part in shapes if part not in images}, abs_action
+    )
     make = partial(ImageSequenceDataset, buffer.data, n_obs_steps=n_obs_steps, normalizers=normalizers)
     return windows.split(make, buffer)
 
@@ -61,5 +71,7 @@ def _check_settings(path: str | Path, task: str, reflections: bool | None, hint:
         raise DatasetError(f"{path} holds demonstrations of {recorded['task']!r}, not of {task!r}. {hint}")
     found = recorded.get("reflections", reflections)
     if reflections is not None and found != reflections:
-        raise DatasetError(f"{path} was recorded with reflections={found}, the policy would be evaluated with {reflections}: "
-                           f"use task.adapter.reflections={str(found).lower()}, or make other demonstrations. {hint}")
+        raise DatasetError(
+            f"{path} was recorded with reflections={found}, the policy would be evaluated with {reflections}: "
+            f"use task.adapter.reflections={str(found).lower()}, or make other demonstrations. {hint}"
+        )

@@ -1,4 +1,5 @@
 """Fixed-length windows over episodes, padded at episode ends by repeating the first and last row."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ def window_rows(
     pad_before, pad_after = min(pad_before, horizon - 1), min(pad_after, horizon - 1)
     ends = np.asarray(buffer.episode_ends).astype(np.int64)
     starts, ends = np.concatenate([[0], ends[:-1]])[episodes], ends[episodes]
-    counts = np.maximum(0, ends - starts - horizon + pad_before + pad_after + 1)     # windows of each episode
+    counts = np.maximum(0, ends - starts - horizon + pad_before + pad_after + 1)  # windows of each episode
     starts, ends = np.repeat(starts, counts)[:, None], np.repeat(ends, counts)[:, None]
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # of the window in its episode
     rows = starts - pad_before + number[:, None] + np.arange(horizon)
@@ -101,8 +102,11 @@ class SequenceDataset(torch.utils.data.Dataset):
 
     def fit_normalizer(self, mode: str = "limits") -> LinearNormalizer:
         """Fits on all rows of the buffer, like the original (validation rows only widen the limits)."""
-        fitted = {name: FieldNormalizer.fit(values, mode) for name, values in self.fields.items()
-                  if name not in self.normalizers}
+        fitted = {
+            name: FieldNormalizer.fit(values, mode)
+            for name, values in self.fields.items()
+            if name not in self.normalizers
+        }
         return LinearNormalizer({**fitted, **self.normalizers})
 
 
@@ -130,14 +134,20 @@ class ImageSequenceDataset(torch.utils.data.Dataset):
         if len(rows) == 0:
             raise ValueError(NO_WINDOW)
         if n_obs_steps is not None and not 1 <= n_obs_steps <= rows.shape[1]:
-            raise ValueError(f"n_obs_steps = {n_obs_steps} of a window of {rows.shape[1]} rows: use 1 to {rows.shape[1]}")
+            raise ValueError(
+                f"n_obs_steps = {n_obs_steps} of a window of {rows.shape[1]} rows: use 1 to {rows.shape[1]}"
+            )
         _require_fields(normalizers, fields)
         self.images = {name: values for name, values in fields.items() if values.dtype == np.uint8 and values.ndim == 4}
-        vectors = {name: np.asarray(values, dtype=np.float32) for name, values in fields.items() if name not in self.images}
+        vectors = {
+            name: np.asarray(values, dtype=np.float32) for name, values in fields.items() if name not in self.images
+        }
         for name, values in vectors.items():
             if values.ndim != 2:
-                raise ValueError(f"field {name!r} is {fields[name].dtype} {list(values.shape)}, "
-                                 "neither a vector float [N, D] nor an image uint8 [N, H, W, C]")
+                raise ValueError(
+                    f"field {name!r} is {fields[name].dtype} {list(values.shape)}, "
+                    "neither a vector float [N, D] nor an image uint8 [N, H, W, C]"
+                )
         _require_numbers(vectors)
         self.vectors = {name: torch.from_numpy(values) for name, values in vectors.items()}
         self.rows = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
@@ -149,7 +159,7 @@ class ImageSequenceDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int | Tensor) -> dict[str, Tensor]:
         rows = self.rows[index]
-        observed = rows[..., :self.n_obs_steps]
+        observed = rows[..., : self.n_obs_steps]
         item = {name: values[rows if name == "action" else observed] for name, values in self.vectors.items()}
         for name, values in self.images.items():
             item[name] = torch.from_numpy(values[observed.numpy()]).movedim(-1, -3).contiguous()
@@ -158,8 +168,11 @@ class ImageSequenceDataset(torch.utils.data.Dataset):
     def fit_normalizer(self, mode: str = "limits") -> LinearNormalizer:
         """Fits the vectors on all rows of the buffer; images always map from [0, 1] to [-1, 1]."""
         images = {name: FieldNormalizer.image() for name in self.images}
-        vectors = {name: FieldNormalizer.fit(values, mode) for name, values in self.vectors.items()
-                   if name not in self.normalizers}
+        vectors = {
+            name: FieldNormalizer.fit(values, mode)
+            for name, values in self.vectors.items()
+            if name not in self.normalizers
+        }
         return LinearNormalizer({**images, **vectors, **self.normalizers})
 
 
@@ -174,5 +187,7 @@ def _require_numbers(fields: Mapping[str, np.ndarray]) -> None:
     for name, values in fields.items():
         found = first_not_finite(values)
         if found is not None:
-            raise DatasetError(f"field {name!r} of the demonstrations is not finite: {found}. Repair the numbers, or leave the "
-                               "episode out")
+            raise DatasetError(
+                f"field {name!r} of the demonstrations is not finite: {found}. Repair the numbers, or leave the "
+                "episode out"
+            )

@@ -1,4 +1,5 @@
 """Where public demonstration data comes from, how it is read, and the checksum of its contents."""
+
 from __future__ import annotations
 
 import hashlib
@@ -19,7 +20,7 @@ from diffusion_policy.dataset.fetch import Progress, fetch, file_sha256, name_in
 from diffusion_policy.dataset.limits import Budget
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 
-RECORD = "checksum.json"   # in a data set whose checksum is not published
+RECORD = "checksum.json"  # in a data set whose checksum is not published
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ class FileSource(DataSource):
 
     def read(self, path: Path) -> Any:
         if not Path(path).is_dir():
-            raise DatasetError(f"no data set at {path}: {'it is no folder' if Path(path).exists() else 'nothing is there'}")
+            raise DatasetError(
+                f"no data set at {path}: {'it is no folder' if Path(path).exists() else 'nothing is there'}"
+            )
         return self.reader(path)
 
     def digest(self, path: Path, contents: Any = None) -> str:
@@ -114,8 +117,12 @@ def unpack(archive: str | Path, folder: str, target: str | Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(archive) as file:
             # A name with ".." does not lie in the folder. Only names of the archive are asked, as the target may be ../data.
-            members = [info for info in file.infolist() if PurePosixPath(info.filename).is_relative_to(folder)
-                       and ".." not in PurePosixPath(info.filename).parts]
+            members = [
+                info
+                for info in file.infolist()
+                if PurePosixPath(info.filename).is_relative_to(folder)
+                and ".." not in PurePosixPath(info.filename).parts
+            ]
             if not members:
                 raise ArchiveError(f"{archive} has no {folder} in it")
             _require_harmless(archive, members)
@@ -133,17 +140,21 @@ def unpack(archive: str | Path, folder: str, target: str | Path) -> None:
         raise WritingError(f"cannot unpack {archive} to {target} ({error})") from error
 
 
-LONGEST_NAME = 1000     # characters, folders included; published archives have 100
+LONGEST_NAME = 1000  # characters, folders included; published archives have 100
 
 
 def _require_harmless(archive: str | Path, members: list[zipfile.ZipInfo]) -> None:
     budget = Budget(os.path.getsize(archive))
     for info in members:
         if len(info.filename) > LONGEST_NAME:
-            raise ArchiveError(f"{archive} holds a name of {len(info.filename):,} characters ({info.filename[:80]}...): nothing is "
-                               "unpacked")
+            raise ArchiveError(
+                f"{archive} holds a name of {len(info.filename):,} characters ({info.filename[:80]}...): nothing is "
+                "unpacked"
+            )
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise ArchiveError(f"{archive} holds {info.filename!r}, which is a link or no plain file: nothing is unpacked")
+            raise ArchiveError(
+                f"{archive} holds {info.filename!r}, which is a link or no plain file: nothing is unpacked"
+            )
         try:
             budget.add(info.filename, info.file_size)
         except DatasetError as error:
@@ -153,14 +164,18 @@ def _require_harmless(archive: str | Path, members: list[zipfile.ZipInfo]) -> No
 def _require_space(target: Path, needed: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < needed:
-        raise WritingError(f"{target.parent} has {free / 1e9:.1f} GB left, and {needed / 1e9:.1f} GB are unpacked: free some space, "
-                           "or use another folder (data_dir=)")
+        raise WritingError(
+            f"{target.parent} has {free / 1e9:.1f} GB left, and {needed / 1e9:.1f} GB are unpacked: free some space, "
+            "or use another folder (data_dir=)"
+        )
 
 
 def _opened(file: zipfile.ZipFile, info: zipfile.ZipInfo, archive: str | Path) -> IO[bytes]:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-        raise ArchiveError(f"{archive}: {info.filename} is encrypted or packed in another way than with deflate: unpack it with "
-                           "another program, to where this command looks for the data")
+        raise ArchiveError(
+            f"{archive}: {info.filename} is encrypted or packed in another way than with deflate: unpack it with "
+            "another program, to where this command looks for the data"
+        )
     return file.open(info)
 
 

@@ -1,4 +1,5 @@
 """Unpacking the chunks of a zarr array, with no more memory than the array says that they need."""
+
 from __future__ import annotations
 
 import bz2
@@ -30,7 +31,11 @@ def unpacked(content: bytes, form: ArrayFormat) -> np.ndarray:
             data = _unshuffled(data, codec.elementsize)
         elif codec.name == "delta":
             _require_size(len(data), form.chunk_bytes)
-            data = np.cumsum(np.frombuffer(data, form.dtype), dtype=form.dtype.newbyteorder("=")).astype(form.dtype).tobytes()
+            data = (
+                np.cumsum(np.frombuffer(data, form.dtype), dtype=form.dtype.newbyteorder("="))
+                .astype(form.dtype)
+                .tobytes()
+            )
         elif codec.name != "transpose":
             inner = sum(before.name == "crc32c" for before in form.codecs[:index])
             data = decompressed(codec.name, data, form.chunk_bytes + CRC32C_BYTES * inner)
@@ -51,7 +56,9 @@ def decompressed(name: str, data: bytes, size: int) -> bytes:
     import numcodecs
 
     if name == "blosc":
-        if len(data) < BLOSC_HEADER or int.from_bytes(data[12:16], "little") > len(data):   # the library would read beyond
+        if len(data) < BLOSC_HEADER or int.from_bytes(data[12:16], "little") > len(
+            data
+        ):  # the library would read beyond
             raise ValueError("it is cut short")
         _require_size(int.from_bytes(data[4:8], "little"), size)
         return numcodecs.blosc.decompress(data)
@@ -66,12 +73,14 @@ def decompressed(name: str, data: bytes, size: int) -> bytes:
 
 def _require_size(found: int | None, expected: int) -> None:
     if found != expected:
-        raise ValueError(f"it holds {'an unknown number of' if found is None else f'{found:,}'} bytes instead of {expected:,}")
+        raise ValueError(
+            f"it holds {'an unknown number of' if found is None else f'{found:,}'} bytes instead of {expected:,}"
+        )
 
 
 def _inflated(inflate, data: bytes, size: int) -> bytes:
     found = inflate.decompress(data, size + 1)
-    if len(found) == size and not inflate.eof:      # what follows is the checksum at most
+    if len(found) == size and not inflate.eof:  # what follows is the checksum at most
         found += inflate.decompress(getattr(inflate, "unconsumed_tail", b""), 1)
     if not inflate.eof or len(found) != size:
         raise ValueError("it is cut short" if len(found) < size else f"it holds more than {size:,} bytes")
@@ -87,7 +96,7 @@ def _zstd_size(data: bytes) -> int | None:
     if n_bytes == 0:
         return None
     start = 5 + (not single) + (0, 1, 2, 4)[dictionary]
-    return int.from_bytes(data[start:start + n_bytes], "little") + (256 if flag == 1 else 0)
+    return int.from_bytes(data[start : start + n_bytes], "little") + (256 if flag == 1 else 0)
 
 
 def _checked_crc32c(data: bytes) -> bytes:

@@ -4,6 +4,7 @@ Storage formats 2 (`.zarray`) and 3 (`zarr.json`), see https://zarr-specs.readth
 Python objects are decoded by pickle or made of pointers. Codecs are those of `COMPRESSORS` and a few filters; no codec is
 ever looked up by the name that a file gives. Consolidated metadata are not read: they are copies, which may lie.
 """
+
 from __future__ import annotations
 
 import json
@@ -19,14 +20,26 @@ from diffusion_policy.dataset.errors import DatasetError
 from diffusion_policy.dataset.limits import LARGEST_CHUNK, MAX_DIMENSIONS, n_bytes
 from diffusion_policy.dataset.zarr_store import Store
 
-METADATA_BYTES = 8 << 20    # the settings of scripted demonstrations list their seeds
-LONGEST_AXIS = 2 ** 48
+METADATA_BYTES = 8 << 20  # the settings of scripted demonstrations list their seeds
+LONGEST_AXIS = 2**48
 COMPRESSORS_2 = ("blosc", "zstd", "lz4", "zlib", "gzip", "bz2")
 COMPRESSORS_3 = ("blosc", "zstd", "gzip")
 DTYPE_2 = re.compile(r"\|b1|[|<>][iu]1|[<>][iu][248]|[<>]f[248]")
 DTYPE_3 = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)")
-KEYS_3 = {"zarr_format", "node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs", "fill_value",
-          "attributes", "dimension_names", "storage_transformers", "consolidated_metadata"}
+KEYS_3 = {
+    "zarr_format",
+    "node_type",
+    "shape",
+    "data_type",
+    "chunk_grid",
+    "chunk_key_encoding",
+    "codecs",
+    "fill_value",
+    "attributes",
+    "dimension_names",
+    "storage_transformers",
+    "consolidated_metadata",
+}
 CONVERT = "store it anew as numbers packed with blosc, zstd or gzip"
 
 
@@ -35,8 +48,8 @@ class Codec:
     """One step of packing: "delta", "shuffle", "transpose", "crc32c" or one of the compressors."""
 
     name: str
-    elementsize: int = 1                # of shuffle
-    axes: tuple[int, ...] = ()          # of transpose
+    elementsize: int = 1  # of shuffle
+    axes: tuple[int, ...] = ()  # of transpose
 
 
 @dataclass(frozen=True)
@@ -71,11 +84,17 @@ def group_format(store: Store, name: str = "") -> int | None:
         DatasetError: its metadata are damaged, or there is an array in its place.
     """
     at = f"{name}/" if name else ""
-    found = [version for version, file, value in ((2, ".zgroup", None), (3, "zarr.json", "group"))
-             if (metadata := read_json(store, at + file)) is not None and _is_format(store, at + file, metadata, version, value)]
+    found = [
+        version
+        for version, file, value in ((2, ".zgroup", None), (3, "zarr.json", "group"))
+        if (metadata := read_json(store, at + file)) is not None
+        and _is_format(store, at + file, metadata, version, value)
+    ]
     if len(found) > 1:
-        raise DatasetError(f"{store.where}: {name or 'the group'} has metadata of the storage formats 2 and 3, which may say "
-                           "different things: remove those that do not belong to it")
+        raise DatasetError(
+            f"{store.where}: {name or 'the group'} has metadata of the storage formats 2 and 3, which may say "
+            "different things: remove those that do not belong to it"
+        )
     return found[0] if found else None
 
 
@@ -106,15 +125,19 @@ def array_format(store: Store, name: str) -> ArrayFormat | None:
     file_2, file_3 = f"{name}/.zarray", f"{name}/zarr.json"
     version_2, version_3 = read_json(store, file_2), read_json(store, file_3)
     if version_2 is not None and version_3 is not None:
-        raise DatasetError(f"{store.where}: {name} has metadata of the storage formats 2 and 3, which may say different "
-                           "things: remove those that do not belong to it")
+        raise DatasetError(
+            f"{store.where}: {name} has metadata of the storage formats 2 and 3, which may say different "
+            "things: remove those that do not belong to it"
+        )
     if version_2 is None and version_3 is None:
         return None
     metadata, file = (version_2, file_2) if version_3 is None else (version_3, file_3)
     try:
         found = _version_2(metadata) if version_3 is None else _version_3(metadata)
         if found.chunk_bytes > LARGEST_CHUNK:
-            raise _Refused(f"chunks of {found.chunk_bytes:,} bytes, and at most {LARGEST_CHUNK:,} are read: use smaller chunks")
+            raise _Refused(
+                f"chunks of {found.chunk_bytes:,} bytes, and at most {LARGEST_CHUNK:,} are read: use smaller chunks"
+            )
     except _Refused as error:
         raise DatasetError(f"{store.where}: {file} asks for {error}") from error
     return found
@@ -127,7 +150,9 @@ def read_json(store: Store, file: str) -> dict[str, Any] | None:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{store.where}: {file} is damaged, it is no JSON ({error}): get the data set again") from error
+        raise DatasetError(
+            f"{store.where}: {file} is damaged, it is no JSON ({error}): get the data set again"
+        ) from error
     if not isinstance(value, dict):
         raise DatasetError(f"{store.where}: {file} is damaged, it is no JSON object: get the data set again")
     return value
@@ -141,8 +166,10 @@ class _Refused(ValueError):
 def _version_2(metadata: Mapping[str, Any]) -> ArrayFormat:
     _require(metadata.get("zarr_format") == 2, f"the storage format {_short(metadata.get('zarr_format'))} instead of 2")
     dtype = metadata.get("dtype")
-    _require(isinstance(dtype, str) and DTYPE_2.fullmatch(dtype),
-             f"the type {_short(dtype)}, which is no number and could run code: {CONVERT}")
+    _require(
+        isinstance(dtype, str) and DTYPE_2.fullmatch(dtype),
+        f"the type {_short(dtype)}, which is no number and could run code: {CONVERT}",
+    )
     dtype = np.dtype(dtype)
     shape, chunks = _lengths(metadata, "shape", 0), _lengths(metadata, "chunks", 1)
     compressor, filters = metadata.get("compressor"), metadata.get("filters")
@@ -154,8 +181,16 @@ def _version_2(metadata: Mapping[str, Any]) -> ArrayFormat:
         codecs.append(Codec(name))
     order, separator = metadata.get("order"), metadata.get("dimension_separator", ".")
     _require(order in ("C", "F"), f"the order {_short(order)} instead of C or F")
-    return ArrayFormat(shape, _as_many(chunks, shape), dtype, _fill_value(metadata.get("fill_value"), dtype), order, "",
-                       _separator(separator), tuple(codecs))
+    return ArrayFormat(
+        shape,
+        _as_many(chunks, shape),
+        dtype,
+        _fill_value(metadata.get("fill_value"), dtype),
+        order,
+        "",
+        _separator(separator),
+        tuple(codecs),
+    )
 
 
 def _filter_2(configuration: Any, dtype: np.dtype) -> Codec:
@@ -167,22 +202,31 @@ def _filter_2(configuration: Any, dtype: np.dtype) -> Codec:
     _require(name == "delta", _unknown_codec(name))
     for key, default in (("dtype", None), ("astype", dtype.str)):
         kind = configuration.get(key, default)
-        _require(dtype.kind != "b" and isinstance(kind, str) and DTYPE_2.fullmatch(kind) and np.dtype(kind) == dtype,
-                 f"differences of the type {_short(kind)} of an array of {dtype.str}: {CONVERT}")
+        _require(
+            dtype.kind != "b" and isinstance(kind, str) and DTYPE_2.fullmatch(kind) and np.dtype(kind) == dtype,
+            f"differences of the type {_short(kind)} of an array of {dtype.str}: {CONVERT}",
+        )
     return Codec("delta")
 
 
 # ---- storage format 3 ----
 def _version_3(metadata: Mapping[str, Any]) -> ArrayFormat:
     _require(metadata.get("zarr_format") == 3, f"the storage format {_short(metadata.get('zarr_format'))} instead of 3")
-    _require(metadata.get("node_type") == "array", f"the node {_short(metadata.get('node_type'))} where an array should be")
-    unknown = [key for key in metadata if key not in KEYS_3
-               and not (isinstance(metadata[key], dict) and metadata[key].get("must_understand") is False)]
+    _require(
+        metadata.get("node_type") == "array", f"the node {_short(metadata.get('node_type'))} where an array should be"
+    )
+    unknown = [
+        key
+        for key in metadata
+        if key not in KEYS_3 and not (isinstance(metadata[key], dict) and metadata[key].get("must_understand") is False)
+    ]
     _require(not unknown, f"what is not understood here, {_short(unknown)}")
     _require(metadata.get("storage_transformers") in (None, []), "storage transformers, which are not read here")
     kind = metadata.get("data_type")
-    _require(isinstance(kind, str) and DTYPE_3.fullmatch(kind),
-             f"the type {_short(kind)}, which is no number and could run code: {CONVERT}")
+    _require(
+        isinstance(kind, str) and DTYPE_3.fullmatch(kind),
+        f"the type {_short(kind)}, which is no number and could run code: {CONVERT}",
+    )
     shape = _lengths(metadata, "shape", 0)
     grid, keys = _named(metadata.get("chunk_grid")), _named(metadata.get("chunk_key_encoding"))
     _require(grid[0] == "regular", f"the chunk grid {_short(grid[0])} instead of a regular one")
@@ -190,8 +234,16 @@ def _version_3(metadata: Mapping[str, Any]) -> ArrayFormat:
     chunks = _as_many(_lengths(grid[1], "chunk_shape", 1), shape)
     dtype, codecs = _codecs_3(metadata.get("codecs"), np.dtype(kind), len(shape))
     separator = _separator(keys[1].get("separator", "/" if keys[0] == "default" else "."))
-    return ArrayFormat(shape, chunks, dtype, _fill_value(metadata.get("fill_value"), dtype), "C",
-                       f"c{separator}" if keys[0] == "default" else "", separator, codecs)
+    return ArrayFormat(
+        shape,
+        chunks,
+        dtype,
+        _fill_value(metadata.get("fill_value"), dtype),
+        "C",
+        f"c{separator}" if keys[0] == "default" else "",
+        separator,
+        codecs,
+    )
 
 
 def _codecs_3(listed: Any, dtype: np.dtype, n_dimensions: int) -> tuple[np.dtype, tuple[Codec, ...]]:
@@ -204,8 +256,12 @@ def _codecs_3(listed: Any, dtype: np.dtype, n_dimensions: int) -> tuple[np.dtype
             dtype = dtype.newbyteorder("<" if endian == "little" else ">")
         elif name == "transpose" and not as_bytes:
             axes = configuration.get("order")
-            _require(isinstance(axes, list) and all(type(axis) is int for axis in axes)
-                     and sorted(axes) == list(range(n_dimensions)), f"the order of axes {_short(axes)}")
+            _require(
+                isinstance(axes, list)
+                and all(type(axis) is int for axis in axes)
+                and sorted(axes) == list(range(n_dimensions)),
+                f"the order of axes {_short(axes)}",
+            )
             codecs.append(Codec("transpose", axes=tuple(axes)))
         elif name == "sharding_indexed":
             raise _Refused(f"shards, which are not read here: {CONVERT}, without shards")
@@ -239,14 +295,20 @@ def _short(value: Any) -> str:
 
 
 def _unknown_codec(name: Any) -> str:
-    return (f"the codec {_short(name)}, which is not one of those that only unpack numbers "
-            f"({', '.join(COMPRESSORS_2)}, delta, shuffle): {CONVERT}")
+    return (
+        f"the codec {_short(name)}, which is not one of those that only unpack numbers "
+        f"({', '.join(COMPRESSORS_2)}, delta, shuffle): {CONVERT}"
+    )
 
 
 def _lengths(metadata: Mapping[str, Any], key: str, least: int) -> tuple[int, ...]:
     values = metadata.get(key)
-    _require(isinstance(values, list) and len(values) <= MAX_DIMENSIONS
-             and all(type(length) is int and least <= length <= LONGEST_AXIS for length in values), f"the {key} {_short(values)}")
+    _require(
+        isinstance(values, list)
+        and len(values) <= MAX_DIMENSIONS
+        and all(type(length) is int and least <= length <= LONGEST_AXIS for length in values),
+        f"the {key} {_short(values)}",
+    )
     return tuple(values)
 
 
@@ -268,7 +330,7 @@ def _fill_value(value: Any, dtype: np.dtype) -> Any:
     if dtype.kind == "f" and isinstance(value, str) and value in named:
         return dtype.type(named[value])
     if dtype.kind == "f":
-        fits = type(value) is float or (type(value) is int and abs(value) < 2 ** 100)
+        fits = type(value) is float or (type(value) is int and abs(value) < 2**100)
     elif dtype.kind == "b":
         fits = value in (0, 1)
     else:

@@ -3,6 +3,7 @@
 The zarr package is not asked: it looks codecs up by the names that a file gives, and among them are some that run code. What
 is read here is what `zarr_format` allows, chunk by chunk, and what is wrong is named by its file.
 """
+
 from __future__ import annotations
 
 import os
@@ -23,9 +24,12 @@ from diffusion_policy.dataset.zarr_codecs import DAMAGED, unpacked
 from diffusion_policy.dataset.zarr_format import ArrayFormat, array_format, attributes, group_format, read_json
 from diffusion_policy.dataset.zarr_store import FolderStore, Store, ZipStore
 
-PACKED_OVERHEAD = 1 << 16       # bytes by which a packed chunk may be larger than its contents, besides a tenth of them
+PACKED_OVERHEAD = 1 << 16  # bytes by which a packed chunk may be larger than its contents, besides a tenth of them
 N_THREADS = 4
-THREADED = 1 << 18, 32 << 20    # bytes of the chunks that several threads unpack: smaller ones gain nothing, larger ones add up
+THREADED = (
+    1 << 18,
+    32 << 20,
+)  # bytes of the chunks that several threads unpack: smaller ones gain nothing, larger ones add up
 # Turns the rows of a chunk, whose first one has the given number, into those that are kept.
 Convert = Callable[[np.ndarray, int], np.ndarray]
 
@@ -55,9 +59,12 @@ class ZarrFile:
 
     def array_names(self, group: str) -> list[str]:
         """Names of the arrays right in a group."""
-        return [name for name in self.store.folders(group)
-                if read_json(self.store, f"{group}/{name}/.zarray") is not None
-                or (read_json(self.store, f"{group}/{name}/zarr.json") or {}).get("node_type") == "array"]
+        return [
+            name
+            for name in self.store.folders(group)
+            if read_json(self.store, f"{group}/{name}/.zarray") is not None
+            or (read_json(self.store, f"{group}/{name}/zarr.json") or {}).get("node_type") == "array"
+        ]
 
     def format(self, name: str) -> ArrayFormat:
         """How an array such as "data/action" is stored; a DatasetError if it is missing or not of an allowed form."""
@@ -85,22 +92,28 @@ class ZarrFile:
             raise DatasetError(f"{self.store.where}: {name} is one number instead of an array with rows")
         kept = np.dtype(dtype) if convert else form.dtype.newbyteorder("=")
         chunks = list(self._chunks(name, form))
-        self.budget.add(f"{self.store.where}: {name} {list(form.shape)}", n_bytes(form.shape, kept.itemsize),
-                        sum(size for _, _, size in chunks))
+        self.budget.add(
+            f"{self.store.where}: {name} {list(form.shape)}",
+            n_bytes(form.shape, kept.itemsize),
+            sum(size for _, _, size in chunks),
+        )
         total = int(np.prod([-(-length // chunk) for length, chunk in zip(form.shape, form.chunks)], dtype=object))
         if len(chunks) < total:
-            warnings.warn(f"{self.store.where}: {total - len(chunks)} of the {total} chunks of {name} are absent and count as "
-                          f"{form.fill_value}, as zarr defines it. If they are not meant to, get the data set again",
-                          stacklevel=3)
+            warnings.warn(
+                f"{self.store.where}: {total - len(chunks)} of the {total} chunks of {name} are absent and count as "
+                f"{form.fill_value}, as zarr defines it. If they are not meant to, get the data set again",
+                stacklevel=3,
+            )
             values = np.full(form.shape, form.fill_value, dtype=form.dtype if convert is None else kept)
         else:
             values = np.empty(form.shape, dtype=kept)
+
         def read(chunk: tuple[str, tuple[int, ...], int]) -> None:
             self._read_chunk(f"{name}/{chunk[0]}", chunk[1], form, values, convert)
 
         if len(chunks) > 1 and THREADED[0] <= form.chunk_bytes <= THREADED[1]:
             with ThreadPoolExecutor(min(N_THREADS, os.cpu_count() or 1)) as pool:
-                deque(pool.map(read, chunks), maxlen=0)     # raises what the first failed one raised
+                deque(pool.map(read, chunks), maxlen=0)  # raises what the first failed one raised
         else:
             for chunk in chunks:
                 read(chunk)
@@ -132,4 +145,3 @@ class ZarrFile:
         part = values[here]
         chunk = chunk[tuple(slice(0, length) for length in part.shape)]
         part[...] = chunk if convert is None else convert(chunk, starts[0])
-

@@ -1,4 +1,5 @@
 """A data file of robomimic with absolute actions, made from the one with relative actions."""
+
 from __future__ import annotations
 
 import json
@@ -15,7 +16,12 @@ from diffusion_policy.common.files import atomic_path
 from diffusion_policy.dataset.hdf5_files import open_group, read_text
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_files import (
-    check_environment, demo_names, open_demonstrations, readable, recorded_environment)
+    check_environment,
+    demo_names,
+    open_demonstrations,
+    readable,
+    recorded_environment,
+)
 from diffusion_policy.demos.collect import Parts, check_numbers, record_missing, remove_parts
 from diffusion_policy.env.extras import import_extra
 from diffusion_policy.env.offscreen import check_backend
@@ -23,7 +29,7 @@ from diffusion_policy.env.robomimic.absolute_actions import ActionConverter
 from diffusion_policy.env.robomimic.definition import task_named
 from diffusion_policy.env.robomimic.simulation import EXTRA, import_robosuite
 
-CONVERTED = "absolute_actions"      # attribute of a converted file and its demonstrations: how it was made, what they do
+CONVERTED = "absolute_actions"  # attribute of a converted file and its demonstrations: how it was made, what they do
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,11 @@ class Conversion:
         if self.success is None:
             return f"{self.demo}: converted"
         (position, angle), (recorded_position, recorded_angle) = self.absolute_error, self.relative_error
-        return (f"{self.demo}: a step ends at most {1000 * position:.3f} mm and {angle:.5f} rad from the recording "
-                f"(with the recorded action {1000 * recorded_position:.3f} mm, {recorded_angle:.5f} rad); "
-                f"the replay {'succeeds' if self.success else 'FAILS'}")
+        return (
+            f"{self.demo}: a step ends at most {1000 * position:.3f} mm and {angle:.5f} rad from the recording "
+            f"(with the recorded action {1000 * recorded_position:.3f} mm, {recorded_angle:.5f} rad); "
+            f"the replay {'succeeds' if self.success else 'FAILS'}"
+        )
 
 
 def convert_actions(
@@ -67,7 +75,9 @@ def convert_actions(
             it like this; a worker died.
         MissingExtraError: the simulator is not installed.
     """
-    from diffusion_policy.common.lock import locked_output      # here: workers import this module, and need none of its imports
+    from diffusion_policy.common.lock import (
+        locked_output,  # here: workers import this module, and need none of its imports
+    )
 
     source, output = Path(source), Path(output)
     check_numbers(n_workers=(n_workers, 0))
@@ -79,16 +89,26 @@ def convert_actions(
 
 
 def _convert(
-    task: str, source: Path, output: Path, demos: list[str], n_workers: int | None, evaluate: bool,
+    task: str,
+    source: Path,
+    output: Path,
+    demos: list[str],
+    n_workers: int | None,
+    evaluate: bool,
     on_demo: Callable[[Conversion, int], None] | None,
 ) -> list[Conversion]:
     parts_folder = output.with_name(output.name + ".parts")
     stat = source.stat()
-    made_from = {"task": task, "source": source.name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns,
-                 "evaluated": evaluate}
+    made_from = {
+        "task": task,
+        "source": source.name,
+        "bytes": stat.st_size,
+        "modified_ns": stat.st_mtime_ns,
+        "evaluated": evaluate,
+    }
     if output.exists():
         existing = _existing(output, made_from)
-        remove_parts(parts_folder)      # of a call that was killed when it had finished
+        remove_parts(parts_folder)  # of a call that was killed when it had finished
         return existing
     # Here and not only in the workers, whose errors are less clear.
     check_backend()
@@ -115,20 +135,30 @@ def _existing(output: Path, made_from: Mapping[str, Any]) -> list[Conversion]:
         record = _record(file, "data", output)
         done = [_record(file, f"data/{demo}", output) for demo in demo_names(file)]
     if any(record.get(name) != value for name, value in made_from.items()):
-        raise DatasetError(f"{output} is there already and was made from another file or in another way: remove it to "
-                           f"convert {made_from['source']}")
+        raise DatasetError(
+            f"{output} is there already and was made from another file or in another way: remove it to "
+            f"convert {made_from['source']}"
+        )
     try:
-        return [Conversion(**{name: tuple(value) if isinstance(value, list) else value for name, value in demonstration.items()})
-                for demonstration in done]
-    except TypeError as error:      # other names than those of a conversion, or none
-        raise DatasetError(f"{output} does not say what its conversion led to ({error}): remove it to make it again") from error
+        return [
+            Conversion(
+                **{name: tuple(value) if isinstance(value, list) else value for name, value in demonstration.items()}
+            )
+            for demonstration in done
+        ]
+    except TypeError as error:  # other names than those of a conversion, or none
+        raise DatasetError(
+            f"{output} does not say what its conversion led to ({error}): remove it to make it again"
+        ) from error
 
 
 def _record(file: Any, group: str, path: Path) -> dict[str, Any]:
     """The attribute `CONVERTED` of a group, empty if there is none."""
     value = json.loads(read_text(open_group(file, group, path), CONVERTED, path) or "{}")
     if not isinstance(value, dict):
-        raise DatasetError(f"{path}: attribute {CONVERTED} of {group} is no JSON object: remove the file to make it again")
+        raise DatasetError(
+            f"{path}: attribute {CONVERTED} of {group} is no JSON object: remove the file to make it again"
+        )
     return value
 
 

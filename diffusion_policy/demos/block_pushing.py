@@ -1,4 +1,5 @@
 """Demonstrations of Block Pushing: the oracle in its environment."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -6,8 +7,8 @@ import numpy as np
 from diffusion_policy.env.block_pushing.block_pushing_env import BlockPushingEnv
 from diffusion_policy.env.block_pushing.oracle import MultimodalPushOracle, RecoveringOracle
 
-EXCURSION_STEPS = 2, 11        # from, and below
-EXCURSION_SPEED = 0.01, 0.035   # m per step
+EXCURSION_STEPS = 2, 11  # from, and below
+EXCURSION_SPEED = 0.01, 0.035  # m per step
 
 
 class BlockPushingDemonstrator:

@@ -1,4 +1,5 @@
 """Recording many demonstrations in parallel, so that an interrupted call goes on where it stopped."""
+
 from __future__ import annotations
 
 import contextlib
@@ -26,7 +27,7 @@ from diffusion_policy.env.offscreen import RenderingError
 
 # Gives up when fewer than one seed in this many leads to a demonstration.
 MAX_ATTEMPTS_PER_DEMO = 10
-DESCRIPTION = "settings.json"       # in a folder of parts: what they are parts of
+DESCRIPTION = "settings.json"  # in a folder of parts: what they are parts of
 # Called after every seed with (seed, whether its demonstration was kept).
 OnSeed = Callable[[int, bool], None]
 
@@ -56,7 +57,9 @@ def collect(
         LockedError: another process makes demonstrations there.
         ValueError: a number that cannot be.
     """
-    from diffusion_policy.common.lock import locked_output      # here: workers import this module, and need none of its imports
+    from diffusion_policy.common.lock import (
+        locked_output,  # here: workers import this module, and need none of its imports
+    )
 
     output = Path(output)
     check_numbers(n_episodes=(n_episodes, 1), seed_start=(seed_start, 0), n_workers=(n_workers, 0))
@@ -67,12 +70,14 @@ def collect(
         wanted = {key: value for key, value in settings.items() if key != "n_episodes"}
         if output.exists():
             _require_same(stored_settings(output), settings, output)
-            remove_parts(parts_folder)      # of a call that was killed when it had finished
+            remove_parts(parts_folder)  # of a call that was killed when it had finished
             return read_replay_buffer(output)
         parts = Parts(parts_folder, wanted)
         if (there := parts.count()) > n_episodes:
-            raise DatasetError(f"{parts_folder} holds {there} finished demonstrations, more than n_episodes={n_episodes}: "
-                               f"use n_episodes={there} or more, or another output; or remove them")
+            raise DatasetError(
+                f"{parts_folder} holds {there} finished demonstrations, more than n_episodes={n_episodes}: "
+                f"use n_episodes={there} or more, or another output; or remove them"
+            )
         seeds = record_missing(make_demonstrator, parts, n_episodes, seed_start, n_workers, on_seed)
         write_replay_buffer(output, [parts.load(seed) for seed in seeds], {**settings, "seeds": seeds})
         remove_parts(parts_folder)
@@ -94,7 +99,9 @@ def remove_parts(folder: Path) -> None:
 
 
 def _is_part(path: Path) -> bool:
-    return path.suffix in (".npz", ".failed") and path.stem.isdecimal() or path.name == DESCRIPTION or is_temporary(path)
+    return (
+        path.suffix in (".npz", ".failed") and path.stem.isdecimal() or path.name == DESCRIPTION or is_temporary(path)
+    )
 
 
 class Parts:
@@ -107,10 +114,14 @@ class Parts:
             try:
                 found = json.loads(description.read_text())
             except (OSError, ValueError) as error:
-                raise DatasetError(f"{description} cannot be read ({error}): remove {folder}, or use another output") from error
+                raise DatasetError(
+                    f"{description} cannot be read ({error}): remove {folder}, or use another output"
+                ) from error
             _require_same(found, settings, folder)
-        elif folder.exists() and not all(map(is_temporary, folder.iterdir())):      # of a call that was killed at once
-            raise DatasetError(f"{folder} is not a folder of unfinished demonstrations: move it away or use another output")
+        elif folder.exists() and not all(map(is_temporary, folder.iterdir())):  # of a call that was killed at once
+            raise DatasetError(
+                f"{folder} is not a folder of unfinished demonstrations: move it away or use another output"
+            )
         else:
             write_json(description, settings)
 
@@ -138,7 +149,11 @@ class Parts:
 
 
 def record_missing(
-    make_demonstrator: Callable[[], Demonstrator], parts: Parts, n_episodes: int, seed_start: int, n_workers: int | None,
+    make_demonstrator: Callable[[], Demonstrator],
+    parts: Parts,
+    n_episodes: int,
+    seed_start: int,
+    n_workers: int | None,
     on_seed: OnSeed | None,
 ) -> list[int]:
     """Records until `n_episodes` demonstrations are there. Returns their seeds.
@@ -150,13 +165,15 @@ def record_missing(
     running: dict[Future, int] = {}
     seed = seed_start
     n_workers = os.cpu_count() or 1 if n_workers is None else n_workers
-    most_running = max(1, 2 * n_workers)        # one in work and one in waiting for each
+    most_running = max(1, 2 * n_workers)  # one in work and one in waiting for each
     with _pool(make_demonstrator, n_workers) as submit:
         while len(kept) < n_episodes:
             while len(running) < min(most_running, n_episodes - len(kept)):
                 if seed - seed_start >= MAX_ATTEMPTS_PER_DEMO * n_episodes:
-                    raise DatasetError(f"the expert succeeded for only {len(kept)} of the {seed - seed_start} seeds tried: "
-                                       "something is wrong with it or its simulator")
+                    raise DatasetError(
+                        f"the expert succeeded for only {len(kept)} of the {seed - seed_start} seeds tried: "
+                        "something is wrong with it or its simulator"
+                    )
                 outcome = parts.outcome(seed)
                 if outcome is None:
                     running[submit(seed)] = seed
@@ -195,8 +212,10 @@ def _finite(episode: dict[str, np.ndarray] | None, seed: int) -> dict[str, np.nd
         values = None if episode is None else episode.get(name)
         if values is not None and not np.isfinite(values).all():
             row = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
-            raise DatasetError(f"the demonstration of seed {seed} holds an action that is not finite, in row {row}: the expert or its "
-                               "simulator is broken")
+            raise DatasetError(
+                f"the demonstration of seed {seed} holds an action that is not finite, in row {row}: the expert or its "
+                "simulator is broken"
+            )
     return episode
 
 
@@ -205,24 +224,24 @@ def _pool(make_demonstrator: Callable[[], Demonstrator], n_workers: int) -> Iter
     """Yields what starts the recording of a seed."""
     if n_workers == 0:
         with contextlib.closing(make_demonstrator()) as demonstrator:
+
             def submit(seed: int) -> Future:
                 future: Future = Future()
                 try:
                     future.set_result(demonstrator.record(seed))
-                except Exception as error:      # as of a worker
+                except Exception as error:  # as of a worker
                     future.set_exception(error)
                 return future
 
             yield submit
         return
     # Spawned, not forked: the parent may hold threads of torch or OpenMP.
-    pool = ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn"), _start_worker,
-                               (make_demonstrator,))
+    pool = ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn"), _start_worker, (make_demonstrator,))
 
     def submit_to_pool(seed: int) -> Future:
         try:
             return pool.submit(_record, seed)
-        except BrokenProcessPool as error:      # a worker has died since the last result
+        except BrokenProcessPool as error:  # a worker has died since the last result
             future: Future = Future()
             future.set_exception(error)
             return future
@@ -233,17 +252,17 @@ def _pool(make_demonstrator: Callable[[], Demonstrator], n_workers: int) -> Iter
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_demonstrator: Demonstrator | Exception | None = None    # of this worker process, or why there is none
+_demonstrator: Demonstrator | Exception | None = None  # of this worker process, or why there is none
 
 
 def _start_worker(make_demonstrator: Callable[[], Demonstrator]) -> None:
     global _demonstrator
-    signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ.setdefault("LP_NUM_THREADS", "0")    # of Mesa: where a CPU draws, every worker has one of its own
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # of Mesa: where a CPU draws, every worker has one of its own
     try:
         _demonstrator = make_demonstrator()
-    except Exception as error:      # raised when a seed is asked for: here it would only break the pool
+    except Exception as error:  # raised when a seed is asked for: here it would only break the pool
         _demonstrator = error
 
 
@@ -264,7 +283,13 @@ def _record(seed: int) -> dict[str, np.ndarray] | None:
 def _require_same(found: Any, wanted: Mapping[str, Any], path: Path) -> None:
     found = found if isinstance(found, Mapping) else {}
     names = dict.fromkeys([*wanted, *(name for name in found if name != "seeds")])
-    changed = [f"{name} {found.get(name)!r} there, {wanted.get(name)!r} now" for name in names if found.get(name) != wanted.get(name)]
+    changed = [
+        f"{name} {found.get(name)!r} there, {wanted.get(name)!r} now"
+        for name in names
+        if found.get(name) != wanted.get(name)
+    ]
     if changed:
-        raise DatasetError(f"{path} holds other demonstrations ({'; '.join(changed)}): use the settings of before, remove it or use "
-                           "another output")
+        raise DatasetError(
+            f"{path} holds other demonstrations ({'; '.join(changed)}): use the settings of before, remove it or use "
+            "another output"
+        )

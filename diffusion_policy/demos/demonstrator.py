@@ -1,4 +1,5 @@
 """What a task must offer to have demonstrations made."""
+
 from __future__ import annotations
 
 from typing import Protocol

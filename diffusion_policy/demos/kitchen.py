@@ -1,4 +1,5 @@
 """Demonstrations of Franka Kitchen: the scripted expert does four tasks in its environment."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,13 +11,13 @@ from diffusion_policy.env.kitchen.inverse_kinematics import UnreachableError
 from diffusion_policy.env.kitchen.kitchen_env import KitchenEnv
 from diffusion_policy.env.kitchen.subtasks import SUBTASKS, Variation
 
-JITTERED_STARTS = 0.4       # share of the episodes that start with other arm joint positions than the benchmark's,
-START_JITTER = 0.04         # rad, at most, from them
+JITTERED_STARTS = 0.4  # share of the episodes that start with other arm joint positions than the benchmark's,
+START_JITTER = 0.04  # rad, at most, from them
 SPEEDS = (0.92, 1.12)
-APPROACH_JITTER = 0.015     # m
-DETOURS = 0.5               # share of the ways between tasks that are bent,
-DETOUR_SIZE = 0.06          # rad, standard deviation of each joint in the middle of the way
-REST = 4                    # steps that the arm holds still at the end
+APPROACH_JITTER = 0.015  # m
+DETOURS = 0.5  # share of the ways between tasks that are bent,
+DETOUR_SIZE = 0.06  # rad, standard deviation of each joint in the middle of the way
+REST = 4  # steps that the arm holds still at the end
 
 
 class KitchenDemonstrator:
@@ -47,7 +48,7 @@ class KitchenDemonstrator:
 
     def record(self, seed: int) -> dict[str, np.ndarray] | None:
         rng = np.random.default_rng(seed)
-        chain = [str(task) for task in rng.permutation(list(SUBTASKS))[:self.n_tasks]]
+        chain = [str(task) for task in rng.permutation(list(SUBTASKS))[: self.n_tasks]]
         self.env.reset(seed=seed, options={"qpos": _start(rng)})
         expert = KitchenExpert(self.env, speed=float(rng.uniform(*SPEEDS)))
         disturbances = _disturbances(np.random.default_rng([seed, 1]), self.noise, self.max_steps)
@@ -67,7 +68,7 @@ class KitchenDemonstrator:
                 steps["action"].append(action)
                 steps["tasks"].append(np.array([name in completed for name in TASKS], dtype=np.uint8))
                 self.env.step(action + disturbances[len(steps["obs"]) - 1])
-            if self.env.completed.order != chain[:position + 1]:
+            if self.env.completed.order != chain[: position + 1]:
                 return None
         return {name: np.stack(values) for name, values in steps.items()}
 
@@ -92,5 +93,9 @@ def _disturbances(rng: np.random.Generator, noise: float, n_steps: int) -> np.nd
 
 def _variation(rng: np.random.Generator) -> Variation:
     detour = rng.normal(0.0, DETOUR_SIZE, N_ARM) * (rng.uniform() < DETOURS)
-    return Variation(approach=rng.uniform(-APPROACH_JITTER, APPROACH_JITTER, 3), contact=float(rng.uniform(-1.0, 1.0)),
-                     extent=float(rng.uniform(-1.0, 1.0)), detour=detour)
+    return Variation(
+        approach=rng.uniform(-APPROACH_JITTER, APPROACH_JITTER, 3),
+        contact=float(rng.uniform(-1.0, 1.0)),
+        extent=float(rng.uniform(-1.0, 1.0)),
+        detour=detour,
+    )

@@ -1,4 +1,5 @@
 """Demonstrations of robomimic's Lift, Can and Square by scripted experts, with the images that a policy will see."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,13 +10,13 @@ from diffusion_policy.demos.noise import wandering
 from diffusion_policy.env.robomimic.expert import EXPERTS, Style
 from diffusion_policy.env.robomimic.robomimic_env import RobomimicEnv
 
-MAX_STEPS = {"lift": 80, "can": 160, "square": 180}     # an expert that takes longer has struggled
-ROTATION_NOISE = 5.0        # rad per m of noise in positions
-SHIFTED_STARTS = 0.5        # share of the episodes that start elsewhere than the benchmark's do,
-START_SHIFT = np.array([0.05, 0.05, 0.04])      # m, at most,
-START_TURN = 0.3            # rad, at most,
-SHIFT_STEPS = 8             # after so many steps on the way there
-AFTER_SUCCESS = 4           # rows that are recorded after the task was done, for the last action chunks
+MAX_STEPS = {"lift": 80, "can": 160, "square": 180}  # an expert that takes longer has struggled
+ROTATION_NOISE = 5.0  # rad per m of noise in positions
+SHIFTED_STARTS = 0.5  # share of the episodes that start elsewhere than the benchmark's do,
+START_SHIFT = np.array([0.05, 0.05, 0.04])  # m, at most,
+START_TURN = 0.3  # rad, at most,
+SHIFT_STEPS = 8  # after so many steps on the way there
+AFTER_SUCCESS = 4  # rows that are recorded after the task was done, for the last action chunks
 
 
 class RobomimicDemonstrator:
@@ -39,7 +40,12 @@ class RobomimicDemonstrator:
     """
 
     def __init__(
-        self, task: str, image: bool = True, reflections: bool = False, noise: float = 0.01, max_steps: int | None = None,
+        self,
+        task: str,
+        image: bool = True,
+        reflections: bool = False,
+        noise: float = 0.01,
+        max_steps: int | None = None,
     ):
         if task not in EXPERTS:
             raise ValueError(f"there is no scripted expert for {task!r}, only for {', '.join(EXPERTS)}")
@@ -77,7 +83,9 @@ class RobomimicDemonstrator:
         if is_shifted:
             scene = EXPERTS[self.task](self.env).look()
             rotation = Rotation.from_euler("z", turn).as_matrix() @ scene.rotation
-            action = np.concatenate([scene.position + shift, matrix_to_rotation_6d(rotation), [0.0]])   # fingers as they are
+            action = np.concatenate(
+                [scene.position + shift, matrix_to_rotation_6d(rotation), [0.0]]
+            )  # fingers as they are
             for step in range(SHIFT_STEPS):
                 self.env.frames = step == SHIFT_STEPS - 1
                 obs, *_ = self.env.step(action)
@@ -86,9 +94,13 @@ class RobomimicDemonstrator:
 
 def _style(rng: np.random.Generator) -> Style:
     return Style(
-        lead=float(rng.uniform(0.065, 0.095)), hover=float(rng.uniform(0.04, 0.08)),
-        grasp=rng.uniform([-0.005, -0.003, -0.003], [0.005, 0.003, 0.003]), turn=float(rng.uniform(-0.15, 0.15)),
-        place=rng.uniform(-0.015, 0.015, 2), clearance=float(rng.uniform(0.0, 0.03)))
+        lead=float(rng.uniform(0.065, 0.095)),
+        hover=float(rng.uniform(0.04, 0.08)),
+        grasp=rng.uniform([-0.005, -0.003, -0.003], [0.005, 0.003, 0.003]),
+        turn=float(rng.uniform(-0.15, 0.15)),
+        place=rng.uniform(-0.015, 0.015, 2),
+        clearance=float(rng.uniform(0.0, 0.03)),
+    )
 
 
 def _noise(rng: np.random.Generator, scale: float, n_steps: int) -> np.ndarray:
@@ -104,5 +116,7 @@ def _disturbed(action: np.ndarray, disturbance: np.ndarray) -> np.ndarray:
 def _stored(obs: np.ndarray | dict) -> dict[str, np.ndarray]:
     if not isinstance(obs, dict):
         return {"obs": obs}
-    return {name: np.round(255 * np.moveaxis(values, 0, -1)).astype(np.uint8) if values.ndim == 3 else values
-            for name, values in obs.items()}
+    return {
+        name: np.round(255 * np.moveaxis(values, 0, -1)).astype(np.uint8) if values.ndim == 3 else values
+        for name, values in obs.items()
+    }

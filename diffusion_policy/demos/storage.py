@@ -1,4 +1,5 @@
 """Demonstrations as a zarr replay buffer that tells how it was made."""
+
 from __future__ import annotations
 
 import shutil
@@ -13,10 +14,12 @@ from diffusion_policy.common.files import folder_to_disk, remove_leftover_folder
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.zarr_reader import ZarrFile
 
-CHUNK_BYTES = 2 ** 22       # of images, before they are packed
+CHUNK_BYTES = 2**22  # of images, before they are packed
 
 
-def write_replay_buffer(path: str | Path, episodes: Sequence[Mapping[str, np.ndarray]], settings: Mapping[str, Any]) -> None:
+def write_replay_buffer(
+    path: str | Path, episodes: Sequence[Mapping[str, np.ndarray]], settings: Mapping[str, Any]
+) -> None:
     """Lays `episodes` (arrays [T, ...] by name, T differs) end to end in the zarr folder `path`, which must not exist.
 
     It appears complete or not at all. Storage format 2, which every zarr release reads. `settings` become attributes.

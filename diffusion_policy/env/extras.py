@@ -1,4 +1,5 @@
 """Optional packages: one simulator per benchmark, none of them needed by the core install."""
+
 from __future__ import annotations
 
 import importlib
@@ -7,8 +8,18 @@ import sys
 from types import ModuleType
 
 _LIBRARY = re.compile(r"\b(lib[\w+-]+?)(?:-[\d.]+)?\.so[\w.]*(?=: cannot open shared object file)")
-_DEBIAN = {"libGL": "libgl1", "libEGL": "libegl1", "libOSMesa": "libosmesa6", "libgthread": "libglib2.0-0", "libglib": "libglib2.0-0",
-           "libSM": "libsm6", "libXext": "libxext6", "libXrender": "libxrender1", "libX11": "libx11-6", "libGLU": "libglu1-mesa"}
+_DEBIAN = {
+    "libGL": "libgl1",
+    "libEGL": "libegl1",
+    "libOSMesa": "libosmesa6",
+    "libgthread": "libglib2.0-0",
+    "libglib": "libglib2.0-0",
+    "libSM": "libsm6",
+    "libXext": "libxext6",
+    "libXrender": "libxrender1",
+    "libX11": "libx11-6",
+    "libGLU": "libglu1-mesa",
+}
 
 
 class MissingExtraError(ImportError):
@@ -31,8 +42,14 @@ def import_extra(module: str, extra: str) -> ModuleType:
             advice = f"Install it with: pip install -e .[{extra}]"
         elif library:
             package = _DEBIAN.get(library[1], f"the one that holds {library[0]}")
-            advice = (f"It is installed; what is missing is the system library {library[0]} (Debian package: {package}). "
-                      "Where cv2 is meant, opencv-python-headless does without libGL")
+            advice = (
+                f"It is installed; what is missing is the system library {library[0]} (Debian package: {package}). "
+                "Where cv2 is meant, opencv-python-headless does without libGL"
+            )
         else:
-            advice = f"It is installed but cannot be used; install it anew with: pip install --force-reinstall -e .[{extra}]"
-        raise MissingExtraError(f"cannot import {module!r}, which the {extra!r} tasks need ({error}). {advice}") from error
+            advice = (
+                f"It is installed but cannot be used; install it anew with: pip install --force-reinstall -e .[{extra}]"
+            )
+        raise MissingExtraError(
+            f"cannot import {module!r}, which the {extra!r} tasks need ({error}). {advice}"
+        ) from error

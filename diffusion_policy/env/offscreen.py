@@ -1,4 +1,5 @@
 """MuJoCo without a display: which OpenGL it draws with, and a renderer for video frames."""
+
 from __future__ import annotations
 
 import ctypes
@@ -13,12 +14,12 @@ import numpy as np
 from diffusion_policy.env.extras import import_extra
 
 VARIABLE = "MUJOCO_GL"
-LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}      # in order of preference: a GPU where there is one, or the CPU
+LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}  # in order of preference: a GPU where there is one, or the CPU
 
 
-PLATFORM = "PYOPENGL_PLATFORM"      # of PyOpenGL, through which MuJoCo uses EGL and OSMesa
+PLATFORM = "PYOPENGL_PLATFORM"  # of PyOpenGL, through which MuJoCo uses EGL and OSMesa
 _FILES = {"egl": ("libEGL.so.1", "libEGL.so"), "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")}
-_PACKAGES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}      # of Debian
+_PACKAGES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}  # of Debian
 _OFF = ("disable", "disabled", "off", "false", "0")
 _WINDOWED = ("glfw", "glx", "enable", "enabled", "on", "true", "1")
 _SYSTEM_OWN = {"Darwin": ("cgl",), "Windows": ("wgl",)}
@@ -59,25 +60,38 @@ def check_backend(draws: bool = False) -> None:
     if chosen not in valid:
         near = difflib.get_close_matches(chosen, valid, n=1)
         meant = f" Did you mean {VARIABLE}={near[0]}?" if near else ""
-        raise RenderingError(f"{VARIABLE}={given} names no OpenGL of MuJoCo's.{meant} Use one of {', '.join(valid[:4])}, or {unset}")
+        raise RenderingError(
+            f"{VARIABLE}={given} names no OpenGL of MuJoCo's.{meant} Use one of {', '.join(valid[:4])}, or {unset}"
+        )
     if chosen in offscreen:
         if not _is_installed(chosen):
             other = next((name for name in LIBRARIES if name != chosen and _is_installed(name)), None)
             instead = f"set {VARIABLE}={other}, which is installed" if other else unset
-            raise RenderingError(f"{VARIABLE}={given} asks for {LIBRARIES[chosen]}, whose library {_FILES[chosen][0]} is not installed. "
-                                 f"Install it (Debian: {_PACKAGES[chosen]}), or {instead}")
+            raise RenderingError(
+                f"{VARIABLE}={given} asks for {LIBRARIES[chosen]}, whose library {_FILES[chosen][0]} is not installed. "
+                f"Install it (Debian: {_PACKAGES[chosen]}), or {instead}"
+            )
         clash = os.environ.get(PLATFORM, "")
         if clash and clash.lower() != chosen:
-            raise RenderingError(f"{PLATFORM}={clash} contradicts {VARIABLE}={backend()}: unset {PLATFORM}, or set both alike")
-    elif draws and system == "Linux" and chosen in _WINDOWED and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise RenderingError(f"{VARIABLE}={given} draws through a window system, and there is none (DISPLAY is not set): "
-                             f"set {VARIABLE}=egl or {VARIABLE}=osmesa, or {unset}")
+            raise RenderingError(
+                f"{PLATFORM}={clash} contradicts {VARIABLE}={backend()}: unset {PLATFORM}, or set both alike"
+            )
+    elif (
+        draws
+        and system == "Linux"
+        and chosen in _WINDOWED
+        and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    ):
+        raise RenderingError(
+            f"{VARIABLE}={given} draws through a window system, and there is none (DISPLAY is not set): "
+            f"set {VARIABLE}=egl or {VARIABLE}=osmesa, or {unset}"
+        )
 
 
 def _is_installed(name: str) -> bool:
     if ctypes.util.find_library(LIBRARIES[name]):
         return True
-    for file in _FILES[name]:       # find_library needs tools that small containers lack
+    for file in _FILES[name]:  # find_library needs tools that small containers lack
         try:
             ctypes.CDLL(file)
             return True
@@ -97,10 +111,11 @@ def import_mujoco(extra: str) -> ModuleType:
     check_backend()
     try:
         return import_extra("mujoco", extra)
-    except (AttributeError, RuntimeError, TypeError) as error:      # of PyOpenGL, about a library that it cannot use
-        raise RenderingError(f"MuJoCo cannot be imported with {VARIABLE}={backend()} ({type(error).__name__}: {error}): the OpenGL library "
-                             f"is damaged or too old. Try {VARIABLE}=egl, {VARIABLE}=osmesa, or {VARIABLE}=disable where nothing is drawn"
-                             ) from error
+    except (AttributeError, RuntimeError, TypeError) as error:  # of PyOpenGL, about a library that it cannot use
+        raise RenderingError(
+            f"MuJoCo cannot be imported with {VARIABLE}={backend()} ({type(error).__name__}: {error}): the OpenGL library "
+            f"is damaged or too old. Try {VARIABLE}=egl, {VARIABLE}=osmesa, or {VARIABLE}=disable where nothing is drawn"
+        ) from error
 
 
 def backend() -> str:
@@ -119,11 +134,11 @@ def make_renderer(mujoco: ModuleType, model, height: int, width: int, otherwise:
     """
     try:
         check_backend(draws=True)
-    except RenderingError as error:     # MuJoCo would say less, and fail once more as it cleans up
+    except RenderingError as error:  # MuJoCo would say less, and fail once more as it cleans up
         raise RenderingError(f"{error}{otherwise}") from None
     try:
         return mujoco.Renderer(model, height, width)
-    except Exception as error:      # EGL, OSMesa and GLFW raise errors of their own kinds
+    except Exception as error:  # EGL, OSMesa and GLFW raise errors of their own kinds
         found = f"with {VARIABLE}={backend()}" if os.environ.get(VARIABLE) else "(neither EGL nor OSMesa was found)"
         raise RenderingError(
             f"MuJoCo cannot draw {found} ({type(error).__name__}: {error}), which images and videos "

@@ -1,4 +1,5 @@
 """Block Pushing in the evaluation loop, with the settings of the published benchmark."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -47,9 +48,20 @@ def block_pushing_task(
         video_size: height and width of the video frames, px, even.
     """
     return TaskAdapter(
-        name=name, make_env=partial(make_block_pushing_env, abs_action, tuple(video_size)),
-        obs_dim=OBS_DIM, action_dim=ACTION_DIM, n_obs_steps=n_obs_steps, n_action_steps=n_action_steps,
-        n_latency_steps=n_latency_steps, max_steps=max_steps, n_train=n_train, train_start_seed=train_start_seed,
-        n_test=n_test, test_start_seed=test_start_seed,
-        policy_observation=None if obs_eef_target else without_effector_target, score=total_reward,
-        extra="blockpush", packages=("pybullet",))
+        name=name,
+        make_env=partial(make_block_pushing_env, abs_action, tuple(video_size)),
+        obs_dim=OBS_DIM,
+        action_dim=ACTION_DIM,
+        n_obs_steps=n_obs_steps,
+        n_action_steps=n_action_steps,
+        n_latency_steps=n_latency_steps,
+        max_steps=max_steps,
+        n_train=n_train,
+        train_start_seed=train_start_seed,
+        n_test=n_test,
+        test_start_seed=test_start_seed,
+        policy_observation=None if obs_eef_target else without_effector_target,
+        score=total_reward,
+        extra="blockpush",
+        packages=("pybullet",),
+    )

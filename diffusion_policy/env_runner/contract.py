@@ -1,4 +1,5 @@
 """What an environment has to offer, checked where it is met: with environments of one's own, it is what goes wrong first."""
+
 from __future__ import annotations
 
 import inspect
@@ -33,9 +34,13 @@ def check_environment(env: Any, action_dim: int | None = None) -> None:
         raise EnvironmentContractError(env, f"it has no {', '.join(missing)}()")
     shape = getattr(getattr(env, "action_space", None), "shape", None)
     if not isinstance(shape, tuple) or len(shape) != 1:
-        raise EnvironmentContractError(env, f"its action_space is {getattr(env, 'action_space', None)!r}, not a vector of numbers")
+        raise EnvironmentContractError(
+            env, f"its action_space is {getattr(env, 'action_space', None)!r}, not a vector of numbers"
+        )
     if action_dim is not None and shape != (action_dim,):
-        raise EnvironmentContractError(env, f"it takes actions of shape {list(shape)}, the task has action_dim={action_dim}")
+        raise EnvironmentContractError(
+            env, f"it takes actions of shape {list(shape)}, the task has action_dim={action_dim}"
+        )
     accepted = inspect.signature(env.reset).parameters.values()
     if not any(p.name == "seed" or p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted):
         is_old = callable(getattr(getattr(env, "unwrapped", env), "seed", None))
@@ -65,9 +70,13 @@ def step(env: Any, action: np.ndarray) -> tuple[Any, float, bool, bool, Mapping]
         held = ", ".join(map(str, list(info)[:10])) or "nothing"
         raise EnvironmentContractError(env, f"the info of step() lacks 'is_success'; it holds {held}")
     # Where the observation is not finite either, the rollout names the episode; what the environment broke first is there.
-    return (obs, number(env, reward, "the reward", finite=_is_finite(obs)),
-            _truth(env, terminated, "terminated"), _truth(env, truncated, "truncated"),
-            {**info, "is_success": _truth(env, info["is_success"], "info['is_success']")})
+    return (
+        obs,
+        number(env, reward, "the reward", finite=_is_finite(obs)),
+        _truth(env, terminated, "terminated"),
+        _truth(env, truncated, "truncated"),
+        {**info, "is_success": _truth(env, info["is_success"], "info['is_success']")},
+    )
 
 
 def number(env: Any, value: Any, name: str, finite: bool = True) -> float:
@@ -76,7 +85,9 @@ def number(env: Any, value: Any, name: str, finite: bool = True) -> float:
     if array is None or array.size != 1 or array.dtype.kind not in "fiub":
         raise EnvironmentContractError(env, f"{name} is {_described(value)}, not a number")
     if finite and not np.isfinite(array).all():
-        raise EnvironmentContractError(env, f"{name} is {array.reshape(()).item()}: its simulation diverged, or it divided by zero")
+        raise EnvironmentContractError(
+            env, f"{name} is {array.reshape(()).item()}: its simulation diverged, or it divided by zero"
+        )
     return float(array.reshape(()))
 
 
@@ -86,33 +97,43 @@ def check_observation(env: Any, obs: Any, shapes: Mapping[str, tuple[int, ...]] 
     for name, value in named.items():
         array = _array(value)
         if array is None or array.dtype.kind not in "fiub":
-            raise EnvironmentContractError(env, f"the observation {name!r} is {_described(value)}, not an array of numbers")
+            raise EnvironmentContractError(
+                env, f"the observation {name!r} is {_described(value)}, not an array of numbers"
+            )
     if shapes is None:
         return
     wanted = shapes if isinstance(shapes, Mapping) else {"obs": shapes}
     if isinstance(obs, dict) != isinstance(shapes, Mapping):
         raise EnvironmentContractError(env, f"an observation is {_described(obs)}, the task names {_listed(wanted)}")
     if missing := [name for name in wanted if name not in named]:
-        raise EnvironmentContractError(env, f"an observation lacks {', '.join(missing)}; it holds {', '.join(map(str, named))}")
+        raise EnvironmentContractError(
+            env, f"an observation lacks {', '.join(missing)}; it holds {', '.join(map(str, named))}"
+        )
     for name, shape in wanted.items():
         if np.shape(named[name]) != tuple(shape):
             raise EnvironmentContractError(
-                env, f"the observation {name!r} has shape {list(np.shape(named[name]))}, the task names {list(shape)}")
+                env, f"the observation {name!r} has shape {list(np.shape(named[name]))}, the task names {list(shape)}"
+            )
 
 
 def frame(env: gymnasium.Env) -> np.ndarray:
     """A picture for a video."""
     picture = env.render()
     if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise EnvironmentContractError(env, f"render() returned {_described(picture)} instead of uint8 [H, W, 3], which videos need "
-                                            "(render_mode='rgb_array'); without them use eval.n_videos=0")
+        raise EnvironmentContractError(
+            env,
+            f"render() returned {_described(picture)} instead of uint8 [H, W, 3], which videos need "
+            "(render_mode='rgb_array'); without them use eval.n_videos=0",
+        )
     return picture
 
 
 def frames_per_second(env: gymnasium.Env) -> float:
     fps = (getattr(env, "metadata", None) or {}).get("render_fps")
     if not isinstance(fps, (int, float)) or isinstance(fps, bool) or not fps > 0:
-        raise EnvironmentContractError(env, f"metadata['render_fps'] is {fps!r}, which videos need; without them use eval.n_videos=0")
+        raise EnvironmentContractError(
+            env, f"metadata['render_fps'] is {fps!r}, which videos need; without them use eval.n_videos=0"
+        )
     return float(fps)
 
 
@@ -131,7 +152,7 @@ def _truth(env: Any, value: Any, name: str) -> bool:
 def _array(value: Any) -> np.ndarray | None:
     try:
         return np.asarray(value)
-    except (ValueError, TypeError, RuntimeError):     # ragged lists, tensors on a GPU
+    except (ValueError, TypeError, RuntimeError):  # ragged lists, tensors on a GPU
         return None
 
 

@@ -1,4 +1,5 @@
 """Episodes to run, their results, and the file that holds one line per finished episode."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -59,8 +60,11 @@ class EpisodeResult:
         if not isinstance(values, dict):
             raise ValueError("not an episode result: no record of fields")
         fields = {f.name: f for f in dataclasses.fields(cls)}
-        required = {name for name, f in fields.items()
-                    if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+        required = {
+            name
+            for name, f in fields.items()
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        }
         missing, unknown = required - values.keys(), values.keys() - fields.keys()
         if missing or unknown:
             raise ValueError(f"not an episode result: missing fields {sorted(missing)}, unknown {sorted(unknown)}")
@@ -71,11 +75,11 @@ class EpisodeResult:
 
 
 def _count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2 ** 63
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < math.inf and (type(value) is float or abs(value) < 2 ** 63)
+    return type(value) in (int, float) and abs(value) < math.inf and (type(value) is float or abs(value) < 2**63)
 
 
 def _flag(value: Any) -> bool:
@@ -84,8 +88,16 @@ def _flag(value: Any) -> bool:
 
 #: what the fields of a stored result may be
 _FITS: dict[str, Callable[[Any], bool]] = {
-    "index": _count, "seed": _count, "split": lambda value: isinstance(value, str) and value in SPLITS, "score": _number,
-    "max_reward": _number, "sum_reward": _number, "success": _flag, "truncated": _flag, "env_steps": _count, "policy_calls": _count,
+    "index": _count,
+    "seed": _count,
+    "split": lambda value: isinstance(value, str) and value in SPLITS,
+    "score": _number,
+    "max_reward": _number,
+    "sum_reward": _number,
+    "success": _flag,
+    "truncated": _flag,
+    "env_steps": _count,
+    "policy_calls": _count,
     "metrics": lambda value: isinstance(value, dict) and all(map(_number, value.values())),
     "video": lambda value: value is None or isinstance(value, str),
 }
@@ -120,11 +132,15 @@ def load_episodes(path: str | Path) -> list[EpisodeResult]:
         try:
             result = EpisodeResult.from_dict(json.loads(line))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number} is not an episode result ({error}). "
-                             "Remove the file to start the evaluation anew") from error
+            raise ValueError(
+                f"{path}, line {number} is not an episode result ({error}). "
+                "Remove the file to start the evaluation anew"
+            ) from error
         if result.index in results:
-            raise ValueError(f"{path} holds episode {result.index} twice; did two evaluations write to this folder? "
-                             "Remove the file to start the evaluation anew")
+            raise ValueError(
+                f"{path} holds episode {result.index} twice; did two evaluations write to this folder? "
+                "Remove the file to start the evaluation anew"
+            )
         results[result.index] = result
     return [results[index] for index in sorted(results)]
 
@@ -141,6 +157,7 @@ def missing_episodes(episodes: Sequence[Episode], results: Sequence[EpisodeResul
             raise ValueError(
                 f"a finished episode (index {result.index}, {result.split} seed {result.seed}) is not part of this "
                 "evaluation: its seeds or numbers of episodes were others. Use another output folder or remove the old "
-                "results")
+                "results"
+            )
     done = {result.index for result in results}
     return [episode for episode in episodes if episode.index not in done]

@@ -1,4 +1,5 @@
 """Franka Kitchen in the evaluation loop, with the settings of the published benchmark."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -51,9 +52,24 @@ def kitchen_task(
     """
     return TaskAdapter(
         name=name,
-        make_env=partial(make_kitchen_env, abs_action, robot_noise_ratio, tuple(video_size),
-                         None if initial_states is None else str(Path(initial_states))),
-        obs_dim=OBS_DIM, action_dim=ACTION_DIM, n_obs_steps=n_obs_steps, n_action_steps=n_action_steps,
-        n_latency_steps=n_latency_steps, max_steps=max_steps, n_train=n_train, train_start_seed=train_start_seed,
-        n_test=n_test, test_start_seed=test_start_seed, score=fraction_completed,
-        extra="kitchen", packages=("mujoco", "gymnasium_robotics"))
+        make_env=partial(
+            make_kitchen_env,
+            abs_action,
+            robot_noise_ratio,
+            tuple(video_size),
+            None if initial_states is None else str(Path(initial_states)),
+        ),
+        obs_dim=OBS_DIM,
+        action_dim=ACTION_DIM,
+        n_obs_steps=n_obs_steps,
+        n_action_steps=n_action_steps,
+        n_latency_steps=n_latency_steps,
+        max_steps=max_steps,
+        n_train=n_train,
+        train_start_seed=train_start_seed,
+        n_test=n_test,
+        test_start_seed=test_start_seed,
+        score=fraction_completed,
+        extra="kitchen",
+        packages=("mujoco", "gymnasium_robotics"),
+    )

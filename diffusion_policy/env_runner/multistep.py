@@ -1,4 +1,5 @@
 """One episode slot: an environment seen in action chunks, as a policy with an observation history sees it."""
+
 from __future__ import annotations
 
 import time
@@ -33,10 +34,10 @@ class EpisodeOutcome:
 class ChunkResult:
     """Answer to a reset or to one action chunk."""
 
-    obs: Observation                    # float32 [To, Do] (or [To, ...] by name), oldest first
-    env_steps: int                      # executed by this call
-    seconds: float                      # spent in the environment by this call
-    outcome: EpisodeOutcome | None      # set when the episode has ended
+    obs: Observation  # float32 [To, Do] (or [To, ...] by name), oldest first
+    env_steps: int  # executed by this call
+    seconds: float  # spent in the environment by this call
+    outcome: EpisodeOutcome | None  # set when the episode has ended
 
 
 def max_reward(rewards: np.ndarray) -> float:
@@ -81,7 +82,8 @@ class MultiStep:
         if min(n_obs_steps, n_action_steps, max_steps) < 1 or n_latency_steps < 0:
             raise ValueError(
                 "n_obs_steps, n_action_steps and max_steps must be at least 1 and n_latency_steps at least 0, not "
-                f"{n_obs_steps}, {n_action_steps}, {max_steps}, {n_latency_steps}")
+                f"{n_obs_steps}, {n_action_steps}, {max_steps}, {n_latency_steps}"
+            )
         contract.check_environment(env, action_dim)
         self.env = env
         self._obs_shapes = obs_shapes
@@ -122,7 +124,7 @@ class MultiStep:
         start = time.perf_counter()
         chunk = self._checked(actions)
         executed = 0
-        for action in chunk[self.n_latency_steps:]:
+        for action in chunk[self.n_latency_steps :]:
             self._draw_frames(self.n_action_steps - executed <= self._history.maxlen)
             obs, reward, terminated, truncated, info = contract.step(self.env, action)
             executed += 1
@@ -151,24 +153,37 @@ class MultiStep:
             contract.number(self.env, rewards[~np.isfinite(rewards)][0], "the reward")
         metrics = info.get("metrics", {})
         if not isinstance(metrics, Mapping):
-            raise contract.EnvironmentContractError(self.env, f"info['metrics'] is {type(metrics).__name__}, not a dict of numbers")
+            raise contract.EnvironmentContractError(
+                self.env, f"info['metrics'] is {type(metrics).__name__}, not a dict of numbers"
+            )
         return EpisodeOutcome(
             score=contract.number(self.env, self._score(rewards), "the score of the episode"),
-            max_reward=float(rewards.max()), sum_reward=float(rewards.sum()),
-            success=self._success, truncated=truncated, env_steps=len(rewards),
-            metrics={name: contract.number(self.env, value, f"info['metrics'][{name!r}]") for name, value in metrics.items()}, video=video)
+            max_reward=float(rewards.max()),
+            sum_reward=float(rewards.sum()),
+            success=self._success,
+            truncated=truncated,
+            env_steps=len(rewards),
+            metrics={
+                name: contract.number(self.env, value, f"info['metrics'][{name!r}]") for name, value in metrics.items()
+            },
+            video=video,
+        )
 
     def _checked(self, actions: np.ndarray) -> np.ndarray:
         actions = np.asarray(actions)
         expected = (self.n_latency_steps + self.n_action_steps, *self.env.action_space.shape)
         if actions.shape != expected:
-            raise ValueError(f"an action chunk has shape [n_latency_steps + Ta, Da] = {list(expected)} here, "
-                             f"not {list(actions.shape)}")
+            raise ValueError(
+                f"an action chunk has shape [n_latency_steps + Ta, Da] = {list(expected)} here, "
+                f"not {list(actions.shape)}"
+            )
         finite = np.isfinite(actions).reshape(len(actions), -1).all(axis=1)
         if not finite.all():
             step = int(np.argmin(finite))
-            raise ValueError(f"action {step} of the chunk is not finite: {actions[step].tolist()}; "
-                             "the policy's weights, normalizer or observations are broken")
+            raise ValueError(
+                f"action {step} of the chunk is not finite: {actions[step].tolist()}; "
+                "the policy's weights, normalizer or observations are broken"
+            )
         return actions
 
     def _draw_frames(self, needed: bool) -> None:
@@ -183,7 +198,7 @@ class MultiStep:
         return apply(lambda array: np.asarray(array, dtype=np.float32), seen)
 
     def _stacked(self) -> Observation:
-        return stack(list(self._history)[:self.n_obs_steps])  # [To, Do]; with latency: the oldest To
+        return stack(list(self._history)[: self.n_obs_steps])  # [To, Do]; with latency: the oldest To
 
     def _abort_video(self) -> None:
         if self._video is not None:

@@ -1,4 +1,5 @@
 """Observations between environments and policies: one array, or several by name (images and vectors)."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

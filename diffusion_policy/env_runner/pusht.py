@@ -1,4 +1,5 @@
 """Push-T in the evaluation loop, from keypoints or from images, with the settings of the published benchmark."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -51,11 +52,22 @@ def pusht_lowdim_task(
         video_size: edge of the video frames, px, even.
     """
     return TaskAdapter(
-        name="pusht_lowdim", make_env=partial(make_pusht_keypoints_env, legacy_test, video_size),
-        obs_dim=OBS_DIM, action_dim=ACTION_DIM, n_obs_steps=n_obs_steps, n_action_steps=n_action_steps,
-        n_latency_steps=n_latency_steps, max_steps=max_steps, n_train=n_train, train_start_seed=train_start_seed,
-        n_test=n_test, test_start_seed=test_start_seed, policy_observation=without_visibility,
-        extra="pusht", packages=PACKAGES)
+        name="pusht_lowdim",
+        make_env=partial(make_pusht_keypoints_env, legacy_test, video_size),
+        obs_dim=OBS_DIM,
+        action_dim=ACTION_DIM,
+        n_obs_steps=n_obs_steps,
+        n_action_steps=n_action_steps,
+        n_latency_steps=n_latency_steps,
+        max_steps=max_steps,
+        n_train=n_train,
+        train_start_seed=train_start_seed,
+        n_test=n_test,
+        test_start_seed=test_start_seed,
+        policy_observation=without_visibility,
+        extra="pusht",
+        packages=PACKAGES,
+    )
 
 
 def pusht_image_task(
@@ -72,7 +84,18 @@ def pusht_image_task(
 ) -> TaskAdapter:
     """Push-T from images and the agent's position (see `PushTImageEnv`); settings and score as `pusht_lowdim_task`."""
     return TaskAdapter(
-        name="pusht_image", make_env=partial(make_pusht_image_env, legacy_test, video_size),
-        obs_shapes=IMAGE_OBS_SHAPES, action_dim=ACTION_DIM, n_obs_steps=n_obs_steps, n_action_steps=n_action_steps,
-        n_latency_steps=n_latency_steps, max_steps=max_steps, n_train=n_train, train_start_seed=train_start_seed,
-        n_test=n_test, test_start_seed=test_start_seed, extra="pusht", packages=PACKAGES)
+        name="pusht_image",
+        make_env=partial(make_pusht_image_env, legacy_test, video_size),
+        obs_shapes=IMAGE_OBS_SHAPES,
+        action_dim=ACTION_DIM,
+        n_obs_steps=n_obs_steps,
+        n_action_steps=n_action_steps,
+        n_latency_steps=n_latency_steps,
+        max_steps=max_steps,
+        n_train=n_train,
+        train_start_seed=train_start_seed,
+        n_test=n_test,
+        test_start_seed=test_start_seed,
+        extra="pusht",
+        packages=PACKAGES,
+    )

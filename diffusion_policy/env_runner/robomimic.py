@@ -1,4 +1,5 @@
 """The robomimic tasks in the evaluation loop, with the settings of the published benchmark."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -9,13 +10,18 @@ from diffusion_policy.common.config import ConfigError
 from diffusion_policy.env.robomimic.definition import TASKS
 from diffusion_policy.env_runner.task import TaskAdapter
 
-N_TRAIN = 6     # of the original, where there are demonstrations to start from
+N_TRAIN = 6  # of the original, where there are demonstrations to start from
 PACKAGES = ("mujoco", "robosuite", "h5py")
 
 
 def make_robomimic_env(
-    task: str, image: bool, abs_action: bool, reflections: bool, render_size: tuple[int, int],
-    initial_states: str | None, train_seeds: range,
+    task: str,
+    image: bool,
+    abs_action: bool,
+    reflections: bool,
+    render_size: tuple[int, int],
+    initial_states: str | None,
+    train_seeds: range,
 ) -> gymnasium.Env:
     """The environment; imported here, so that describing the task needs no simulator."""
     from diffusion_policy.env.robomimic.robomimic_env import RobomimicEnv
@@ -65,19 +71,40 @@ def robomimic_task(
         raise ConfigError(f"there is no robomimic task {task!r}; use one of {', '.join(TASKS)}")
     definition = TASKS[task]
     if dataset not in definition.max_steps:
-        raise ConfigError(f"there are no {dataset!r} demonstrations of {task!r}; use {' or '.join(definition.max_steps)}")
+        raise ConfigError(
+            f"there are no {dataset!r} demonstrations of {task!r}; use {' or '.join(definition.max_steps)}"
+        )
     if n_train is None:
         n_train = 0 if initial_states is None else N_TRAIN
     if n_train and initial_states is None:
-        raise ConfigError(f"the {n_train} train episodes of {task!r} start where demonstrations did: name the file with "
-                          "them (task.adapter.initial_states=data/robomimic/...hdf5), or evaluate without (eval.n_train=0)")
+        raise ConfigError(
+            f"the {n_train} train episodes of {task!r} start where demonstrations did: name the file with "
+            "them (task.adapter.initial_states=data/robomimic/...hdf5), or evaluate without (eval.n_train=0)"
+        )
     train_seeds = range(train_start_seed, train_start_seed + n_train)
     sees = {"obs_shapes": definition.image_shapes} if image else {"obs_dim": definition.obs_dim}
     return TaskAdapter(
         name=name or (f"{task}_{dataset}" if image else f"{task}_lowdim_{dataset}"),
-        make_env=partial(make_robomimic_env, task, image, abs_action, reflections, tuple(video_size),
-                         None if initial_states is None else str(initial_states), train_seeds),
-        action_dim=definition.action_dim(abs_action), n_obs_steps=n_obs_steps, n_action_steps=n_action_steps,
-        n_latency_steps=n_latency_steps, max_steps=definition.max_steps[dataset] if max_steps is None else max_steps,
-        n_train=n_train, train_start_seed=train_start_seed, n_test=n_test, test_start_seed=test_start_seed,
-        extra="robomimic", packages=PACKAGES, **sees)
+        make_env=partial(
+            make_robomimic_env,
+            task,
+            image,
+            abs_action,
+            reflections,
+            tuple(video_size),
+            None if initial_states is None else str(initial_states),
+            train_seeds,
+        ),
+        action_dim=definition.action_dim(abs_action),
+        n_obs_steps=n_obs_steps,
+        n_action_steps=n_action_steps,
+        n_latency_steps=n_latency_steps,
+        max_steps=definition.max_steps[dataset] if max_steps is None else max_steps,
+        n_train=n_train,
+        train_start_seed=train_start_seed,
+        n_test=n_test,
+        test_start_seed=test_start_seed,
+        extra="robomimic",
+        packages=PACKAGES,
+        **sees,
+    )

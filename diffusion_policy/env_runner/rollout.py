@@ -4,6 +4,7 @@ Numbers do not depend on what else runs: an episode always sits in the same row 
 has n_envs rows. An evaluation that was killed and resumed with the episodes it still lacks therefore gives bit-equal
 results, provided that the policy computes each row from that row (and its episode) alone.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -15,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_policy.env_runner.episodes import (
-    Episode, EpisodeResult, append_episode, load_episodes, missing_episodes)
+from diffusion_policy.env_runner.episodes import Episode, EpisodeResult, append_episode, load_episodes, missing_episodes
 from diffusion_policy.env_runner.multistep import EpisodeOutcome
 from diffusion_policy.env_runner.observation import Observation, apply, is_finite
 from diffusion_policy.env_runner.vector import VectorEnv
@@ -99,7 +99,7 @@ def rollout(
                 slots.observe(slot, chunk.obs)
                 continue
             results.append(slots.result(slot, chunk.outcome))
-            slots.start_next(slot)      # its answer is awaited in this same loop
+            slots.start_next(slot)  # its answer is awaited in this same loop
             if on_episode is not None:
                 on_episode(results[-1])
         stats.env_s += time.perf_counter() - started
@@ -119,8 +119,9 @@ def rollout(
 class _Slots:
     """Which episode runs in which slot, and the batch of their observations."""
 
-    def __init__(self, env: VectorEnv, episodes: Sequence[Episode], media_dir: str | Path | None,
-                 video_indices: Collection[int]):
+    def __init__(
+        self, env: VectorEnv, episodes: Sequence[Episode], media_dir: str | Path | None, video_indices: Collection[int]
+    ):
         if len({episode.index for episode in episodes}) != len(episodes):
             raise ValueError("two of the episodes have the same index")
         if video_indices and media_dir is None:
@@ -133,7 +134,7 @@ class _Slots:
             self._queues[episode.index % env.n_envs].append(episode)
         self.episodes: list[Episode | None] = [None] * env.n_envs
         self.chunk_index = [0] * env.n_envs
-        self.obs: Observation | None = None     # [N, To, Do] from the first observation on
+        self.obs: Observation | None = None  # [N, To, Do] from the first observation on
 
     def active(self) -> np.ndarray:
         return np.array([episode is not None for episode in self.episodes])
@@ -150,8 +151,10 @@ class _Slots:
 
     def observe(self, slot: int, obs: Observation) -> None:
         if not is_finite(obs):
-            raise ValueError(f"the environment returned an observation that is not finite in {self._where(slot)}: "
-                             "its simulation diverged, or its state was set to something invalid")
+            raise ValueError(
+                f"the environment returned an observation that is not finite in {self._where(slot)}: "
+                "its simulation diverged, or its state was set to something invalid"
+            )
         if self.obs is None:
             self.obs = apply(lambda array: np.zeros((self._env.n_envs, *array.shape), dtype=np.float32), obs)
         self._write(slot, obs)
@@ -162,12 +165,16 @@ class _Slots:
     def send(self, actions: np.ndarray) -> None:
         """Send every active slot its chunk of `actions` [N, Ta, Da]."""
         if actions.ndim < 2 or actions.shape[0] != self._env.n_envs:
-            raise ValueError(f"the policy must return actions [{self._env.n_envs}, Ta, Da], one row per slot, "
-                             f"not {list(actions.shape)}")
+            raise ValueError(
+                f"the policy must return actions [{self._env.n_envs}, Ta, Da], one row per slot, "
+                f"not {list(actions.shape)}"
+            )
         for slot in np.flatnonzero(self.active()).tolist():
             if not np.isfinite(actions[slot]).all():
-                raise ValueError(f"the policy returned actions that are not finite in {self._where(slot)}: "
-                                 "its weights or its normalizer are broken")
+                raise ValueError(
+                    f"the policy returned actions that are not finite in {self._where(slot)}: "
+                    "its weights or its normalizer are broken"
+                )
             self._env.step(slot, actions[slot])
             self.chunk_index[slot] += 1
 
@@ -176,8 +183,9 @@ class _Slots:
         if outcome.video is not None:
             values["video"] = f"{self._media_dir.name}/{Path(outcome.video).name}"
         episode = self.episodes[slot]
-        return EpisodeResult(index=episode.index, seed=episode.seed, split=episode.split,
-                             policy_calls=self.chunk_index[slot], **values)
+        return EpisodeResult(
+            index=episode.index, seed=episode.seed, split=episode.split, policy_calls=self.chunk_index[slot], **values
+        )
 
     def _video_path(self, episode: Episode) -> Path | None:
         if episode.index not in self._video_indices:

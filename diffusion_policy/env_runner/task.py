@@ -1,4 +1,5 @@
 """What an evaluation needs to know of a task. Every benchmark is one function that returns a `TaskAdapter`."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -54,11 +55,22 @@ class TaskAdapter:
     def __post_init__(self) -> None:
         if (self.obs_dim is None) == (self.obs_shapes is None):
             raise ValueError(f"task {self.name!r}: give either obs_dim or obs_shapes")
-        for field, least in (("action_dim", 1), ("n_obs_steps", 1), ("n_action_steps", 1), ("max_steps", 1), ("n_latency_steps", 0),
-                             ("n_train", 0), ("n_test", 0), ("train_start_seed", 0), ("test_start_seed", 0)):
+        for field, least in (
+            ("action_dim", 1),
+            ("n_obs_steps", 1),
+            ("n_action_steps", 1),
+            ("max_steps", 1),
+            ("n_latency_steps", 0),
+            ("n_train", 0),
+            ("n_test", 0),
+            ("train_start_seed", 0),
+            ("test_start_seed", 0),
+        ):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"task {self.name!r}: {field}={value} is not possible, use a whole number of at least {least}")
+                raise ValueError(
+                    f"task {self.name!r}: {field}={value} is not possible, use a whole number of at least {least}"
+                )
 
     def episodes(self) -> list[Episode]:
         """All episodes of an evaluation: first the train, then the test seeds."""
@@ -68,10 +80,17 @@ class TaskAdapter:
 
     def make_slot(self) -> MultiStep:
         """One environment in action chunks: what a slot of the vector environment runs."""
-        return MultiStep(self.make_env(), self.n_obs_steps, self.n_action_steps, self.max_steps,
-                         n_latency_steps=self.n_latency_steps, policy_observation=self.policy_observation,
-                         score=self.score, obs_shapes=(self.obs_dim,) if self.obs_shapes is None else self.obs_shapes,
-                         action_dim=self.action_dim)
+        return MultiStep(
+            self.make_env(),
+            self.n_obs_steps,
+            self.n_action_steps,
+            self.max_steps,
+            n_latency_steps=self.n_latency_steps,
+            policy_observation=self.policy_observation,
+            score=self.score,
+            obs_shapes=(self.obs_dim,) if self.obs_shapes is None else self.obs_shapes,
+            action_dim=self.action_dim,
+        )
 
     def vector_env(self, n_envs: int, n_workers: int | None = None) -> VectorEnv:
         """A `VectorEnv` of this task.
@@ -93,16 +112,19 @@ class TaskAdapter:
         """Raises ValueError for numbers with which `vector_env` cannot work. Starts nothing."""
         check_workers(n_envs, n_workers)
         if self.one_env_per_process and n_workers is not None and max(n_workers, 1) < n_envs:
-            raise ValueError(f"task {self.name!r} draws images, which takes a process per environment: "
-                             f"use at least n_workers={n_envs} for n_envs={n_envs}, or n_workers=null")
+            raise ValueError(
+                f"task {self.name!r} draws images, which takes a process per environment: "
+                f"use at least n_workers={n_envs} for n_envs={n_envs}, or n_workers=null"
+            )
 
     def check_installed(self) -> None:
         """Raise `MissingExtraError` if a package of the task is not installed, `RenderingError` if the environment's variables ask
         for an OpenGL that is not there; imports none of the packages."""
         missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
         if missing:
-            raise MissingExtraError(f"task {self.name!r} needs {', '.join(missing)}. "
-                                    f"Install with: pip install -e .[{self.extra}]")
+            raise MissingExtraError(
+                f"task {self.name!r} needs {', '.join(missing)}. Install with: pip install -e .[{self.extra}]"
+            )
         if "mujoco" in self.packages:
             choose_backend()
             check_backend(draws=self.obs_shapes is not None)

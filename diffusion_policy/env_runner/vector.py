@@ -1,4 +1,5 @@
 """Many environments in worker processes, asked without blocking."""
+
 from __future__ import annotations
 
 import json
@@ -19,12 +20,14 @@ import numpy as np
 from diffusion_policy.env_runner.multistep import ChunkResult, MultiStep
 from diffusion_policy.env_runner.worker import Failure, Reset, SlotHost, Step, describe
 
-_BOOTSTRAP = ("import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-              "from diffusion_policy.env_runner.worker import main; main(int(sys.argv[1]))")
+_BOOTSTRAP = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "from diffusion_policy.env_runner.worker import main; main(int(sys.argv[1]))"
+)
 # LP_NUM_THREADS is Mesa's, which draws on the CPU where there is no GPU: the same pixels in a fifth less processor time.
 _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
 
-CLOSE_GRACE_S = 2.0     # for workers to finish their step and close their environments
+CLOSE_GRACE_S = 2.0  # for workers to finish their step and close their environments
 
 
 class EnvWorkerError(RuntimeError):
@@ -63,8 +66,9 @@ class VectorEnv:
         timeout_s: `receive` gives up on workers that have not answered for this long.
     """
 
-    def __init__(self, make_env: Callable[[], MultiStep], n_envs: int, n_workers: int | None = None,
-                 timeout_s: float = 600.0):
+    def __init__(
+        self, make_env: Callable[[], MultiStep], n_envs: int, n_workers: int | None = None, timeout_s: float = 600.0
+    ):
         check_workers(n_envs, n_workers)
         if n_workers is None:
             n_workers = min(n_envs, os.cpu_count() or 1)
@@ -74,7 +78,7 @@ class VectorEnv:
         self._seeds: dict[int, int] = {}
         self._workers: list[_Worker] = []
         self._host: SlotHost | None = None
-        self._queue: deque[Reset | Step] = deque()      # in-process only
+        self._queue: deque[Reset | Step] = deque()  # in-process only
         if n_workers == 0:
             self._host = SlotHost(make_env)
             return
@@ -117,7 +121,7 @@ class VectorEnv:
             self._host.close()
             self._host = None
         for worker in self._workers:
-            worker.connection.close()       # a worker ends when its connection does
+            worker.connection.close()  # a worker ends when its connection does
         deadline = time.monotonic() + CLOSE_GRACE_S
         for worker in self._workers:
             worker.end(deadline)
@@ -164,9 +168,11 @@ class VectorEnv:
         # A dead worker's socket is readable too: it ends. So this also wakes up for a killed process.
         ready = wait([worker.connection for worker in self._workers], timeout=self.timeout_s)
         if not ready:
-            raise EnvWorkerDied(f"no environment has answered for {self.timeout_s:g} s "
-                                f"(waiting for slots {sorted(self._pending)}); a simulator hangs, "
-                                "or timeout_s is too small for this task")
+            raise EnvWorkerDied(
+                f"no environment has answered for {self.timeout_s:g} s "
+                f"(waiting for slots {sorted(self._pending)}); a simulator hangs, "
+                "or timeout_s is too small for this task"
+            )
         worker = waiting[id(ready[0])]
         try:
             answer = worker.connection.recv()
@@ -194,9 +200,19 @@ class _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", "-c", _BOOTSTRAP, str(theirs.fileno()),
-                 json.dumps([str(entry) for entry in sys.path])],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, **_SINGLE_THREADED})
+                [
+                    sys.executable,
+                    "-X",
+                    "faulthandler",
+                    "-c",
+                    _BOOTSTRAP,
+                    str(theirs.fileno()),
+                    json.dumps([str(entry) for entry in sys.path]),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **_SINGLE_THREADED},
+            )
         self.connection = Connection(ours.detach())
         self.connection.send_bytes(factory)
 
@@ -217,8 +233,10 @@ class _Worker:
         except subprocess.TimeoutExpired:
             return "closed its connection but still runs; its output above may say why"
         if code == -signal.SIGKILL:
-            return (f"was killed (exit code {code}, SIGKILL): likely out of memory. "
-                    "Use fewer environments (n_envs) or fewer workers (n_workers)")
+            return (
+                f"was killed (exit code {code}, SIGKILL): likely out of memory. "
+                "Use fewer environments (n_envs) or fewer workers (n_workers)"
+            )
         if code < 0:
             return f"was ended by {signal.Signals(-code).name} (exit code {code}); its output above may say why"
         return f"ended with exit code {code} without an error message; its output above may say why"

@@ -1,4 +1,5 @@
 """MP4 files (H.264, yuv420p: what browsers and notebooks play) from rendered frames."""
+
 from __future__ import annotations
 
 import os
@@ -60,8 +61,15 @@ class VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._shape = frame.shape
         self._encoder = imageio_ffmpeg.write_frames(
-            str(self._partial), (width, height), fps=self.fps, codec="libx264", pix_fmt_out="yuv420p",
-            macro_block_size=2, quality=None, ffmpeg_log_level="error",
+            str(self._partial),
+            (width, height),
+            fps=self.fps,
+            codec="libx264",
+            pix_fmt_out="yuv420p",
+            macro_block_size=2,
+            quality=None,
+            ffmpeg_log_level="error",
             # One thread: the workers already fill the cores.
-            output_params=["-crf", "20", "-preset", "veryfast", "-threads", "1", "-movflags", "+faststart"])
+            output_params=["-crf", "20", "-preset", "veryfast", "-threads", "1", "-movflags", "+faststart"],
+        )
         self._encoder.send(None)  # starts ffmpeg

@@ -2,6 +2,7 @@
 
 Imports stay light (no torch): a worker is ready in well under a second.
 """
+
 from __future__ import annotations
 
 import pickle
@@ -30,7 +31,7 @@ class Reset:
 @dataclass(frozen=True)
 class Step:
     slot: int
-    actions: np.ndarray     # [Ta, Da]
+    actions: np.ndarray  # [Ta, Da]
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class Failure:
 
     slot: int | None
     seed: int | None
-    summary: str            # type and message
+    summary: str  # type and message
     traceback: str
-    explained: bool = False     # the message says all that its reader needs
+    explained: bool = False  # the message says all that its reader needs
 
 
 # Errors whose message is about what the user has or asked for, not about where in the code it was noticed.
@@ -69,8 +70,10 @@ class SlotHost:
             slot, env = self._envs.popitem()
             try:
                 env.close()
-            except Exception as error:      # what it did is done; the others have to be closed, too
-                warnings.warn(f"the environment of slot {slot} failed in close(): {type(error).__name__}: {error}", stacklevel=2)
+            except Exception as error:  # what it did is done; the others have to be closed, too
+                warnings.warn(
+                    f"the environment of slot {slot} failed in close(): {type(error).__name__}: {error}", stacklevel=2
+                )
 
 
 def main(descriptor: int) -> None:

@@ -1,4 +1,5 @@
 """The denoising loop of Diffusion Policy, one call of the model and one of the scheduler per step."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -30,7 +31,9 @@ def draw_noise(shape: Sequence[int], like: Tensor, generator: Generators = None)
         source = like.device if generator is None else generator.device
         return torch.randn(tuple(shape), generator=generator, device=source, dtype=like.dtype).to(like.device)
     if len(generator) != shape[0]:
-        raise ValueError(f"got {len(generator)} generators for a batch of {shape[0]}: pass one per sample, or a single one")
+        raise ValueError(
+            f"got {len(generator)} generators for a batch of {shape[0]}: pass one per sample, or a single one"
+        )
     rows = [torch.randn((1, *shape[1:]), generator=g, device=g.device, dtype=like.dtype) for g in generator]
     return torch.cat(rows).to(like.device)
 
@@ -59,7 +62,9 @@ class DiffusionSampler:
         """The initial noise for a prepared `scheduler`, of the shape of `condition`."""
         return draw_noise(condition.shape, condition, generator) * scheduler.init_noise_sigma
 
-    def step(self, scheduler: Any, prediction: Tensor, timestep: Tensor, trajectory: Tensor, generator: Generators) -> Tensor:
+    def step(
+        self, scheduler: Any, prediction: Tensor, timestep: Tensor, trajectory: Tensor, generator: Generators
+    ) -> Tensor:
         """One update x_t -> x_{t-1} of a prepared `scheduler`."""
         if generator is not None and not isinstance(generator, torch.Generator):
             generator = list(generator)  # diffusers knows no other sequence

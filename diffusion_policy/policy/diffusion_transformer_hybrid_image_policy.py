@@ -1,4 +1,5 @@
 """Transformer Diffusion Policy on camera images together with low-dimensional observations."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -59,18 +60,43 @@ class DiffusionTransformerHybridImagePolicy(DiffusionTransformerPolicy):
         encoder = ObservationEncoder(obs_shapes, cameras, crop, obs_encoder_group_norm, eval_fixed_crop)
         width, cond_dim = (action_dim, encoder.output_dim) if obs_as_cond else (action_dim + encoder.output_dim, 0)
         model = TransformerForDiffusion(
-            width, width, horizon, n_obs_steps, cond_dim, n_layer, n_head, n_emb, p_drop_emb,
-            p_drop_attn, causal_attn, time_as_cond, obs_as_cond, n_cond_layers,
+            width,
+            width,
+            horizon,
+            n_obs_steps,
+            cond_dim,
+            n_layer,
+            n_head,
+            n_emb,
+            p_drop_emb,
+            p_drop_attn,
+            causal_attn,
+            time_as_cond,
+            obs_as_cond,
+            n_cond_layers,
         )
         super().__init__(
-            model, noise_scheduler, horizon, obs_shapes, cameras, encoder.output_dim, action_dim, n_action_steps,
-            n_obs_steps, num_inference_steps, obs_as_cond, pred_action_steps_only, step_kwargs,
+            model,
+            noise_scheduler,
+            horizon,
+            obs_shapes,
+            cameras,
+            encoder.output_dim,
+            action_dim,
+            n_action_steps,
+            n_obs_steps,
+            num_inference_steps,
+            obs_as_cond,
+            pred_action_steps_only,
+            step_kwargs,
         )
         self.obs_encoder = encoder
 
     def encode(self, nobs: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         batch_shape = nobs[next(iter(self.obs_shapes))].shape[:2]
-        features = self.obs_encoder({name: value.flatten(0, 1) for name, value in nobs.items()}, generator)  # [B To, Do]
+        features = self.obs_encoder(
+            {name: value.flatten(0, 1) for name, value in nobs.items()}, generator
+        )  # [B To, Do]
         return features.unflatten(0, batch_shape)
 
     def optimizer_groups(self, weight_decay: float, encoder_weight_decay: float = 1e-6) -> list[dict]:

@@ -1,4 +1,5 @@
 """Transformer Diffusion Policy on low-dimensional observations."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -28,8 +29,19 @@ class DiffusionTransformerLowdimPolicy(DiffusionTransformerPolicy):
         **step_kwargs: Any,
     ):
         super().__init__(
-            model, noise_scheduler, horizon, {"obs": (obs_dim,)}, (), obs_dim, action_dim, n_action_steps, n_obs_steps,
-            num_inference_steps, obs_as_cond, pred_action_steps_only, step_kwargs,
+            model,
+            noise_scheduler,
+            horizon,
+            {"obs": (obs_dim,)},
+            (),
+            obs_dim,
+            action_dim,
+            n_action_steps,
+            n_obs_steps,
+            num_inference_steps,
+            obs_as_cond,
+            pred_action_steps_only,
+            step_kwargs,
         )
 
     def encode(self, nobs: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:

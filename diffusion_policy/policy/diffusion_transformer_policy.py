@@ -1,4 +1,5 @@
 """What Transformer Diffusion Policies on different observations share."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -140,8 +141,10 @@ class DiffusionTransformerPolicy(SettablePolicy):
         """Denoised trajectories [B, T, D] -> what `predict_action` returns."""
         if not torch.isfinite(sample).all():
             rows = (~torch.isfinite(sample).flatten(1).all(1)).nonzero().flatten().tolist()
-            raise ValueError(f"the sampled actions of batch rows {rows[:8]} are not finite: the weights or the sampler's settings "
-                             "are not sound (another number of steps, or precision=fp32)")
+            raise ValueError(
+                f"the sampled actions of batch rows {rows[:8]} are not finite: the weights or the sampler's settings "
+                "are not sound (another number of steps, or precision=fp32)"
+            )
         action_pred = self.normalizer["action"].unnormalize(sample[..., : self.action_dim])
         return {"action": action_pred[:, self.chunk], "action_pred": action_pred}
 
@@ -160,6 +163,7 @@ class DiffusionTransformerPolicy(SettablePolicy):
 
     def random_observation(self, batch: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Observations [B, To, *shape] by name, uniform within the limits seen in training: for timing and comparisons."""
+
         def draw(name: str, shape: tuple[int, ...]) -> Tensor:
             stats = self.normalizer[name].input_stats
             uniform = torch.rand(batch, self.n_obs_steps, *shape, generator=generator)
@@ -172,7 +176,7 @@ class DiffusionTransformerPolicy(SettablePolicy):
         """Takes over how the policy's own fields are normalised; a data set may hold others."""
         own = LinearNormalizer({name: normalizer[name] for name in self.field_sizes})
         self.normalizer.load_state_dict(own.state_dict())
-        self.normalizer.to(self.device)     # fields that were new are where they came from
+        self.normalizer.to(self.device)  # fields that were new are where they came from
 
     def optimizer_groups(self, weight_decay: float) -> list[dict]:
         return self.model.optimizer_groups(weight_decay)

@@ -1,4 +1,5 @@
 """Observations as they arrive from an environment or data set -> float32 tensors that fit the policy, or a clear error."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -21,7 +22,9 @@ def checked_observation(
     """
     expected = ", ".join(map(str, shape))
     if not isinstance(obs_dict, Mapping):
-        raise ValueError(f"observations are a {type(obs_dict).__name__}: pass a dict with the key {name!r} [B, To, {expected}]")
+        raise ValueError(
+            f"observations are a {type(obs_dict).__name__}: pass a dict with the key {name!r} [B, To, {expected}]"
+        )
     if name not in obs_dict:
         raise ValueError(f"obs_dict needs the key {name!r} [B, To, {expected}]; it has {sorted(map(str, obs_dict))}")
     value = obs_dict[name]
@@ -92,7 +95,9 @@ def _vector_advice(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
     if len(found) == 3 and found[1] == shape[0]:
         return "the last two axes are swapped: observation steps come before the numbers of one observation"
     if len(found) == 3 or len(found) == 2 and found[-1] != shape[0]:
-        return f"an observation has {found[-1]} numbers instead of {shape[0]}: give those that the policy was trained with"
+        return (
+            f"an observation has {found[-1]} numbers instead of {shape[0]}: give those that the policy was trained with"
+        )
     return "bring its axes into this order"
 
 

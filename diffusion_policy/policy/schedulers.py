@@ -8,6 +8,7 @@ What differs from diffusers, and why:
   divides T. `GridDDIM` steps to the next timestep of its grid.
 * `trailing` may append a timestep -1 by rounding, which would read the last entry of the noise schedule. It is left out.
 """
+
 from __future__ import annotations
 
 import copy
@@ -26,7 +27,15 @@ _NO_VARIANCE = {
     "fixed_large_log": "diffusers takes the root of a logarithm there, which is NaN: use fixed_large, which is what it means",
 }
 #: of a scheduler's options, those that the checkpoint was trained with
-_LEARNED = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "rescale_betas_zero_snr")
+_LEARNED = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+)
 _CLIPPING = ("clip_sample", "clip_sample_range")
 
 
@@ -42,7 +51,9 @@ class ClippedDPMSolver(DPMSolverMultistepScheduler):
         """
         kind = scheduler.config.algorithm_type
         if not kind.endswith("++"):
-            raise ValueError(f"algorithm_type={kind!r} cannot clip the clean sample as the policy was trained to: use 'dpmsolver++'")
+            raise ValueError(
+                f"algorithm_type={kind!r} cannot clip the clean sample as the policy was trained to: use 'dpmsolver++'"
+            )
         result = cls(**arguments(scheduler))
         result.register_to_config(clip_sample=True, clip_sample_range=float(bound))
         return result
@@ -57,8 +68,15 @@ class GridDDIM(DDIMScheduler):
     """DDIM (Song et al. 2021, eq. 12) from each timestep of its grid to the next one, whatever their distance."""
 
     def step(
-        self, model_output: Tensor, timestep: Any, sample: Tensor, eta: float = 0.0, use_clipped_model_output: bool = False,
-        generator: Any = None, variance_noise: Tensor | None = None, return_dict: bool = True,
+        self,
+        model_output: Tensor,
+        timestep: Any,
+        sample: Tensor,
+        eta: float = 0.0,
+        use_clipped_model_output: bool = False,
+        generator: Any = None,
+        variance_noise: Tensor | None = None,
+        return_dict: bool = True,
     ) -> Any:
         config, t = self.config, int(timestep)
         previous = next_timestep(self, t)
@@ -152,13 +170,20 @@ def prepared(scheduler: Any, num_inference_steps: int, device: Any = None) -> An
         if len(grid) == num_inference_steps + 1 and grid[-1] == -1:
             own.timesteps, grid = own.timesteps[:-1], grid[:-1]
         trained = own.config.num_train_timesteps
-        if len(grid) != num_inference_steps or grid[0] >= trained or grid[-1] < 0 or any(a <= b for a, b in zip(grid, grid[1:])):
+        if (
+            len(grid) != num_inference_steps
+            or grid[0] >= trained
+            or grid[-1] < 0
+            or any(a <= b for a, b in zip(grid, grid[1:]))
+        ):
             raise ValueError(
                 f"{type(own).__name__} with {num_inference_steps} steps, timestep_spacing={own.config.timestep_spacing!r} and "
                 f"steps_offset={own.config.steps_offset} takes timesteps {grid[0]} ... {grid[-1]}, which do not descend within "
                 f"0..{trained - 1}: use fewer steps, or another offset"
             )
-    if type(own) is DDIMScheduler and any(a - b != own.config.num_train_timesteps // num_inference_steps for a, b in zip(grid, grid[1:])):
+    if type(own) is DDIMScheduler and any(
+        a - b != own.config.num_train_timesteps // num_inference_steps for a, b in zip(grid, grid[1:])
+    ):
         own = _on_its_grid(own)
     return own
 

@@ -1,4 +1,5 @@
 """What may be set on a finished policy, as in the original project: it decides the next call, or is refused."""
+
 from __future__ import annotations
 
 import difflib
@@ -14,8 +15,26 @@ from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 from diffusion_policy.policy.schedulers import clipped_as
 
 #: what a policy is made for; its weights fit nothing else
-_FIXED = ("horizon", "n_obs_steps", "obs_dim", "action_dim", "obs_shapes", "cameras", "obs_as_cond", "pred_action_steps_only")
-_SETTABLE = ("num_inference_steps", "noise_scheduler", "kwargs", "n_action_steps", "sampler", "model", "normalizer", *_FIXED)
+_FIXED = (
+    "horizon",
+    "n_obs_steps",
+    "obs_dim",
+    "action_dim",
+    "obs_shapes",
+    "cameras",
+    "obs_as_cond",
+    "pred_action_steps_only",
+)
+_SETTABLE = (
+    "num_inference_steps",
+    "noise_scheduler",
+    "kwargs",
+    "n_action_steps",
+    "sampler",
+    "model",
+    "normalizer",
+    *_FIXED,
+)
 
 
 class SettablePolicy(nn.Module):
@@ -27,37 +46,55 @@ class SettablePolicy(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         finished = "sampler" in self.__dict__
         if finished and name in _FIXED and name in self.__dict__:
-            raise AttributeError(f"{name}={value!r} cannot be set: the policy was made and trained with {name}={getattr(self, name)!r}")
+            raise AttributeError(
+                f"{name}={value!r} cannot be set: the policy was made and trained with {name}={getattr(self, name)!r}"
+            )
         if finished and not name.startswith("_") and not hasattr(self, name):
             close = difflib.get_close_matches(name, _SETTABLE, 1, 0.75)
             if close:
-                raise AttributeError(f"a policy has no {name!r}, so setting it would do nothing: did you mean {close[0]!r}?")
+                raise AttributeError(
+                    f"a policy has no {name!r}, so setting it would do nothing: did you mean {close[0]!r}?"
+                )
         if finished and name == "sampler" and not callable(value):
-            raise AttributeError(f"sampler={value!r} cannot be set: it has to be a denoising loop, such as a DiffusionSampler")
+            raise AttributeError(
+                f"sampler={value!r} cannot be set: it has to be a denoising loop, such as a DiffusionSampler"
+            )
         if finished and name == "model":
             self._renew_sampler(model=value)
         super().__setattr__(name, value)
 
     def _renew_sampler(
-        self, model: nn.Module | None = None, scheduler: Any = None, steps: int | None = None, step_kwargs: Mapping[str, Any] | None = None
+        self,
+        model: nn.Module | None = None,
+        scheduler: Any = None,
+        steps: int | None = None,
+        step_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         own = self.sampler
         if not isinstance(own, DiffusionSampler):
-            raise AttributeError("an accelerated policy's sampler and model cannot be changed: leave the accelerate() block first")
+            raise AttributeError(
+                "an accelerated policy's sampler and model cannot be changed: leave the accelerate() block first"
+            )
         self.sampler = DiffusionSampler(
-            own.model if model is None else model, own.scheduler if scheduler is None else scheduler, own.num_inference_steps if steps is None else steps,
+            own.model if model is None else model,
+            own.scheduler if scheduler is None else scheduler,
+            own.num_inference_steps if steps is None else steps,
             own.step_kwargs if step_kwargs is None else dict(step_kwargs),
         )
 
     def _check_steps(self, steps: Any) -> None:
         trained = self._noise_scheduler.config.num_train_timesteps
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= trained:
-            raise ValueError(f"num_inference_steps={steps!r} is not possible: use 1 to {trained}, the number it was trained with")
+            raise ValueError(
+                f"num_inference_steps={steps!r} is not possible: use 1 to {trained}, the number it was trained with"
+            )
 
     @property
     def _loop(self) -> Any:
         """The policy's own denoising loop, also while it is accelerated."""
-        return self.sampler if isinstance(self.sampler, DiffusionSampler) else getattr(self.sampler, "base", self.sampler)
+        return (
+            self.sampler if isinstance(self.sampler, DiffusionSampler) else getattr(self.sampler, "base", self.sampler)
+        )
 
     @property
     def num_inference_steps(self) -> int:
@@ -77,14 +114,21 @@ class SettablePolicy(nn.Module):
 
     @noise_scheduler.setter
     def noise_scheduler(self, scheduler: Any) -> None:
-        if not all(hasattr(scheduler, name) for name in ("config", "alphas_cumprod", "set_timesteps", "step", "add_noise")):
-            raise AttributeError(f"noise_scheduler has to be a scheduler of diffusers, not a {type(scheduler).__name__}")
+        if not all(
+            hasattr(scheduler, name) for name in ("config", "alphas_cumprod", "set_timesteps", "step", "add_noise")
+        ):
+            raise AttributeError(
+                f"noise_scheduler has to be a scheduler of diffusers, not a {type(scheduler).__name__}"
+            )
         trained = self._noise_scheduler
-        same = torch.equal(torch.as_tensor(scheduler.alphas_cumprod).cpu(), torch.as_tensor(trained.alphas_cumprod).cpu())
+        same = torch.equal(
+            torch.as_tensor(scheduler.alphas_cumprod).cpu(), torch.as_tensor(trained.alphas_cumprod).cpu()
+        )
         if not same or scheduler.config.get("prediction_type") != trained.config.prediction_type:
             warnings.warn(
                 "the new noise_scheduler has another noise schedule or prediction_type than the one the policy was trained with: make it "
-                f"with {type(scheduler).__name__}.from_config(policy.noise_scheduler.config)", stacklevel=2,
+                f"with {type(scheduler).__name__}.from_config(policy.noise_scheduler.config)",
+                stacklevel=2,
             )
         scheduler = clipped_as(trained, scheduler)
         self._renew_sampler(scheduler=scheduler)
@@ -108,7 +152,9 @@ class SettablePolicy(nn.Module):
     def n_action_steps(self, count: int) -> None:
         most = self._trajectory_steps - self.chunk.start
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
-            raise ValueError(f"n_action_steps={count!r} is not possible: use 1 to {most}, as many as the policy predicts from now on")
+            raise ValueError(
+                f"n_action_steps={count!r} is not possible: use 1 to {most}, as many as the policy predicts from now on"
+            )
         self._n_action_steps = count
 
     def reset(self) -> None:

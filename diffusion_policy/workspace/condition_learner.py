@@ -5,6 +5,7 @@ condition token varies by some thousandths from one observation to the next, and
 millions of windows. Where millimetres decide, most of a training goes into growing these weights. Here the embedding, the
 condition MLP and, with images, the vision encoder learn alone, from single observations, at a part of a denoising step's cost.
 """
+
 from __future__ import annotations
 
 import copy
@@ -45,15 +46,22 @@ class ConditionLearner(nn.Module):
     """
 
     def __init__(
-        self, policy: DiffusionTransformerPolicy, embedding_std: float | None = 2.0, modes: int = 4,
-        also: Mapping[str, int] | None = None, finest: float = 0.0025, random_crops: bool = True,
+        self,
+        policy: DiffusionTransformerPolicy,
+        embedding_std: float | None = 2.0,
+        modes: int = 4,
+        also: Mapping[str, int] | None = None,
+        finest: float = 0.0025,
+        random_crops: bool = True,
         scale_steps: int = 300,
     ):
         super().__init__()
         model = policy.model
         if model.cond_obs_emb is None or model.encoder_only or model.n_cond_layers:
-            raise ConfigError("objective=condition needs a policy with observation tokens (obs_as_cond=true) and "
-                              "the MLP as condition encoder (n_cond_layers=0)")
+            raise ConfigError(
+                "objective=condition needs a policy with observation tokens (obs_as_cond=true) and "
+                "the MLP as condition encoder (n_cond_layers=0)"
+            )
         if finest <= 0:
             raise ConfigError(f"objective.finest is {finest}: a scale has to be positive")
         self.policy, self.modes, self.also, self.finest = policy, modes, dict(also or {}), finest
@@ -82,8 +90,10 @@ class ConditionLearner(nn.Module):
             return
         fields = getattr(dataset, "vectors", None) or getattr(dataset, "fields", {})
         if missing := [name for name, size in self.also.items() if name not in fields or fields[name].shape[-1] < size]:
-            raise ConfigError(f"objective.also asks for {', '.join(missing)}, which the demonstrations do not have or not in this size: "
-                              f"they have {', '.join(fields)}")
+            raise ConfigError(
+                f"objective.also asks for {', '.join(missing)}, which the demonstrations do not have or not in this size: "
+                f"they have {', '.join(fields)}"
+            )
         values = self.further({name: fields[name] for name in self.also})
         self.further_mean.copy_(values.mean(0))
         self.further_std.copy_(values.std(0).clamp(min=1e-4))
@@ -118,7 +128,7 @@ class ConditionLearner(nn.Module):
     def compute_loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None, **unused: Any) -> Tensor:
         """Negative log-likelihood of the normalised action; `batch` as of the policy's, `unused` are settings of denoising."""
         step = self.policy.n_obs_steps - 1
-        obs = {name: batch[name][:, step:step + 1] for name in self.policy.obs_shapes}
+        obs = {name: batch[name][:, step : step + 1] for name in self.policy.obs_shapes}
         action = self.policy.normalizer["action"].normalize(batch["action"][:, step])
         if self.also:
             further = self.further({name: batch[name][:, step] for name in self.also})
@@ -128,12 +138,14 @@ class ConditionLearner(nn.Module):
     def train(self, mode: bool = True) -> ConditionLearner:
         super().train(mode)
         if self.policy.cameras and not self.random_crops:
-            self.policy.obs_encoder.training = False    # that alone: it decides where images are cropped
+            self.policy.obs_encoder.training = False  # that alone: it decides where images are cropped
         return self
 
     def optimizer_groups(self, weight_decay: float) -> list[dict]:
         """The trained parameters; without decay, as the scale of the tokens is fixed."""
-        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad], "weight_decay": 0.0}]
+        return [
+            {"params": [parameter for parameter in self.parameters() if parameter.requires_grad], "weight_decay": 0.0}
+        ]
 
     @torch.no_grad()
     def trained_policy(self) -> DiffusionTransformerPolicy:

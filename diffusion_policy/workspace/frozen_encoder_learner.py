@@ -3,6 +3,7 @@
 The encoder is nine tenths of the arithmetic of a training step. What is lost is that it follows the denoising loss; an ordinary
 training may do that afterwards, from here.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -39,7 +40,10 @@ class EncodedDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int | Tensor) -> dict[str, Tensor]:
         rows = self.dataset.rows[index]
-        return {"action": self.dataset.vectors["action"][rows], "features": self.features[rows[..., : self.dataset.n_obs_steps]]}
+        return {
+            "action": self.dataset.vectors["action"][rows],
+            "features": self.features[rows[..., : self.dataset.n_obs_steps]],
+        }
 
 
 class FrozenEncoderLearner(nn.Module):
@@ -89,13 +93,18 @@ class FrozenEncoderLearner(nn.Module):
     def encode(self, dataset: ImageSequenceDataset, random_crops: bool, seed: int, batch: int = 64) -> np.ndarray:
         """Features [N, Do] of all rows of the data set's buffer."""
         policy, generator = self.policy.eval(), torch.Generator(self.policy.device).manual_seed(seed)
-        policy.obs_encoder.training = random_crops      # that alone: batch normalisation stays as it is
+        policy.obs_encoder.training = random_crops  # that alone: batch normalisation stays as it is
         features = []
         for start in range(0, len(dataset.vectors["action"]), batch):
             rows = slice(start, start + batch)
-            images = {name: unit_images(name, torch.from_numpy(np.ascontiguousarray(values[rows])).movedim(-1, -3))
-                      for name, values in dataset.images.items()}
-            obs = {**images, **{name: dataset.vectors[name][rows] for name in self.policy.obs_shapes if name not in images}}
+            images = {
+                name: unit_images(name, torch.from_numpy(np.ascontiguousarray(values[rows])).movedim(-1, -3))
+                for name, values in dataset.images.items()
+            }
+            obs = {
+                **images,
+                **{name: dataset.vectors[name][rows] for name in self.policy.obs_shapes if name not in images},
+            }
             obs = {name: value[:, None].to(policy.device) for name, value in obs.items()}
             features.append(policy.encode(policy.normalizer.normalize(obs), generator)[:, 0].cpu().numpy())
         return np.concatenate(features)
@@ -105,7 +114,9 @@ class FrozenEncoderLearner(nn.Module):
         self.policy.obs_encoder.eval()
         return self
 
-    def compute_loss(self, batch: dict[str, Tensor], generator: torch.Generator | None = None, **settings: Any) -> Tensor:
+    def compute_loss(
+        self, batch: dict[str, Tensor], generator: torch.Generator | None = None, **settings: Any
+    ) -> Tensor:
         """`denoising_loss` of a batch of `EncodedDataset`."""
         views = batch["features"]
         chosen = torch.randint(views.shape[2], (*views.shape[:2], 1, 1), generator=generator, device=views.device)

@@ -1,4 +1,5 @@
 """Policies that a training keeps, replaces and drops, each complete or without a config at every moment."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,4 +1,5 @@
 """What a training starts from: the weights of another policy, all of them or what fits."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -42,6 +43,8 @@ def transfer_from(policy: nn.Module, path: Path, task: str) -> str:
     with torch.no_grad():
         for name in fits:
             own[name].copy_(found[name])
-    print(f"taking over {len(fits)} of {len(own)} parameters of {trained}; new: {', '.join(sorted(own.keys() - fits)) or 'none'}",
-          flush=True)
+    print(
+        f"taking over {len(fits)} of {len(own)} parameters of {trained}; new: {', '.join(sorted(own.keys() - fits)) or 'none'}",
+        flush=True,
+    )
     return f"transfer from {trained.hash}"

@@ -1,9 +1,9 @@
 """Training of a policy: one workspace for every task."""
+
 from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,12 +26,23 @@ from diffusion_policy.workspace.learning_rate import learning_rate_factor
 from diffusion_policy.workspace.starting_point import start_from, transfer_from
 from diffusion_policy.workspace.training_log import LOG_FILE, append_record, keep_until
 from diffusion_policy.workspace.training_settings import (
-    check_same_policy, check_training, compare_settings, data_fingerprint, training_settings,
+    check_same_policy,
+    check_training,
+    compare_settings,
+    data_fingerprint,
+    training_settings,
 )
-from diffusion_policy.workspace.training_state import STATE_FILE, Progress, not_finite, read_progress, read_state, write_state
+from diffusion_policy.workspace.training_state import (
+    STATE_FILE,
+    Progress,
+    not_finite,
+    read_progress,
+    read_state,
+    write_state,
+)
 from diffusion_policy.workspace.update import GraphedUpdate, Update
 
-CHECK_LOSS_EVERY = 1000     # steps, at most; checking waits for a GPU to finish
+CHECK_LOSS_EVERY = 1000  # steps, at most; checking waits for a GPU to finish
 # Scores a policy in its environment: (policy, step) -> mean score.
 RolloutFunction = Callable[[nn.Module, int], float]
 
@@ -57,9 +68,9 @@ class TrainWorkspace:
         if cfg.objective is not None and rollout is not None:
             raise ConfigError("rollout.n_episodes scores denoising; with another objective leave it at 0")
         if self.output_dir.is_dir():
-            with locked(self.output_dir, self.purpose):     # another process there is noticed before the data are read,
+            with locked(self.output_dir, self.purpose):  # another process there is noticed before the data are read,
                 if cfg.resume and self.state_file.exists():
-                    progress = read_progress(self.state_file)          # and a damaged state, or one of another policy
+                    progress = read_progress(self.state_file)  # and a damaged state, or one of another policy
                     if progress.settings is not None:
                         check_same_policy(progress.settings, cfg, str(self.state_file))
         self.device = choose_device(cfg.device)
@@ -69,7 +80,7 @@ class TrainWorkspace:
             torch.set_num_threads(int(cfg.training.num_threads))
         if self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = cfg.training.precision != "fp32"
-            torch.backends.cudnn.benchmark = True       # all batches are of one size
+            torch.backends.cudnn.benchmark = True  # all batches are of one size
         # Moments of weights that get no gradient decay into denormal numbers, which a CPU handles many times slower.
         torch.set_flush_denormal(True)
         torch.manual_seed(cfg.seed)
@@ -83,33 +94,40 @@ class TrainWorkspace:
         if cfg.transfer_from:
             start = transfer_from(self.policy, Path(cfg.transfer_from), cfg.task.name)
         self.settings = training_settings(cfg, start, data_fingerprint(self.train_set, self.val_set))
-        self.learner: nn.Module = self.policy       # what is optimised: the policy, or something around it
+        self.learner: nn.Module = self.policy  # what is optimised: the policy, or something around it
         if cfg.objective is not None:
             self.learner = instantiate(cfg.objective, self.policy).to(self.device)
             if isinstance(self.learner, ConditionLearner):
                 self.learner.fit_targets(self.train_set)
             if isinstance(self.learner, FrozenEncoderLearner):
                 if not cfg.init_checkpoint:
-                    raise ConfigError("objective=frozen_encoder goes on from a policy whose encoder has learned: set init_checkpoint=...")
+                    raise ConfigError(
+                        "objective=frozen_encoder goes on from a policy whose encoder has learned: set init_checkpoint=..."
+                    )
                 with locked(self.output_dir, self.purpose):
                     self.train_set, self.val_set = self.learner.prepare(
-                        self.train_set, self.val_set, self.output_dir / "features", cfg.seed)
+                        self.train_set, self.val_set, self.output_dir / "features", cfg.seed
+                    )
         if self.device.type == "cuda" and self.policy.cameras:
-            self.policy.obs_encoder.to(memory_format=torch.channels_last)   # as the GPU's convolutions like it
+            self.policy.obs_encoder.to(memory_format=torch.channels_last)  # as the GPU's convolutions like it
         self.ema = EMAModel(copy.deepcopy(self.learner), **cfg.ema)
         t = cfg.training
         graphed = t.cuda_graph and self.device.type == "cuda" and not isinstance(self.learner, ConditionLearner)
         self.optimizer = torch.optim.AdamW(
-            self.learner.optimizer_groups(t.weight_decay), betas=tuple(t.betas), fused=True, capturable=graphed,
+            self.learner.optimizer_groups(t.weight_decay),
+            betas=tuple(t.betas),
+            fused=True,
+            capturable=graphed,
             lr=torch.tensor(t.learning_rate, device=self.device) if graphed else t.learning_rate,
         )
         self.update = (GraphedUpdate if graphed else Update)(
-            self.training_loss, list(self.learner.parameters()), self.optimizer, t.grad_clip, self.device)
+            self.training_loss, list(self.learner.parameters()), self.optimizer, t.grad_clip, self.device
+        )
         self.step = 0
         self.seconds = 0.0  # training time, summed over resumed runs
         self.scores: dict[str, float] = {}  # checkpoint name -> rollout score
         self.saved_step: int | None = None  # of the state in the output folder, which is finite
-        self._lock: Lock | None = None      # while it runs
+        self._lock: Lock | None = None  # while it runs
 
     @property
     def purpose(self) -> str:
@@ -128,15 +146,17 @@ class TrainWorkspace:
         try:
             write_state(self.state_file, self.learner, self.ema, self.optimizer, progress)
         except ConfigError:
-            self._check_folder()    # removed just now: that is why
+            self._check_folder()  # removed just now: that is why
             raise
         self.saved_step = self.step
 
     def load_state(self) -> None:
         progress = read_progress(self.state_file)
         if progress.settings is None:
-            print(f"{self.state_file} was written by an earlier version, which did not store its settings: they are not compared",
-                  flush=True)
+            print(
+                f"{self.state_file} was written by an earlier version, which did not store its settings: they are not compared",
+                flush=True,
+            )
         else:
             for line in compare_settings(progress.settings, self.settings, str(self.state_file)):
                 print(line, flush=True)
@@ -160,7 +180,10 @@ class TrainWorkspace:
                     step += 1
 
         loader = torch.utils.data.DataLoader(
-            self.train_set, sampler=order(), batch_size=None, num_workers=int(self.cfg.training.num_workers),
+            self.train_set,
+            sampler=order(),
+            batch_size=None,
+            num_workers=int(self.cfg.training.num_workers),
             pin_memory=self.device.type == "cuda",
         )
         yield from loader
@@ -203,8 +226,8 @@ class TrainWorkspace:
             print(f"resuming {self.output_dir} at step {self.step}", flush=True)
         elif self.state_file.exists():
             print(f"resume=false: {self.output_dir} is overwritten", flush=True)
-            self.state_file.unlink()    # or the next call would go on from there
-        if (removed := keep_until(self.output_dir, self.step)):
+            self.state_file.unlink()  # or the next call would go on from there
+        if removed := keep_until(self.output_dir, self.step):
             print(f"{removed} lines of {LOG_FILE} are of steps that are made again", flush=True)
         write_json(self.output_dir / "config.json", to_plain(self.cfg))
 
@@ -212,11 +235,12 @@ class TrainWorkspace:
         t = self.cfg.training
         print(
             f"{self.cfg.task.name}: {len(self.train_set)} windows, {sum(p.numel() for p in self.policy.model.parameters()):,} "
-            f"denoiser parameters, device {self.device}, {torch.get_num_threads()} threads, {t.max_steps} steps", flush=True,
+            f"denoiser parameters, device {self.device}, {torch.get_num_threads()} threads, {t.max_steps} steps",
+            flush=True,
         )
         started = time.monotonic() - self.seconds
         batches = self.batches()
-        running: list[Tensor] = []      # losses since the last line of the log
+        running: list[Tensor] = []  # losses since the last line of the log
         while self.step < t.max_steps:
             factor = learning_rate_factor(self.step, t.max_steps, t.warmup_steps, t.lr_schedule, t.decay_fraction)
             self.learner.train()
@@ -226,13 +250,21 @@ class TrainWorkspace:
             self.seconds = time.monotonic() - started
             last = self.step == t.max_steps
             due = lambda every: every > 0 and (self.step % every == 0 or last)  # noqa: E731
-            if any(map(due, (t.log_every, t.save_every, t.checkpoint_every))) or last or len(running) % CHECK_LOSS_EVERY == 0:
+            if (
+                any(map(due, (t.log_every, t.save_every, t.checkpoint_every)))
+                or last
+                or len(running) % CHECK_LOSS_EVERY == 0
+            ):
                 self._check_losses(running)
                 if t.log_every == 0:
                     running.clear()
             if due(t.log_every):
-                record = {"step": self.step, "train_loss": torch.stack(running).mean().item(), "lr": t.learning_rate * factor,
-                          "seconds": round(self.seconds, 1)}
+                record = {
+                    "step": self.step,
+                    "train_loss": torch.stack(running).mean().item(),
+                    "lr": t.learning_rate * factor,
+                    "seconds": round(self.seconds, 1),
+                }
                 running.clear()
                 if self.val_set is not None and due(t.validate_every):
                     record["val_loss"] = self.validate()
@@ -242,7 +274,10 @@ class TrainWorkspace:
                 self.keep_checkpoint()
             if due(t.save_every):
                 self.save_state()
-        print(f"done: {self.step} steps in {self.seconds / 60:.1f} min, policies under {self.output_dir / 'checkpoints'}", flush=True)
+        print(
+            f"done: {self.step} steps in {self.seconds / 60:.1f} min, policies under {self.output_dir / 'checkpoints'}",
+            flush=True,
+        )
 
     def _check_losses(self, losses: list[Tensor], name: str = "the loss") -> None:
         """Of the last steps, the newest last."""
@@ -253,21 +288,29 @@ class TrainWorkspace:
             self._diverged(f"{name} is {values[first].item()}", self.step - len(losses) + first + 1)
 
     def _check_weights(self) -> None:
-        moments = [f"{name} of the optimizer" for state in self.optimizer.state.values() for name, value in state.items()
-                   if torch.is_tensor(value) and not torch.isfinite(value).all()]
+        moments = [
+            f"{name} of the optimizer"
+            for state in self.optimizer.state.values()
+            for name, value in state.items()
+            if torch.is_tensor(value) and not torch.isfinite(value).all()
+        ]
         if bad := not_finite(self.learner) or not_finite(self.ema.averaged) or moments:
             self._diverged(f"{bad[0]} is not finite", self.step)
 
     def _diverged(self, what: str, step: int) -> None:
         t = self.cfg.training
         if step == 1 and what.startswith("the loss"):
-            why = ("It is so in the first step, before anything was learned: the numbers of some demonstrations or of the start are "
-                   "too large")
+            why = (
+                "It is so in the first step, before anything was learned: the numbers of some demonstrations or of the start are "
+                "too large"
+            )
         else:
             coarse = "" if t.precision == "fp32" else f" then training.precision={t.precision} (fp32 is finer),"
-            why = (f"The likeliest cause is training.learning_rate={t.learning_rate}: lower it, or warm up longer (training.warmup_steps);"
-                   f"{coarse} then gradients that are too large (training.grad_clip={t.grad_clip}), or demonstrations with single numbers "
-                   "far from the others")
+            why = (
+                f"The likeliest cause is training.learning_rate={t.learning_rate}: lower it, or warm up longer (training.warmup_steps);"
+                f"{coarse} then gradients that are too large (training.grad_clip={t.grad_clip}), or demonstrations with single numbers "
+                "far from the others"
+            )
         raise ConfigError(f"{what} at step {step}. {why}. {self._last_state()}")
 
     def _last_state(self) -> str:
@@ -287,16 +330,21 @@ class TrainWorkspace:
             yield
         except OSError as error:
             self._check_folder()
-            raise ConfigError(f"{what} cannot be written to {self.output_dir} ({error}): make room or make the folder writable. "
-                              f"{self._last_state()}") from error
+            raise ConfigError(
+                f"{what} cannot be written to {self.output_dir} ({error}): make room or make the folder writable. "
+                f"{self._last_state()}"
+            ) from error
 
     def log(self, record: dict[str, Any]) -> None:
         with self._writing(LOG_FILE):
             append_record(self.output_dir, record)
         rate = self.seconds / self.step
         left = (self.cfg.training.max_steps - self.step) * rate / 60
-        print("  ".join(f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items())
-              + f"  ({rate:.3f} s/step, {left:.0f} min left)", flush=True)
+        print(
+            "  ".join(f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items())
+            + f"  ({rate:.3f} s/step, {left:.0f} min left)",
+            flush=True,
+        )
         if self.wandb_run is not None:
             self.wandb_run.log(record, step=self.step)
 
@@ -318,7 +366,7 @@ class TrainWorkspace:
         if ranked[0] == folder.name:
             with self._writing("the best checkpoint"):
                 copy_policy(folder, self.output_dir / "best")
-        for name in ranked[int(self.cfg.training.topk):]:
+        for name in ranked[int(self.cfg.training.topk) :]:
             if name != folder.name:
                 remove_policy(folder.with_name(name))
                 del self.scores[name]

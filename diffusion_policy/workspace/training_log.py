@@ -1,4 +1,5 @@
 """`log.jsonl`: one line per logged step, each step once however often a training was interrupted."""
+
 from __future__ import annotations
 
 import json
@@ -26,14 +27,14 @@ def keep_until(folder: Path, step: int) -> int:
     if not path.exists():
         return 0
     lines = path.read_bytes().split(b"\n")
-    rest = lines.pop()      # empty, if the last line is complete
+    rest = lines.pop()  # empty, if the last line is complete
     kept, seen = [], set()
     for line in lines:
         record = _record(line)
         if record is None or record["step"] > step:
             continue
         key = record["step"], "rollout_score" in record
-        if key not in seen:     # an earlier version repeated steps
+        if key not in seen:  # an earlier version repeated steps
             seen.add(key)
             kept.append(line)
     removed = len(lines) - len(kept) + bool(rest)

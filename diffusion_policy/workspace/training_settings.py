@@ -1,4 +1,5 @@
 """What a training's settings have to be, and which of them may change when it goes on."""
+
 from __future__ import annotations
 
 import json
@@ -15,18 +16,30 @@ from diffusion_policy.workspace.learning_rate import SCHEDULES
 
 PRECISIONS = ("bf16", "tf32", "fp32")
 PROBED_WINDOWS = 64
-_CLOSE = 1e-4       # relative; between machines sums of the same data differ by less, other data by more
+_CLOSE = 1e-4  # relative; between machines sums of the same data differ by less, other data by more
 
 # Settings of one training. What decides the meaning of the weights or the sequence of batches may not change when it goes on:
 # the policy, the objective, the start, the data and these.
 FIXED = ("seed", "training.batch_size")
 # These change how it learns from there on, and nothing that was learned.
-COURSE = tuple(f"training.{name}" for name in (
-    "learning_rate", "betas", "weight_decay", "lr_schedule", "warmup_steps", "decay_fraction", "snr_gamma", "noise_draws",
-    "grad_clip", "precision")) + ("ema",)
+COURSE = tuple(
+    f"training.{name}"
+    for name in (
+        "learning_rate",
+        "betas",
+        "weight_decay",
+        "lr_schedule",
+        "warmup_steps",
+        "decay_fraction",
+        "snr_gamma",
+        "noise_draws",
+        "grad_clip",
+        "precision",
+    )
+) + ("ema",)
 # The others change nothing, or only when something happens: what is logged and kept, where it runs, where its files are.
 _ALSO_STORED = ("rollout", "wandb", "device")
-_OF_INFERENCE = ("num_inference_steps",)        # of a policy; training does not read it
+_OF_INFERENCE = ("num_inference_steps",)  # of a policy; training does not read it
 
 
 def check_training(cfg: DictConfig) -> None:
@@ -64,16 +77,28 @@ def check_training(cfg: DictConfig) -> None:
 def _integer(name: str, value: Any, low: int, high: int | None = None) -> None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or value < low or (high is not None and value > high):
-        raise ConfigError(f"{name}={value} is not possible: use a whole number, at least {low}" + (f" and at most {high}" if high else ""))
+        raise ConfigError(
+            f"{name}={value} is not possible: use a whole number, at least {low}"
+            + (f" and at most {high}" if high else "")
+        )
 
 
-def _number(name: str, value: Any, low: float, high: float = math.inf, above: bool = False, below: bool = False,
-            infinite: bool = False) -> None:
+def _number(
+    name: str,
+    value: Any,
+    low: float,
+    high: float = math.inf,
+    above: bool = False,
+    below: bool = False,
+    infinite: bool = False,
+) -> None:
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
     fits = fits and (low < value if above else low <= value) and (value < high if below else value <= high)
     if not fits or (math.isinf(value) and not infinite):
         upper = "" if math.isinf(high) else f" and {'below' if below else 'at most'} {high:g}"
-        raise ConfigError(f"{name}={value} is not possible: use a number {'above' if above else 'of at least'} {low:g}{upper}")
+        raise ConfigError(
+            f"{name}={value} is not possible: use a number {'above' if above else 'of at least'} {low:g}{upper}"
+        )
 
 
 def training_settings(cfg: DictConfig, start: str | None, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,18 +110,24 @@ def training_settings(cfg: DictConfig, start: str | None, data: Mapping[str, Any
     """
     plain = to_plain(cfg)
     settings = {
-        "task": plain["task"]["name"], "policy": plain["task"]["policy"], "objective": plain["objective"], "start": start,
-        "data": dict(data), "seed": plain["seed"], "ema": plain["ema"],
+        "task": plain["task"]["name"],
+        "policy": plain["task"]["policy"],
+        "objective": plain["objective"],
+        "start": start,
+        "data": dict(data),
+        "seed": plain["seed"],
+        "ema": plain["ema"],
         **{name: plain[name] for name in ("training", *_ALSO_STORED) if name in plain},
-        "task.dataset": plain["task"].get("dataset"), "task.adapter": plain["task"].get("adapter"),
+        "task.dataset": plain["task"].get("dataset"),
+        "task.adapter": plain["task"].get("adapter"),
     }
-    return json.loads(json.dumps(settings))     # as it will be read again
+    return json.loads(json.dumps(settings))  # as it will be read again
 
 
 def data_fingerprint(train: torch.utils.data.Dataset, val: torch.utils.data.Dataset | None) -> dict[str, Any]:
     """Numbers of windows, and what some of them hold, summed so that rounding hardly changes it and other data do."""
     rows = torch.linspace(0, len(train) - 1, min(PROBED_WINDOWS, len(train)), dtype=torch.float64).round().long()
-    with torch.random.fork_rng(devices=[]):     # a data set may draw; the training's own numbers must not notice
+    with torch.random.fork_rng(devices=[]):  # a data set may draw; the training's own numbers must not notice
         torch.manual_seed(0)
         batch = train[rows]
     probe = {}
@@ -151,7 +182,8 @@ def _refuse(changed: list[str], state: str) -> None:
             f"{state} belongs to a training with other settings, on which the weights and the batches depend (there -> now):\n  "
             + "\n  ".join(changed)
             + "\nGo on with the settings of before; or train anew with another output_dir=, from these weights with "
-              "init_checkpoint=<folder under checkpoints/>; or start over here with resume=false")
+            "init_checkpoint=<folder under checkpoints/>; or start over here with resume=false"
+        )
 
 
 def _differences(name: str, found: Any, now: Any) -> list[str]:
@@ -163,15 +195,20 @@ def _differences(name: str, found: Any, now: Any) -> list[str]:
 
 
 def _data_differences(found: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    lines = [f"demonstrations, {name.replace('_', ' ')}: {found.get(name)} -> {now[name]}"
-             for name in ("train_windows", "val_windows") if found.get(name) != now[name]]
+    lines = [
+        f"demonstrations, {name.replace('_', ' ')}: {found.get(name)} -> {now[name]}"
+        for name in ("train_windows", "val_windows")
+        if found.get(name) != now[name]
+    ]
     there, here = found.get("probe") or {}, now["probe"]
     if sorted(there) != sorted(here):
         return [*lines, f"demonstrations, what they hold: {_short(sorted(there))} -> {_short(sorted(here))}"]
     for name, (shape, total, size) in here.items():
         if there[name][0] != shape:
             lines.append(f"demonstrations, shape of {name}: {there[name][0]} -> {shape}")
-        elif abs(there[name][1] - total) > _CLOSE * max(size, 1e-9) or abs(there[name][2] - size) > _CLOSE * max(size, 1e-9):
+        elif abs(there[name][1] - total) > _CLOSE * max(size, 1e-9) or abs(there[name][2] - size) > _CLOSE * max(
+            size, 1e-9
+        ):
             lines.append(f"demonstrations, numbers of {name}: others there than now")
     return lines
 
@@ -179,8 +216,10 @@ def _data_differences(found: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 def same_normalizer(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
     """Whether two normalizers' tensors by name are those of the same data."""
     return found.keys() == own.keys() and all(
-        found[name].shape == own[name].shape and torch.allclose(found[name].double(), own[name].double(), rtol=_CLOSE, atol=1e-6)
-        for name in found)
+        found[name].shape == own[name].shape
+        and torch.allclose(found[name].double(), own[name].double(), rtol=_CLOSE, atol=1e-6)
+        for name in found
+    )
 
 
 def _short(value: Any) -> str:

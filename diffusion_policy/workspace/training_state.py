@@ -1,4 +1,5 @@
 """The file from which a training goes on: weights, EMA weights, optimizer, step and settings."""
+
 from __future__ import annotations
 
 import json
@@ -30,11 +31,13 @@ class Progress:
     step: int = 0
     ema_step: int = 0
     seconds: float = 0.0
-    scores: dict[str, float] = field(default_factory=dict)      # checkpoint name -> rollout score
+    scores: dict[str, float] = field(default_factory=dict)  # checkpoint name -> rollout score
     settings: dict[str, Any] | None = None
 
 
-def write_state(path: Path, learner: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def write_state(
+    path: Path, learner: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
     """Replaces the state at `path`. Until the new one is complete the old one stays.
 
     Raises:
@@ -52,8 +55,10 @@ def write_state(path: Path, learner: nn.Module, ema: EMAModel, optimizer: torch.
         kept = "no state is there yet"
         if path.exists():
             kept = f"the state of before is still there ({path}); the same command goes on from it"
-        raise ConfigError(f"the training state cannot be written to {path.parent} ({error}): make room or make the folder writable; "
-                          f"{kept}") from error
+        raise ConfigError(
+            f"the training state cannot be written to {path.parent} ({error}): make room or make the folder writable; "
+            f"{kept}"
+        ) from error
 
 
 def read_progress(path: Path) -> Progress:
@@ -76,7 +81,9 @@ def read_progress(path: Path) -> Progress:
     return progress
 
 
-def read_state(path: Path, learner: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+def read_state(
+    path: Path, learner: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer, device: torch.device
+) -> None:
     """Fills `learner`, `ema` and `optimizer`.
 
     Raises:
@@ -89,39 +96,52 @@ def read_state(path: Path, learner: nn.Module, ema: EMAModel, optimizer: torch.o
             raise ValueError(f"{strange[0][:80]} has more than {_MAX_AXES} axes")
     except (OSError, SafetensorError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): {_ADVICE}") from error
-    part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+    part = lambda prefix: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
     if bad := [name for name, value in tensors.items() if value.is_floating_point() and torch.isnan(value).any()]:
-        raise ConfigError(f"{path} holds NaN in {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''}: the training had diverged. "
-                          "Start over with resume=false and a lower training.learning_rate")
+        raise ConfigError(
+            f"{path} holds NaN in {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''}: the training had diverged. "
+            "Start over with resume=false and a lower training.learning_rate"
+        )
     own = _normalizer(learner.state_dict())
     if found := _normalizer(part("model.")):
         if not same_normalizer(found, {name: value.to(device) for name, value in own.items()}):
-            raise ConfigError(f"{path} was trained on other demonstrations: its normalizer differs from that of the data now. Train with "
-                              "the data of before, or choose another output_dir")
+            raise ConfigError(
+                f"{path} was trained on other demonstrations: its normalizer differs from that of the data now. Train with "
+                "the data of before, or choose another output_dir"
+            )
     try:
         learner.load_state_dict(complete_state(learner, part("model.")))
         ema.averaged.load_state_dict(complete_state(ema.averaged, part("ema.")))
     except RuntimeError as error:
-        raise ConfigError(f"{path} belongs to another model or task: choose another output_dir, or start over with resume=false\n"
-                          f"{error}") from error
+        raise ConfigError(
+            f"{path} belongs to another model or task: choose another output_dir, or start over with resume=false\n"
+            f"{error}"
+        ) from error
     moments = _moments(part("optimizer."), optimizer, path)
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _moments(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, path: Path) -> dict[int, dict[str, Tensor]]:
+def _moments(
+    tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, path: Path
+) -> dict[int, dict[str, Tensor]]:
     state: dict[int, dict[str, Tensor]] = {}
     try:
         for name, value in tensors.items():
             index, key = name.split(".")
             state.setdefault(int(index), {})[key] = value
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        fits = all(0 <= index < len(parameters) and moments[key].shape == parameters[index].shape
-                   for index, moments in state.items() for key in ("exp_avg", "exp_avg_sq"))
+        fits = all(
+            0 <= index < len(parameters) and moments[key].shape == parameters[index].shape
+            for index, moments in state.items()
+            for key in ("exp_avg", "exp_avg_sq")
+        )
         fits = fits and all(moments["step"].numel() == 1 for moments in state.values())
     except (ValueError, KeyError):
         fits = False
-    if not fits:    # the fused optimizer would write past the end of them
-        raise ConfigError(f"{path} holds the optimizer of other parameters: choose another output_dir, or start over with resume=false")
+    if not fits:  # the fused optimizer would write past the end of them
+        raise ConfigError(
+            f"{path} holds the optimizer of other parameters: choose another output_dir, or start over with resume=false"
+        )
     return state
 
 
@@ -132,4 +152,6 @@ def _normalizer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def not_finite(module: nn.Module) -> list[str]:
     """Names of parameters and buffers that hold NaN or, apart from masks, infinity."""
     bad = [name for name, value in module.named_parameters() if not torch.isfinite(value).all()]
-    return bad + [name for name, value in module.named_buffers() if value.is_floating_point() and torch.isnan(value).any()]
+    return bad + [
+        name for name, value in module.named_buffers() if value.is_floating_point() and torch.isnan(value).any()
+    ]

@@ -1,4 +1,5 @@
 """One training step: loss, gradient, optimizer; on a GPU recorded once and replayed."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -21,8 +22,14 @@ class Update:
         ConfigError: `grad_clip` is not positive.
     """
 
-    def __init__(self, loss: LossFunction, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, grad_clip: float,
-                 device: torch.device):
+    def __init__(
+        self,
+        loss: LossFunction,
+        parameters: list[nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        grad_clip: float,
+        device: torch.device,
+    ):
         if not grad_clip > 0:
             raise ConfigError(f"grad_clip={grad_clip} is not possible: use a norm above 0")
         self.loss, self.parameters, self.optimizer, self.grad_clip = loss, parameters, optimizer, grad_clip
@@ -35,7 +42,7 @@ class Update:
         return self._update({name: value.to(self.generator.device, non_blocking=True) for name, value in batch.items()})
 
     def _seed(self, seed: int) -> None:
-        torch.manual_seed(seed)     # of dropout, which knows no generator
+        torch.manual_seed(seed)  # of dropout, which knows no generator
         self.generator.manual_seed(seed)
 
     def _update(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -71,13 +78,15 @@ class GraphedUpdate(Update):
             self.batch = {name: torch.empty_like(value, device=self.generator.device) for name, value in batch.items()}
         for name, value in batch.items():
             if value.shape != self.batch[name].shape:
-                raise ValueError(f"a batch with {name} {list(value.shape)} after one with {list(self.batch[name].shape)}: "
-                                 "a recorded step takes one size only")
+                raise ValueError(
+                    f"a batch with {name} {list(value.shape)} after one with {list(self.batch[name].shape)}: "
+                    "a recorded step takes one size only"
+                )
             self.batch[name].copy_(value, non_blocking=True)
         for group in self.optimizer.param_groups:
             group["lr"].fill_(learning_rate)
         self.steps += 1
-        if self.steps <= self.WARM_UP:      # memory and libraries are set up on the way, which cannot be recorded
+        if self.steps <= self.WARM_UP:  # memory and libraries are set up on the way, which cannot be recorded
             self._seed(seed)
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):

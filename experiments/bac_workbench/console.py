@@ -1,4 +1,5 @@
 """What scripts print: tables, progress, and errors that fit on one screen."""
+
 from __future__ import annotations
 
 import contextlib
@@ -22,8 +23,20 @@ from diffusion_policy.env_runner.vector import EnvWorkerError
 console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
 
 #: errors that are about what the user asked for: their message is all a user needs
-EXPECTED = (ConfigError, ScheduleError, DatasetError, MissingExtraError, UnsupportedSolver, NativeError, EnvWorkerError,
-            OmegaConfBaseException, HydraException, ValueError, OSError, MemoryError)
+EXPECTED = (
+    ConfigError,
+    ScheduleError,
+    DatasetError,
+    MissingExtraError,
+    UnsupportedSolver,
+    NativeError,
+    EnvWorkerError,
+    OmegaConfBaseException,
+    HydraException,
+    ValueError,
+    OSError,
+    MemoryError,
+)
 
 
 @contextlib.contextmanager
@@ -36,15 +49,21 @@ def readable_errors() -> Iterator[None]:
         raise SystemExit(130) from None
     except EXPECTED as error:
         if isinstance(error, InstantiationException) and isinstance(error.__cause__, EXPECTED):
-            error = error.__cause__     # what Hydra was to build says it better
+            error = error.__cause__  # what Hydra was to build says it better
         Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]error:[/] ", end="")
         print(str(error)[:3000], file=sys.stderr)
         raise SystemExit(1) from None
 
 
 def progress_bar() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-                    console=console)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
 
 
 class EpisodeProgress:

@@ -1,4 +1,5 @@
 """What a result was made with: commit, versions, machine."""
+
 from __future__ import annotations
 
 import platform
@@ -10,7 +11,18 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "diffusers", "numpy", "gymnasium", "pymunk", "shapely", "pybullet", "mujoco", "robosuite", "robomimic")
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "numpy",
+    "gymnasium",
+    "pymunk",
+    "shapely",
+    "pybullet",
+    "mujoco",
+    "robosuite",
+    "robomimic",
+)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -39,8 +51,10 @@ def commit() -> str:
     except OSError:
         return "unknown"
     if top.returncode or head.returncode or Path(top.stdout.strip()).resolve() != ROOT:
-        return "unknown"    # installed inside a repository of something else
-    return head.stdout.strip() + ("+changes" if git("status", "--porcelain", "--untracked-files=no").stdout.strip() else "")
+        return "unknown"  # installed inside a repository of something else
+    return head.stdout.strip() + (
+        "+changes" if git("status", "--porcelain", "--untracked-files=no").stdout.strip() else ""
+    )
 
 
 def hardware(device: torch.device) -> str:

@@ -1,4 +1,5 @@
 """Weights & Biases, optional: nothing is imported unless it is asked for."""
+
 from __future__ import annotations
 
 import secrets
@@ -11,7 +12,7 @@ from omegaconf import DictConfig
 from diffusion_policy.common.config import ConfigError, to_plain
 from diffusion_policy.common.files import atomic_path
 
-RUN_FILE = "wandb_run"      # in an output folder: the id of its run
+RUN_FILE = "wandb_run"  # in an output folder: the id of its run
 
 
 def check_tracking(cfg: DictConfig) -> ModuleType | None:
@@ -24,7 +25,9 @@ def check_tracking(cfg: DictConfig) -> ModuleType | None:
     try:
         import wandb
     except ImportError as error:
-        raise ConfigError("wandb.mode is set but wandb is not installed: pip install -e .[wandb], or wandb.mode=disabled") from error
+        raise ConfigError(
+            "wandb.mode is set but wandb is not installed: pip install -e .[wandb], or wandb.mode=disabled"
+        ) from error
     if mode == "online" and not wandb.api.api_key:
         raise ConfigError("wandb.mode=online needs a login: run `wandb login`, or use wandb.mode=offline")
     return wandb

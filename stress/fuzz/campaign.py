@@ -1,4 +1,5 @@
 """Divides the inputs among child processes, replaces those that die, and collects what they found."""
+
 from __future__ import annotations
 
 import json
@@ -17,8 +18,8 @@ from stress.fuzz.hostile import by_hand
 from stress.fuzz.loaders import Kind, sound
 from stress.patience import NAP
 
-SHARD = 4_000           # inputs after which a child gives way to a fresh one
-WALL_SECONDS = 120      # an input may take so long with waiting, which is not processor time
+SHARD = 4_000  # inputs after which a child gives way to a fresh one
+WALL_SECONDS = 120  # an input may take so long with waiting, which is not processor time
 
 
 @dataclass
@@ -45,25 +46,36 @@ class Running:
     report: Path
     folder: Path
     begin: float = field(default_factory=time.monotonic)
-    index: int = -1         # of the input that was in progress at the last look
-    looks: int = 0          # since it is
+    index: int = -1  # of the input that was in progress at the last look
+    looks: int = 0  # since it is
 
 
 def counts(kinds: Sequence[Kind], inputs: int) -> dict[Kind, int]:
     """How many inputs each kind gets: its share, but at least all that are made by hand."""
     whole = sum(kind.share for kind in kinds)
-    return {kind: max(round(inputs * kind.share / whole), len(by_hand(kind.hostile, sound(kind).files)) + 10 if kind.hostile else 10)
-            for kind in kinds}
+    return {
+        kind: max(
+            round(inputs * kind.share / whole),
+            len(by_hand(kind.hostile, sound(kind).files)) + 10 if kind.hostile else 10,
+        )
+        for kind in kinds
+    }
 
 
 def run(
-    kinds: Sequence[Kind], inputs: int, seed: int, jobs: int, scratch: Path, findings: Findings, say: Callable[[str], None]
+    kinds: Sequence[Kind],
+    inputs: int,
+    seed: int,
+    jobs: int,
+    scratch: Path,
+    findings: Findings,
+    say: Callable[[str], None],
 ) -> list[Row]:
     """Reads `inputs` inputs in `jobs` processes at once; one row per kind."""
     shards = []
     for kind, count in counts(kinds, inputs).items():
         shards += [Shard(kind, seed, first, min(count, first + SHARD)) for first in range(0, count, SHARD)]
-    shards.sort(key=lambda shard: shard.kind.share)      # the slow ones first, so that both processes end together
+    shards.sort(key=lambda shard: shard.kind.share)  # the slow ones first, so that both processes end together
     tallies = {kind: Tally() for kind in kinds}
     running: dict[int, Running] = {}
     number = 0
@@ -87,22 +99,37 @@ def run(
                 shutil.rmtree(one.folder, ignore_errors=True)
                 if rest is not None:
                     shards.insert(0, rest)
-                elif not any(other.kind is one.shard.kind for other in (*shards, *(item.shard for item in running.values()))):
+                elif not any(
+                    other.kind is one.shard.kind for other in (*shards, *(item.shard for item in running.values()))
+                ):
                     tally = tallies[one.shard.kind]
-                    say(f"  {one.shard.kind.name}: {tally.tried:,} inputs, {tally.accepted:,} read, {tally.refused:,} refused, "
-                        f"{tally.findings} findings, {tally.seconds:.0f} s")
+                    say(
+                        f"  {one.shard.kind.name}: {tally.tried:,} inputs, {tally.accepted:,} read, {tally.refused:,} refused, "
+                        f"{tally.findings} findings, {tally.seconds:.0f} s"
+                    )
     finally:
         for pid in running:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-    return [Row("fuzz", kind.name, tally.tried, tally.tried - tally.findings, tally.findings, tally.seconds, tally.peak,
-                f"{tally.accepted:,} read, {tally.refused:,} refused, slowest {tally.slowest:.2f} s") for kind, tally in tallies.items()]
+    return [
+        Row(
+            "fuzz",
+            kind.name,
+            tally.tried,
+            tally.tried - tally.findings,
+            tally.findings,
+            tally.seconds,
+            tally.peak,
+            f"{tally.accepted:,} read, {tally.refused:,} refused, slowest {tally.slowest:.2f} s",
+        )
+        for kind, tally in tallies.items()
+    ]
 
 
 def start(shard: Shard, folder: Path) -> Running:
     folder.mkdir(parents=True)
     board, report = Board(), folder / "findings.jsonl"
-    sound(shard.kind)       # made before the fork, for all children
+    sound(shard.kind)  # made before the fork, for all children
     by_hand(shard.kind.hostile, sound(shard.kind).files)
     pid = os.fork()
     if pid == 0:
@@ -110,7 +137,7 @@ def start(shard: Shard, folder: Path) -> Running:
         try:
             child.work(shard, folder / "in", board, report)
             status = 0
-        except BaseException:       # nothing of the parent may run in the child, whatever happens
+        except BaseException:  # nothing of the parent may run in the child, whatever happens
             import traceback
 
             report.with_suffix(".error").write_text(traceback.format_exc())
@@ -130,15 +157,21 @@ def collect(one: Running, status: int, tally: Tally, findings: Findings) -> Shar
     for item in reported:
         add(findings, tally, shard, item["index"], item["what"], item["summary"], item["detail"])
     done = accepted + refused
-    if os.waitstatus_to_exitcode(status) == 0 and index == shard.last:      # an input that ends the interpreter leaves less done
+    if (
+        os.waitstatus_to_exitcode(status) == 0 and index == shard.last
+    ):  # an input that ends the interpreter leaves less done
         tally.tried += done
         return None
     error = one.report.with_suffix(".error")
-    if index < 0 or error.exists():      # not an input's doing: the harness, or a sound file that is not read
+    if index < 0 or error.exists():  # not an input's doing: the harness, or a sound file that is not read
         detail = error.read_text() if error.exists() else f"exit status {os.waitstatus_to_exitcode(status)}"
         raise RuntimeError(f"the child that reads {kind.name!r} failed by itself at input {index}:\n{detail}")
     crash = one.report.with_suffix(".crash")
-    died = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit status {os.waitstatus_to_exitcode(status)}"
+    died = (
+        f"signal {os.WTERMSIG(status)}"
+        if os.WIFSIGNALED(status)
+        else f"exit status {os.waitstatus_to_exitcode(status)}"
+    )
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
         what, summary = "time", f"more than {child.SECONDS} s of processor time"
     elif os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:

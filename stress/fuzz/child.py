@@ -1,4 +1,5 @@
 """A child process that reads one mutated input after another, and what it watches for."""
+
 from __future__ import annotations
 
 import contextlib
@@ -22,15 +23,38 @@ from stress.fuzz import containers, damage
 from stress.fuzz.hostile import by_hand
 from stress.fuzz.loaders import Kind, sound
 
-MEMORY = 1 << 30        # bytes above what the process has before the first input
-SECONDS = 10            # of processor time for one input
+MEMORY = 1 << 30  # bytes above what the process has before the first input
+SECONDS = 10  # of processor time for one input
 FORBIDDEN = {
-    "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn", "ctypes.dlopen",
-    "socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request", "os.kill", "pickle.find_class", "webbrowser.open",
+    "os.system",
+    "subprocess.Popen",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.forkpty",
+    "pty.spawn",
+    "ctypes.dlopen",
+    "socket.connect",
+    "socket.bind",
+    "socket.getaddrinfo",
+    "urllib.Request",
+    "os.kill",
+    "pickle.find_class",
+    "webbrowser.open",
 }
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-PATHS = {"os.remove": (0,), "os.rename": (0, 1), "os.rmdir": (0,), "os.mkdir": (0,), "os.chmod": (0,), "os.symlink": (1,), "os.link": (1,),
-         "os.truncate": (0,), "shutil.rmtree": (0,)}
+PATHS = {
+    "os.remove": (0,),
+    "os.rename": (0, 1),
+    "os.rmdir": (0,),
+    "os.mkdir": (0,),
+    "os.chmod": (0,),
+    "os.symlink": (1,),
+    "os.link": (1,),
+    "os.truncate": (0,),
+    "shutil.rmtree": (0,),
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +70,7 @@ class Shard:
 class Board:
     """Memory that parent and child share: how far the child is, so that its death can be pinned to an input."""
 
-    FORM = struct.Struct("<qqqqd")      # index in progress, accepted, refused, peak bytes, seconds of the slowest
+    FORM = struct.Struct("<qqqqd")  # index in progress, accepted, refused, peak bytes, seconds of the slowest
 
     def __init__(self) -> None:
         self.memory = mmap.mmap(-1, self.FORM.size)
@@ -114,7 +138,12 @@ class Watch:
             return
         if event in FORBIDDEN:
             self.seen = self.seen or f"{event} {str(arguments)[:200]}"
-        elif event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING and self.is_outside(arguments[0]):
+        elif (
+            event == "open"
+            and isinstance(arguments[2], int)
+            and arguments[2] & WRITING
+            and self.is_outside(arguments[0])
+        ):
             self.seen = self.seen or f"writes {arguments[0]}"
         elif event in PATHS and any(self.is_outside(arguments[index]) for index in PATHS[event]):
             self.seen = self.seen or f"{event} {str(arguments)[:200]}"
@@ -129,7 +158,11 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out anywhere on the way to this error."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, MemoryError) or "not enough memory" in str(error)[:500] or "can't allocate" in str(error)[:500]:
+        if (
+            isinstance(error, MemoryError)
+            or "not enough memory" in str(error)[:500]
+            or "can't allocate" in str(error)[:500]
+        ):
             return True
         seen.add(id(error))
         error = error.__cause__ or error.__context__
@@ -139,7 +172,7 @@ def out_of_memory(error: BaseException) -> bool:
 def work(shard: Shard, folder: Path, board: Board, report: Path) -> None:
     """Reads all inputs of `shard` in `folder`; findings go to `report`, one JSON line each. Runs in a forked child."""
     kind, errors = shard.kind, shard.kind.errors()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)        # the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     faulthandler.enable(open(report.with_suffix(".crash"), "w"))
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
@@ -149,13 +182,13 @@ def work(shard: Shard, folder: Path, board: Board, report: Path) -> None:
     sys.dont_write_bytecode = True
     write_files(folder, sound(kind).files)
     path = folder / sound(kind).entry
-    kind.load(path)      # a sound one is read, and whatever is imported late is imported now
+    kind.load(path)  # a sound one is read, and whatever is imported late is imported now
     restore(folder, kind, {})
     watch = Watch(folder.parent)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     resource.setrlimit(resource.RLIMIT_AS, (int(status["VmSize"].split()[0]) * 1024 + MEMORY, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)      # the timer's signal ends the process, whatever code it is in
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the timer's signal ends the process, whatever code it is in
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     accepted = refused = 0
     slowest = 0.0
@@ -176,7 +209,7 @@ def work(shard: Shard, folder: Path, board: Board, report: Path) -> None:
                 refused += 1
                 if out_of_memory(error):
                     problem = "memory", "more than 1 GB was asked for, which was then refused", traceback.format_exc()
-            except BaseException as error:      # the point of it: whatever comes is a finding
+            except BaseException as error:  # the point of it: whatever comes is a finding
                 refused += 1
                 what = "memory" if out_of_memory(error) else "exception"
                 problem = what, f"{type(error).__name__}: {str(error)[:200]}", traceback.format_exc()
@@ -191,9 +224,10 @@ def work(shard: Shard, folder: Path, board: Board, report: Path) -> None:
                 problem = "ran code or left its folder", watch.seen, ""
             if problem:
                 what, summary, detail = problem
-                findings.write(json.dumps({"index": index, "what": what, "summary": summary, "detail": detail[-3000:]}) + "\n")
+                findings.write(
+                    json.dumps({"index": index, "what": what, "summary": summary, "detail": detail[-3000:]}) + "\n"
+                )
                 findings.flush()
             restore(folder, kind, changed)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     board.write(shard.last, accepted, refused, (peak - base) * 1024, slowest)
-

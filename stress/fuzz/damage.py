@@ -1,4 +1,5 @@
 """Mutations of bytes that know nothing of their format, and numbers that programs stumble over."""
+
 from __future__ import annotations
 
 import struct
@@ -6,8 +7,41 @@ from random import Random
 
 #: sizes, counts and offsets at the edges of their types
 NUMBERS = (
-    0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 1023, 32767, 32768, 65535, 65536, 10 ** 6, 2 ** 24, 2 ** 28, 2 ** 30, 2 ** 31 - 1, 2 ** 31,
-    2 ** 32 - 1, 2 ** 32, 2 ** 40, 2 ** 53 + 1, 2 ** 62, 2 ** 63 - 1, 2 ** 63, 2 ** 64 - 1, -1, -2, -128, -32768, -2 ** 31, -2 ** 63,
+    0,
+    1,
+    2,
+    3,
+    7,
+    8,
+    127,
+    128,
+    255,
+    256,
+    1023,
+    32767,
+    32768,
+    65535,
+    65536,
+    10**6,
+    2**24,
+    2**28,
+    2**30,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**32,
+    2**40,
+    2**53 + 1,
+    2**62,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+    -1,
+    -2,
+    -128,
+    -32768,
+    -(2**31),
+    -(2**63),
 )
 PLACES = ("anywhere", "start", "end")
 
@@ -32,27 +66,27 @@ def overwrite(rng: Random, data: bytearray) -> None:
     start = place(rng, len(data))
     one = bytes([rng.choice((0, 255, 127, 128))])
     values = rng.choice((one * rng.choice((1, 4, 8, 64)), rng.randbytes(rng.choice((1, 2, 4, 16)))))
-    data[start:start + len(values)] = values[: len(data) - start]
+    data[start : start + len(values)] = values[: len(data) - start]
 
 
 def number(rng: Random, data: bytearray) -> None:
     size = rng.choice((1, 2, 4, 8))
     packed = (rng.choice(NUMBERS) % (1 << 8 * size)).to_bytes(size, rng.choice(("little", "little", "big")))
     start = place(rng, len(data))
-    data[start:start + size] = packed[: len(data) - start]
+    data[start : start + size] = packed[: len(data) - start]
 
 
 def add(rng: Random, data: bytearray) -> None:
     """A little-endian number a little larger or smaller."""
     size = rng.choice((1, 2, 4, 8))
     start = max(0, min(place(rng, len(data)), len(data) - size))
-    here = data[start:start + size]
+    here = data[start : start + size]
     changed = int.from_bytes(here, "little") + rng.choice((-16, -4, -1, 1, 4, 16))
-    data[start:start + len(here)] = (changed % (1 << 8 * len(here))).to_bytes(len(here), "little")
+    data[start : start + len(here)] = (changed % (1 << 8 * len(here))).to_bytes(len(here), "little")
 
 
 def truncate(rng: Random, data: bytearray) -> None:
-    del data[place(rng, len(data)):]
+    del data[place(rng, len(data)) :]
 
 
 def extend(rng: Random, data: bytearray) -> None:
@@ -61,12 +95,12 @@ def extend(rng: Random, data: bytearray) -> None:
 
 def remove(rng: Random, data: bytearray) -> None:
     start = place(rng, len(data))
-    del data[start:start + rng.choice((1, 2, 4, 8, 32, 512))]
+    del data[start : start + rng.choice((1, 2, 4, 8, 32, 512))]
 
 
 def repeat(rng: Random, data: bytearray) -> None:
     start = place(rng, len(data))
-    piece = data[start:start + rng.choice((1, 4, 16, 128))]
+    piece = data[start : start + rng.choice((1, 4, 16, 128))]
     data[start:start] = piece * rng.choice((1, 1, 3, 200))
 
 
@@ -76,12 +110,12 @@ def swap(rng: Random, data: bytearray) -> None:
     if size:
         a, b = sorted(rng.randrange(len(data) - size + 1) for _ in range(2))
         if b - a >= size:
-            data[a:a + size], data[b:b + size] = data[b:b + size], data[a:a + size]
+            data[a : a + size], data[b : b + size] = data[b : b + size], data[a : a + size]
 
 
 def splice(rng: Random, data: bytearray) -> None:
     """The beginning, and then the end from another place."""
-    data[place(rng, len(data)):] = data[place(rng, len(data)):]
+    data[place(rng, len(data)) :] = data[place(rng, len(data)) :]
 
 
 MUTATIONS = (flip, flip, flip, overwrite, number, number, add, truncate, extend, remove, repeat, swap, splice)
@@ -102,4 +136,4 @@ def integers(rng: Random, content: bytes, count: int, form: str = "<i") -> bytes
     size = struct.calcsize(form)
     at = size * rng.randrange(count)
     value = rng.choice(NUMBERS) % (1 << 8 * size)
-    return content[:at] + value.to_bytes(size, "little") + content[at + size:]
+    return content[:at] + value.to_bytes(size, "little") + content[at + size :]

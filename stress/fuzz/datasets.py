@@ -1,4 +1,5 @@
 """Readers of data sets, as the product calls them, and sound files for them."""
+
 from __future__ import annotations
 
 import shutil
@@ -19,6 +20,7 @@ def _windows() -> Any:
 
 def _cut(load: Callable[..., Any]) -> Callable[[Path], Any]:
     """Data of which too little is left for one window are refused in the words of `NO_WINDOW`."""
+
     def cut(path: Path) -> Any:
         from diffusion_policy.dataset.replay_buffer import DatasetError
         from diffusion_policy.dataset.sequence_dataset import NO_WINDOW
@@ -29,6 +31,7 @@ def _cut(load: Callable[..., Any]) -> Callable[[Path], Any]:
             if str(error) != NO_WINDOW or isinstance(error, DatasetError):
                 raise
             raise DatasetError(NO_WINDOW) from error
+
     return cut
 
 
@@ -103,8 +106,13 @@ def read_arrays_of_one_file(path: Path) -> Any:
 def read_image_cache(path: Path) -> Any:
     from diffusion_policy.dataset.image_cache import cached_images
 
-    images = cached_images(path, {"name": "x"}, {"front": (4, 5, 3)}, (3, 4),
-                           lambda episode, name: np.full((3 + episode, 4, 5, 3), 7 * episode + 1, np.uint8))
+    images = cached_images(
+        path,
+        {"name": "x"},
+        {"front": (4, 5, 3)},
+        (3, 4),
+        lambda episode, name: np.full((3 + episode, 4, 5, 3), 7 * episode + 1, np.uint8),
+    )
     if images["front"].shape != (7, 4, 5, 3) or sorted(set(images["front"].reshape(-1).tolist())) != [1, 8]:
         raise AssertionError("a damaged cache of images was taken for sound")
     return images
@@ -127,6 +135,7 @@ def write_zarr(version: int, **options: Any) -> Callable[[Path], Path]:
         from file_kinds import pusht_arrays, write_zarr
 
         return write_zarr(folder / "a.zarr", {**pusht_arrays(20)}, version=version, **options)
+
     return write
 
 

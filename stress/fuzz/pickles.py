@@ -1,4 +1,5 @@
 """Mutations of pickles by instruction: the stream stays decodable while what it says does not stay sound."""
+
 from __future__ import annotations
 
 import pickle
@@ -10,13 +11,41 @@ from random import Random
 from stress.fuzz.damage import NUMBERS, damaged
 
 #: what a hostile pickle would call; none of it may ever run, and the child process watches for it
-CALLS = tuple(name.replace(" ", "\n").encode() for name in (
-    "os system", "posix system", "subprocess check_output", "builtins exec", "builtins eval", "builtins getattr", "builtins __import__",
-    "importlib import_module", "pickle loads", "dill._dill _load_type", "dill._dill _create_code", "torch load", "torch.hub load",
-    "numpy load", "shutil rmtree", "_codecs encode", "builtins bytearray", "builtins list", "collections OrderedDict",
-    "torch._utils _rebuild_tensor_v2", "torch FloatStorage", "omegaconf.dictconfig DictConfig", "codecs decode", "operator attrgetter",
-    "functools partial", "types CodeType", "builtins range", "numpy._core.multiarray scalar", "numpy.core.multiarray _reconstruct"))
-COMMAND = b"(X\x15\x00\x00\x00touch stress-ran-codet"     # a tuple of one text
+CALLS = tuple(
+    name.replace(" ", "\n").encode()
+    for name in (
+        "os system",
+        "posix system",
+        "subprocess check_output",
+        "builtins exec",
+        "builtins eval",
+        "builtins getattr",
+        "builtins __import__",
+        "importlib import_module",
+        "pickle loads",
+        "dill._dill _load_type",
+        "dill._dill _create_code",
+        "torch load",
+        "torch.hub load",
+        "numpy load",
+        "shutil rmtree",
+        "_codecs encode",
+        "builtins bytearray",
+        "builtins list",
+        "collections OrderedDict",
+        "torch._utils _rebuild_tensor_v2",
+        "torch FloatStorage",
+        "omegaconf.dictconfig DictConfig",
+        "codecs decode",
+        "operator attrgetter",
+        "functools partial",
+        "types CodeType",
+        "builtins range",
+        "numpy._core.multiarray scalar",
+        "numpy.core.multiarray _reconstruct",
+    )
+)
+COMMAND = b"(X\x15\x00\x00\x00touch stress-ran-codet"  # a tuple of one text
 
 
 @lru_cache(maxsize=64)
@@ -32,7 +61,7 @@ def altered(rng: Random, content: bytes) -> bytes:
         return damaged(rng, content)
     try:
         code = list(instructions(content))
-    except Exception:       # pickletools raises many kinds for what is no pickle
+    except Exception:  # pickletools raises many kinds for what is no pickle
         return damaged(rng, content)
     for _ in range(rng.choice((1, 1, 2, 3))):
         at, change = rng.randrange(len(code)), rng.randrange(8)
@@ -61,15 +90,17 @@ def call(rng: Random) -> bytes:
     name = rng.choice(CALLS)
     module, _, attribute = name.partition(b"\n")
     texts = b"".join(b"\x8c" + bytes([len(text)]) + text for text in (module, attribute))
-    return rng.choice((
-        b"c" + name + b"\n" + COMMAND + b"R",
-        texts + b"\x93" + COMMAND + b"R0",
-        b"(i" + name + b"\n" if rng.random() < 0.5 else b"(X\x04\x00\x00\x00truei" + name + b"\n",
-        b"(c" + name + b"\nX\x04\x00\x00\x00trueo",
-        b"c" + name + b"\n)\x81",
-        b"c" + name + b"\n)}\x92",
-        b"c" + name + b"\n" + COMMAND + b"\x81}b",
-    ))
+    return rng.choice(
+        (
+            b"c" + name + b"\n" + COMMAND + b"R",
+            texts + b"\x93" + COMMAND + b"R0",
+            b"(i" + name + b"\n" if rng.random() < 0.5 else b"(X\x04\x00\x00\x00truei" + name + b"\n",
+            b"(c" + name + b"\nX\x04\x00\x00\x00trueo",
+            b"c" + name + b"\n)\x81",
+            b"c" + name + b"\n)}\x92",
+            b"c" + name + b"\n" + COMMAND + b"\x81}b",
+        )
+    )
 
 
 def _argument(rng: Random, instruction: bytes) -> bytes:
@@ -82,13 +113,35 @@ def _argument(rng: Random, instruction: bytes) -> bytes:
 
 OPCODES = tuple(op.code.encode("latin1") for op in pickletools.opcodes if op.arg is None)
 SNIPPETS = (
-    b"r" + struct.pack("<I", 2 ** 28), b"p268435456\n", b"j" + struct.pack("<I", 2 ** 31), b"h\xff", b"2" * 50, b"\x85" * 3000,
-    b"](" * 500, b")" + b"\x86" * 20, b"\x8b" + struct.pack("<i", 20000) + b"\xff" * 20000, b"\x8a\x10" + b"\xff" * 16,
-    b"L" + b"9" * 5000 + b"L\n", b"F1e999\n", b"Fnan\n", b"I01\n",
-    b"\x8e" + struct.pack("<Q", 2 ** 40), b"\x8d" + struct.pack("<Q", 2 ** 63), b"X" + struct.pack("<I", 2 ** 31),
+    b"r" + struct.pack("<I", 2**28),
+    b"p268435456\n",
+    b"j" + struct.pack("<I", 2**31),
+    b"h\xff",
+    b"2" * 50,
+    b"\x85" * 3000,
+    b"](" * 500,
+    b")" + b"\x86" * 20,
+    b"\x8b" + struct.pack("<i", 20000) + b"\xff" * 20000,
+    b"\x8a\x10" + b"\xff" * 16,
+    b"L" + b"9" * 5000 + b"L\n",
+    b"F1e999\n",
+    b"Fnan\n",
+    b"I01\n",
+    b"\x8e" + struct.pack("<Q", 2**40),
+    b"\x8d" + struct.pack("<Q", 2**63),
+    b"X" + struct.pack("<I", 2**31),
     b"\x95" + struct.pack("<Q", 9),
-    b"}q\x05h\x05h\x05s", b"]q\x06h\x06a", b"\x8f(K\x01K\x02\x90", b"Pabc\n", b"Q", b"\x82\x01", b"\x97", b"\x98",
-    b"\x80\x05", b"\x80\xff", b"V\\ud800\n",
+    b"}q\x05h\x05h\x05s",
+    b"]q\x06h\x06a",
+    b"\x8f(K\x01K\x02\x90",
+    b"Pabc\n",
+    b"Q",
+    b"\x82\x01",
+    b"\x97",
+    b"\x98",
+    b"\x80\x05",
+    b"\x80\xff",
+    b"V\\ud800\n",
 )
 
 
@@ -97,4 +150,6 @@ def sample() -> bytes:
     from collections import OrderedDict
 
     shared = ["a", 1.5, None]
-    return pickle.dumps({"a": shared, "b": (shared, True, -7, 2 ** 70), "c": OrderedDict(x=b"bytes"), "d": {1, 2}, "e": "text" * 20}, 2)
+    return pickle.dumps(
+        {"a": shared, "b": (shared, True, -7, 2**70), "c": OrderedDict(x=b"bytes"), "d": {1, 2}, "e": "text" * 20}, 2
+    )

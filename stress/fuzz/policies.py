@@ -1,4 +1,5 @@
 """Readers of checkpoints, schedules, profiles, results and settings, as the product calls them, and sound files for them."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -80,8 +81,8 @@ def read_episodes(path: Path) -> Any:
 
 
 def resume_evaluation(path: Path) -> Any:
-    from diffusion_policy.env_runner.episodes import Episode
     from bac_workbench.evaluation.folder import resume
+    from diffusion_policy.env_runner.episodes import Episode
 
     episodes = [Episode(row.index, row.seed, row.split) for row in samples.episode_rows()]
     return resume(path, dict(samples.SETTINGS), episodes, False, lambda text: None)
@@ -95,9 +96,21 @@ def compare_evaluations(path: Path) -> Any:
 
 
 def write_command_line(folder: Path) -> Path:
-    lines = ("cache: bac", "cache.budget: 7", "sampler.type: ddim", "sampler.steps: 8", "eval.n_test: 4", "eval.n_envs: 2", "seed: 0",
-             "device: cpu", "profile.noise_seeds: [0,1]", "benchmark.n_chunks: 0", "output_dir: results/x", "task.adapter.max_steps: 24",
-             "runtime: planned")
+    lines = (
+        "cache: bac",
+        "cache.budget: 7",
+        "sampler.type: ddim",
+        "sampler.steps: 8",
+        "eval.n_test: 4",
+        "eval.n_envs: 2",
+        "seed: 0",
+        "device: cpu",
+        "profile.noise_seeds: [0,1]",
+        "benchmark.n_chunks: 0",
+        "output_dir: results/x",
+        "task.adapter.max_steps: 24",
+        "runtime: planned",
+    )
     (folder / "settings.yaml").write_text("\n".join(lines))
     return folder / "settings.yaml"
 

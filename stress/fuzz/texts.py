@@ -1,4 +1,5 @@
 """Mutations of JSON and YAML that keep their grammar, and such that break it where parsers are weak."""
+
 from __future__ import annotations
 
 import json
@@ -8,17 +9,55 @@ from typing import Any
 
 from stress.fuzz.damage import NUMBERS, damaged
 
-WORDS = ("", "abc", "NaN", "../../x", "/", "\u0000", "${x}", "${oc.env:HOME}", "é" * 40, "x" * 5000, "true", "1", "<f8", "|O", "zlib",
-         "pickle", "C", "F", "float32", "int64", "<M8[ns]", "<U100000000", "[['a','<f8']]", "decoder.layers.0.sa")
+WORDS = (
+    "",
+    "abc",
+    "NaN",
+    "../../x",
+    "/",
+    "\u0000",
+    "${x}",
+    "${oc.env:HOME}",
+    "é" * 40,
+    "x" * 5000,
+    "true",
+    "1",
+    "<f8",
+    "|O",
+    "zlib",
+    "pickle",
+    "C",
+    "F",
+    "float32",
+    "int64",
+    "<M8[ns]",
+    "<U100000000",
+    "[['a','<f8']]",
+    "decoder.layers.0.sa",
+)
 FLOATS = (0.5, -0.0, 1e308, -1e308, 5e-324, 1e22, float("nan"), float("inf"), -float("inf"))
 
 
 def value(rng: Random) -> Any:
     """Something else than what was meant."""
-    return rng.choice((
-        None, True, False, rng.choice(NUMBERS), rng.choice(FLOATS), rng.choice(WORDS), [], {},
-        [rng.choice(NUMBERS)] * rng.choice((1, 3, 40)), {rng.choice(WORDS): rng.choice(NUMBERS)}, [[]],
-        10 ** rng.choice((19, 400, 4200)), rng.random(), rng.randrange(-5, 50)))
+    return rng.choice(
+        (
+            None,
+            True,
+            False,
+            rng.choice(NUMBERS),
+            rng.choice(FLOATS),
+            rng.choice(WORDS),
+            [],
+            {},
+            [rng.choice(NUMBERS)] * rng.choice((1, 3, 40)),
+            {rng.choice(WORDS): rng.choice(NUMBERS)},
+            [[]],
+            10 ** rng.choice((19, 400, 4200)),
+            rng.random(),
+            rng.randrange(-5, 50),
+        )
+    )
 
 
 def _nodes(tree: Any) -> list[tuple[Any, Any]]:
@@ -83,7 +122,9 @@ def _deep(rng: Random, text: bytes) -> bytes:
 
 
 def _repeated_key(rng: Random, text: bytes) -> bytes:
-    return text.replace(b"{", b'{"' + rng.choice((b"shape", b"steps", b"a")) + b'": ' + rng.choice((b"1", b"[]", b"null")) + b", ", 1)
+    return text.replace(
+        b"{", b'{"' + rng.choice((b"shape", b"steps", b"a")) + b'": ' + rng.choice((b"1", b"[]", b"null")) + b", ", 1
+    )
 
 
 def _huge_number(rng: Random, text: bytes) -> bytes:
@@ -91,11 +132,13 @@ def _huge_number(rng: Random, text: bytes) -> bytes:
     if not digits:
         return text
     at = rng.choice(digits)
-    return text[:at] + rng.choice((b"9" * 4400, b"1e999", b"-", b"1e", b"0x10", b"1_0", b"00")) + text[at + 1:]
+    return text[:at] + rng.choice((b"9" * 4400, b"1e999", b"-", b"1e", b"0x10", b"1_0", b"00")) + text[at + 1 :]
 
 
 def _marked(rng: Random, text: bytes) -> bytes:
-    return rng.choice((b"\xef\xbb\xbf" + text, text.decode("latin1").encode("utf-16"), text + b"\x00", text + text, b"\xff" + text))
+    return rng.choice(
+        (b"\xef\xbb\xbf" + text, text.decode("latin1").encode("utf-16"), text + b"\x00", text + text, b"\xff" + text)
+    )
 
 
 JSON_TRICKS: tuple[Callable[[Random, bytes], bytes], ...] = (_deep, _repeated_key, _huge_number, _marked)
@@ -129,7 +172,25 @@ def of_yaml(rng: Random, content: bytes) -> bytes:
 
 
 YAML_WORDS = (
-    b"&a [*a]", b"*a", b"!!python/object/apply:os.system ['true']", b"!!binary aGk=", b"${policy}", b"${eval:'2**2**9'}",
-    b"${oc.env:HOME}", b"${policy.horizon}", b"!!set {a, b}", b"!!timestamp 2001-01-01", b"|\n  x", b"'${' ", b"{a: {a: {a: 1}}}", b".nan",
-    b"0o17", b"1:59:59", b"!!float 'x'", b"${", b"[[[[[[[[[[", b"@x", b"<<: *a",
+    b"&a [*a]",
+    b"*a",
+    b"!!python/object/apply:os.system ['true']",
+    b"!!binary aGk=",
+    b"${policy}",
+    b"${eval:'2**2**9'}",
+    b"${oc.env:HOME}",
+    b"${policy.horizon}",
+    b"!!set {a, b}",
+    b"!!timestamp 2001-01-01",
+    b"|\n  x",
+    b"'${' ",
+    b"{a: {a: {a: 1}}}",
+    b".nan",
+    b"0o17",
+    b"1:59:59",
+    b"!!float 'x'",
+    b"${",
+    b"[[[[[[[[[[",
+    b"@x",
+    b"<<: *a",
 )

@@ -1,4 +1,5 @@
 """What kills, races and full disks share: their inputs, and the trials of one job as a task."""
+
 from __future__ import annotations
 
 import contextlib
@@ -25,15 +26,15 @@ class Stage:
     job: Job
     launcher: Launcher
     inputs: Path
-    folder: Path        # of this part and job
-    expected: dict      # the result of the undisturbed run in folder/reference/run
-    seconds: float      # that it took
+    folder: Path  # of this part and job
+    expected: dict  # the result of the undisturbed run in folder/reference/run
+    seconds: float  # that it took
 
     def start(self, folder: Path, largest_file: int | None = None):
         return self.launcher.start(self.job.script, self.job.arguments(folder, self.inputs), folder, largest_file)
 
 
-Try = Callable[[Stage, Trial, int, Random], None]     # of trial number so and so, with its own randomness
+Try = Callable[[Stage, Trial, int, Random], None]  # of trial number so and so, with its own randomness
 
 
 @contextlib.contextmanager
@@ -63,7 +64,14 @@ def chosen(jobs: Sequence[Job], words: str, say: Callable[[str], None]) -> list[
 
 
 def tasks(
-    part: str, attempt: Try, trials: int, jobs: Sequence[Job], launcher: Launcher, seed: int, scratch: Path, inputs: Path,
+    part: str,
+    attempt: Try,
+    trials: int,
+    jobs: Sequence[Job],
+    launcher: Launcher,
+    seed: int,
+    scratch: Path,
+    inputs: Path,
     say: Callable[[str], None],
 ) -> list[Task]:
     """One task per job: `trials` trials of it."""
@@ -72,7 +80,15 @@ def tasks(
 
 
 def _trials(
-    part: str, attempt: Try, trials: int, job: Job, launcher: Launcher, seed: int, folder: Path, inputs: Path, say: Callable[[str], None],
+    part: str,
+    attempt: Try,
+    trials: int,
+    job: Job,
+    launcher: Launcher,
+    seed: int,
+    folder: Path,
+    inputs: Path,
+    say: Callable[[str], None],
     findings: Findings,
 ) -> Row:
     trial = Trial(part, job, seed, findings)

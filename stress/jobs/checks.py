@@ -1,4 +1,5 @@
 """What must hold of a folder whatever happened to the process that wrote there, and running a command to its end."""
+
 from __future__ import annotations
 
 import json
@@ -14,8 +15,8 @@ from stress.jobs.kinds import TEMPORARY, Job, differences
 from stress.jobs.launch import Launcher, Process
 from stress.patience import naps
 
-LINES = 40              # of one screen
-LEFT_BEHIND = 15        # seconds in which the processes that a killed command had started end by themselves
+LINES = 40  # of one screen
+LEFT_BEHIND = 15  # seconds in which the processes that a killed command had started end by themselves
 
 
 @dataclass
@@ -36,11 +37,22 @@ class Trial:
         self.tried += 1
         self.failed += bool(problems)
         for problem in problems:
-            again = f"python -m stress parts={self.part} kinds={self.job.name.split()[0]} seed={self.seed} (trial {number})"
+            again = (
+                f"python -m stress parts={self.part} kinds={self.job.name.split()[0]} seed={self.seed} (trial {number})"
+            )
             self.findings.add(Finding(self.part, self.job.name, "job", problem, process.text()[-3000:], again))
 
     def row(self, note: str) -> Row:
-        return Row(self.part, self.job.name, self.tried, self.tried - self.failed, self.failed, time.monotonic() - self.begin, None, note)
+        return Row(
+            self.part,
+            self.job.name,
+            self.tried,
+            self.tried - self.failed,
+            self.failed,
+            time.monotonic() - self.begin,
+            None,
+            note,
+        )
 
 
 def reference(job: Job, launcher: Launcher, inputs: Path, folder: Path) -> tuple[dict, float]:
@@ -86,7 +98,7 @@ def _broken(folder: Path) -> Iterator[tuple[Path, str]]:
             if path.suffix == ".json":
                 json.loads(path.read_text())
             elif path.suffix == ".jsonl":
-                for line in path.read_bytes().split(b"\n")[:-1]:       # the last may be cut short; reading it takes it off
+                for line in path.read_bytes().split(b"\n")[:-1]:  # the last may be cut short; reading it takes it off
                     json.loads(line)
             elif path.suffix == ".npz":
                 with np.load(path) as stored:
@@ -98,7 +110,7 @@ def _broken(folder: Path) -> Iterator[tuple[Path, str]]:
 
                 with safe_open(path, "np") as file:
                     [file.get_tensor(name) for name in file.keys()]
-        except Exception as error:      # whatever a reader says of half a file
+        except Exception as error:  # whatever a reader says of half a file
             yield path, f"{type(error).__name__}: {error}"
 
 

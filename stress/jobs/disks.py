@@ -1,4 +1,5 @@
 """Disks that fill up at random points: an error of one screen, nothing lost, and the same command ends where there is room."""
+
 from __future__ import annotations
 
 import shutil
@@ -10,7 +11,7 @@ from random import Random
 from stress.jobs.campaign import Stage
 from stress.jobs.checks import Trial, compared, half_made, left_running, one_screen
 
-SIZE = 64 << 20         # bytes of the small file system
+SIZE = 64 << 20  # bytes of the small file system
 PAGE = 4096
 
 
@@ -37,7 +38,9 @@ def limit(stage: Stage, trial: Trial, number: int, rng: Random) -> None:
     shutil.rmtree(disk, ignore_errors=True)
 
 
-def _twice(stage: Stage, trial: Trial, number: int, disk: Path, largest_file: int | None, make_room: Callable[[], None]) -> None:
+def _twice(
+    stage: Stage, trial: Trial, number: int, disk: Path, largest_file: int | None, make_room: Callable[[], None]
+) -> None:
     """With too little room, and again after `make_room`."""
     folder, job = disk / "run", stage.job
     folder.mkdir()
@@ -67,7 +70,9 @@ def can_mount(folder: Path) -> bool:
 
 
 def _mount(folder: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)], check=True, capture_output=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)], check=True, capture_output=True
+    )
 
 
 def _unmount(folder: Path) -> None:

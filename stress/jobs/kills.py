@@ -1,4 +1,5 @@
 """SIGKILL at random moments: the same command again ends with the result of an undisturbed run."""
+
 from __future__ import annotations
 
 import shutil
@@ -7,8 +8,7 @@ from random import Random
 from stress.jobs.campaign import Stage
 from stress.jobs.checks import Trial, compared, half_made, left_running
 
-
-STARTS = 10     # after which a run that always ends first counts as it is
+STARTS = 10  # after which a run that always ends first counts as it is
 
 
 def kill(stage: Stage, trial: Trial, number: int, rng: Random) -> None:
@@ -26,7 +26,7 @@ def kill(stage: Stage, trial: Trial, number: int, rng: Random) -> None:
             process.run_for(rng.uniform(0.02, 0.95) * seconds)
             process.kill(whole_group=rng.random() < 0.5)
             process.wait()
-            if process.status == -9 or again:       # what goes on after a kill may well be over soon
+            if process.status == -9 or again:  # what goes on after a kill may well be over soon
                 break
             seconds = min(seconds, process.seconds)
             shutil.rmtree(folder)

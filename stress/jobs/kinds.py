@@ -1,4 +1,5 @@
 """The jobs: what is started, what their results are, and with what a second process is refused."""
+
 from __future__ import annotations
 
 import hashlib
@@ -16,7 +17,9 @@ from stress.jobs.launch import Process
 from stress.jobs.server import Server
 
 VOLATILE = re.compile(
-    r"second|time|latency|speed|frequency|hz|started|commit|hardware|date|checkpoint$|per_s|rollout|earlier_n_envs", re.IGNORECASE)
+    r"second|time|latency|speed|frequency|hz|started|commit|hardware|date|checkpoint$|per_s|rollout|earlier_n_envs",
+    re.IGNORECASE,
+)
 TEMPORARY = re.compile(r"\.tmp$|\.part$|\.partial$|\.writing$|\.lock$|\.parts$|^\.writable$")
 
 
@@ -73,12 +76,21 @@ def prepare(folder: Path) -> None:
     state = {name: value.detach() for name, value in policy.state_dict().items()}
     served = folder / "served"
     served.mkdir()
-    saved(served / "latest.ckpt", {"cfg": {**config, "name": "x"}, "state_dicts": {"model": state, "ema_model": state}, "pickles": {}})
+    saved(
+        served / "latest.ckpt",
+        {"cfg": {**config, "name": "x"}, "state_dicts": {"model": state, "ema_model": state}, "pickles": {}},
+    )
     rng = np.random.default_rng(0)
-    episodes = [{"keypoint": rng.uniform(0, 512, (20, 9, 2)).astype(np.float32), "state": rng.uniform(0, 512, (20, 5)).astype(np.float32),
-                 "action": rng.uniform(0, 512, (20, 2)).astype(np.float32)} for _ in range(3)]
+    episodes = [
+        {
+            "keypoint": rng.uniform(0, 512, (20, 9, 2)).astype(np.float32),
+            "state": rng.uniform(0, 512, (20, 5)).astype(np.float32),
+            "action": rng.uniform(0, 512, (20, 2)).astype(np.float32),
+        }
+        for _ in range(3)
+    ]
     write_replay_buffer(folder / "demos.zarr", episodes, {})
-    write_replay_buffer(folder / "published.zarr", episodes * 100, {})      # large enough to be interrupted on its way
+    write_replay_buffer(folder / "published.zarr", episodes * 100, {})  # large enough to be interrupted on its way
     _publish(folder / "published.zarr", served / "pusht.zip")
 
 
@@ -97,22 +109,53 @@ PROFILE = ["profile.n_episodes=1", "profile.n_observations=2", "profile.noise_se
 
 
 def _evaluation(folder: Path, inputs: Path) -> list[str]:
-    return [*TINY, *PROFILE, f"checkpoint={inputs}/policy", f"assets_dir={folder}/assets", f"output_dir={folder}/out",
-            "cache=bac", "cache.budget=3", "eval.n_test=4", "eval.n_envs=2", "eval.n_workers=1", "eval.n_videos=0",
-            "benchmark.n_chunks=1", "benchmark.warmup=0", "task.adapter.max_steps=16"]
+    return [
+        *TINY,
+        *PROFILE,
+        f"checkpoint={inputs}/policy",
+        f"assets_dir={folder}/assets",
+        f"output_dir={folder}/out",
+        "cache=bac",
+        "cache.budget=3",
+        "eval.n_test=4",
+        "eval.n_envs=2",
+        "eval.n_workers=1",
+        "eval.n_videos=0",
+        "benchmark.n_chunks=1",
+        "benchmark.warmup=0",
+        "task.adapter.max_steps=16",
+    ]
 
 
 def _training(folder: Path, inputs: Path) -> list[str]:
-    return ["task=pusht_lowdim", "device=cpu", f"output_dir={folder}/out", f"task.dataset.zarr_path={inputs}/demos.zarr",
-            "task.policy.model.n_layer=1", "task.policy.model.n_emb=32", "task.policy.noise_scheduler.num_train_timesteps=8",
-            "task.policy.num_inference_steps=8", "training.batch_size=8", "training.log_every=1", "training.validate_every=4",
-            "training.save_every=2", "training.checkpoint_every=8", "training.max_steps=16", "training.num_threads=1",
-            "training.warmup_steps=2"]
+    return [
+        "task=pusht_lowdim",
+        "device=cpu",
+        f"output_dir={folder}/out",
+        f"task.dataset.zarr_path={inputs}/demos.zarr",
+        "task.policy.model.n_layer=1",
+        "task.policy.model.n_emb=32",
+        "task.policy.noise_scheduler.num_train_timesteps=8",
+        "task.policy.num_inference_steps=8",
+        "training.batch_size=8",
+        "training.log_every=1",
+        "training.validate_every=4",
+        "training.save_every=2",
+        "training.checkpoint_every=8",
+        "training.max_steps=16",
+        "training.num_threads=1",
+        "training.warmup_steps=2",
+    ]
 
 
 def _profiling(folder: Path, inputs: Path) -> list[str]:
-    return [*TINY, *PROFILE, f"checkpoint={inputs}/policy", f"assets_dir={folder}/assets",
-            "schedules=[bac_s3,blockwise_acs_s3,unified_acs_s3]"]
+    return [
+        *TINY,
+        *PROFILE,
+        f"checkpoint={inputs}/policy",
+        f"assets_dir={folder}/assets",
+        "schedules=[bac_s3,blockwise_acs_s3,unified_acs_s3]",
+    ]
 
 
 def _demonstrations(folder: Path, inputs: Path) -> list[str]:
@@ -120,8 +163,17 @@ def _demonstrations(folder: Path, inputs: Path) -> list[str]:
 
 
 def _benchmark(folder: Path, inputs: Path) -> list[str]:
-    return [*TINY, *PROFILE, f"checkpoint={inputs}/policy", f"assets_dir={folder}/assets", f"output_dir={folder}/out",
-            "methods=[full,bac_s3]", "runtimes=[reference,planned]", "n_chunks=3", "warmup=1"]
+    return [
+        *TINY,
+        *PROFILE,
+        f"checkpoint={inputs}/policy",
+        f"assets_dir={folder}/assets",
+        f"output_dir={folder}/out",
+        "methods=[full,bac_s3]",
+        "runtimes=[reference,planned]",
+        "n_chunks=3",
+        "warmup=1",
+    ]
 
 
 def _conversion(folder: Path, inputs: Path) -> list[str]:
@@ -133,8 +185,12 @@ def _checkpoint_download(folder: Path, inputs: Path) -> list[str]:
 
 
 def _data_download(folder: Path, inputs: Path) -> list[str]:
-    return ["task=pusht_lowdim", f"data_dir={folder}/data", f"url={Server.address(inputs)}/pusht.zip",
-            f"sha256={(inputs / 'served' / 'pusht.sha256').read_text()}"]
+    return [
+        "task=pusht_lowdim",
+        f"data_dir={folder}/data",
+        f"url={Server.address(inputs)}/pusht.zip",
+        f"sha256={(inputs / 'served' / 'pusht.sha256').read_text()}",
+    ]
 
 
 # ---- results ----
@@ -153,12 +209,21 @@ def _tensors(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     with safe_open(path, "np") as file:
-        header = {key: _plain(json.loads(value)) if value.startswith("{") else value for key, value in (file.metadata() or {}).items()}
-        return {"header": header, **{name: hashlib.sha256(file.get_tensor(name).tobytes()).hexdigest() for name in file.keys()}}
+        header = {
+            key: _plain(json.loads(value)) if value.startswith("{") else value
+            for key, value in (file.metadata() or {}).items()
+        }
+        return {
+            "header": header,
+            **{name: hashlib.sha256(file.get_tensor(name).tobytes()).hexdigest() for name in file.keys()},
+        }
 
 
 def _lines(path: Path) -> list[Any]:
-    return sorted((_plain(json.loads(line)) for line in path.read_text().splitlines()), key=lambda row: json.dumps(row, sort_keys=True))
+    return sorted(
+        (_plain(json.loads(line)) for line in path.read_text().splitlines()),
+        key=lambda row: json.dumps(row, sort_keys=True),
+    )
 
 
 def _arrays(path: Path) -> dict[str, str]:
@@ -166,8 +231,14 @@ def _arrays(path: Path) -> dict[str, str]:
         return {name: hashlib.sha256(stored[name].tobytes()).hexdigest() for name in stored.files}
 
 
-READERS = {".json": _json, ".jsonl": _lines, ".safetensors": _tensors, ".npz": _arrays, ".yaml": lambda path: path.read_text(),
-           ".md": lambda path: path.read_text()}
+READERS = {
+    ".json": _json,
+    ".jsonl": _lines,
+    ".safetensors": _tensors,
+    ".npz": _arrays,
+    ".yaml": lambda path: path.read_text(),
+    ".md": lambda path: path.read_text(),
+}
 # Of these only that they are there, and whole, is compared: pictures, and figures of timing.
 ONLY_THERE = re.compile(r"benchmark(_results|_info)?\.(json|txt)$|\.png$|\.csv$")
 
@@ -179,7 +250,13 @@ def contents(folder: Path) -> dict[str, Any]:
         name = path.relative_to(folder).as_posix()
         if path.is_file():
             read = READERS.get(path.suffix)
-            found[name] = "there" if ONLY_THERE.search(name) else read(path) if read else hashlib.sha256(path.read_bytes()).hexdigest()
+            found[name] = (
+                "there"
+                if ONLY_THERE.search(name)
+                else read(path)
+                if read
+                else hashlib.sha256(path.read_bytes()).hexdigest()
+            )
     return found
 
 
@@ -191,7 +268,9 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
         if found[name] != expected[name]:
             where = ""
             if isinstance(found[name], dict) and isinstance(expected[name], dict):
-                keys = [key for key in {**found[name], **expected[name]} if found[name].get(key) != expected[name].get(key)]
+                keys = [
+                    key for key in {**found[name], **expected[name]} if found[name].get(key) != expected[name].get(key)
+                ]
                 where = f" in {', '.join(map(str, keys[:5]))}"
             listed.append(f"{name} differs{where}")
     return listed

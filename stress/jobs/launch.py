@@ -1,4 +1,5 @@
 """Starts the real scripts as processes of their own, and ends them with all that they started."""
+
 from __future__ import annotations
 
 import atexit
@@ -18,13 +19,30 @@ from pathlib import Path
 from stress.patience import naps
 from stress.samples import ROOT
 
-TIMEOUT = 300       # seconds for any one command
+TIMEOUT = 300  # seconds for any one command
 # What the scripts import; imported once here instead of at every start.
 IMPORTED = (
-    "torch", "hydra", "matplotlib.pyplot", "diffusers", "zarr", "bac_workbench.evaluation.evaluate", "bac_workbench.benchmark.run",
-    "bac_workbench.caching.schedules", "bac_workbench.tracking", "bac_workbench.training.rollouts", "bac_workbench.evaluation.comparison",
-    "bac_workbench.downloads.checkpoints", "bac_workbench.downloads.places", "diffusion_policy.workspace.train_workspace",
-    "diffusion_policy.demos.collect", "diffusion_policy.dataset.download", "bac.figures", "bac.native.build", "pymunk", "pygame", "cv2",
+    "torch",
+    "hydra",
+    "matplotlib.pyplot",
+    "diffusers",
+    "zarr",
+    "bac_workbench.evaluation.evaluate",
+    "bac_workbench.benchmark.run",
+    "bac_workbench.caching.schedules",
+    "bac_workbench.tracking",
+    "bac_workbench.training.rollouts",
+    "bac_workbench.evaluation.comparison",
+    "bac_workbench.downloads.checkpoints",
+    "bac_workbench.downloads.places",
+    "diffusion_policy.workspace.train_workspace",
+    "diffusion_policy.demos.collect",
+    "diffusion_policy.dataset.download",
+    "bac.figures",
+    "bac.native.build",
+    "pymunk",
+    "pygame",
+    "cv2",
 )
 
 
@@ -94,7 +112,7 @@ class Launcher:
         self.logs, self.forked, self.count = scratch / "logs", forked, 0
         self.logs.mkdir(parents=True, exist_ok=True)
         for name in IMPORTED if forked else ():
-            with contextlib.suppress(ModuleNotFoundError):      # of an extra that is not installed
+            with contextlib.suppress(ModuleNotFoundError):  # of an extra that is not installed
                 importlib.import_module(name)
 
     def start(self, script: str, arguments: list[str], folder: Path, largest_file: int | None = None) -> Process:
@@ -109,9 +127,15 @@ class Launcher:
             return self._fork(script, arguments, folder, output, largest_file)
         with open(output, "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, str(ROOT / "scripts" / script), *arguments], cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, preexec_fn=None if largest_file is None else lambda: _limit(largest_file))
-        process.returncode = 0      # `Process` waits for it
+                [sys.executable, str(ROOT / "scripts" / script), *arguments],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=None if largest_file is None else lambda: _limit(largest_file),
+            )
+        process.returncode = 0  # `Process` waits for it
         return Process(process.pid, output)
 
     def _fork(self, script: str, arguments: list[str], folder: Path, output: Path, largest_file: int | None) -> Process:
@@ -151,7 +175,7 @@ def _run(script: Path, arguments: list[str]) -> int:
         try:
             stream.flush()
         except OSError:
-            status = status or 120      # as the interpreter does
+            status = status or 120  # as the interpreter does
     return status
 
 

@@ -1,4 +1,5 @@
 """Two processes of one job on one folder: one works, the other says so and leaves; the result is that of a lone run."""
+
 from __future__ import annotations
 
 import re

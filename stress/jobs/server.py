@@ -1,4 +1,5 @@
 """A slow file server on this machine, in a process of its own, for downloads that can be interrupted."""
+
 from __future__ import annotations
 
 import contextlib
@@ -9,7 +10,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-PIECE, PAUSE = 16_384, 0.02      # bytes and seconds: about 0.8 MB/s
+PIECE, PAUSE = 16_384, 0.02  # bytes and seconds: about 0.8 MB/s
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,9 +38,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(content)}")
         self.send_header("Content-Length", str(stop - start))
         self.end_headers()
-        with contextlib.suppress(ConnectionError):      # the other side was killed
+        with contextlib.suppress(ConnectionError):  # the other side was killed
             for at in range(start, stop, PIECE):
-                self.wfile.write(content[at:min(at + PIECE, stop)])
+                self.wfile.write(content[at : min(at + PIECE, stop)])
                 time.sleep(PAUSE)
 
     def log_message(self, *_) -> None:

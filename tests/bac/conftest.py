@@ -1,4 +1,5 @@
 """Makes tiny_policies importable here."""
+
 import sys
 from pathlib import Path
 

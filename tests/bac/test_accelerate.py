@@ -1,4 +1,5 @@
 """accelerate(): attached and removed without a trace, counted, refused where it would be wrong."""
+
 import gc
 import statistics
 import tracemalloc
@@ -7,7 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_policies import TOLERANCE, error, every_runtime, hoisting_runtime, observation, random_schedule, seeded, tiny_policy
+from tiny_policies import (
+    TOLERANCE,
+    error,
+    every_runtime,
+    hoisting_runtime,
+    observation,
+    random_schedule,
+    seeded,
+    tiny_policy,
+)
 
 from bac import ScheduleError, accelerate
 from bac.blocks import decoder_blocks
@@ -33,7 +43,9 @@ def test_leaving_restores_the_policy(runtime):
     state = {key: value.clone() for key, value in policy.state_dict().items()}
     with accelerate(policy, random_schedule(policy.model, 10, 0.3, 0), runtime) as fast:
         assert not torch.equal(act(fast), before), "the schedule caches, so actions differ a little"
-        assert torch.equal(act(policy), act(fast)), "inside the block the policy's own predict_action is accelerated too"
+        assert torch.equal(act(policy), act(fast)), (
+            "inside the block the policy's own predict_action is accelerated too"
+        )
         assert policy.state_dict().keys() == state.keys()
     assert policy.sampler is own and set(vars(policy)) == attributes
     assert torch.equal(act(policy), before)
@@ -135,7 +147,12 @@ def test_counts_and_report(runtime):
     assert report.full_gflop_per_chunk == cost.flops(Schedule.full(schedule.blocks, 10)) / 1e9
     assert report.ms_per_chunk == statistics.median(fast.milliseconds) > 0
     assert report.prepare_seconds >= 0
-    for part in (f"runtime {runtime}: 3 chunks", "ms per chunk", f"{schedule.update_count} of 60", "x fewer than the full policy's"):
+    for part in (
+        f"runtime {runtime}: 3 chunks",
+        "ms per chunk",
+        f"{schedule.update_count} of 60",
+        "x fewer than the full policy's",
+    ):
         assert part in str(report)
 
 
@@ -203,7 +220,9 @@ WEIGHT_CHANGES = {
     "optimizer": optimizer_step,
     "load_state_dict": lambda policy: policy.load_state_dict(tiny_policy(seed=1).state_dict()),
     "load_state_dict(assign)": assigned_state,
-    "new parameter": lambda policy: setattr(policy.model.head, "weight", torch.nn.Parameter(policy.model.head.weight * 2)),
+    "new parameter": lambda policy: setattr(
+        policy.model.head, "weight", torch.nn.Parameter(policy.model.head.weight * 2)
+    ),
     "double and back": lambda policy: policy.double().float(),
 }
 
@@ -229,7 +248,10 @@ def test_changed_weights_are_noticed(runtime, change):
         ({"runtime": "planned", "precision": "int8"}, "unknown precision 'int8': use fp32, bf16, fp16"),
         ({"runtime": "planned", "precision": "fp16"}, "fp16 needs a GPU: on a CPU use fp32 or bf16"),
         ({"runtime": "reference", "precision": "bf16"}, "reference computes in fp32"),
-        ({"runtime": "compiled", "precision": "bf16"}, "computes in fp32 on a CPU; for precision=bf16 use runtime=planned"),
+        (
+            {"runtime": "compiled", "precision": "bf16"},
+            "computes in fp32 on a CPU; for precision=bf16 use runtime=planned",
+        ),
         ({"runtime": "compiled", "threads": 0}, "threads must lie in 1..1024, got 0"),
         ({"runtime": "planned", "threads": 2}, "threads is an option of runtime=compiled on a CPU"),
     ],

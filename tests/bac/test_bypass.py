@@ -1,4 +1,5 @@
 """What the fast runtimes would leave out is refused: adapters, quantised layers, hooks, replaced methods, changed samplers."""
+
 from __future__ import annotations
 
 import copy
@@ -6,7 +7,16 @@ import copy
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from tiny_policies import TOLERANCE, error, every_runtime, hoisting_runtime, observation, random_schedule, seeded, tiny_policy
+from tiny_policies import (
+    TOLERANCE,
+    error,
+    every_runtime,
+    hoisting_runtime,
+    observation,
+    random_schedule,
+    seeded,
+    tiny_policy,
+)
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -76,7 +86,9 @@ INSIDE = {
 def test_what_a_fast_runtime_would_bypass_is_refused(change, runtime):
     policy = tiny_policy()
     INSIDE[change](policy.eval())
-    with pytest.raises(UnknownModule, match=f"(?s)the model's .*which runtime={runtime} would bypass.*use runtime=reference"):
+    with pytest.raises(
+        UnknownModule, match=f"(?s)the model's .*which runtime={runtime} would bypass.*use runtime=reference"
+    ):
         accelerate(policy.eval(), runtime=runtime)
 
 
@@ -121,10 +133,14 @@ def test_dynamically_quantised_policies(runtime):
 
 
 @hoisting_runtime
-@pytest.mark.parametrize("change, message", [
-    (adapt, "module of the policy was replaced"), (add_hook, "got a hook"),
-    (lambda policy: policy.model.mask.zero_(), "weights changed"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (adapt, "module of the policy was replaced"),
+        (add_hook, "got a hook"),
+        (lambda policy: policy.model.mask.zero_(), "weights changed"),
+    ],
+)
 def test_changes_inside_the_block_are_noticed(runtime, change, message):
     policy = tiny_policy()
     with accelerate(policy, runtime=runtime) as fast:
@@ -142,12 +158,16 @@ def test_settings_of_an_accelerated_policy_are_refused(runtime):
     policy = tiny_policy()
     with accelerate(policy, runtime=runtime) as fast:
         before = act(fast)
-        for change in ({"num_inference_steps": 5}, {"kwargs": {"eta": 1.0}}, {"model": nn.Linear(1, 1)},
-                       {"noise_scheduler": DDIMScheduler.from_config(policy.noise_scheduler.config)}):
+        for change in (
+            {"num_inference_steps": 5},
+            {"kwargs": {"eta": 1.0}},
+            {"model": nn.Linear(1, 1)},
+            {"noise_scheduler": DDIMScheduler.from_config(policy.noise_scheduler.config)},
+        ):
             with pytest.raises(AttributeError, match=r"leave the accelerate\(\) block first"):
                 setattr(policy, *next(iter(change.items())))
         assert policy.num_inference_steps == 10 and torch.equal(act(fast), before)
-        policy.n_action_steps = 2   # which decides what is executed of the same trajectory
+        policy.n_action_steps = 2  # which decides what is executed of the same trajectory
         assert fast.predict_action(observation())["action"].shape[1] == 2
 
 

@@ -1,10 +1,20 @@
 """The CUDA graph runtime. What it does around the graph is tested on the CPU, with a graph that simply runs the loop again."""
+
 import contextlib
 import threading
 
 import pytest
 import torch
-from tiny_policies import SAMPLERS, error, hoisting_runtime, random_schedule, seeded, tiny_model, tiny_policy, tiny_sampler
+from tiny_policies import (
+    SAMPLERS,
+    error,
+    hoisting_runtime,
+    random_schedule,
+    seeded,
+    tiny_model,
+    tiny_policy,
+    tiny_sampler,
+)
 from tiny_policies import observation as observe
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -55,7 +65,17 @@ def test_loop_reads_noise_from_one_buffer(form, name):
 class ForbiddenWhileCapturing(TorchDispatchMode):
     """Operations that wait for the GPU or whose result's size depends on data."""
 
-    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "is_nonzero", "equal", "unique", "rand", "multinomial")
+    NAMES = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "lift_fresh",
+        "is_nonzero",
+        "equal",
+        "unique",
+        "rand",
+        "multinomial",
+    )
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         name = function._overloadpacket.__name__

@@ -38,8 +38,10 @@ def repaired():
 
 
 def test_what_a_killed_drawing_left_is_removed_by_the_next(tmp_path, repaired):
-    code = ("import os, signal, sys; from diffusion_policy.common.files import atomic_path\n"
-            "with atomic_path(sys.argv[1]) as path:\n    path.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)")
+    code = (
+        "import os, signal, sys; from diffusion_policy.common.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as path:\n    path.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "schedule.png")], cwd=Path(__file__).parents[2])
     assert len(os.listdir(tmp_path)) == 1
     plot_schedule(repaired[1], tmp_path / "schedule.png")

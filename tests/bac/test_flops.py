@@ -1,4 +1,5 @@
 """FLOPs counted per block: known sizes, and PyTorch's own counter of matrix products."""
+
 import pytest
 import torch
 from tiny_policies import random_schedule, tiny_model, tiny_sampler

@@ -1,4 +1,5 @@
 """Trajectories computed by the authors' code, reproduced by every runtime."""
+
 import json
 
 import numpy as np

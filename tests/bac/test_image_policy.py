@@ -1,4 +1,5 @@
 """accelerate() on the image policy: it sees the policy's sampler and denoiser only, so nothing is different."""
+
 from __future__ import annotations
 
 import pytest
@@ -24,14 +25,30 @@ def image_policy(**changes) -> DiffusionTransformerHybridImagePolicy:
     scheduler, step_kwargs = scheduler_of("ddpm")
     torch.manual_seed(0)
     policy = DiffusionTransformerHybridImagePolicy(
-        {"obs": obs, "action": {"shape": [10]}}, scheduler, 10, 8, 2, STEPS, (36, 36), True, True, n_layer=2, n_head=2,
-        n_emb=32, **changes, **step_kwargs,
+        {"obs": obs, "action": {"shape": [10]}},
+        scheduler,
+        10,
+        8,
+        2,
+        STEPS,
+        (36, 36),
+        True,
+        True,
+        n_layer=2,
+        n_head=2,
+        n_emb=32,
+        **changes,
+        **step_kwargs,
     )
     randomise(policy.model, 0)
-    policy.set_normalizer(LinearNormalizer({
-        **{name: FieldNormalizer.image() for name in CAMERAS},
-        **{name: FieldNormalizer.identity(size) for name, size in {**SIZES, "action": 10}.items()},
-    }))
+    policy.set_normalizer(
+        LinearNormalizer(
+            {
+                **{name: FieldNormalizer.image() for name in CAMERAS},
+                **{name: FieldNormalizer.identity(size) for name, size in {**SIZES, "action": 10}.items()},
+            }
+        )
+    )
     return policy.eval()
 
 

@@ -1,4 +1,5 @@
 """Nothing of C++ leaves the native library: whatever fails there is a Python exception, and no thread is left behind."""
+
 import subprocess
 import sys
 from ctypes import byref, create_string_buffer
@@ -42,8 +43,13 @@ print(torch.equal(run(1, 1), expected))
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
 def test_threads_that_cannot_be_started_are_an_error():
     """Too little address space for their stacks: the process goes on, and so does the policy with fewer of them."""
-    result = subprocess.run([sys.executable, "-c", CHILD.format(folder=str(Path(__file__).parent))], capture_output=True, text=True,
-                            cwd=Path(__file__).parents[2], timeout=300)
+    result = subprocess.run(
+        [sys.executable, "-c", CHILD.format(folder=str(Path(__file__).parent))],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=300,
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == ["NativeError True 0", "NativeError True 0", "True"]
 
@@ -72,10 +78,29 @@ class Recorded:
                 self.fast.predict_action(observation(), seeded(0))
 
 
-WRONG_MODELS = {"layers": [0, -1, 5000], "heads": [0, 3, 64], "d": [0, 24, -16], "d_in": [0, 9], "d_out": [0, 40], "tokens": [0, 2**30],
-                "skip": [-1, 6], "steps": [0, -5], "embed": [None], "segments": [None], "solver": [None], "final_gain": [None]}
-WRONG_CALLS = {"batch": [0, -1, 2**31 - 1], "memory": [-1, 2**30], "trajectory": [None], "noise": [None], "memory_slot": [None],
-               "key": [None], "cross_mask": [None]}
+WRONG_MODELS = {
+    "layers": [0, -1, 5000],
+    "heads": [0, 3, 64],
+    "d": [0, 24, -16],
+    "d_in": [0, 9],
+    "d_out": [0, 40],
+    "tokens": [0, 2**30],
+    "skip": [-1, 6],
+    "steps": [0, -5],
+    "embed": [None],
+    "segments": [None],
+    "solver": [None],
+    "final_gain": [None],
+}
+WRONG_CALLS = {
+    "batch": [0, -1, 2**31 - 1],
+    "memory": [-1, 2**30],
+    "trajectory": [None],
+    "noise": [None],
+    "memory_slot": [None],
+    "key": [None],
+    "cross_mask": [None],
+}
 
 
 @pytest.mark.parametrize(("part", "field", "value"), [

@@ -1,4 +1,5 @@
 """The native library: built once, found again, never loaded unless it is what was stored, and a clear error where there is none."""
+
 import json
 import logging
 import os
@@ -66,7 +67,9 @@ def test_no_compiler(cache, monkeypatch):
     without_compilers(monkeypatch)
     policy = tiny_policy()
     own = policy.sampler
-    with pytest.raises(build.CompilerMissing, match=r"found no compiler: install g\+\+ or clang\+\+ .*or use runtime=planned"):
+    with pytest.raises(
+        build.CompilerMissing, match=r"found no compiler: install g\+\+ or clang\+\+ .*or use runtime=planned"
+    ):
         accelerate(policy, runtime="compiled")
     assert policy.sampler is own and not cache.exists()
 
@@ -92,11 +95,19 @@ def fake_compiler(folder, script):
 @pytest.mark.parametrize(
     ("script", "error", "message"),
     [
-        ("echo 'internal error 42' >&2; exit 1", build.CompilerMissing, r"(?s)broken\+\+ could not compile.*=planned.*--option.*error 42"),
+        (
+            "echo 'internal error 42' >&2; exit 1",
+            build.CompilerMissing,
+            r"(?s)broken\+\+ could not compile.*=planned.*--option.*error 42",
+        ),
         ("printf '\\377\\376' >&2; exit 3", build.CompilerMissing, "could not compile"),
         ("exit 0", build.CompilerMissing, "no library"),
         ("echo 'as: No space left on device' >&2; exit 1", build.CacheError, "no space left .*set BAC_CACHE"),
-        ('while [ "$1" != -o ]; do shift; done; echo text > "$2"', build.NativeError, "cannot be used: .*another compiler through CXX"),
+        (
+            'while [ "$1" != -o ]; do shift; done; echo text > "$2"',
+            build.NativeError,
+            "cannot be used: .*another compiler through CXX",
+        ),
     ],
 )
 def test_failing_compiler(cache, tmp_path, monkeypatch, script, error, message):
@@ -117,7 +128,9 @@ def test_compiled_once_also_by_several_threads(cache, compiled):
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".so"]
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
     info = build.library_info()
-    assert info.origin == "built" and Path(info.path).parent == cache and info.compiler and "-march=native" in info.flags
+    assert (
+        info.origin == "built" and Path(info.path).parent == cache and info.compiler and "-march=native" in info.flags
+    )
 
 
 @needs_compiler
@@ -125,7 +138,9 @@ def test_a_cached_library_needs_no_compiler(cache, compiled, monkeypatch):
     first = build.library_info()
     without_compilers(monkeypatch)
     second = again(monkeypatch)
-    assert (second.origin, second.path, second.compiler) == ("cached", first.path, first.compiler) and len(compiled) == 1
+    assert (second.origin, second.path, second.compiler) == ("cached", first.path, first.compiler) and len(
+        compiled
+    ) == 1
 
 
 @needs_compiler
@@ -184,7 +199,9 @@ def test_without_home_and_variables_the_cache_has_to_be_named(cache, monkeypatch
 
 @needs_compiler
 def test_several_that_build_different_libraries_at_once_stay_right(cache, content, monkeypatch, caplog):
-    monkeypatch.setattr(compiler, "compile_library", lambda *_: content + os.urandom(8))  # bytes after a library's end mean nothing
+    monkeypatch.setattr(
+        compiler, "compile_library", lambda *_: content + os.urandom(8)
+    )  # bytes after a library's end mean nothing
     with ThreadPoolExecutor(6) as pool:
         records = list(pool.map(lambda _: build.build(), range(12)))
     assert again(monkeypatch).origin == "cached" and not caplog.messages
@@ -199,7 +216,9 @@ def damage_library(path, record):
     return {
         "truncated": lambda: os.truncate(path, 4096),
         "empty": lambda: os.truncate(path, 0),
-        "a flipped bit": lambda: path.write_bytes(path.read_bytes()[:5000] + bytes([path.read_bytes()[5000] ^ 1]) + path.read_bytes()[5001:]),
+        "a flipped bit": lambda: path.write_bytes(
+            path.read_bytes()[:5000] + bytes([path.read_bytes()[5000] ^ 1]) + path.read_bytes()[5001:]
+        ),
         "text": lambda: path.write_text("not a library"),
         "missing": path.unlink,
         "a link": lambda: (path.rename(path.with_name("moved")), path.symlink_to("moved")),
@@ -249,7 +268,9 @@ def test_a_folder_in_the_place_of_a_file_is_named(cache, compiled, monkeypatch, 
 def test_a_damaged_library_without_compiler_says_both(cache, compiled, monkeypatch):
     os.truncate(build.library_info().path, 100)
     without_compilers(monkeypatch)
-    with pytest.raises(build.CompilerMissing, match=r"(?s)found no compiler.*cannot be used: .*not the file that was stored"):
+    with pytest.raises(
+        build.CompilerMissing, match=r"(?s)found no compiler.*cannot be used: .*not the file that was stored"
+    ):
         again(monkeypatch)
 
 
@@ -266,7 +287,7 @@ def test_a_library_with_other_structures_is_not_used(cache, compiled, monkeypatc
 def test_a_foreign_library_is_not_used(cache, compiled, monkeypatch, tmp_path):
     """Sound, stored with its own hash, but without the functions."""
     source = tmp_path / "foreign.cpp"
-    source.write_text("extern \"C\" int other() { return 1; }")
+    source.write_text('extern "C" int other() { return 1; }')
     foreign = tmp_path / "foreign.so"
     subprocess.run([*compiler.find_compiler(), "-shared", "-fPIC", "-o", foreign, source], check=True)
     monkeypatch.setattr(compiler, "compile_library", lambda *_: foreign.read_bytes())
@@ -299,7 +320,9 @@ def test_a_cache_that_cannot_be_made_is_an_error_with_advice(cache, compiled, tm
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         monkeypatch.setenv("BAC_CACHE", str(folder))
-        with pytest.raises(build.CacheError, match=r"cannot be (opened as a folder|created) \(Not a directory\).*set BAC_CACHE"):
+        with pytest.raises(
+            build.CacheError, match=r"cannot be (opened as a folder|created) \(Not a directory\).*set BAC_CACHE"
+        ):
             build.library()
 
 
@@ -401,8 +424,19 @@ def test_build_command_makes_a_folder_to_ship(tmp_path):
     built = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0 and f"BAC_PREBUILT={tmp_path / 'ship'}" in built.stdout, built.stderr
     code = "from bac.native import build; print(build.library_info().origin)"
-    used = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
-                          env={**os.environ, "BAC_PREBUILT": str(tmp_path / "ship"), "PATH": "/nowhere", "BAC_CACHE": str(tmp_path / "c")})
+    used = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={
+            **os.environ,
+            "BAC_PREBUILT": str(tmp_path / "ship"),
+            "PATH": "/nowhere",
+            "BAC_CACHE": str(tmp_path / "c"),
+        },
+    )
     assert used.stdout == "prebuilt\n" and not (tmp_path / "c").exists()
 
 

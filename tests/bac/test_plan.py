@@ -1,4 +1,5 @@
 """The program of a schedule: executed on random numbers it must do what the schedule says."""
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st

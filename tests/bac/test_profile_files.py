@@ -1,4 +1,5 @@
 """Stored profiles: what is not a sound profile of what it claims to be is refused, cheaply and by name."""
+
 import copy
 import io
 import json
@@ -22,8 +23,16 @@ SETTINGS = {"n_episodes": 8, "seed_start": 20000, "n_observations": 64, "noise_s
 
 
 def info(**changes) -> ProfileInfo:
-    values = {"checkpoint_hash": "a" * 64, "weights": "ema", "sampler": "ddim5", "steps": STEPS, "observations": 64, "noise_seeds": (0, 1),
-              "source": "recorded observations", "settings": SETTINGS}
+    values = {
+        "checkpoint_hash": "a" * 64,
+        "weights": "ema",
+        "sampler": "ddim5",
+        "steps": STEPS,
+        "observations": 64,
+        "noise_seeds": (0, 1),
+        "source": "recorded observations",
+        "settings": SETTINGS,
+    }
     return ProfileInfo(**{**values, **changes})
 
 
@@ -89,7 +98,9 @@ def test_bundled_profiles_load():
     assert folders
     for folder in folders:
         profile = Profile.load(folder)
-        assert len(profile.blocks) == 24 and profile.info.matches(checkpoint_hash=profile.info.checkpoint_hash, weights="ema")
+        assert len(profile.blocks) == 24 and profile.info.matches(
+            checkpoint_hash=profile.info.checkpoint_hash, weights="ema"
+        )
 
 
 def test_a_profile_stored_without_digest_and_settings_loads(folder):
@@ -100,7 +111,12 @@ def test_a_profile_stored_without_digest_and_settings_loads(folder):
 
 
 def test_matrices_stored_in_double_precision_or_by_columns_load(folder):
-    rewrite(folder, lambda members: {name: npy(np.asfortranarray(np.load(io.BytesIO(raw)).astype(float))) for name, raw in members.items()})
+    rewrite(
+        folder,
+        lambda members: {
+            name: npy(np.asfortranarray(np.load(io.BytesIO(raw)).astype(float))) for name, raw in members.items()
+        },
+    )
     assert np.allclose(Profile.load(folder).matrices["l1"][BLOCKS[0]], matrix("l1"))
 
 
@@ -109,13 +125,20 @@ def test_matrices_stored_in_double_precision_or_by_columns_load(folder):
 
 def test_differences_are_said_in_words():
     own = info()
-    assert own.matches() and own.differences(checkpoint_hash="a" * 64, weights="ema", sampler="ddim5", steps=5, settings=SETTINGS) == []
+    assert (
+        own.matches()
+        and own.differences(checkpoint_hash="a" * 64, weights="ema", sampler="ddim5", steps=5, settings=SETTINGS) == []
+    )
     assert own.differences(checkpoint_hash="b" * 64, weights="raw", sampler="ddpm100", steps=100) == [
-        f"checkpoint {'a' * 12} instead of {'b' * 12}", "weights ema instead of raw", "sampler ddim5 instead of ddpm100",
+        f"checkpoint {'a' * 12} instead of {'b' * 12}",
+        "weights ema instead of raw",
+        "sampler ddim5 instead of ddpm100",
         "number of denoising steps 5 instead of 100",
     ]
-    assert own.differences(settings={**SETTINGS, "seed_start": 0, "noise_seeds": (0,)}) == ["seed_start 20000 instead of 0",
-                                                                                             "noise_seeds [0, 1] instead of [0]"]
+    assert own.differences(settings={**SETTINGS, "seed_start": 0, "noise_seeds": (0,)}) == [
+        "seed_start 20000 instead of 0",
+        "noise_seeds [0, 1] instead of [0]",
+    ]
     with pytest.raises(ProfileError, match="the settings of a profile are n_episodes, "):
         own.differences(settings={"episodes": 3})
 
@@ -180,7 +203,10 @@ BROKEN = {
     "an unknown block": (broken("l1", "head", matrix("l1")), "other blocks than cosine"),
     "blocks out of order": (broken(order=BLOCKS[::-1]), "execution order"),
     "no blocks": ({metric: {} for metric in METRICS}, "no blocks"),
-    "other steps than described": ({m: {b: np.zeros((4, 4)) for b in BLOCKS} for m in METRICS}, r"must be float \[5, 5\]"),
+    "other steps than described": (
+        {m: {b: np.zeros((4, 4)) for b in BLOCKS} for m in METRICS},
+        r"must be float \[5, 5\]",
+    ),
 }
 
 
@@ -202,7 +228,9 @@ DAMAGED = {
     "integers": replaced(npy(np.ones((5, 5), "i4"))),
     "objects": replaced(header("{'descr': '|O', 'fortran_order': False, 'shape': (5, 5), }")),
     "a huge claim": replaced(header("{'descr': '<f4', 'fortran_order': False, 'shape': (999999, 999999), }")),
-    "a shape beyond all": replaced(header("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 1), }")),
+    "a shape beyond all": replaced(
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 1), }")
+    ),
     "code for a header": replaced(header("__import__('os').system('true')")),
     "more than its shape": replaced(npy(np.ones((5, 5), "f4")) + b"\0"),
     "less than its shape": replaced(npy(np.ones((5, 5), "f4"))[:-1]),
@@ -264,7 +292,9 @@ def test_any_flipped_bit_is_refused(folder, with_digest):
         except ProfileError as error:
             assert str(path) in str(error)
         else:
-            assert not with_digest and all(np.array_equal(loaded.matrices[m][b], reference.matrices[m][b]) for m in METRICS for b in BLOCKS)
+            assert not with_digest and all(
+                np.array_equal(loaded.matrices[m][b], reference.matrices[m][b]) for m in METRICS for b in BLOCKS
+            )
 
 
 def test_every_truncation_is_refused(folder):

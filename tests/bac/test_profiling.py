@@ -1,4 +1,5 @@
 """Profiling: what is accumulated batch by batch equals comparing the features directly."""
+
 import gc
 from dataclasses import replace
 
@@ -70,7 +71,9 @@ def test_profile_equals_features_of_single_runs(model, observations, sampler):
     for seed in SEEDS:
         for i in range(len(cond)):
             features = {block: [] for block in blocks}
-            run = ReferenceSampler(base, Schedule.full(blocks, 5), lambda k, block, f: features[block].append(f.numpy()))
+            run = ReferenceSampler(
+                base, Schedule.full(blocks, 5), lambda k, block, f: features[block].append(f.numpy())
+            )
             run(condition[:1], None, cond[i : i + 1], seeded(seed * 1_000_003 + i))
             for block in blocks:
                 runs[block].append(np.stack(features[block]))
@@ -141,7 +144,9 @@ def test_round_trip(model, observations, tmp_path):
     assert Profile.read_info(folder) == info
     loaded = Profile.load(folder)
     assert loaded.info == info and isinstance(loaded.info.noise_seeds, tuple)
-    assert {m: tuple(blocks) for m, blocks in loaded.matrices.items()} == {m: tuple(b) for m, b in stored.matrices.items()}
+    assert {m: tuple(blocks) for m, blocks in loaded.matrices.items()} == {
+        m: tuple(b) for m, b in stored.matrices.items()
+    }
     assert largest_difference(loaded.matrices, stored.matrices) < 1e-6
     assert all(matrix.dtype == np.float64 for blocks in loaded.matrices.values() for matrix in blocks.values())
     assert sorted(path.name for path in folder.iterdir()) == ["profile.json", "profile.npz"]

@@ -1,4 +1,5 @@
 """The published Kitchen policy (768 wide): its checkpoints load and are accelerated. Two of its eight layers keep this fast."""
+
 from __future__ import annotations
 
 import pickle
@@ -25,16 +26,31 @@ def checkpoint(tmp_path_factory):
     """A file as the original project's `torch.save` writes it."""
     register_resolvers()
     with initialize_config_dir(str(ROOT / "config"), version_base="1.3"):
-        cfg = compose("train", ["task=kitchen_lowdim_abs", "task.policy.model.n_layer=2", "task.policy.num_inference_steps=10",
-                                "task.policy.noise_scheduler.num_train_timesteps=10"])
+        cfg = compose(
+            "train",
+            [
+                "task=kitchen_lowdim_abs",
+                "task.policy.model.n_layer=2",
+                "task.policy.num_inference_steps=10",
+                "task.policy.noise_scheduler.num_train_timesteps=10",
+            ],
+        )
     policy_config = OmegaConf.to_container(cfg.task.policy, resolve=True)
     torch.manual_seed(0)
     policy = build_policy({"task": "kitchen_lowdim_abs", "policy": policy_config})
     policy.set_normalizer(LinearNormalizer.fit({"obs": torch.randn(50, 60), "action": torch.randn(50, 9)}))
     workspace = "diffusion_policy.workspace.train_diffusion_transformer_lowdim_workspace.TrainDiffusionTransformerLowdimWorkspace"
     path = tmp_path_factory.mktemp("kitchen") / "latest.ckpt"
-    torch.save({"cfg": OmegaConf.create({"_target_": workspace, "policy": policy_config, "task": {"name": "kitchen_lowdim_abs"}}),
-                "state_dicts": {"ema_model": policy.state_dict()}, "pickles": {"global_step": pickle.dumps(1)}}, path)
+    torch.save(
+        {
+            "cfg": OmegaConf.create(
+                {"_target_": workspace, "policy": policy_config, "task": {"name": "kitchen_lowdim_abs"}}
+            ),
+            "state_dicts": {"ema_model": policy.state_dict()},
+            "pickles": {"global_step": pickle.dumps(1)},
+        },
+        path,
+    )
     yield path
     path.unlink()
 

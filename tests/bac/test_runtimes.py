@@ -1,4 +1,5 @@
 """`planned` and `compiled` give the actions of `reference`: over random models, samplers, schedules and inputs."""
+
 import time
 
 import pytest
@@ -6,7 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_policies import (
-    SAMPLERS, TOLERANCE, error, hoisting_runtime, needs_compiler, observation, random_schedule, seeded, tiny_model, tiny_policy,
+    SAMPLERS,
+    TOLERANCE,
+    error,
+    hoisting_runtime,
+    needs_compiler,
+    observation,
+    random_schedule,
+    seeded,
+    tiny_model,
+    tiny_policy,
     tiny_sampler,
 )
 
@@ -26,10 +36,19 @@ def models(draw):
     horizon, width = draw(st.integers(4, 9)), draw(st.integers(1, 5))
     n_obs_steps = draw(st.integers(1, 3))
     return tiny_model(
-        seed=draw(st.integers(0, 10**6)), half=draw(st.booleans()), horizon=horizon, n_obs_steps=n_obs_steps, input_dim=width,
-        output_dim=width, cond_dim=draw(st.integers(1, 4)) if form == "observations" else 0, n_layer=draw(st.integers(1, 3)),
-        n_head=draw(st.sampled_from([2, 4])), n_emb=draw(st.sampled_from([32, 48])), causal_attn=draw(st.booleans()),
-        time_as_cond=form != "encoder only", n_cond_layers=0 if form == "encoder only" else draw(st.sampled_from([0, 0, 1, 2])),
+        seed=draw(st.integers(0, 10**6)),
+        half=draw(st.booleans()),
+        horizon=horizon,
+        n_obs_steps=n_obs_steps,
+        input_dim=width,
+        output_dim=width,
+        cond_dim=draw(st.integers(1, 4)) if form == "observations" else 0,
+        n_layer=draw(st.integers(1, 3)),
+        n_head=draw(st.sampled_from([2, 4])),
+        n_emb=draw(st.sampled_from([32, 48])),
+        causal_attn=draw(st.booleans()),
+        time_as_cond=form != "encoder only",
+        n_cond_layers=0 if form == "encoder only" else draw(st.sampled_from([0, 0, 1, 2])),
     )
 
 
@@ -89,7 +108,9 @@ def test_weights_are_large_enough_for_every_block_to_matter():
     expected = ReferenceSampler(base, full)(torch.zeros(1, 6, 2), None, torch.ones(1, 2, 3), seeded(0))
     for block in blocks:
         steps = {name: range(10) if name != block else [0] for name in blocks}
-        got = PlannedSampler(base, Schedule.from_steps(steps, 10))(torch.zeros(1, 6, 2), None, torch.ones(1, 2, 3), seeded(0))
+        got = PlannedSampler(base, Schedule.from_steps(steps, 10))(
+            torch.zeros(1, 6, 2), None, torch.ones(1, 2, 3), seeded(0)
+        )
         assert error(got, expected) > 1000 * TOLERANCE, block
 
 
@@ -102,8 +123,16 @@ def test_full_policy_without_a_schedule(runtime):
 
 
 @hoisting_runtime
-@pytest.mark.parametrize("options", [{"obs_as_cond": True}, {"chunk_only": True}, {"obs_as_cond": False},
-                                     {"obs_as_cond": False, "time_as_cond": False, "causal_attn": False}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"obs_as_cond": True},
+        {"chunk_only": True},
+        {"obs_as_cond": False},
+        {"obs_as_cond": False, "time_as_cond": False, "causal_attn": False},
+    ],
+    ids=str,
+)
 def test_policies(runtime, options):
     """Conditioning by tokens, the executed chunk alone, inpainting in the decoder and in the encoder-only form."""
     policy = tiny_policy(**options)
@@ -150,8 +179,16 @@ def test_compiled_denoises_the_whole_trajectory_only():
 
 @needs_compiler
 @pytest.mark.parametrize("half", [False, True], ids=["float weights", "half weights"])
-@pytest.mark.parametrize("changes", [{}, {"n_emb": 48, "n_head": 4, "horizon": 9, "n_layer": 3}, {"n_cond_layers": 1},
-                                     {"time_as_cond": False, "cond_dim": 0, "input_dim": 5, "output_dim": 5}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"n_emb": 48, "n_head": 4, "horizon": 9, "n_layer": 3},
+        {"n_cond_layers": 1},
+        {"time_as_cond": False, "cond_dim": 0, "input_dim": 5, "output_dim": 5},
+    ],
+    ids=str,
+)
 def test_compiled_does_not_depend_on_threads_or_batch(half, changes):
     """Bit for bit: with as many threads as samples or more (a team on all of them), with fewer (shares), one by one."""
     model = tiny_model(half=half, **changes)
@@ -163,8 +200,13 @@ def test_compiled_does_not_depend_on_threads_or_batch(half, changes):
 
     def run(threads, rows):
         count = len(range(5)[rows])
-        return samplers[threads](condition[rows], given_entries[rows], None if cond is None else cond[rows],
-                                 seeded(*range(5)[rows])) if count else None
+        return (
+            samplers[threads](
+                condition[rows], given_entries[rows], None if cond is None else cond[rows], seeded(*range(5)[rows])
+            )
+            if count
+            else None
+        )
 
     alone = torch.cat([run(1, slice(i, i + 1)) for i in range(5)])
     for batch in (1, 2, 5):

@@ -1,4 +1,5 @@
 """Names of samplers: short for the usual ones, different for any two that sample differently."""
+
 from __future__ import annotations
 
 import re
@@ -13,8 +14,15 @@ from bac.sampler_name import noise_digest, sampler_name
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 from diffusion_policy.policy.schedulers import like_trained
 
-TRAIN = {"num_train_timesteps": 100, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "squaredcos_cap_v2",
-         "variance_type": "fixed_small", "clip_sample": True, "prediction_type": "epsilon"}
+TRAIN = {
+    "num_train_timesteps": 100,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "squaredcos_cap_v2",
+    "variance_type": "fixed_small",
+    "clip_sample": True,
+    "prediction_type": "epsilon",
+}
 TRAINED = DDPMScheduler(**TRAIN)
 
 
@@ -22,27 +30,35 @@ def derived(cls, **changes):
     return like_trained(TRAINED, cls, **changes)
 
 
-@pytest.mark.parametrize("scheduler, steps, step_kwargs, name", [
-    (TRAINED, 100, {}, "ddpm100"),
-    (derived(DDPMScheduler), 50, {}, "ddpm50"),
-    (derived(DDIMScheduler), 16, {}, "ddim16"),
-    (derived(DDIMScheduler), 16, {"eta": 0.0, "use_clipped_model_output": False}, "ddim16"),
-    (derived(DPMSolverMultistepScheduler), 16, {}, "dpmpp16"),
-    (like_trained(DDPMScheduler(**{**TRAIN, "variance_type": "fixed_large"}), DPMSolverMultistepScheduler), 16, {}, "dpmpp16"),
-    (derived(DDIMScheduler, timestep_spacing="trailing"), 16, {}, "ddim16-trailing"),
-    (derived(DDIMScheduler), 16, {"eta": 0.5}, "ddim16-eta0.5"),
-    (derived(DDIMScheduler), 16, {"eta": 1}, "ddim16-eta1"),
-    (derived(DDIMScheduler), 16, {"use_clipped_model_output": True}, "ddim16-reclip"),
-    (derived(DDPMScheduler, variance_type="fixed_large"), 100, {}, "ddpm100-fixed_large"),
-    (derived(DDIMScheduler, clip_sample=False), 16, {}, "ddim16-noclip"),
-    (derived(DDPMScheduler, clip_sample_range=0.5), 100, {}, "ddpm100-clip0.5"),
-    (derived(DPMSolverMultistepScheduler, solver_order=1), 16, {}, "dpmpp16-order1"),
-    (derived(DPMSolverMultistepScheduler, clip_sample=False), 16, {}, "dpmpp16-noclip"),
-    (derived(DPMSolverMultistepScheduler, clip_sample_range=0.5), 16, {}, "dpmpp16-clip0.5"),
-    (DPMSolverMultistepScheduler(num_train_timesteps=100), 16, {}, "dpmpp16-noclip"),
-    (DPMSolverMultistepScheduler.from_config(TRAINED.config), 16, {}, "dpmpp16-noclip"),
-    (EulerDiscreteScheduler(), 8, {}, "EulerDiscreteScheduler8"),
-])
+@pytest.mark.parametrize(
+    "scheduler, steps, step_kwargs, name",
+    [
+        (TRAINED, 100, {}, "ddpm100"),
+        (derived(DDPMScheduler), 50, {}, "ddpm50"),
+        (derived(DDIMScheduler), 16, {}, "ddim16"),
+        (derived(DDIMScheduler), 16, {"eta": 0.0, "use_clipped_model_output": False}, "ddim16"),
+        (derived(DPMSolverMultistepScheduler), 16, {}, "dpmpp16"),
+        (
+            like_trained(DDPMScheduler(**{**TRAIN, "variance_type": "fixed_large"}), DPMSolverMultistepScheduler),
+            16,
+            {},
+            "dpmpp16",
+        ),
+        (derived(DDIMScheduler, timestep_spacing="trailing"), 16, {}, "ddim16-trailing"),
+        (derived(DDIMScheduler), 16, {"eta": 0.5}, "ddim16-eta0.5"),
+        (derived(DDIMScheduler), 16, {"eta": 1}, "ddim16-eta1"),
+        (derived(DDIMScheduler), 16, {"use_clipped_model_output": True}, "ddim16-reclip"),
+        (derived(DDPMScheduler, variance_type="fixed_large"), 100, {}, "ddpm100-fixed_large"),
+        (derived(DDIMScheduler, clip_sample=False), 16, {}, "ddim16-noclip"),
+        (derived(DDPMScheduler, clip_sample_range=0.5), 100, {}, "ddpm100-clip0.5"),
+        (derived(DPMSolverMultistepScheduler, solver_order=1), 16, {}, "dpmpp16-order1"),
+        (derived(DPMSolverMultistepScheduler, clip_sample=False), 16, {}, "dpmpp16-noclip"),
+        (derived(DPMSolverMultistepScheduler, clip_sample_range=0.5), 16, {}, "dpmpp16-clip0.5"),
+        (DPMSolverMultistepScheduler(num_train_timesteps=100), 16, {}, "dpmpp16-noclip"),
+        (DPMSolverMultistepScheduler.from_config(TRAINED.config), 16, {}, "dpmpp16-noclip"),
+        (EulerDiscreteScheduler(), 8, {}, "EulerDiscreteScheduler8"),
+    ],
+)
 def test_usual_names(scheduler, steps, step_kwargs, name):
     assert sampler_name(scheduler, steps, step_kwargs) == name
 
@@ -52,26 +68,48 @@ def test_the_noise_schedule_shows_only_where_it_is_not_the_checkpoints():
     assert sampler_name(other, 50) == sampler_name(other, 50, trained=other) == "ddpm50"
     assert sampler_name(derived(DDIMScheduler), 16, trained=TRAINED) == "ddim16"
     assert sampler_name(other, 50, trained=TRAINED) == "ddpm50-num_train_timesteps50"
-    assert sampler_name(derived(DDIMScheduler, beta_schedule="linear"), 16, trained=TRAINED) == "ddim16-beta_schedule_is_linear"
-    assert sampler_name(derived(DDIMScheduler, prediction_type="sample"), 16, trained=TRAINED) == "ddim16-prediction_type_is_sample"
+    assert (
+        sampler_name(derived(DDIMScheduler, beta_schedule="linear"), 16, trained=TRAINED)
+        == "ddim16-beta_schedule_is_linear"
+    )
+    assert (
+        sampler_name(derived(DDIMScheduler, prediction_type="sample"), 16, trained=TRAINED)
+        == "ddim16-prediction_type_is_sample"
+    )
     altered = derived(DDIMScheduler)
     altered.betas = altered.betas * 0.5
     assert sampler_name(altered, 16, trained=TRAINED).startswith("ddim16-betas_")
-    lists = [derived(DDIMScheduler, trained_betas=[b / 100 for b in range(1, 101)]), derived(DDIMScheduler, trained_betas=[0.01] * 100)]
+    lists = [
+        derived(DDIMScheduler, trained_betas=[b / 100 for b in range(1, 101)]),
+        derived(DDIMScheduler, trained_betas=[0.01] * 100),
+    ]
     names = {sampler_name(scheduler, 16, trained=TRAINED) for scheduler in lists}
     assert len(names) == 2 and all("trained_betas_like_" in name for name in names)
 
 
 def test_the_digest_is_of_the_noise_schedule_alone():
-    assert noise_digest(TRAINED) == noise_digest(derived(DDIMScheduler, clip_sample=False)) == noise_digest(derived(DPMSolverMultistepScheduler))
-    others = [DDPMScheduler(**{**TRAIN, **change}) for change in (
-        {"num_train_timesteps": 50}, {"beta_end": 0.03}, {"beta_schedule": "linear"}, {"prediction_type": "sample"},
-        {"rescale_betas_zero_snr": True}, {"trained_betas": [0.01] * 100}, {"trained_betas": [0.02] * 100})]
+    assert (
+        noise_digest(TRAINED)
+        == noise_digest(derived(DDIMScheduler, clip_sample=False))
+        == noise_digest(derived(DPMSolverMultistepScheduler))
+    )
+    others = [
+        DDPMScheduler(**{**TRAIN, **change})
+        for change in (
+            {"num_train_timesteps": 50},
+            {"beta_end": 0.03},
+            {"beta_schedule": "linear"},
+            {"prediction_type": "sample"},
+            {"rescale_betas_zero_snr": True},
+            {"trained_betas": [0.01] * 100},
+            {"trained_betas": [0.02] * 100},
+        )
+    ]
     assert len({noise_digest(scheduler) for scheduler in (TRAINED, *others)}) == 8
 
 
 def test_a_class_of_ones_own_never_takes_a_known_name():
-    class DDIMScheduler(DDPMScheduler):     # noqa: F811
+    class DDIMScheduler(DDPMScheduler):  # noqa: F811
         pass
 
     name = sampler_name(DDIMScheduler(**TRAIN), 16)
@@ -80,17 +118,35 @@ def test_a_class_of_ones_own_never_takes_a_known_name():
 
 OPTIONS = {
     DDPMScheduler: {
-        "variance_type": ["fixed_small", "fixed_small_log", "fixed_large"], "clip_sample": [True, False], "clip_sample_range": [1.0, 0.5],
-        "timestep_spacing": ["leading", "trailing", "linspace"], "steps_offset": [0, 1], "thresholding": [False, True],
-        "dynamic_thresholding_ratio": [0.995, 0.5], "sample_max_value": [1.0, 2.0]},
+        "variance_type": ["fixed_small", "fixed_small_log", "fixed_large"],
+        "clip_sample": [True, False],
+        "clip_sample_range": [1.0, 0.5],
+        "timestep_spacing": ["leading", "trailing", "linspace"],
+        "steps_offset": [0, 1],
+        "thresholding": [False, True],
+        "dynamic_thresholding_ratio": [0.995, 0.5],
+        "sample_max_value": [1.0, 2.0],
+    },
     DDIMScheduler: {
-        "clip_sample": [True, False], "clip_sample_range": [1.0, 0.5], "timestep_spacing": ["leading", "trailing", "linspace"],
-        "steps_offset": [0, 1], "set_alpha_to_one": [True, False], "thresholding": [False, True],
-        "dynamic_thresholding_ratio": [0.995, 0.5], "sample_max_value": [1.0, 2.0]},
+        "clip_sample": [True, False],
+        "clip_sample_range": [1.0, 0.5],
+        "timestep_spacing": ["leading", "trailing", "linspace"],
+        "steps_offset": [0, 1],
+        "set_alpha_to_one": [True, False],
+        "thresholding": [False, True],
+        "dynamic_thresholding_ratio": [0.995, 0.5],
+        "sample_max_value": [1.0, 2.0],
+    },
     DPMSolverMultistepScheduler: {
-        "solver_order": [2, 1, 3], "algorithm_type": ["dpmsolver++", "sde-dpmsolver++"], "solver_type": ["midpoint", "heun"],
-        "lower_order_final": [True, False], "euler_at_final": [False, True], "use_karras_sigmas": [False, True],
-        "timestep_spacing": ["linspace", "leading", "trailing"], "lambda_min_clipped": [-float("inf"), -5.1]},
+        "solver_order": [2, 1, 3],
+        "algorithm_type": ["dpmsolver++", "sde-dpmsolver++"],
+        "solver_type": ["midpoint", "heun"],
+        "lower_order_final": [True, False],
+        "euler_at_final": [False, True],
+        "use_karras_sigmas": [False, True],
+        "timestep_spacing": ["linspace", "leading", "trailing"],
+        "lambda_min_clipped": [-float("inf"), -5.1],
+    },
 }
 STEP = {DDIMScheduler: {"eta": [0.0, 0.5, 1.0], "use_clipped_model_output": [False, True]}}
 
@@ -101,7 +157,10 @@ def pairs(draw, cls):
     values = {**OPTIONS[cls], **STEP.get(cls, {}), "steps": [3, 4]}
     first = {name: draw(st.sampled_from(choices)) for name, choices in values.items()}
     changed = draw(st.lists(st.sampled_from(list(values)), max_size=2))
-    return [sampler_of(cls, chosen) for chosen in (first, {**first, **{name: draw(st.sampled_from(values[name])) for name in changed}})]
+    return [
+        sampler_of(cls, chosen)
+        for chosen in (first, {**first, **{name: draw(st.sampled_from(values[name])) for name in changed}})
+    ]
 
 
 def sampler_of(cls, chosen):

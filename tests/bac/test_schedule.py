@@ -314,27 +314,51 @@ def joined(parts) -> bytes:
 
 HOSTILE = {
     "one key among 100,000 twice": (
-        lambda: updates(b"{" + joined(f'"k{i % 99_999}":[0]' for i in range(100_000)) + b"}"), "more than once: k0;"),
+        lambda: updates(b"{" + joined(f'"k{i % 99_999}":[0]' for i in range(100_000)) + b"}"),
+        "more than once: k0;",
+    ),
     "20,000 layers": (
-        lambda: updates(b"{" + joined(f'"decoder.layers.{i}.sa":[0]' for i in range(20_000)) + b"}"), "20000 blocks are more"),
+        lambda: updates(b"{" + joined(f'"decoder.layers.{i}.sa":[0]' for i in range(20_000)) + b"}"),
+        "20000 blocks are more",
+    ),
     "4 million steps": (
-        lambda: updates(b'{"decoder.layers.0.sa":[' + joined([b"0"] * 3_900_000) + b"]}"), "must not repeat, got 3900000 of 3"),
+        lambda: updates(b'{"decoder.layers.0.sa":[' + joined([b"0"] * 3_900_000) + b"]}"),
+        "must not repeat, got 3900000 of 3",
+    ),
     "100,000 steps of 102 blocks": (
-        lambda: changed(steps=100_000, updates={name: [0] for name in decoder_blocks(34)}), "100000 steps of 102 blocks are more"),
+        lambda: changed(steps=100_000, updates={name: [0] for name in decoder_blocks(34)}),
+        "100000 steps of 102 blocks are more",
+    ),
     "a name of a megabyte": (lambda: updates(b'{"' + b"9" * 10**6 + b'":[0]}'), "not a block name"),
-    "a layer of a million digits": (lambda: updates(b'{"decoder.layers.' + b"9" * 10**6 + b'.sa":[0]}'), "not a block name"),
-    "a step of a million digits": (lambda: updates(b'{"decoder.layers.0.sa":[' + b"9" * 10**6 + b"]}"), "an integer of 1000000 digits"),
-    "a step count of 5,000 digits": (lambda: changed().replace(b'"steps": 3', b'"steps": ' + b"9" * 5000), "an integer of 5000 digits"),
-    "a repetition of long names": (lambda: updates(b'{"' + b"a" * 10**6 + b'":0,"' + b"a" * 10**6 + b'":0}'), "more than once: aaa"),
+    "a layer of a million digits": (
+        lambda: updates(b'{"decoder.layers.' + b"9" * 10**6 + b'.sa":[0]}'),
+        "not a block name",
+    ),
+    "a step of a million digits": (
+        lambda: updates(b'{"decoder.layers.0.sa":[' + b"9" * 10**6 + b"]}"),
+        "an integer of 1000000 digits",
+    ),
+    "a step count of 5,000 digits": (
+        lambda: changed().replace(b'"steps": 3', b'"steps": ' + b"9" * 5000),
+        "an integer of 5000 digits",
+    ),
+    "a repetition of long names": (
+        lambda: updates(b'{"' + b"a" * 10**6 + b'":0,"' + b"a" * 10**6 + b'":0}'),
+        "more than once: aaa",
+    ),
     "extras nested 900 deep": (
-        lambda: changed(provenance={"extras": {"x": 0}}).replace(b'"x": 0', b'"x": ' + b"[" * 900 + b"]" * 900), "nested"),
+        lambda: changed(provenance={"extras": {"x": 0}}).replace(b'"x": 0', b'"x": ' + b"[" * 900 + b"]" * 900),
+        "nested",
+    ),
     "extras of megabytes": (lambda: changed(provenance={"extras": {"x": [[0]] * 10**6}}), "extras are .* bytes"),
     "a byte order mark": (lambda: b"\xef\xbb\xbf" + changed(), "not complete JSON .*BOM"),
     "UTF-16": (lambda: changed().decode().encode("utf-16"), "not complete JSON"),
     "NaN": (lambda: changed(provenance={"extras": {"x": float("nan")}}), "NaN where a number should be"),
     "Infinity": (lambda: updates(b'{"decoder.layers.0.sa":[0, -Infinity]}'), "-Infinity where a number should be"),
     "a number beyond all": (
-        lambda: changed(provenance={"extras": {"x": 0}}).replace(b'"x": 0', b'"x": 1e999'), "1e999, which is out of range"),
+        lambda: changed(provenance={"extras": {"x": 0}}).replace(b'"x": 0', b'"x": 1e999'),
+        "1e999, which is out of range",
+    ),
     "half a surrogate pair": (lambda: changed(provenance={"method": "\ud800"}), "must hold text"),
     "a negative budget": (lambda: changed(provenance={"budget": -1}), "must not be negative"),
     "a file of 9 MB": (lambda: changed() + b" " * 9_000_000, "is no schedule: 9,000,1.. bytes"),

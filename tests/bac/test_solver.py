@@ -1,4 +1,5 @@
 """The table of numbers does what the diffusers scheduler does."""
+
 import numpy as np
 import pytest
 import torch
@@ -35,11 +36,20 @@ OTHERS = {
     "ddpm trailing": (DDPMScheduler(**TRAIN, timestep_spacing="trailing"), {}),
     "ddpm linear betas": (DDPMScheduler(), {}),
     "ddim trailing": (DDIMScheduler(**TRAIN, timestep_spacing="trailing"), {}),
-    "ddim stochastic sample": (DDIMScheduler(**{**TRAIN, "prediction_type": "sample"}, clip_sample=False), {"eta": 1.0}),
-    "ddim re-estimated sample": (DDIMScheduler(**{**TRAIN, "prediction_type": "sample"}), {"use_clipped_model_output": True}),
+    "ddim stochastic sample": (
+        DDIMScheduler(**{**TRAIN, "prediction_type": "sample"}, clip_sample=False),
+        {"eta": 1.0},
+    ),
+    "ddim re-estimated sample": (
+        DDIMScheduler(**{**TRAIN, "prediction_type": "sample"}),
+        {"use_clipped_model_output": True},
+    ),
     "dpm-solver++ karras": (DPMSolverMultistepScheduler(**TRAIN, use_karras_sigmas=True), {}),
     "dpm-solver++ heun": (DPMSolverMultistepScheduler(**TRAIN, solver_type="heun"), {}),
-    "dpm-solver++ last step of order 2": (DPMSolverMultistepScheduler(**TRAIN, lower_order_final=False, final_sigmas_type="sigma_min"), {}),
+    "dpm-solver++ last step of order 2": (
+        DPMSolverMultistepScheduler(**TRAIN, lower_order_final=False, final_sigmas_type="sigma_min"),
+        {},
+    ),
     "dpm-solver++ last step by Euler": (DPMSolverMultistepScheduler(**TRAIN, euler_at_final=True), {}),
 }
 
@@ -51,7 +61,9 @@ def test_table_reproduces_the_scheduler(name, steps):
     check_table(scheduler, step_kwargs, steps)
 
 
-@pytest.mark.parametrize("name", ["ddpm", "ddpm large variance", "ddpm log variance", "ddpm unclipped", "ddim", "ddim stochastic"])
+@pytest.mark.parametrize(
+    "name", ["ddpm", "ddpm large variance", "ddpm log variance", "ddpm unclipped", "ddim", "ddim stochastic"]
+)
 def test_all_training_steps(name):
     check_table(*scheduler_of(name), steps=100)
 
@@ -80,8 +92,11 @@ def test_the_scheduler_is_left_as_it_is():
 @pytest.mark.parametrize(
     ("scheduler", "step_kwargs", "named"),
     [
-        (DPMSolverMultistepScheduler(**{**TRAIN, "prediction_type": "flow_prediction"}, use_flow_sigmas=True), {},
-         "prediction_type='flow_prediction'"),
+        (
+            DPMSolverMultistepScheduler(**{**TRAIN, "prediction_type": "flow_prediction"}, use_flow_sigmas=True),
+            {},
+            "prediction_type='flow_prediction'",
+        ),
         (DDPMScheduler(**TRAIN, thresholding=True), {}, "thresholding=True"),
         (DDPMScheduler(**TRAIN), {"eta": 1.0}, r"options \['eta'\]"),
         (DDIMScheduler(**TRAIN), {"eta": 1.0, "variance_noise": torch.zeros(1)}, r"options \['variance_noise'\]"),
@@ -99,9 +114,13 @@ def test_what_is_not_supported_is_named(scheduler, step_kwargs, named):
 def test_a_scheduler_that_gives_nan_is_refused():
     """diffusers' DPM-Solver++ divides zero by zero where two of its timesteps coincide."""
     scheduler = DPMSolverMultistepScheduler(**TRAIN)
-    sampled = DiffusionSampler(Toy(), scheduler, 100)(torch.zeros(1, 4, 2), None, None, torch.Generator().manual_seed(0))
+    sampled = DiffusionSampler(Toy(), scheduler, 100)(
+        torch.zeros(1, 4, 2), None, None, torch.Generator().manual_seed(0)
+    )
     assert torch.isnan(sampled).all()
-    with pytest.raises(ValueError, match="DPMSolverMultistepScheduler with 100 steps gives NaN or infinity at step .*fewer steps"):
+    with pytest.raises(
+        ValueError, match="DPMSolverMultistepScheduler with 100 steps gives NaN or infinity at step .*fewer steps"
+    ):
         solver_from_scheduler(scheduler, 100)
 
 
@@ -122,7 +141,9 @@ def test_positional_arguments_count(kind):
 def test_a_schedule_replaced_on_the_scheduler_itself_counts():
     scheduler = DDPMScheduler(**TRAIN)
     scheduler.alphas_cumprod = scheduler.alphas_cumprod**2
-    assert not np.array_equal(solver_from_scheduler(scheduler, 10).table, solver_from_scheduler(DDPMScheduler(**TRAIN), 10).table)
+    assert not np.array_equal(
+        solver_from_scheduler(scheduler, 10).table, solver_from_scheduler(DDPMScheduler(**TRAIN), 10).table
+    )
     check_table(scheduler, {}, 10)
 
 
@@ -138,7 +159,8 @@ def test_ddim_on_its_grid_is_that_of_diffusers_where_its_grid_is_even(prediction
     for t in scheduler.timesteps.tolist():
         output = Toy()(x, t, None)
         steps_taken = [
-            s.step(output, t, x, eta=eta, generator=torch.Generator().manual_seed(t)).prev_sample for s in (scheduler, own)
+            s.step(output, t, x, eta=eta, generator=torch.Generator().manual_seed(t)).prev_sample
+            for s in (scheduler, own)
         ]
         assert error(steps_taken[1], steps_taken[0]) < 1e-6
         x = steps_taken[0]
@@ -172,7 +194,11 @@ def test_rounding_does_not_add_a_timestep():
     [
         (DDIMScheduler(**TRAIN, steps_offset=1), 100, "takes timesteps 100 ... 1, which do not descend within 0..99"),
         (DDPMScheduler(**TRAIN, variance_type="fixed_large_log"), 10, "root of a logarithm.*use fixed_large"),
-        (DDPMScheduler(**TRAIN, variance_type="learned_range"), 10, "'learned_range' cannot be sampled: the model would have to"),
+        (
+            DDPMScheduler(**TRAIN, variance_type="learned_range"),
+            10,
+            "'learned_range' cannot be sampled: the model would have to",
+        ),
     ],
 )
 def test_what_diffusers_gets_wrong_is_refused_everywhere(scheduler, steps, message):
@@ -186,7 +212,10 @@ def test_dpm_solver_clips_as_the_policy_was_trained():
     trained = DDPMScheduler(**TRAIN, clip_sample_range=1.5)
     scheduler = like_trained(trained, DPMSolverMultistepScheduler)
     assert solver_from_scheduler(scheduler, 16).clip == 1.5
-    assert like_trained(DDPMScheduler(**TRAIN, clip_sample=False), DPMSolverMultistepScheduler).config.get("clip_sample") is None
+    assert (
+        like_trained(DDPMScheduler(**TRAIN, clip_sample=False), DPMSolverMultistepScheduler).config.get("clip_sample")
+        is None
+    )
     with pytest.raises(ValueError, match="cannot clip the clean sample"):
         like_trained(trained, DPMSolverMultistepScheduler, algorithm_type="dpmsolver", final_sigmas_type="sigma_min")
     with pytest.raises(ValueError, match="has no option etta"):

@@ -1,4 +1,5 @@
 """Small models and policies with weights large enough that every block matters."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -44,7 +45,11 @@ SAMPLERS: dict[str, tuple[type, dict[str, Any], dict[str, Any]]] = {
     "ddim trailing": (DDIMScheduler, {"timestep_spacing": "trailing"}, {}),
     "ddim linspace": (DDIMScheduler, {"timestep_spacing": "linspace"}, {"eta": 0.5}),
     "ddim predicts sample": (DDIMScheduler, {"prediction_type": "sample", "clip_sample": False}, {}),
-    "ddim predicts sample, clipped": (DDIMScheduler, {"prediction_type": "sample", "clip_sample_range": 0.7}, {"eta": 0.3}),
+    "ddim predicts sample, clipped": (
+        DDIMScheduler,
+        {"prediction_type": "sample", "clip_sample_range": 0.7},
+        {"eta": 0.3},
+    ),
     "ddim predicts velocity": (DDIMScheduler, {"prediction_type": "v_prediction"}, {}),
     "dpm-solver++": (DPMSolverMultistepScheduler, {}, {}),
     "dpm-solver++ order 1": (DPMSolverMultistepScheduler, {"solver_order": 1}, {}),
@@ -100,8 +105,19 @@ def randomise(model: TransformerForDiffusion, seed: int, half: bool = False) -> 
 def tiny_model(seed: int = 0, half: bool = False, **changes: Any) -> TransformerForDiffusion:
     """Two layers of width 32 on trajectories [B, 6, 2] and observations [B, 2, 3], unless changed."""
     arguments = {
-        "input_dim": 2, "output_dim": 2, "horizon": 6, "n_obs_steps": 2, "cond_dim": 3, "n_layer": 2, "n_head": 2, "n_emb": 32,
-        "p_drop_emb": 0.0, "p_drop_attn": 0.1, "causal_attn": True, "time_as_cond": True, "n_cond_layers": 0,
+        "input_dim": 2,
+        "output_dim": 2,
+        "horizon": 6,
+        "n_obs_steps": 2,
+        "cond_dim": 3,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_emb": 32,
+        "p_drop_emb": 0.0,
+        "p_drop_attn": 0.1,
+        "causal_attn": True,
+        "time_as_cond": True,
+        "n_cond_layers": 0,
     }
     return randomise(TransformerForDiffusion(**{**arguments, **changes}), seed, half)
 
@@ -112,17 +128,33 @@ def tiny_sampler(model: TransformerForDiffusion, name: str = "ddpm", steps: int 
 
 
 def tiny_policy(
-    name: str = "ddpm", steps: int = 10, seed: int = 0, obs_as_cond: bool = True, chunk_only: bool = False, **changes: Any
+    name: str = "ddpm",
+    steps: int = 10,
+    seed: int = 0,
+    obs_as_cond: bool = True,
+    chunk_only: bool = False,
+    **changes: Any,
 ) -> DiffusionTransformerLowdimPolicy:
     """Policy of 2 action and 3 observation numbers, horizon 6, 2 observation steps, 4 action steps."""
     horizon = 4 if chunk_only else 6
     width = 2 if obs_as_cond else 5
     model = tiny_model(
-        seed, **{"horizon": horizon, "input_dim": width, "output_dim": width, "cond_dim": 3 if obs_as_cond else 0, **changes}
+        seed,
+        **{"horizon": horizon, "input_dim": width, "output_dim": width, "cond_dim": 3 if obs_as_cond else 0, **changes},
     )
     scheduler, step_kwargs = scheduler_of(name)
     policy = DiffusionTransformerLowdimPolicy(
-        model, scheduler, 6, 3, 2, 4, 2, steps, obs_as_cond=obs_as_cond, pred_action_steps_only=chunk_only, **step_kwargs
+        model,
+        scheduler,
+        6,
+        3,
+        2,
+        4,
+        2,
+        steps,
+        obs_as_cond=obs_as_cond,
+        pred_action_steps_only=chunk_only,
+        **step_kwargs,
     )
     generator = torch.Generator().manual_seed(99)
     data = {"obs": torch.randn(50, 3, generator=generator), "action": 40 + 7 * torch.randn(50, 2, generator=generator)}
@@ -132,7 +164,11 @@ def tiny_policy(
 
 def observation(batch: int = 1, seed: int = 0) -> dict[str, Tensor]:
     """The same first rows for every batch size."""
-    return {"obs": torch.cat([torch.randn(1, 2, 3, generator=generator) for generator in seeded(*range(seed, seed + batch))])}
+    return {
+        "obs": torch.cat(
+            [torch.randn(1, 2, 3, generator=generator) for generator in seeded(*range(seed, seed + batch))]
+        )
+    }
 
 
 def seeded(*seeds: int) -> list[torch.Generator]:

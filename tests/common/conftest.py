@@ -1,4 +1,5 @@
 """A small trained-looking policy and the original-format payload of it, for tests of loading."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,5 @@
 """Loading and converting policies: what loads is exact, what cannot be loaded says why."""
+
 from __future__ import annotations
 
 import copy
@@ -75,8 +76,15 @@ def test_a_file_of_the_original_code(golden_dir):
     for (name, a), b in zip(ema.policy.model.named_parameters(), raw.policy.model.parameters()):
         torch.testing.assert_close(b, a + 0.01, msg=name)
     case = json.loads((golden_dir / "tiny_lowdim" / "case.json").read_text())
-    assert ema.step == 1234 and ema.config["task"] == "pusht_lowdim" and ema.policy.model.n_layer == case["model"]["n_layer"]
-    arrays = {name: torch.from_numpy(value).float() for name, value in np.load(golden_dir / "tiny_lowdim" / "arrays.npz").items()}
+    assert (
+        ema.step == 1234
+        and ema.config["task"] == "pusht_lowdim"
+        and ema.policy.model.n_layer == case["model"]["n_layer"]
+    )
+    arrays = {
+        name: torch.from_numpy(value).float()
+        for name, value in np.load(golden_dir / "tiny_lowdim" / "arrays.npz").items()
+    }
     with torch.no_grad():
         torch.testing.assert_close(ema.policy.model(arrays["x"], 37, arrays["cond"]), arrays["y"], atol=1e-5, rtol=0)
 
@@ -128,11 +136,19 @@ def test_code_anywhere_in_the_file_is_refused_and_not_run(tmp_path, payload, pla
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize(("where", "target"), [
-    (("policy",), "os.system"), (("policy",), "diffusers.schedulers.scheduling_ddpm.DDPMScheduler"), (("policy",), None),
-    (("policy",), ["x"]), (("policy", "model"), "subprocess.run"), (("policy", "noise_scheduler"), "builtins.eval"),
-    (("policy", "noise_scheduler"), "torch.load"), (("policy", "extra"), "hydra.utils.instantiate"),
-])
+@pytest.mark.parametrize(
+    ("where", "target"),
+    [
+        (("policy",), "os.system"),
+        (("policy",), "diffusers.schedulers.scheduling_ddpm.DDPMScheduler"),
+        (("policy",), None),
+        (("policy",), ["x"]),
+        (("policy", "model"), "subprocess.run"),
+        (("policy", "noise_scheduler"), "builtins.eval"),
+        (("policy", "noise_scheduler"), "torch.load"),
+        (("policy", "extra"), "hydra.utils.instantiate"),
+    ],
+)
 @pytest.mark.parametrize("form", ["folder", "original"])
 def test_a_config_builds_only_supported_targets(folder, tmp_path, payload, where, target, form):
     config = copy.deepcopy(lowdim_config())
@@ -148,10 +164,15 @@ def test_a_config_builds_only_supported_targets(folder, tmp_path, payload, where
     assert repr(target) in message and POLICY in message and f"{where[-1]}._target_" in message
 
 
-@pytest.mark.parametrize("value", [
-    "${oc.env:BAC_TEST_SECRET}", "\\${oc.env:BAC_TEST_SECRET}", "${eval:'${oc.env:BAC_TEST_SECRET}'}",
-    "${oc.${x}:BAC_TEST_SECRET}",
-])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${oc.env:BAC_TEST_SECRET}",
+        "\\${oc.env:BAC_TEST_SECRET}",
+        "${eval:'${oc.env:BAC_TEST_SECRET}'}",
+        "${oc.${x}:BAC_TEST_SECRET}",
+    ],
+)
 def test_a_config_cannot_read_the_environment(folder, monkeypatch, value):
     monkeypatch.setenv("BAC_TEST_SECRET", "42")
     config = lowdim_config()
@@ -160,14 +181,21 @@ def test_a_config_cannot_read_the_environment(folder, monkeypatch, value):
     assert "42" not in str(load_policy(folder).config["task"])
 
 
-@pytest.mark.parametrize(("part", "change", "message"), [
-    ("model", {"horizon": 10**14}, "TransformerForDiffusion cannot be built"),  # more memory than there is
-    ("model", {"surprise": [1]}, "unexpected keyword argument 'surprise'"), ("model", {"n_head": 3}, "divisible"),
-    ("model", {"_partial_": True}, "_partial_"), ("noise_scheduler", {"beta_schedule": "x"}, "DDPMScheduler cannot be built"),
-    ("policy", {"horizon": 1}, "exceeds horizon"), ("policy", {"model": None}, "do not fit"),
-    ("policy", {"model": "${nowhere}"}, "cannot be resolved"), ("policy", {"n_obs_steps": "???"}, "cannot be resolved"),
-    ("policy", {"horizon": "${eval:'().__class__'}"}, "cannot be resolved.*more than arithmetic"),
-])
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("model", {"horizon": 10**14}, "TransformerForDiffusion cannot be built"),  # more memory than there is
+        ("model", {"surprise": [1]}, "unexpected keyword argument 'surprise'"),
+        ("model", {"n_head": 3}, "divisible"),
+        ("model", {"_partial_": True}, "_partial_"),
+        ("noise_scheduler", {"beta_schedule": "x"}, "DDPMScheduler cannot be built"),
+        ("policy", {"horizon": 1}, "exceeds horizon"),
+        ("policy", {"model": None}, "do not fit"),
+        ("policy", {"model": "${nowhere}"}, "cannot be resolved"),
+        ("policy", {"n_obs_steps": "???"}, "cannot be resolved"),
+        ("policy", {"horizon": "${eval:'().__class__'}"}, "cannot be resolved.*more than arithmetic"),
+    ],
+)
 def test_a_config_that_cannot_be_built(folder, part, change, message):
     config = lowdim_config()
     (config["policy"] if part == "policy" else config["policy"][part]).update(change)
@@ -206,10 +234,15 @@ def test_a_flipped_bit_in_the_weights_is_noticed(original, policy):
     assert "damaged" in refusal(original)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"<!DOCTYPE html><html>", "no PyTorch file"), (pickle.dumps({"cfg": 1}), "a bare pickle"), (b"", "is empty"),
-    (b"PK\x03\x04" + bytes(100), "truncated or damaged"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><html>", "no PyTorch file"),
+        (pickle.dumps({"cfg": 1}), "a bare pickle"),
+        (b"", "is empty"),
+        (b"PK\x03\x04" + bytes(100), "truncated or damaged"),
+    ],
+)
 def test_foreign_files(tmp_path, content, message):
     path = tmp_path / "latest.ckpt"
     path.write_bytes(content)
@@ -219,7 +252,8 @@ def test_foreign_files(tmp_path, content, message):
 def test_foreign_pytorch_files(tmp_path):
     path = tmp_path / "x.ckpt"
     for payload, held in [
-        ({"state_dict": {"w": torch.ones(1)}, "epoch": 3}, "it holds 'state_dict', 'epoch'"), ([1], "it holds a list"),
+        ({"state_dict": {"w": torch.ones(1)}, "epoch": 3}, "it holds 'state_dict', 'epoch'"),
+        ([1], "it holds a list"),
         ({"cfg": {}}, "it holds 'cfg'"),
         ({"cfg": {}, "state_dicts": {}}, "holds no ema weights; it holds nothing"),
         ({"cfg": {}, "state_dicts": {"ema_model": {"w": 1}}}, "are no tensors: 'w'"),
@@ -254,11 +288,14 @@ def test_tensors_that_do_not_fit_are_listed_and_the_list_is_capped(tmp_path, pay
     assert " and " in (message := refusal(saved(tmp_path / "x.ckpt", payload))) and " more" in message
 
 
-@pytest.mark.parametrize(("field", "message"), [
-    ("normalizer.params_dict.obs.", "needs 'obs' of size 3; it holds {'action': 2}"),
-    ("normalizer.", "needs 'action' of size 2; it holds {}"),
-    ("normalizer.params_dict.action.offset", "missing: normalizer.params_dict.action.offset"),
-])
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("normalizer.params_dict.obs.", "needs 'obs' of size 3; it holds {'action': 2}"),
+        ("normalizer.", "needs 'action' of size 2; it holds {}"),
+        ("normalizer.params_dict.action.offset", "missing: normalizer.params_dict.action.offset"),
+    ],
+)
 def test_an_incomplete_normalizer(tmp_path, payload, field, message):
     state = payload["state_dicts"]["ema_model"]
     payload["state_dicts"]["ema_model"] = {name: value for name, value in state.items() if not name.startswith(field)}
@@ -369,12 +406,17 @@ def test_a_failed_conversion_leaves_nothing_behind(tmp_path, payload, original, 
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ([], "checkpoint=<path> is missing"), (["checkpoint=a"], "output=<path> is missing"), (["a.ckpt"], "form key=value"),
-    (["checkpoint=a", "output=b", "wieghts=ema"], "unknown setting wieghts"),
-    (["checkpoint=a", "output=b", "half=maybe"], "half=true or half=false"),
-    (["checkpoint=a", "output=b", "half=["], "half=true or half=false"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "checkpoint=<path> is missing"),
+        (["checkpoint=a"], "output=<path> is missing"),
+        (["a.ckpt"], "form key=value"),
+        (["checkpoint=a", "output=b", "wieghts=ema"], "unknown setting wieghts"),
+        (["checkpoint=a", "output=b", "half=maybe"], "half=true or half=false"),
+        (["checkpoint=a", "output=b", "half=["], "half=true or half=false"),
+    ],
+)
 def test_settings_that_cannot_work(arguments, message):
     with pytest.raises(ConfigError, match=message):
         script.settings(arguments)
@@ -387,7 +429,9 @@ def test_settings_take_original_file_names_as_they_are():
 
 
 def test_the_command_ends_with_one_screen_and_status_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["convert_checkpoint.py", f"checkpoint={tmp_path / 'no.ckpt'}", f"output={tmp_path / 'out'}"])
+    monkeypatch.setattr(
+        sys, "argv", ["convert_checkpoint.py", f"checkpoint={tmp_path / 'no.ckpt'}", f"output={tmp_path / 'out'}"]
+    )
     with pytest.raises(SystemExit) as end:
         script.main()
     assert end.value.code == 1 and "there is no checkpoint at" in capsys.readouterr().err

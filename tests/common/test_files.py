@@ -1,4 +1,5 @@
 """Files that are complete or not there, whoever writes and whenever it is killed."""
+
 import os
 import subprocess
 import sys
@@ -61,7 +62,12 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_a_running_ones_is
     for path in foreign:
         path.touch()
     write_json(tmp_path / "c.json", {})
-    assert {path.name for path in tmp_path.iterdir()} == {running.name, other_host.name, "c.json", *(path.name for path in foreign)}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        running.name,
+        other_host.name,
+        "c.json",
+        *(path.name for path in foreign),
+    }
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
@@ -70,4 +76,6 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda fd: (events.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
     monkeypatch.setattr(os, "replace", lambda a, b: (events.append("renamed"), replace(a, b))[1])
     write_json(tmp_path / "a.json", {})
-    assert [event == "renamed" or event.endswith(".tmp") for event in events] == [True, True, False] and events[1] == "renamed"
+    assert [event == "renamed" or event.endswith(".tmp") for event in events] == [True, True, False] and events[
+        1
+    ] == "renamed"

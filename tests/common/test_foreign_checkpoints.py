@@ -1,4 +1,5 @@
 """Sound checkpoints with more in them than a policy needs: wrapped names, NumPy's numbers, objects of other classes."""
+
 from __future__ import annotations
 
 import argparse
@@ -42,13 +43,23 @@ def inside(part: str, wrapper: str):
     return lambda name: name.replace(part, f"{part}{wrapper}.", 1) if name.startswith(part) else name
 
 
-@pytest.mark.parametrize("rename", [
-    lambda name: f"module.{name}", lambda name: f"_orig_mod.{name}", lambda name: f"module._orig_mod.{name}",
-    lambda name: f"policy.{name}", lambda name: f"model.module.{name}", lambda name: f"a.b.c.{name}", lambda name: f"model.{name}",
-    inside("model.", "module"), inside("model.decoder.", "_orig_mod"), lambda name: "module." + inside("model.", "_orig_mod")(name),
-    lambda name: "_fsdp_wrapped_module." + inside("model.decoder.layers.0.", "_checkpoint_wrapped_module")(name),
-    lambda name: "agent." + inside("normalizer.", "module")(name),
-])
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: f"policy.{name}",
+        lambda name: f"model.module.{name}",
+        lambda name: f"a.b.c.{name}",
+        lambda name: f"model.{name}",
+        inside("model.", "module"),
+        inside("model.decoder.", "_orig_mod"),
+        lambda name: "module." + inside("model.", "_orig_mod")(name),
+        lambda name: "_fsdp_wrapped_module." + inside("model.decoder.layers.0.", "_checkpoint_wrapped_module")(name),
+        lambda name: "agent." + inside("normalizer.", "module")(name),
+    ],
+)
 @pytest.mark.parametrize("weights", ["ema", "raw"])
 def test_prefixes_of_wrappers_are_taken_off_and_it_is_said(tmp_path, policy, payload, rename, weights):
     plain = load_policy(saved(tmp_path / "plain.ckpt", payload), weights)
@@ -92,10 +103,20 @@ def test_two_tensors_never_get_one_name(policy):
 
 # ---- numbers ----
 @pytest.mark.parametrize("module", ["pickle", "dill"])
-@pytest.mark.parametrize("step", [
-    np.int64(7), np.int32(7), np.uint8(7), np.float64(7.0), np.float32(7), 7.0, np.array(7), np.array([7]), np.int64(7).newbyteorder(">")
-    if hasattr(np.int64(7), "newbyteorder") else np.array(7, ">i4"),
-])
+@pytest.mark.parametrize(
+    "step",
+    [
+        np.int64(7),
+        np.int32(7),
+        np.uint8(7),
+        np.float64(7.0),
+        np.float32(7),
+        7.0,
+        np.array(7),
+        np.array([7]),
+        np.int64(7).newbyteorder(">") if hasattr(np.int64(7), "newbyteorder") else np.array(7, ">i4"),
+    ],
+)
 def test_a_number_of_numpy_is_the_step(tmp_path, policy, payload, step, module):
     writer = pytest.importorskip(module)
     payload["pickles"] = {"global_step": writer.dumps(step), "epoch": writer.dumps(np.arange(3))}
@@ -104,25 +125,43 @@ def test_a_number_of_numpy_is_the_step(tmp_path, policy, payload, step, module):
     assert_same(loaded, policy)
 
 
-@pytest.mark.parametrize("step", [np.float64(7.5), np.float64("nan"), np.int64(-1), 10**30, "7", True, None, np.arange(3), np.bool_(True)])
+@pytest.mark.parametrize(
+    "step", [np.float64(7.5), np.float64("nan"), np.int64(-1), 10**30, "7", True, None, np.arange(3), np.bool_(True)]
+)
 def test_what_is_no_step_is_unknown(tmp_path, payload, step):
     payload["pickles"]["global_step"] = pickle.dumps(step)
     assert load_policy(saved(tmp_path / "x.ckpt", payload)).step is None
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("value", [
-    np.int64(-5), np.uint16(9), np.float16(0.5), np.float32(2.5), np.bool_(True), np.complex64(1 + 2j), np.int8(-1),
-])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.int64(-5),
+        np.uint16(9),
+        np.float16(0.5),
+        np.float32(2.5),
+        np.bool_(True),
+        np.complex64(1 + 2j),
+        np.int8(-1),
+    ],
+)
 def test_scalars_are_plain_numbers(value, protocol):
     result = restricted_loads(pickle.dumps(value, protocol))
     assert result == value.item() and type(result) is type(value.item())
 
 
-@pytest.mark.parametrize("array", [
-    np.arange(6).reshape(2, 3), np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.array(3.5), np.empty((0, 2)),
-    np.arange(4, dtype=">i2"), np.array([True, False]),
-])
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6).reshape(2, 3),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.array(3.5),
+        np.empty((0, 2)),
+        np.arange(4, dtype=">i2"),
+        np.array([True, False]),
+    ],
+)
 def test_arrays_of_numbers_in_a_config_are_lists(array):
     assert plain_config(restricted_loads(pickle.dumps({"a": array}))) == {"a": array.tolist()}
     assert plain_number(restricted_loads(pickle.dumps(array))) == (3.5 if array.ndim == 0 else None)
@@ -131,7 +170,11 @@ def test_arrays_of_numbers_in_a_config_are_lists(array):
 def test_a_config_may_hold_paths_and_numbers_of_numpy(tmp_path, policy, payload):
     config = lowdim_config()
     config["policy"]["horizon"] = np.int64(8)
-    config["data"] = {"folder": pathlib.PurePosixPath("/data/x"), "since": datetime.date(2024, 1, 2), "mean": np.ones(3)}
+    config["data"] = {
+        "folder": pathlib.PurePosixPath("/data/x"),
+        "since": datetime.date(2024, 1, 2),
+        "mean": np.ones(3),
+    }
     loaded = load_policy(saved(tmp_path / "x.ckpt", {**payload, "cfg": config}))
     assert loaded.config["policy"]["horizon"] == 8
     assert_same(loaded, policy)
@@ -170,25 +213,50 @@ class Mapped(dict):
 Pair = collections.namedtuple("Pair", "a b")
 
 HARMLESS = {
-    "paths": pathlib.Path("a/b"), "dates": [datetime.datetime(2024, 1, 2), datetime.timedelta(3), datetime.timezone.utc],
-    "counter": collections.Counter("aab"), "deque": collections.deque([1, 2], 3), "decimal": decimal.Decimal("1.5"),
+    "paths": pathlib.Path("a/b"),
+    "dates": [datetime.datetime(2024, 1, 2), datetime.timedelta(3), datetime.UTC],
+    "counter": collections.Counter("aab"),
+    "deque": collections.deque([1, 2], 3),
+    "decimal": decimal.Decimal("1.5"),
     "uuid": uuid.UUID(int=3),
-    "namespace": argparse.Namespace(a=1), "simple": types.SimpleNamespace(a=1), "range": range(3), "slice": slice(1, 2), "complex": 1 + 2j,
-    "bytearray": bytearray(b"abc"), "array of text": np.array(["a", "b"]), "structured": np.zeros(2, [("x", "f4")]),
+    "namespace": argparse.Namespace(a=1),
+    "simple": types.SimpleNamespace(a=1),
+    "range": range(3),
+    "slice": slice(1, 2),
+    "complex": 1 + 2j,
+    "bytearray": bytearray(b"abc"),
+    "array of text": np.array(["a", "b"]),
+    "structured": np.zeros(2, [("x", "f4")]),
     "dtype": np.dtype("f4"),
-    "numpy time": np.datetime64("2024-01-02"), "text of numpy": np.str_("a"), "legacy state": np.random.get_state(),
-    "generator": np.random.default_rng(0), "legacy generator": np.random.RandomState(0), "torch dtype": torch.float32,
-    "size": torch.Size([2, 3]), "device": torch.device("cpu"), "parameter": torch.nn.Parameter(torch.ones(2)), "class": np.float64,
+    "numpy time": np.datetime64("2024-01-02"),
+    "text of numpy": np.str_("a"),
+    "legacy state": np.random.get_state(),
+    "generator": np.random.default_rng(0),
+    "legacy generator": np.random.RandomState(0),
+    "torch dtype": torch.float32,
+    "size": torch.Size([2, 3]),
+    "device": torch.device("cpu"),
+    "parameter": torch.nn.Parameter(torch.ones(2)),
+    "class": np.float64,
 }
-OWN = {"enum": Stage.FIRST, "object": Settings(), "slots": Slots(), "list": Listed([1]), "dict": Mapped(a=1), "named tuple": Pair(1, 2),
-       "scheduler": torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1).state_dict()}
+OWN = {
+    "enum": Stage.FIRST,
+    "object": Settings(),
+    "slots": Slots(),
+    "list": Listed([1]),
+    "dict": Mapped(a=1),
+    "named tuple": Pair(1, 2),
+    "scheduler": torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1).state_dict(),
+}
 
 
 @pytest.mark.parametrize("module", ["pickle", "dill"])
 @pytest.mark.parametrize("place", ["pickles", "optimizer", "top", "top key"])
 def test_harmless_objects_that_are_not_needed_do_not_matter(tmp_path, policy, payload, place, module):
     writer = pytest.importorskip(module)
-    harmless = {name: value for name, value in HARMLESS.items() if (name, module) != ("range", "dill")}  # dill evaluates its repr
+    harmless = {
+        name: value for name, value in HARMLESS.items() if (name, module) != ("range", "dill")
+    }  # dill evaluates its repr
     for name, value in harmless.items():
         assert load_with(tmp_path, payload, place, name, value, writer).notes == ()
     assert_same(load_with(tmp_path, payload, place, "all", harmless, writer), policy)
@@ -199,7 +267,8 @@ def load_with(tmp_path, payload: dict, place: str, name: str, value, writer):
     changed = {
         "pickles": lambda: {**payload, "pickles": {**payload["pickles"], name: writer.dumps(value)}},
         "optimizer": lambda: {**payload, "state_dicts": {**states, "lr_scheduler": {name: [value]}}},
-        "top": lambda: {**payload, name: value}, "top key": lambda: {**payload, "more": {name: {"x": (value, value)}}},
+        "top": lambda: {**payload, name: value},
+        "top key": lambda: {**payload, "more": {name: {"x": (value, value)}}},
     }[place]()
     return load_policy(saved(tmp_path / "x.ckpt", changed, writer))
 
@@ -231,15 +300,45 @@ def test_an_object_where_weights_or_the_config_should_be_is_an_error(tmp_path, p
         load_policy(saved(tmp_path / "x.ckpt", Settings()))
 
 
-@pytest.mark.parametrize(("module", "name"), [
-    ("os", "system"), ("subprocess", "Popen"), ("builtins", "eval"), ("webbrowser", "open"), ("runpy", "run_path"), ("pty", "spawn"),
-    ("importlib", "import_module"), ("ctypes", "CDLL"), ("socket", "socket"), ("shutil", "rmtree"), ("pathlib", "Path.unlink"),
-    ("numpy.testing", "runstring"), ("numpy", "fromfile"), ("torch.hub", "load"), ("torch", "load"), ("torch.utils.data", "DataLoader"),
-    ("collections", "namedtuple"), ("datetime", "sys"), ("dill._dill", "_create_function"), ("cloudpickle", "CloudPickler"),
-    ("joblib", "Parallel"), ("hydra.utils", "instantiate"), ("mine", "run"), ("mine", "Thing.run"), ("mine", "_Private"),
-    ("mine;x", "Thing"), ("", "Thing"), ("mine..x", "Thing"), ("os.", "Popen"), ("posix", "Popen"), ("__builtin__", "Thing"),
-    ("torch.nn.modules.module", "load_state_dict"), ("torch.optim", "Thing.x"), ("pip._internal", "Main"),
-])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os", "system"),
+        ("subprocess", "Popen"),
+        ("builtins", "eval"),
+        ("webbrowser", "open"),
+        ("runpy", "run_path"),
+        ("pty", "spawn"),
+        ("importlib", "import_module"),
+        ("ctypes", "CDLL"),
+        ("socket", "socket"),
+        ("shutil", "rmtree"),
+        ("pathlib", "Path.unlink"),
+        ("numpy.testing", "runstring"),
+        ("numpy", "fromfile"),
+        ("torch.hub", "load"),
+        ("torch", "load"),
+        ("torch.utils.data", "DataLoader"),
+        ("collections", "namedtuple"),
+        ("datetime", "sys"),
+        ("dill._dill", "_create_function"),
+        ("cloudpickle", "CloudPickler"),
+        ("joblib", "Parallel"),
+        ("hydra.utils", "instantiate"),
+        ("mine", "run"),
+        ("mine", "Thing.run"),
+        ("mine", "_Private"),
+        ("mine;x", "Thing"),
+        ("", "Thing"),
+        ("mine..x", "Thing"),
+        ("os.", "Popen"),
+        ("posix", "Popen"),
+        ("__builtin__", "Thing"),
+        ("torch.nn.modules.module", "load_state_dict"),
+        ("torch.optim", "Thing.x"),
+        ("pip._internal", "Main"),
+    ],
+)
 @pytest.mark.parametrize("called", [False, True])
 def test_names_that_could_run_code_are_refused_wherever_they_are(tmp_path, payload, module, name, called):
     data = f"c{module}\n{name}\n{'(tR' if called else ''}.".encode()

@@ -1,4 +1,5 @@
 """Small files that ask for much memory or time, or would end the interpreter: each is a CheckpointError, soon."""
+
 from __future__ import annotations
 
 import io
@@ -78,15 +79,26 @@ print("all refused")
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's account of address space")
 def test_hostile_files_cost_less_than_a_gigabyte_and_ten_seconds_each(tmp_path, policy):
     paths = [str(path) for path in hostile_files(tmp_path, policy)]
-    done = subprocess.run([sys.executable, "-c", CHILD, *paths], cwd=ROOT, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *paths],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0 and "all refused" in done.stdout, done.stderr[-1000:]
 
 
 # Read, as nothing in them can do harm; they are no checkpoints all the same.
 READABLE = {
-    "lists nested deeply", "tuples nested deeply", "config nodes nested deeply", "a list in itself", "pickles that are a number",
-    "pickles that are numbers", "one pickle under many keys",
+    "lists nested deeply",
+    "tuples nested deeply",
+    "config nodes nested deeply",
+    "a list in itself",
+    "pickles that are a number",
+    "pickles that are numbers",
+    "one pickle under many keys",
 }
 
 
@@ -106,12 +118,24 @@ def test_hostile_configs_are_refused(folder, name):
     assert "config" in refusal(folder)
 
 
-@pytest.mark.parametrize(("part", "change"), [
-    ("model", {"n_layer": 1_000_000}), ("model", {"n_layer": 1_000}), ("model", {"n_emb": 60_000}), ("model", {"n_cond_layers": 10**9}),
-    ("model", {"horizon": 50_000}), ("model", {"cond_dim": 2**40}), ("model", {"n_obs_steps": 10**7}), ("model", {"n_head": 10**9}),
-    ("noise_scheduler", {"num_train_timesteps": 10**9}), ("noise_scheduler", {"trained_betas": [0.1] * 9}),
-    ("policy", {"obs_dim": 10**12}), ("policy", {"n_obs_steps": 10**9}), ("policy", {"num_inference_steps": 10**12}),
-])
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("model", {"n_layer": 1_000_000}),
+        ("model", {"n_layer": 1_000}),
+        ("model", {"n_emb": 60_000}),
+        ("model", {"n_cond_layers": 10**9}),
+        ("model", {"horizon": 50_000}),
+        ("model", {"cond_dim": 2**40}),
+        ("model", {"n_obs_steps": 10**7}),
+        ("model", {"n_head": 10**9}),
+        ("noise_scheduler", {"num_train_timesteps": 10**9}),
+        ("noise_scheduler", {"trained_betas": [0.1] * 9}),
+        ("policy", {"obs_dim": 10**12}),
+        ("policy", {"n_obs_steps": 10**9}),
+        ("policy", {"num_inference_steps": 10**12}),
+    ],
+)
 def test_large_settings_are_compared_with_the_tensors_before_anything_is_built(folder, part, change):
     config = lowdim_config()
     (config["policy"] if part == "policy" else config["policy"][part]).update(change)
@@ -125,6 +149,7 @@ def test_large_settings_are_compared_with_the_tensors_before_anything_is_built(f
 # ---- tensors ----
 def tensor_pickle(storage=("0", 3), offset=0, size=(3,), stride=(1,), names=("x",)) -> bytes:
     """A state dict whose tensors are all described so."""
+
     def number(value: int) -> bytes:
         data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
         return b"\x8a" + bytes([len(data)]) + data
@@ -135,16 +160,34 @@ def tensor_pickle(storage=("0", 3), offset=0, size=(3,), stride=(1,), names=("x"
     def numbers(values) -> bytes:
         return b"(" + b"".join(map(number, values)) + b"t"
 
-    pid = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(storage[0]) + text("cpu") + number(storage[1]) + b"tQ"
-    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + pid + number(offset) + numbers(size) + numbers(stride) + b"\x89}tR"
+    pid = (
+        b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(storage[0]) + text("cpu") + number(storage[1]) + b"tQ"
+    )
+    tensor = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + pid + number(offset) + numbers(size) + numbers(stride) + b"\x89}tR"
+    )
     return b"\x80\x02}(" + b"".join(text(name) + tensor for name in names) + b"u."
 
 
-@pytest.mark.parametrize("change", [
-    {"stride": (2**63,)}, {"stride": (2**200,)}, {"offset": 2**63}, {"size": (2**62,)}, {"size": (0, 2**62, 2**62), "stride": (0, 0, 0)},
-    {"size": (-1,)}, {"size": (1,) * 65, "stride": (1,) * 65}, {"storage": ("0", 2**62)}, {"storage": ("0", -3)}, {"storage": ("9", 3)},
-    {"storage": ("../data.pkl", 3)}, {"size": (100_000,), "stride": (0,)}, {"offset": 3}, {"size": (2, 2), "stride": (2, 1)},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stride": (2**63,)},
+        {"stride": (2**200,)},
+        {"offset": 2**63},
+        {"size": (2**62,)},
+        {"size": (0, 2**62, 2**62), "stride": (0, 0, 0)},
+        {"size": (-1,)},
+        {"size": (1,) * 65, "stride": (1,) * 65},
+        {"storage": ("0", 2**62)},
+        {"storage": ("0", -3)},
+        {"storage": ("9", 3)},
+        {"storage": ("../data.pkl", 3)},
+        {"size": (100_000,), "stride": (0,)},
+        {"offset": 3},
+        {"size": (2, 2), "stride": (2, 1)},
+    ],
+)
 def test_tensors_that_cannot_exist(tmp_path, change):
     path = archive(tmp_path / "x.ckpt", tensor_pickle(**change), {"data/0": bytes(12)})
     with pytest.raises(CheckpointError):
@@ -154,7 +197,9 @@ def test_tensors_that_cannot_exist(tmp_path, change):
 
 def test_one_storage_under_many_names_is_read_once(tmp_path):
     names = [f"t{index}" for index in range(500)]
-    path = archive(tmp_path / "x.ckpt", tensor_pickle(("0", 10**6), 0, (10**6,), (1,), names), {"data/0": bytes(4 * 10**6)})
+    path = archive(
+        tmp_path / "x.ckpt", tensor_pickle(("0", 10**6), 0, (10**6,), (1,), names), {"data/0": bytes(4 * 10**6)}
+    )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with TorchArchive(path) as opened:
         tensors = [opened.tensor(stored) for stored in opened.payload.values()]
@@ -177,8 +222,14 @@ def test_records_that_overlap_or_repeat_or_are_encrypted_or_lie(tmp_path, policy
     assert "have one name" in refusal(path)
 
     directory = sound.rindex(b"PK\x01\x02")
-    for offset, value in [(8, b"\x01\x00"), (10, b"\x08\x00"), (20, b"\xff\xff\xff\x7f"), (24, b"\xff\xff\xff\x7f"),
-                          (42, b"\xff\xff\xff\x7f"), (28, b"\xff\xff")]:
+    for offset, value in [
+        (8, b"\x01\x00"),
+        (10, b"\x08\x00"),
+        (20, b"\xff\xff\xff\x7f"),
+        (24, b"\xff\xff\xff\x7f"),
+        (42, b"\xff\xff\xff\x7f"),
+        (28, b"\xff\xff"),
+    ]:
         for record in (directory, sound.index(b"PK\x01\x02")):
             damaged = bytearray(sound)
             damaged[record + offset : record + offset + len(value)] = value
@@ -213,8 +264,16 @@ def test_headers_of_safetensors_files_that_lie(folder, policy):
 
     start, end = header[name]["data_offsets"]
     for change in (
-        {"data_offsets": [start, end + 4]}, {"data_offsets": [0, end - start]}, {"data_offsets": [end, start]}, {"shape": [2**62, 4]},
-        {"shape": [2**63, 2]}, {"shape": [-1]}, {"dtype": "F99"}, {"dtype": "I32"}, {"data_offsets": [2**64, 2**64]}, {"shape": "x"},
+        {"data_offsets": [start, end + 4]},
+        {"data_offsets": [0, end - start]},
+        {"data_offsets": [end, start]},
+        {"shape": [2**62, 4]},
+        {"shape": [2**63, 2]},
+        {"shape": [-1]},
+        {"dtype": "F99"},
+        {"dtype": "I32"},
+        {"data_offsets": [2**64, 2**64]},
+        {"shape": "x"},
     ):
         written({**header[name], **change})
         refusal(folder)
@@ -236,7 +295,18 @@ def test_paths_that_are_no_checkpoint(tmp_path, folder):
     os.mkfifo(tmp_path / "pipe.ckpt")
     assert "neither a file nor a folder but a device, pipe or socket" in refusal(tmp_path / "pipe.ckpt")
     assert "neither a file nor a folder" in refusal("/dev/zero")
-    for path in ("\0", "x" * 5_000, 5, None, 2.5, b"x", ["a"], "~no_such_user_at_all/x.ckpt", "", tmp_path / "no" / "x.ckpt"):
+    for path in (
+        "\0",
+        "x" * 5_000,
+        5,
+        None,
+        2.5,
+        b"x",
+        ["a"],
+        "~no_such_user_at_all/x.ckpt",
+        "",
+        tmp_path / "no" / "x.ckpt",
+    ):
         refusal(path)
     (folder / CONFIG_FILE).unlink()
     os.mkfifo(folder / CONFIG_FILE)
@@ -276,7 +346,9 @@ def test_damaged_files_load_rightly_or_are_a_checkpoint_error(tmp_path, policy):
                 start = chance.randrange(len(target))
                 target[at:at] = target[start : start + chance.randrange(1, 60)]
             else:
-                target[at : at + 4] = chance.choice([b"\xff\xff\xff\xff", b"\x00\x00\x00\x80", b"\x85\x85\x85R", b"h\x01h\x02", b"}]()"])
+                target[at : at + 4] = chance.choice(
+                    [b"\xff\xff\xff\xff", b"\x00\x00\x00\x80", b"\x85\x85\x85R", b"h\x01h\x02", b"}]()"]
+                )
         if round_ % 3:
             with zipfile.ZipFile(path, "w") as file:
                 for entry, data in {**records, name: bytes(target)}.items():
@@ -294,6 +366,12 @@ def test_damaged_files_load_rightly_or_are_a_checkpoint_error(tmp_path, policy):
 
 def test_a_pickle_in_a_pickle_has_the_same_limits(tmp_path, policy):
     payload = lowdim_payload(policy)
-    for data in (PICKLES["a key nested deeply"], PICKLES["a large memo index"], b"", b"\x80", pickle.dumps([1] * 9)[:-3]):
+    for data in (
+        PICKLES["a key nested deeply"],
+        PICKLES["a large memo index"],
+        b"",
+        b"\x80",
+        pickle.dumps([1] * 9)[:-3],
+    ):
         payload["pickles"]["other"] = data
         assert "pickles['other']" in refusal(saved(tmp_path / "x.ckpt", payload))

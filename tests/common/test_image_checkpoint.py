@@ -1,4 +1,5 @@
 """Original checkpoints of the image policy: names, tensors that are listed twice, the normalizer by observation."""
+
 from __future__ import annotations
 
 import copy
@@ -25,10 +26,15 @@ CAMERA_NETS = "obs_encoder.obs_nets.agentview_image."
 def policy():
     torch.manual_seed(0)
     policy = build_policy({"policy": to_plain(OmegaConf.create(CONFIG))["policy"]})
-    policy.set_normalizer(LinearNormalizer({
-        "agentview_image": FieldNormalizer.image(), "robot0_eef_pos": FieldNormalizer.fit(torch.rand(20, 3)),
-        "action": FieldNormalizer.fit(torch.rand(20, 10)),
-    }))
+    policy.set_normalizer(
+        LinearNormalizer(
+            {
+                "agentview_image": FieldNormalizer.image(),
+                "robot0_eef_pos": FieldNormalizer.fit(torch.rand(20, 3)),
+                "action": FieldNormalizer.fit(torch.rand(20, 10)),
+            }
+        )
+    )
     return policy.requires_grad_(False)
 
 
@@ -75,7 +81,9 @@ def test_ema_and_raw_weights_load(tmp_path, policy, payload, module):
         own = loaded.policy.state_dict()
         assert own.keys() == state.keys() and all(torch.equal(own[name], state[name]) for name in own)
     obs = policy.random_observation(1, torch.Generator().manual_seed(0))
-    a, b, c = (p.predict_action(obs, torch.Generator().manual_seed(0))["action"] for p in (policy, ema.policy, raw.policy))
+    a, b, c = (
+        p.predict_action(obs, torch.Generator().manual_seed(0))["action"] for p in (policy, ema.policy, raw.policy)
+    )
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
@@ -96,7 +104,10 @@ def test_missing_unexpected_and_contradicting_tensors(tmp_path, ema_payload):
     payload, states = ema_payload, ema_payload["state_dicts"]
     complete, path = states["ema_model"], tmp_path / "x.ckpt"
     missing, repeated = f"{CAMERA_NETS}nets.3.bias", f"{CAMERA_NETS}nets.0.nets.0.weight"
-    states["ema_model"] = {**{name: value for name, value in complete.items() if name != missing}, "extra": torch.ones(1)}
+    states["ema_model"] = {
+        **{name: value for name, value in complete.items() if name != missing},
+        "extra": torch.ones(1),
+    }
     assert f"missing: {missing}; unexpected: extra" in refusal(saved(path, payload))
     states["ema_model"] = {name: value for name, value in complete.items() if ".nets.1.bias" not in name}
     assert f"missing: {CAMERA_NETS}backbone.nets.1.bias" in refusal(saved(path, payload))
@@ -109,7 +120,9 @@ def test_missing_unexpected_and_contradicting_tensors(tmp_path, ema_payload):
 
 def test_the_normalizer_must_know_every_observation(tmp_path, ema_payload):
     states = ema_payload["state_dicts"]
-    states["ema_model"] = {name: value for name, value in states["ema_model"].items() if "dict.agentview_image" not in name}
+    states["ema_model"] = {
+        name: value for name, value in states["ema_model"].items() if "dict.agentview_image" not in name
+    }
     message = refusal(saved(tmp_path / "x.ckpt", ema_payload))
     assert "needs 'agentview_image' of size 1; it holds {'action': 10, 'robot0_eef_pos': 3}" in message
 

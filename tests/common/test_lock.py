@@ -1,4 +1,5 @@
 """One writer per folder: who is refused, what ends a lock, and what is left."""
+
 import errno
 import os
 import signal
@@ -102,11 +103,17 @@ def test_a_folder_that_was_removed_or_replaced_is_noticed(tmp_path):
         (folder / LOCK_FILE).touch()
         with pytest.raises(ConfigError, match="was removed, or replaced"):
             lock.check()
-    assert (folder / LOCK_FILE).exists()       # it is not ours
+    assert (folder / LOCK_FILE).exists()  # it is not ours
 
 
 def test_what_a_lock_file_says_is_no_obstacle(tmp_path):
-    for content in (b"", b"\xff\x00", b"[]", b'{"pid": 1, "host": "x", "started": "never", "purpose": "long dead"}', b"9" * 5000):
+    for content in (
+        b"",
+        b"\xff\x00",
+        b"[]",
+        b'{"pid": 1, "host": "x", "started": "never", "purpose": "long dead"}',
+        b"9" * 5000,
+    ):
         (tmp_path / LOCK_FILE).write_bytes(content)
         with locked(tmp_path, "next"):
             pass

@@ -1,4 +1,5 @@
 """Reading foreign pickles: what is allowed arrives as plain data, everything else is refused before it runs."""
+
 from __future__ import annotations
 
 import collections
@@ -33,15 +34,18 @@ def stack_global(module: str, name: str) -> bytes:
 
 # ---- refusal ----
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-@pytest.mark.parametrize(("function", "arguments", "name"), [
-    (os.system, ("touch {}",), f"{os.system.__module__}.system"),
-    (eval, ("open('{}', 'w')",), "eval"),
-    (exec, ("open('{}', 'w')",), "exec"),
-    (open, ("{}", "w"), "io.open|_io.open"),
-    (__import__, ("os",), "__import__"),
-    (getattr, ((), "__class__"), "getattr"),
-    (torch.load, ("{}",), "torch.serialization.load"),
-])
+@pytest.mark.parametrize(
+    ("function", "arguments", "name"),
+    [
+        (os.system, ("touch {}",), f"{os.system.__module__}.system"),
+        (eval, ("open('{}', 'w')",), "eval"),
+        (exec, ("open('{}', 'w')",), "exec"),
+        (open, ("{}", "w"), "io.open|_io.open"),
+        (__import__, ("os",), "__import__"),
+        (getattr, ((), "__class__"), "getattr"),
+        (torch.load, ("{}",), "torch.serialization.load"),
+    ],
+)
 def test_a_call_is_refused_by_name_and_not_made(tmp_path, protocol, function, arguments, name):
     mark = tmp_path / "executed"
     call = Call(function, *(a.format(mark) if isinstance(a, str) else a for a in arguments))
@@ -50,13 +54,27 @@ def test_a_call_is_refused_by_name_and_not_made(tmp_path, protocol, function, ar
     assert not mark.exists()
 
 
-@pytest.mark.parametrize(("module", "name"), [
-    ("builtins", "eval"), ("collections", "OrderedDict.fromkeys"), ("builtins", "dict.__class__"), ("os", "path.join"),
-    ("torch", "_utils._rebuild_tensor_v2"), ("torch", "hub.load"), ("dill._dill", "_create_code"), ("functools", "partial"),
-    ("dill._dill", "_load_type.__globals__"), ("dill._dill", "_import_module"), ("dill._dill", "_get_attr"),
-    ("omegaconf.dictconfig", "DictConfig.__init__"), ("diffusion_policy.common.checkpoint", "load_policy"),
-    ("operator", "attrgetter"), ("numpy", "load"), ("copyreg", "_reconstructor"),
-])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("builtins", "eval"),
+        ("collections", "OrderedDict.fromkeys"),
+        ("builtins", "dict.__class__"),
+        ("os", "path.join"),
+        ("torch", "_utils._rebuild_tensor_v2"),
+        ("torch", "hub.load"),
+        ("dill._dill", "_create_code"),
+        ("functools", "partial"),
+        ("dill._dill", "_load_type.__globals__"),
+        ("dill._dill", "_import_module"),
+        ("dill._dill", "_get_attr"),
+        ("omegaconf.dictconfig", "DictConfig.__init__"),
+        ("diffusion_policy.common.checkpoint", "load_policy"),
+        ("operator", "attrgetter"),
+        ("numpy", "load"),
+        ("copyreg", "_reconstructor"),
+    ],
+)
 def test_names_outside_the_table_are_refused_also_dotted_ones(module, name):
     for data in (stack_global(module, name), f"c{module}\n{name}\n.".encode(), f"(i{module}\n{name}\n.".encode()):
         with pytest.raises(CheckpointError) as error:
@@ -87,7 +105,9 @@ def test_no_allowed_name_can_be_altered_by_a_pickle(module, name):
     assert dict(getattr(ALLOWED[module, name], "__dict__", {})) == before
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"\x80", pickle.dumps([1, 2, 3])[:-4], b"(lp0\n" * 5, b"\x80\x02\x82\x01."])
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"\x80", pickle.dumps([1, 2, 3])[:-4], b"(lp0\n" * 5, b"\x80\x02\x82\x01."]
+)
 def test_damaged_bytes_are_a_checkpoint_error(data):
     with pytest.raises(CheckpointError, match="latest.ckpt is damaged"):
         restricted_loads(data, "latest.ckpt")
@@ -96,7 +116,13 @@ def test_damaged_bytes_are_a_checkpoint_error(data):
 # ---- what is read ----
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_plain_data_arrives(protocol):
-    value = {"a": [1, 2.5, None, True, "text", b"bytes\xff", b""], "s": {1, 2}, "f": frozenset((3,)), "t": ((), (1,)), 4: 10**30}
+    value = {
+        "a": [1, 2.5, None, True, "text", b"bytes\xff", b""],
+        "s": {1, 2},
+        "f": frozenset((3,)),
+        "t": ((), (1,)),
+        4: 10**30,
+    }
     assert restricted_loads(pickle.dumps(value, protocol)) == value
 
 
@@ -149,7 +175,11 @@ def test_tensors_are_those_of_torch_load(tmp_path):
     base = torch.arange(24.0).reshape(4, 6)
     dtypes = (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool)
     tensors = {
-        "plain": base, "view": base[1:3, ::2], "transposed": base.t(), "scalar": torch.tensor(3.0), "empty": torch.empty(0),
+        "plain": base,
+        "view": base[1:3, ::2],
+        "transposed": base.t(),
+        "scalar": torch.tensor(3.0),
+        "empty": torch.empty(0),
         "parameter": torch.nn.Parameter(torch.randn(3)),
         **{str(dtype): torch.ones(2, 3).to(dtype) for dtype in dtypes},
     }
@@ -174,10 +204,19 @@ def test_only_tensors_that_are_asked_for_are_read(tmp_path):
             archive.tensor(archive.payload["optimizer"])
 
 
-@pytest.mark.parametrize(("offset", "size", "stride"), [
-    (0, (4,), (1,)), (2, (2,), (1,)), (0, (2,), (5,)), (0, (10**12,), (0,)), (-1, (1,), (1,)), (0, (1,), (-1,)), (0, (1, 1), (1,)),
-    (0, ("1",), (1,)),
-])
+@pytest.mark.parametrize(
+    ("offset", "size", "stride"),
+    [
+        (0, (4,), (1,)),
+        (2, (2,), (1,)),
+        (0, (2,), (5,)),
+        (0, (10**12,), (0,)),
+        (-1, (1,), (1,)),
+        (0, (1,), (-1,)),
+        (0, (1, 1), (1,)),
+        (0, ("1",), (1,)),
+    ],
+)
 def test_a_tensor_outside_its_storage_is_refused(tmp_path, offset, size, stride):
     class Storage(Call):
         pass
@@ -188,7 +227,9 @@ def test_a_tensor_outside_its_storage_is_refused(tmp_path, offset, size, stride)
 
     path = tmp_path / "x.ckpt"
     with zipfile.ZipFile(path, "w") as archive, archive.open("archive/data.pkl", "w") as file:
-        Pickler(file, 2).dump({"x": Call(torch._utils._rebuild_tensor_v2, Storage(None), offset, size, stride, False, {})})
+        Pickler(file, 2).dump(
+            {"x": Call(torch._utils._rebuild_tensor_v2, Storage(None), offset, size, stride, False, {})}
+        )
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("archive/data/0", bytes(12))
     with pytest.raises(CheckpointError, match="damaged"):
@@ -209,7 +250,10 @@ def test_archives_that_torch_save_does_not_write_are_refused(tmp_path):
         (written("two.zip", {"a/data.pkl": empty, "b/data.pkl": empty}), "not one of torch.save"),
         (written("script.pt", {"a/data.pkl": empty, "a/constants.pkl": empty}), "TorchScript"),
         (written("big.ckpt", {"a/data.pkl": empty, "a/byteorder": "big"}), "byte order"),
-        (written("bomb.ckpt", {"a/data.pkl": pickle.dumps(bytes(10**6))}, zipfile.ZIP_DEFLATED), "not what torch.save writes"),
+        (
+            written("bomb.ckpt", {"a/data.pkl": pickle.dumps(bytes(10**6))}, zipfile.ZIP_DEFLATED),
+            "not what torch.save writes",
+        ),
     ]:
         with pytest.raises(CheckpointError, match=message):
             TorchArchive(path)

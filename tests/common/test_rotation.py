@@ -1,4 +1,5 @@
 """Rotations: every representation tells the same rotation, also at its awkward angles."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,17 +7,23 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from diffusion_policy.common.rotation import (
-    axis_angle_to_matrix, axis_angle_to_rotation_6d, matrix_to_axis_angle, matrix_to_rotation_6d, rotation_6d_to_axis_angle,
-    rotation_6d_to_matrix)
+    axis_angle_to_matrix,
+    axis_angle_to_rotation_6d,
+    matrix_to_axis_angle,
+    matrix_to_rotation_6d,
+    rotation_6d_to_axis_angle,
+    rotation_6d_to_matrix,
+)
 
 ANGLES = [0.0, 1e-12, 1e-7, 1e-3, 1.0, 2.5, np.pi - 1e-3, np.pi - 1e-7, np.pi]
 vectors = arrays(np.float64, 3, elements=st.floats(-1, 1)).filter(lambda v: np.linalg.norm(v) > 0.1)
-sixes = arrays(np.float64, 6, elements=st.floats(-2, 2)).filter(
-    lambda v: np.linalg.norm(np.cross(v[:3], v[3:])) > 0.1)
+sixes = arrays(np.float64, 6, elements=st.floats(-2, 2)).filter(lambda v: np.linalg.norm(np.cross(v[:3], v[3:])) > 0.1)
 
 
 def assert_rotation(matrix):
-    np.testing.assert_allclose(matrix @ np.swapaxes(matrix, -1, -2), np.broadcast_to(np.eye(3), matrix.shape), atol=1e-12)
+    np.testing.assert_allclose(
+        matrix @ np.swapaxes(matrix, -1, -2), np.broadcast_to(np.eye(3), matrix.shape), atol=1e-12
+    )
     np.testing.assert_allclose(np.linalg.det(matrix), 1.0)
 
 
@@ -30,7 +37,7 @@ def test_round_trips_at_every_angle(angle, axis):
     np.testing.assert_allclose(rotation_6d_to_matrix(matrix_to_rotation_6d(matrix)), matrix, atol=1e-12)
     found = rotation_6d_to_axis_angle(axis_angle_to_rotation_6d(vector))
     assert np.linalg.norm(found) <= np.pi + 1e-12
-    same = vector if angle < np.pi - 1e-5 else np.sign(found @ vector) * vector     # either axis at half a turn
+    same = vector if angle < np.pi - 1e-5 else np.sign(found @ vector) * vector  # either axis at half a turn
     np.testing.assert_allclose(found, same, atol=1e-6)
 
 

@@ -1,4 +1,5 @@
 """Makes kitchen_data and robomimic_data importable here."""
+
 import sys
 from pathlib import Path
 

@@ -3,6 +3,7 @@
 `KINDS` is a list of (name, make, load). `make(folder)` writes a sound file or folder of files below an existing folder and
 returns its path; `load(path)` returns arrays by name, or raises DatasetError.
 """
+
 from __future__ import annotations
 
 import warnings
@@ -33,13 +34,17 @@ ZARR_3 = not zarr.__version__.startswith("2.")
 
 def pusht_arrays(rows: int = 20) -> Arrays:
     rng = np.random.default_rng(0)
-    return {"keypoint": rng.uniform(0, 512, (rows, 9, 2)).astype(np.float32),
-            "state": rng.uniform(0, 512, (rows, 5)).astype(np.float32),
-            "action": rng.uniform(0, 512, (rows, 2)).astype(np.float32),
-            "img": rng.integers(0, 256, (rows, 8, 8, 3)).astype(np.float32)}
+    return {
+        "keypoint": rng.uniform(0, 512, (rows, 9, 2)).astype(np.float32),
+        "state": rng.uniform(0, 512, (rows, 5)).astype(np.float32),
+        "action": rng.uniform(0, 512, (rows, 2)).astype(np.float32),
+        "img": rng.integers(0, 256, (rows, 8, 8, 3)).astype(np.float32),
+    }
 
 
-def write_zarr(path: Path, arrays: Arrays | None = None, ends: np.ndarray = ENDS, chunk: int = 8, version: int = 2, **options) -> Path:
+def write_zarr(
+    path: Path, arrays: Arrays | None = None, ends: np.ndarray = ENDS, chunk: int = 8, version: int = 2, **options
+) -> Path:
     """A replay buffer in a folder; `options` are of `zarr.create`."""
     arrays = pusht_arrays(int(ends[-1])) if arrays is None else arrays
     form = {"zarr_format": version} if ZARR_3 else {}
@@ -47,8 +52,16 @@ def write_zarr(path: Path, arrays: Arrays | None = None, ends: np.ndarray = ENDS
     for group in ("data", "meta"):
         root.require_group(group)
     for name, values in [*((f"data/{name}", values) for name, values in arrays.items()), ("meta/episode_ends", ends)]:
-        array = zarr.create(store=str(path), path=name, shape=values.shape, dtype=values.dtype, chunks=(chunk, *values.shape[1:]),
-                            overwrite=True, **form, **options)
+        array = zarr.create(
+            store=str(path),
+            path=name,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=(chunk, *values.shape[1:]),
+            overwrite=True,
+            **form,
+            **options,
+        )
         array[...] = values
     return path
 
@@ -116,15 +129,24 @@ def _write_kitchen(folder: Path) -> Path:
 def _read_kitchen(path: Path) -> Arrays:
     qpos, qvel = initial_states(path)
     episodes = read_arrays(path)
-    return {"qpos": qpos, "qvel": qvel, **{f"obs{i}": obs for i, (obs, _) in enumerate(episodes)},
-            **{f"action{i}": action for i, (_, action) in enumerate(episodes)}}
+    return {
+        "qpos": qpos,
+        "qvel": qvel,
+        **{f"obs{i}": obs for i, (obs, _) in enumerate(episodes)},
+        **{f"action{i}": action for i, (_, action) in enumerate(episodes)},
+    }
 
 
 def _images(path: Path) -> Arrays:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return cached_images(path, {"name": "x"}, {"front": (4, 5, 3)}, (3, 4),
-                             lambda episode, name: np.full((3 + episode, 4, 5, 3), 7 * episode + 1, np.uint8))
+        return cached_images(
+            path,
+            {"name": "x"},
+            {"front": (4, 5, 3)},
+            (3, 4),
+            lambda episode, name: np.full((3 + episode, 4, 5, 3), 7 * episode + 1, np.uint8),
+        )
 
 
 def _write_cache(folder: Path) -> Path:

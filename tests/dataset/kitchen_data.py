@@ -1,4 +1,5 @@
 """Small human Kitchen demonstrations in the published formats."""
+
 from __future__ import annotations
 
 import struct
@@ -10,7 +11,14 @@ NQ, NV, NU = 30, 29, 9
 
 
 def mjl_bytes(
-    n_rows: int, seed: int = 0, nq: int = NQ, nv: int = NV, nu: int = NU, n_mocap: int = 1, n_sensor: int = 2, n_user: int = 3,
+    n_rows: int,
+    seed: int = 0,
+    nq: int = NQ,
+    nv: int = NV,
+    nu: int = NU,
+    n_mocap: int = 1,
+    n_sensor: int = 2,
+    n_user: int = 3,
     name: bytes = b"kitchen",
 ) -> tuple[bytes, dict[str, np.ndarray]]:
     """A log, and what it recorded at each of its rows."""
@@ -18,8 +26,12 @@ def mjl_bytes(
     rows = rng.uniform(-1.0, 1.0, (n_rows, 1 + nq + nv + nu + 7 * n_mocap + n_sensor + n_user)).astype("<f4")
     rows[:, 0] = 0.002 * np.arange(n_rows)
     header = struct.pack("<7i", nq, nv, nu, n_mocap, n_sensor, n_user, len(name))
-    recorded = {"time": rows[:, 0], "qpos": rows[:, 1:1 + nq], "qvel": rows[:, 1 + nq:1 + nq + nv],
-                "ctrl": rows[:, 1 + nq + nv:1 + nq + nv + nu]}
+    recorded = {
+        "time": rows[:, 0],
+        "qpos": rows[:, 1 : 1 + nq],
+        "qvel": rows[:, 1 + nq : 1 + nq + nv],
+        "ctrl": rows[:, 1 + nq + nv : 1 + nq + nv + nu],
+    }
     return header + name + rows.tobytes(), recorded
 
 

@@ -1,4 +1,5 @@
 """Small files in the form of robomimic's, of random numbers."""
+
 from __future__ import annotations
 
 import json
@@ -9,12 +10,17 @@ import numpy as np
 
 from diffusion_policy.env.robomimic.definition import env_metadata, task_named
 
-LENGTHS = (11, 7, 9, 8, 12, 6, 7, 8, 9, 10, 13)     # demo_10 comes after demo_9 and, in HDF5, before demo_2
+LENGTHS = (11, 7, 9, 8, 12, 6, 7, 8, 9, 10, 13)  # demo_10 comes after demo_9 and, in HDF5, before demo_2
 
 
 def write_demonstrations(
-    path: Path, task: str = "can", image: bool = False, absolute: bool = True, lengths: Sequence[int] = LENGTHS,
-    env_args: dict | None = None, seed: int = 0,
+    path: Path,
+    task: str = "can",
+    image: bool = False,
+    absolute: bool = True,
+    lengths: Sequence[int] = LENGTHS,
+    env_args: dict | None = None,
+    seed: int = 0,
 ) -> list[dict[str, np.ndarray]]:
     """Returns the arrays of every demonstration, by the names that they have in the file.
 
@@ -28,7 +34,8 @@ def write_demonstrations(
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
         data.attrs["env_args"] = json.dumps(
-            {**env_metadata(definition, abs_action=False), "env_version": "1.4.1"} if env_args is None else env_args)
+            {**env_metadata(definition, abs_action=False), "env_version": "1.4.1"} if env_args is None else env_args
+        )
         for index, demo in enumerate(demos):
             for name, values in demo.items():
                 data[f"demo_{index}/{name}"] = values
@@ -42,11 +49,14 @@ def _demonstration(
     demo = {}
     for name, shape in shapes.items():
         pixels = len(shape) == 3
-        demo[f"obs/{name}"] = (rng.integers(0, 256, (length, *shape[1:], 3), dtype=np.uint8) if pixels
-                               else rng.uniform(-1, 1, (length, *shape)))
+        demo[f"obs/{name}"] = (
+            rng.integers(0, 256, (length, *shape[1:], 3), dtype=np.uint8)
+            if pixels
+            else rng.uniform(-1, 1, (length, *shape))
+        )
     arms = []
     for arm in range(n_arms):
-        demo[f"obs/robot{arm}_eef_pos"][:, 2] += 2.0     # above the table
+        demo[f"obs/robot{arm}_eef_pos"][:, 2] += 2.0  # above the table
         change = rng.uniform(-1, 1, (length, 6))
         if absolute:
             change[:, :3] = demo[f"obs/robot{arm}_eef_pos"] + 0.05 * change[:, :3]

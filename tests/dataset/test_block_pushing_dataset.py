@@ -1,4 +1,5 @@
 """Block Pushing demonstrations as training windows."""
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_windows(path, episodes):
     assert len(train) + len(val) == sum(length - 5 + 1 + 2 for length in (9, 6, 12, 7))
     everything, none = load_block_pushing(path, Windows(5, pad_before=2, val_ratio=0.0))
     assert none is None
-    first = everything[0]                                       # two rows before the start of the first episode
+    first = everything[0]  # two rows before the start of the first episode
     np.testing.assert_array_equal(first["obs"], episodes[0]["obs"][[0, 0, 0, 1, 2]])
     np.testing.assert_array_equal(first["action"], episodes[0]["action"][[0, 0, 0, 1, 2]])
 
@@ -48,7 +49,7 @@ def test_further_demonstrations_follow_the_first(path, tmp_path, episodes):
     both, _ = load_block_pushing(path, Windows(5, pad_before=2, val_ratio=0.0), further_paths=[tmp_path / "more.zarr"])
     first, _ = load_block_pushing(path, Windows(5, pad_before=2, val_ratio=0.0))
     assert len(both) == len(first) + (8 - 5 + 1 + 2) + (6 - 5 + 1 + 2)
-    np.testing.assert_array_equal(both[len(first)]["obs"], more[0]["obs"][[0, 0, 0, 1, 2]])     # no window over the seam
+    np.testing.assert_array_equal(both[len(first)]["obs"], more[0]["obs"][[0, 0, 0, 1, 2]])  # no window over the seam
     np.testing.assert_array_equal(both[len(first) - 1]["obs"], episodes[-1]["obs"][-5:])
     write_replay_buffer(tmp_path / "wrong.zarr", [episode(8, 0, obs_dim=10)], {})
     with pytest.raises(DatasetError, match="wrong.zarr.*not Block Pushing"):
@@ -100,7 +101,7 @@ def test_a_displaced_effector_is_led_back_to_the_demonstration(path, abs_action)
     was, now = plain[rows], noisy[rows]
     displacement = now["obs"][..., 8:10] - was["obs"][..., 8:10]
     assert 0 < displacement[:, :3].abs().max() < 0.012 and (displacement[:, 3:] == 0).all()
-    torch.testing.assert_close(now["obs"][..., 6:8] - was["obs"][..., 6:8], displacement)   # the effector goes along
+    torch.testing.assert_close(now["obs"][..., 6:8] - was["obs"][..., 6:8], displacement)  # the effector goes along
     others = [i for i in range(16) if i not in (6, 7, 8, 9)]
     assert torch.equal(now["obs"][..., others], was["obs"][..., others])
     for key in ("obs", "action"):
@@ -115,7 +116,9 @@ def test_a_displaced_effector_is_led_back_to_the_demonstration(path, abs_action)
     torch.testing.assert_close(step[straight & reached], wanted[straight & reached], atol=1e-6, rtol=0)
     far = straight & ~reached
     torch.testing.assert_close(length[far], torch.full_like(length[far], 0.03), atol=1e-6, rtol=0)
-    torch.testing.assert_close(step[far] / 0.03, wanted[far] / wanted[far].norm(dim=-1, keepdim=True), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        step[far] / 0.03, wanted[far] / wanted[far].norm(dim=-1, keepdim=True), atol=1e-4, rtol=0
+    )
     assert length.max() < 0.0301
 
 
@@ -124,8 +127,10 @@ def test_a_circling_expert_keeps_its_lead():
     waypoint = centre + 0.02 * torch.tensor([np.cos(0.3), np.sin(0.3)], dtype=torch.float32)
     intention = torch.cat([waypoint, torch.tensor([0.1]), centre])
     torch.testing.assert_close(start + steps_towards(intention, start, start), waypoint)
-    torch.testing.assert_close(start + steps_towards(intention, start, centre + torch.tensor([0.05, 0.0])) + torch.tensor([0.02, 0.0]),
-                               waypoint)                                                    # farther out: the same place
+    torch.testing.assert_close(
+        start + steps_towards(intention, start, centre + torch.tensor([0.05, 0.0])) + torch.tensor([0.02, 0.0]),
+        waypoint,
+    )  # farther out: the same place
     quarter = steps_towards(intention, start, centre + torch.tensor([0.0, 0.03]))
     ahead = waypoint - centre
     torch.testing.assert_close(torch.tensor([0.0, 0.03]) + quarter, torch.stack([-ahead[1], ahead[0]]))
@@ -150,15 +155,21 @@ def test_displacements_repeat_and_differ_between_batches(path):
     torch.testing.assert_close(undisturbed.amax(0), torch.ones(16))
 
 
-@pytest.mark.parametrize("settings, message", [({}, "n_obs_steps"), ({"n_obs_steps": 6}, "n_obs_steps"),
-                                               ({"n_obs_steps": 3, "effector_noise": -0.1}, "negative")])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({}, "n_obs_steps"),
+        ({"n_obs_steps": 6}, "n_obs_steps"),
+        ({"n_obs_steps": 3, "effector_noise": -0.1}, "negative"),
+    ],
+)
 def test_unusable_displacements(path, settings, message):
     with pytest.raises(ValueError, match=message):
         load_block_pushing(path, Windows(5), **{"effector_noise": 0.01, **settings})
 
 
 def pairs(obs, start):
-    return obs[..., start:start + 6].unflatten(-1, (2, 3))
+    return obs[..., start : start + 6].unflatten(-1, (2, 3))
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.002])
@@ -182,11 +193,11 @@ def test_scenes_that_look_alike(path, noise):
             torch.testing.assert_close(turns, turns[:, :1].round().expand_as(turns), atol=1e-4, rtol=0)
             assert 0.3 < turns.mean() < 0.7
         else:
-            off = torch.minimum(after[..., 2], torch.pi - after[..., 2])     # of a whole turn
+            off = torch.minimum(after[..., 2], torch.pi - after[..., 2])  # of a whole turn
             assert off.max() <= torch.pi / 30 + 1e-6 and (after[..., 2] == after[:, :1, :, 2]).all()
     assert ((pairs(now["obs"], 0)[..., 2] >= 0) & (pairs(now["obs"], 0)[..., 2] < torch.pi)).all()
     assert torch.equal(val[torch.arange(4)]["obs"], plain_val[torch.arange(4)]["obs"])
-    assert torch.equal(scenes[rows]["obs"], now["obs"])                     # repeats
+    assert torch.equal(scenes[rows]["obs"], now["obs"])  # repeats
     assert scenes[3]["obs"].shape == (5, 16)
 
 
@@ -194,12 +205,24 @@ def test_the_expert_acts_alike_in_scenes_that_look_alike():
     oracle = pytest.importorskip("diffusion_policy.env.block_pushing.oracle")
     rng = np.random.default_rng(0)
     obs = np.zeros((200, 16), dtype=np.float32)
-    for column, low, high in ((0, .25, .55), (1, -.4, .1), (2, 0, np.pi), (3, .25, .55), (4, -.4, .1), (5, 0, np.pi),
-                              (8, .2, .6), (9, -.4, .2), (10, .2, .6), (11, .15, .25), (13, .2, .6), (14, .15, .25)):
+    for column, low, high in (
+        (0, 0.25, 0.55),
+        (1, -0.4, 0.1),
+        (2, 0, np.pi),
+        (3, 0.25, 0.55),
+        (4, -0.4, 0.1),
+        (5, 0, np.pi),
+        (8, 0.2, 0.6),
+        (9, -0.4, 0.2),
+        (10, 0.2, 0.6),
+        (11, 0.15, 0.25),
+        (13, 0.2, 0.6),
+        (14, 0.15, 0.25),
+    ):
         obs[:, column] = rng.uniform(low, high, 200)
     other = scene_like(torch.from_numpy(obs)[:, None], torch.Generator().manual_seed(0))[:, 0].numpy()
 
-    def actions(row):       # one for every order, however it is numbered
+    def actions(row):  # one for every order, however it is numbered
         return sorted(tuple(np.round(oracle_of(order).action(row), 5)) for order in range(4))
 
     def oracle_of(order):

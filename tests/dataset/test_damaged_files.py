@@ -1,4 +1,5 @@
 """Files of which nothing is known: mutations and handmade hostile ones end as sound data or a DatasetError, in bounded memory."""
+
 from __future__ import annotations
 
 import bz2
@@ -34,7 +35,19 @@ from diffusion_policy.dataset.sequence_dataset import Windows  # noqa: E402
 KEYS = ("keypoint", "state", "action")
 MORE_BYTES = 1 << 30
 N_MUTATIONS = 25
-VALUES = [b"", b"null", b"[]", b"-1", b"99999999999999999999", b'"|O"', b'"<f8"', b"true", b'"pickle"', b"[" * 2000, b"0"]
+VALUES = [
+    b"",
+    b"null",
+    b"[]",
+    b"-1",
+    b"99999999999999999999",
+    b'"|O"',
+    b'"<f8"',
+    b"true",
+    b'"pickle"',
+    b"[" * 2000,
+    b"0",
+]
 
 
 def mutate(path: Path, rng: random.Random) -> None:
@@ -48,13 +61,13 @@ def mutate(path: Path, rng: random.Random) -> None:
     elif how == 1:
         del content[start:]
     elif how == 2:
-        content[start:start + 4] = rng.choice([b"\xff" * 4, bytes(4), b"\xff\xff\xff\x7f", rng.randbytes(4)])
+        content[start : start + 4] = rng.choice([b"\xff" * 4, bytes(4), b"\xff\xff\xff\x7f", rng.randbytes(4)])
     elif how == 3:
         content[start:start] = rng.randbytes(9)
     elif how == 4:
-        del content[start:start + 9]
+        del content[start : start + 9]
     else:
-        content[start:start + rng.randrange(5)] = rng.choice(VALUES)
+        content[start : start + rng.randrange(5)] = rng.choice(VALUES)
     file.write_bytes(content)
 
 
@@ -78,7 +91,7 @@ def test_a_mutated_file_is_refused_or_read(tmp_path, make, load):
                 try:
                     load(damaged)
                 except DatasetError as error:
-                    assert str(damaged.parent) in str(error)        # the file is named
+                    assert str(damaged.parent) in str(error)  # the file is named
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
@@ -109,10 +122,15 @@ class Executed:
         return os.mkdir, (str(self.marker),)
 
 
-@pytest.mark.parametrize("changes", [
-    {"filters": [{"id": "pickle"}], "compressor": None}, {"compressor": {"id": "pickle"}},
-    {"dtype": "|O", "filters": [{"id": "vlen-utf8"}, {"id": "pickle"}], "compressor": None, "fill_value": None},
-    {"dtype": "|O", "filters": [{"id": "pickle"}], "compressor": None, "fill_value": None}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"filters": [{"id": "pickle"}], "compressor": None},
+        {"compressor": {"id": "pickle"}},
+        {"dtype": "|O", "filters": [{"id": "vlen-utf8"}, {"id": "pickle"}], "compressor": None, "fill_value": None},
+        {"dtype": "|O", "filters": [{"id": "pickle"}], "compressor": None, "fill_value": None},
+    ],
+)
 def test_opening_a_data_set_runs_no_code(folder, tmp_path, changes):
     import pickle
 
@@ -124,14 +142,23 @@ def test_opening_a_data_set_runs_no_code(folder, tmp_path, changes):
     assert not (tmp_path / "executed").exists()
 
 
-REFUSED_2 = [
-    {"dtype": kind} for kind in ("|O", "<M8[ns]", "|V8", "<U4", "|S4", "<c8", "<f16", [["a", "<f4"]], 5, None)] + [
-    {"filters": value} for value in ({"id": "delta"}, [5], [{"id": "json2"}], [{"id": "delta", "dtype": "|O"}])] + [
-    {"compressor": value} for value in ({"id": "lzma"}, {"id": ["blosc"]}, 5)] + [
-    {"shape": value} for value in ([-1, 2], [20], "20", [True, 2], [2 ** 70, 2], [1] * 40, [20, 2.5])] + [
-    {"chunks": value} for value in ([0, 2], [8], None, [10 ** 9, 2])] + [
-    {"order": "K"}, {"order": ["C"]}, {"dimension_separator": "../"}, {"fill_value": "x"}, {"fill_value": [1]},
-    {"fill_value": 10 ** 400}, {"zarr_format": 1}, {"zarr_format": "2"}]
+REFUSED_2 = (
+    [{"dtype": kind} for kind in ("|O", "<M8[ns]", "|V8", "<U4", "|S4", "<c8", "<f16", [["a", "<f4"]], 5, None)]
+    + [{"filters": value} for value in ({"id": "delta"}, [5], [{"id": "json2"}], [{"id": "delta", "dtype": "|O"}])]
+    + [{"compressor": value} for value in ({"id": "lzma"}, {"id": ["blosc"]}, 5)]
+    + [{"shape": value} for value in ([-1, 2], [20], "20", [True, 2], [2**70, 2], [1] * 40, [20, 2.5])]
+    + [{"chunks": value} for value in ([0, 2], [8], None, [10**9, 2])]
+    + [
+        {"order": "K"},
+        {"order": ["C"]},
+        {"dimension_separator": "../"},
+        {"fill_value": "x"},
+        {"fill_value": [1]},
+        {"fill_value": 10**400},
+        {"zarr_format": 1},
+        {"zarr_format": "2"},
+    ]
+)
 
 
 @pytest.mark.parametrize("changes", REFUSED_2, ids=str)
@@ -141,14 +168,31 @@ def test_metadata_of_format_2_that_are_not_on_the_lists(folder, changes):
         read(folder)
 
 
-REFUSED_3 = [
-    {"data_type": value} for value in ("object", "string", {"name": "numpy.datetime64"}, "r16", "complex64")] + [
-    {"codecs": value} for value in ([{"name": "pickle"}], [{"name": "bytes"}, {"name": "numcodecs.pickle"}], [], 5, [5],
-                                    [{"name": "vlen-utf8"}], [{"name": "sharding_indexed", "configuration": {}}],
-                                    [{"name": "bytes"}, {"name": "zstd"}, {"name": "gzip"}],
-                                    [{"name": "transpose", "configuration": {"order": [0, 0]}}, {"name": "bytes"}])] + [
-    {"chunk_grid": {"name": "rectangular"}}, {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "../"}}},
-    {"storage_transformers": [1]}, {"node_type": "group"}, {"zarr_format": 4}, {"extension": 1}]
+REFUSED_3 = (
+    [{"data_type": value} for value in ("object", "string", {"name": "numpy.datetime64"}, "r16", "complex64")]
+    + [
+        {"codecs": value}
+        for value in (
+            [{"name": "pickle"}],
+            [{"name": "bytes"}, {"name": "numcodecs.pickle"}],
+            [],
+            5,
+            [5],
+            [{"name": "vlen-utf8"}],
+            [{"name": "sharding_indexed", "configuration": {}}],
+            [{"name": "bytes"}, {"name": "zstd"}, {"name": "gzip"}],
+            [{"name": "transpose", "configuration": {"order": [0, 0]}}, {"name": "bytes"}],
+        )
+    ]
+    + [
+        {"chunk_grid": {"name": "rectangular"}},
+        {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "../"}}},
+        {"storage_transformers": [1]},
+        {"node_type": "group"},
+        {"zarr_format": 4},
+        {"extension": 1},
+    ]
+)
 
 
 @pytest.mark.skipif(not ZARR_3, reason="zarr 2 does not write format 3")
@@ -185,8 +229,14 @@ def test_damaged_metadata_name_their_file(folder, file, content):
 
 
 # ---- what is stored ----
-PACKERS = {"zlib": zlib.compress, "gzip": gzip.compress, "bz2": bz2.compress, "zstd": lambda data: bytes(numcodecs.Zstd().encode(data)),
-           "lz4": lambda data: bytes(numcodecs.LZ4().encode(data)), "blosc": lambda data: bytes(numcodecs.Blosc().encode(data))}
+PACKERS = {
+    "zlib": zlib.compress,
+    "gzip": gzip.compress,
+    "bz2": bz2.compress,
+    "zstd": lambda data: bytes(numcodecs.Zstd().encode(data)),
+    "lz4": lambda data: bytes(numcodecs.LZ4().encode(data)),
+    "blosc": lambda data: bytes(numcodecs.Blosc().encode(data)),
+}
 
 
 @pytest.mark.parametrize("name", PACKERS)
@@ -202,19 +252,19 @@ def test_a_chunk_unpacks_to_its_size_or_not_at_all(folder, name):
         chunk.write_bytes(content)
         with pytest.raises(DatasetError, match=r"data/action/0\.0 (is damaged|has more than)"):
             read(folder)
-    for claim in (b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", bytes(4)):      # in the headers
+    for claim in (b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", bytes(4)):  # in the headers
         for place in (0, 4, 8, 12):
-            chunk.write_bytes(packed[:place] + claim + packed[place + 4:])
+            chunk.write_bytes(packed[:place] + claim + packed[place + 4 :])
             try:
                 read(folder)
             except DatasetError:
-                pass        # some bytes of a header mean nothing to some compressors
+                pass  # some bytes of a header mean nothing to some compressors
 
 
 @pytest.mark.parametrize("file", ["data/action/.zarray", "meta/episode_ends/.zarray"])
 def test_a_claimed_shape_is_compared_with_what_is_stored(folder, file):
     rows = json.loads((folder / file).read_text())["shape"]
-    edited(folder, file, shape=[10 ** 9, *rows[1:]])
+    edited(folder, file, shape=[10**9, *rows[1:]])
     with pytest.raises(DatasetError, match=r"claims [0-9,]{9,} bytes, and [0-9,]{3,6} bytes are stored"):
         read(folder)
 
@@ -227,9 +277,9 @@ def test_absent_chunks_are_what_zarr_says_and_that_is_said(folder):
 
 def test_links_that_lead_out_of_the_data_set_are_refused(folder, tmp_path):
     os.symlink(folder, tmp_path / "link.zarr")
-    assert read(tmp_path / "link.zarr").n_episodes == 3         # the data set itself may be one
+    assert read(tmp_path / "link.zarr").n_episodes == 3  # the data set itself may be one
     os.symlink(folder / "data/action/0.0", folder / "data/action/unused")
-    assert read(folder).n_episodes == 3                         # and so may what stays inside
+    assert read(folder).n_episodes == 3  # and so may what stays inside
     for name in ("data/action/0.0", "data/action/.zarray", "data/action", "meta"):
         damaged = tmp_path / name.replace("/", "_") / "a.zarr"
         shutil.copytree(folder, damaged)
@@ -270,10 +320,14 @@ def test_zip_archives_that_are_refused(folder, tmp_path):
 
     group = '{"zarr_format": 2}'
     for path, message in [
-            (archive("none.zip", {"x": "y"}), "without a zarr group"),
-            (archive("two.zip", {"a/.zgroup": group, "b/.zgroup": group}), "several zarr groups"),
-            (archive("lzma.zip", {".zgroup": group}, zipfile.ZIP_LZMA), "packed in another way"),
-            (archive("bomb.zip", {".zgroup": group, "data/keypoint/.zarray": b" " * 20_000_000}), "more than the .* it can need")]:
+        (archive("none.zip", {"x": "y"}), "without a zarr group"),
+        (archive("two.zip", {"a/.zgroup": group, "b/.zgroup": group}), "several zarr groups"),
+        (archive("lzma.zip", {".zgroup": group}, zipfile.ZIP_LZMA), "packed in another way"),
+        (
+            archive("bomb.zip", {".zgroup": group, "data/keypoint/.zarray": b" " * 20_000_000}),
+            "more than the .* it can need",
+        ),
+    ]:
         with pytest.raises(DatasetError, match=message):
             read(path)
     link = zipfile.ZipInfo("data/x")
@@ -289,18 +343,35 @@ def test_zip_archives_that_are_refused(folder, tmp_path):
 
 
 # ---- every codec and form that is on the lists ----
-FORMS = [{"compressor": numcodecs.Blosc(cname)} for cname in ("zstd", "lz4", "zlib", "blosclz")] + [
-    {"compressor": codec} for codec in (None, numcodecs.Zstd(), numcodecs.LZ4(), numcodecs.Zlib(), numcodecs.GZip(), numcodecs.BZ2())] + [
-    {"order": "F"}, {"dimension_separator": "/"}, {"filters": [numcodecs.Shuffle(8)]}, {"filters": [numcodecs.Delta("<f8")]},
-    {"filters": [numcodecs.Delta("<f8"), numcodecs.Shuffle(8)], "compressor": numcodecs.Zlib()}]
+FORMS = (
+    [{"compressor": numcodecs.Blosc(cname)} for cname in ("zstd", "lz4", "zlib", "blosclz")]
+    + [
+        {"compressor": codec}
+        for codec in (None, numcodecs.Zstd(), numcodecs.LZ4(), numcodecs.Zlib(), numcodecs.GZip(), numcodecs.BZ2())
+    ]
+    + [
+        {"order": "F"},
+        {"dimension_separator": "/"},
+        {"filters": [numcodecs.Shuffle(8)]},
+        {"filters": [numcodecs.Delta("<f8")]},
+        {"filters": [numcodecs.Delta("<f8"), numcodecs.Shuffle(8)], "compressor": numcodecs.Zlib()},
+    ]
+)
 
 
 @pytest.mark.parametrize("options", FORMS, ids=str)
 def test_what_zarr_writes_in_format_2_is_what_is_read(tmp_path, options):
     values = np.round(np.random.default_rng(0).uniform(0, 99, (20, 3, 4))).astype("<f8")
     write_zarr(tmp_path / "a.zarr", {})
-    array = zarr.create(store=str(tmp_path / "a.zarr"), path="data/x", shape=values.shape, dtype="<f8", chunks=(7, 2, 4),
-                        **({"zarr_format": 2} if ZARR_3 else {}), **options)
+    array = zarr.create(
+        store=str(tmp_path / "a.zarr"),
+        path="data/x",
+        shape=values.shape,
+        dtype="<f8",
+        chunks=(7, 2, 4),
+        **({"zarr_format": 2} if ZARR_3 else {}),
+        **options,
+    )
     array[...] = values
     np.testing.assert_array_equal(read(tmp_path / "a.zarr", ("x",)).data["x"], values)
 
@@ -311,11 +382,18 @@ def test_what_zarr_writes_in_format_2_is_what_is_read(tmp_path, options):
 def test_what_zarr_writes_in_format_3_is_what_is_read(tmp_path, kind, compressors):
     from zarr import codecs
 
-    made = {"zstd": [codecs.ZstdCodec()], "gzip": [codecs.GzipCodec()], "blosc": [codecs.BloscCodec(cname="lz4")],
-            "crc32c": [codecs.Crc32cCodec(), codecs.ZstdCodec(), codecs.Crc32cCodec()], None: None}[compressors]
+    made = {
+        "zstd": [codecs.ZstdCodec()],
+        "gzip": [codecs.GzipCodec()],
+        "blosc": [codecs.BloscCodec(cname="lz4")],
+        "crc32c": [codecs.Crc32cCodec(), codecs.ZstdCodec(), codecs.Crc32cCodec()],
+        None: None,
+    }[compressors]
     values = np.random.default_rng(0).integers(0, 99, (20, 3, 4)).astype(kind)
     root = zarr.open_group(str(write_zarr(tmp_path / "a.zarr", {}, version=3)), mode="r+")
-    root.create_array("data/x", data=values, chunks=(7, 2, 4), compressors=made, filters=[codecs.TransposeCodec(order=(2, 0, 1))])
+    root.create_array(
+        "data/x", data=values, chunks=(7, 2, 4), compressors=made, filters=[codecs.TransposeCodec(order=(2, 0, 1))]
+    )
     found = read(tmp_path / "a.zarr", ("x",)).data["x"]
     np.testing.assert_array_equal(found, values)
     assert found.dtype == values.dtype.newbyteorder("=")
@@ -367,22 +445,39 @@ HOSTILE = {
     "external link": (lambda demo: linked(demo, h5py.ExternalLink("/elsewhere.hdf5", "/actions")), "is a link"),
     "soft link": (lambda demo: linked(demo, h5py.SoftLink("/data/demo_0/actions")), "is a link"),
     "virtual": (virtual, "stored in other files"),
-    "external storage": (lambda demo: replaced(demo, shape=(9, 7), dtype="f8", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)]),
-                         "stored in other files"),
+    "external storage": (
+        lambda demo: replaced(demo, shape=(9, 7), dtype="f8", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)]),
+        "stored in other files",
+    ),
     "records": (lambda demo: replaced(demo, shape=(9, 7), dtype=np.dtype([("a", "f4")])), "plain numbers"),
     "references": (lambda demo: replaced(demo, shape=(9, 7), dtype=h5py.ref_dtype), "plain numbers"),
     "lists": (lambda demo: replaced(demo, shape=(9, 7), dtype=h5py.vlen_dtype("f8")), "plain numbers"),
     "texts": (lambda demo: replaced(demo, shape=(9, 7), dtype=h5py.string_dtype()), "plain numbers"),
     "bytes": (lambda demo: replaced(demo, shape=(9, 7), dtype="u1"), "is uint8 .* at least 16 bits"),
-    "plug-in": (lambda demo: replaced(demo, shape=(9, 7), dtype="i4", scaleoffset=0), "only gzip, shuffle, fletcher32, lzf"),
-    "huge": (lambda demo: replaced(demo, shape=(10 ** 9, 7), dtype="f8"), "claims 56,000,000,000 bytes"),
-    "huge in chunks": (lambda demo: replaced(demo, shape=(10 ** 9, 7), dtype="f8", chunks=(99, 7)), "claims 56,000,000,000 bytes"),
-    "huge chunk": (lambda demo: replaced(demo, shape=(9, 7), maxshape=(None, 7), dtype="f8", chunks=(6 * 10 ** 7, 7)), "has chunks of"),
+    "plug-in": (
+        lambda demo: replaced(demo, shape=(9, 7), dtype="i4", scaleoffset=0),
+        "only gzip, shuffle, fletcher32, lzf",
+    ),
+    "huge": (lambda demo: replaced(demo, shape=(10**9, 7), dtype="f8"), "claims 56,000,000,000 bytes"),
+    "huge in chunks": (
+        lambda demo: replaced(demo, shape=(10**9, 7), dtype="f8", chunks=(99, 7)),
+        "claims 56,000,000,000 bytes",
+    ),
+    "huge chunk": (
+        lambda demo: replaced(demo, shape=(9, 7), maxshape=(None, 7), dtype="f8", chunks=(6 * 10**7, 7)),
+        "has chunks of",
+    ),
     "bomb": (gzip_bomb, "a chunk unpacks to more than"),
     "no rows": (lambda demo: replaced(demo, data=5.0), "has no rows"),
     "empty": (lambda demo: replaced(demo, data=h5py.Empty("f8")), "has no rows"),
-    "group": (lambda demo: (demo.__delitem__("actions"), demo.create_group("actions")), "is a group where an array should be"),
-    "array for group": (lambda demo: (demo.__delitem__("obs"), demo.create_dataset("obs", data=5)), "has no obs/.* is not a group"),
+    "group": (
+        lambda demo: (demo.__delitem__("actions"), demo.create_group("actions")),
+        "is a group where an array should be",
+    ),
+    "array for group": (
+        lambda demo: (demo.__delitem__("obs"), demo.create_dataset("obs", data=5)),
+        "has no obs/.* is not a group",
+    ),
     "renamed": (lambda demo: demo.parent.move("demo_1", "dfmo_1"), "data/dfmo_1, which is no demonstration"),
     "beyond float32": (lambda demo: demo["actions"].__setitem__((3, 2), 1e300), "not finite .* inf in row 3, column 2"),
 }
@@ -397,8 +492,9 @@ def test_hostile_hdf5_is_refused(hdf5, how):
         load_hdf5(hdf5)
 
 
-@pytest.mark.parametrize("value", [
-    np.arange(5), np.array(["a", "b"], dtype="S"), "[" * 60_000, '{"env_name": ' + "9" * 5000 + "}", b"\xff"])
+@pytest.mark.parametrize(
+    "value", [np.arange(5), np.array(["a", "b"], dtype="S"), "[" * 60_000, '{"env_name": ' + "9" * 5000 + "}", b"\xff"]
+)
 def test_hostile_attributes_are_refused(hdf5, value):
     with h5py.File(hdf5, "r+") as file:
         del file["data"].attrs["env_args"]
@@ -407,8 +503,10 @@ def test_hostile_attributes_are_refused(hdf5, value):
         load_hdf5(hdf5)
 
 
-@pytest.mark.parametrize("options", [
-    {"compression": "gzip", "shuffle": True, "fletcher32": True}, {"compression": "lzf"}, {"chunks": (2, 7)}])
+@pytest.mark.parametrize(
+    "options",
+    [{"compression": "gzip", "shuffle": True, "fletcher32": True}, {"compression": "lzf"}, {"chunks": (2, 7)}],
+)
 def test_packed_hdf5_is_read(hdf5, options):
     expected = load_hdf5(hdf5)[0].fields["action"]
     with h5py.File(hdf5, "r+") as file:
@@ -421,10 +519,19 @@ def npy_bytes(header: str, body: bytes = bytes(64)) -> bytes:
     return b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header.encode() + body
 
 
-@pytest.mark.parametrize("header", [
-    "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}\n", "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}\n",
-    "{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -8)}\n", "{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (8,)}\n",
-    "{'descr': ('<f8', (8,)), 'fortran_order': False, 'shape': (1,)}\n", "{'descr': (", "((((" * 500, ""])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}\n",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}\n",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -8)}\n",
+        "{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (8,)}\n",
+        "{'descr': ('<f8', (8,)), 'fortran_order': False, 'shape': (1,)}\n",
+        "{'descr': (",
+        "((((" * 500,
+        "",
+    ],
+)
 def test_hostile_headers_of_arrays_are_refused(tmp_path, header):
     (tmp_path / "a.npy").write_bytes(npy_bytes(header))
     with pytest.raises(DatasetError, match="cannot read .*a.npy"):

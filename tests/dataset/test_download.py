@@ -1,4 +1,5 @@
 """Downloading demonstrations: resume, damage, checksum. Everything is served from this machine."""
+
 from __future__ import annotations
 
 import hashlib
@@ -31,7 +32,10 @@ def toy_buffer() -> ReplayBuffer:
 
 def write_zarr(path: Path, buffer: ReplayBuffer, chunk: int = 3) -> None:
     zarr.open_group(str(path), mode="w")
-    for name, values in [*((f"data/{k}", v) for k, v in buffer.data.items()), ("meta/episode_ends", buffer.episode_ends)]:
+    for name, values in [
+        *((f"data/{k}", v) for k, v in buffer.data.items()),
+        ("meta/episode_ends", buffer.episode_ends),
+    ]:
         array = zarr.open_array(
             str(path / name), mode="w", shape=values.shape, dtype=values.dtype, chunks=(chunk, *values.shape[1:])
         )
@@ -62,13 +66,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     body = b""
     honour_range = True
     cut_at: int | None = None
-    say_size = False    # of the file, when asked for what lies behind it
+    say_size = False  # of the file, when asked for what lies behind it
     requested: list[str | None]
 
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.requested.append(asked)
-        start = int(asked[len("bytes="):-1]) if asked and self.honour_range else 0
+        start = int(asked[len("bytes=") : -1]) if asked and self.honour_range else 0
         if self.path != "/toy.zip":
             return self.send_error(404)
         if start and start >= len(self.body):
@@ -216,7 +220,9 @@ def test_archives_that_are_not_unpacked(tmp_path, how, monkeypatch):
     info = zipfile.ZipInfo(f"{FOLDER}/.zgroup")
     if how == "link":
         info.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA if how == "method" else zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(
+        tmp_path / "a.zip", "w", zipfile.ZIP_LZMA if how == "method" else zipfile.ZIP_DEFLATED
+    ) as file:
         file.writestr(info if how == "link" else info.filename, bytes(20_000_000) if how == "bomb" else b"/etc")
     monkeypatch.setattr(limits, "ALWAYS_ALLOWED", 1 << 20)
     message = {"link": "is a link", "bomb": "claims 20,000,000 bytes", "method": "packed in another way"}[how]
@@ -246,8 +252,23 @@ def test_a_checksum_of_files_is_compared_before_they_are_read(tmp_path):
     assert read == []
 
 
-@pytest.mark.parametrize("url", ["abc", "5", "http://", "https:///x", "ftp://x.org/a.zip", "http://[::1", "http://x.org:abc/a.zip",
-                                 "http://x.org/a b.zip", "file://", "", 5, None])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "abc",
+        "5",
+        "http://",
+        "https:///x",
+        "ftp://x.org/a.zip",
+        "http://[::1",
+        "http://x.org:abc/a.zip",
+        "http://x.org/a b.zip",
+        "file://",
+        "",
+        5,
+        None,
+    ],
+)
 def test_what_is_no_address_is_refused(tmp_path, url):
     with pytest.raises(DatasetError, match="is no address of a file: use https://"):
         fetch(url, tmp_path / "a.zip")
@@ -267,7 +288,9 @@ def test_a_part_that_is_longer_than_the_file_is_dropped(server, tmp_path):
 # ---- checksum ----
 def test_checksum_follows_its_definition():
     buffer = ReplayBuffer({"action": np.array([[1.0], [2.0]], dtype="<f4")}, np.array([2], dtype="<i8"))
-    written = b"action <f4 (2, 1)\n" + bytes.fromhex("0000803f00000040") + b"episode_ends <i8 (1,)\n" + bytes([2] + 7 * [0])
+    written = (
+        b"action <f4 (2, 1)\n" + bytes.fromhex("0000803f00000040") + b"episode_ends <i8 (1,)\n" + bytes([2] + 7 * [0])
+    )
     assert content_sha256(buffer, ("action",)) == hashlib.sha256(written).hexdigest()
 
 
@@ -288,5 +311,5 @@ def test_human_pusht_demonstrations_match_their_checksum(pusht_zarr):
 def test_sources_are_complete():
     for task, source in module.SOURCES.items():
         assert source.url.startswith("https://")
-        if task.startswith("pusht"):    # the others are published without a checksum
+        if task.startswith("pusht"):  # the others are published without a checksum
             assert source.keys and len(bytes.fromhex(source.sha256)) == 32, task

@@ -1,4 +1,5 @@
 """Two downloads of one data set or checkpoint at once: the second is refused and names the first."""
+
 from __future__ import annotations
 
 import subprocess
@@ -7,13 +8,15 @@ from dataclasses import replace
 
 import pytest
 
+from bac_workbench.downloads.checkpoints import get_checkpoint
 from diffusion_policy.common.lock import LockedError
 from diffusion_policy.dataset.download import SOURCES, download
-from bac_workbench.downloads.checkpoints import get_checkpoint
 from tests.conftest import ROOT
 
-HOLD = ("import sys; from pathlib import Path; from diffusion_policy.common.lock import locked_output\n"
-        "with locked_output(Path(sys.argv[1]), 'another download'):\n    print('held', flush=True); sys.stdin.read()")
+HOLD = (
+    "import sys; from pathlib import Path; from diffusion_policy.common.lock import locked_output\n"
+    "with locked_output(Path(sys.argv[1]), 'another download'):\n    print('held', flush=True); sys.stdin.read()"
+)
 
 
 @pytest.fixture

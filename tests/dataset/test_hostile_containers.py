@@ -1,4 +1,5 @@
 """Container files that would keep the libraries which read them busy, or stumble: found by `python -m stress`."""
+
 from __future__ import annotations
 
 import struct
@@ -51,7 +52,7 @@ def test_a_heap_of_texts_that_never_ends_is_refused(tmp_path):
     write_demonstrations(path, lengths=(8, 9))
     content = bytearray(path.read_bytes())
     at = content.index(b"GCOL\x01\0\0\0") + 16
-    content[at:at + 400] = bytes(400)
+    content[at : at + 400] = bytes(400)
     path.write_bytes(content)
     with pytest.raises(DatasetError, match="heap of texts"):
         load_robomimic_lowdim(path, "can", Windows(4))

@@ -1,4 +1,5 @@
 """Images laid out on disk once: the same arrays whatever happens meanwhile."""
+
 from __future__ import annotations
 
 import multiprocessing
@@ -222,6 +223,7 @@ def test_what_is_no_image_of_the_shape_is_refused(tmp_path):
 
 # With a data file
 
+
 def test_a_changed_data_file_is_noticed(tmp_path, capfd):
     pytest.importorskip("h5py")
     from diffusion_policy.dataset.robomimic_dataset import load_robomimic_image
@@ -229,7 +231,7 @@ def test_a_changed_data_file_is_noticed(tmp_path, capfd):
     path = tmp_path / "image_abs.hdf5"
     for seed in (0, 1):
         demos = write_demonstrations(path, image=True, lengths=(8, 7), seed=seed)
-        os.utime(path, ns=(0, 10**18 + seed))       # a coarse clock would not tell the two apart
+        os.utime(path, ns=(0, 10**18 + seed))  # a coarse clock would not tell the two apart
         train, _ = load_robomimic_image(path, "can", Windows(6, val_ratio=0), cache_dir=tmp_path / "elsewhere")
         recorded = np.concatenate([demo["obs/agentview_image"] for demo in demos])
         np.testing.assert_array_equal(train.images["agentview_image"], recorded)

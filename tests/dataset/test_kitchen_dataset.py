@@ -1,4 +1,5 @@
 """Kitchen demonstrations as training windows, and the published files they come from."""
+
 from __future__ import annotations
 
 import struct
@@ -29,9 +30,11 @@ def test_a_log_is_read_as_documented(tmp_path, every):
 
 
 def test_logs_become_windows_of_joint_positions_and_commands(tmp_path):
-    recorded = [write_log(tmp_path / folder / "x.mjl", rows, seed=rows)
-                for folder, rows in (("a", 9 * EVERY), ("a/deeper", 7 * EVERY - 1), ("b", 8 * EVERY))]
-    order = [recorded[1], recorded[0], recorded[2]]      # by path: a/deeper/x.mjl, a/x.mjl, b/x.mjl
+    recorded = [
+        write_log(tmp_path / folder / "x.mjl", rows, seed=rows)
+        for folder, rows in (("a", 9 * EVERY), ("a/deeper", 7 * EVERY - 1), ("b", 8 * EVERY))
+    ]
+    order = [recorded[1], recorded[0], recorded[2]]  # by path: a/deeper/x.mjl, a/x.mjl, b/x.mjl
     train, none = load_kitchen_logs(tmp_path, Windows(5, pad_before=2, val_ratio=0.0), noise_ratio=0.0)
     assert none is None and len(train) == sum(length - 5 + 1 + 2 for length in (7, 9, 8))
     qpos, ctrl = (np.concatenate([log[name][::EVERY] for log in order]) for name in ("qpos", "ctrl"))
@@ -44,7 +47,9 @@ def test_logs_become_windows_of_joint_positions_and_commands(tmp_path):
 def test_joints_between_robot_and_objects_are_left_out(tmp_path):
     recorded = write_log(tmp_path / "a.mjl", 5 * EVERY, nq=33, nv=32)
     train, _ = load_kitchen_logs(tmp_path, Windows(2, val_ratio=0.0), noise_ratio=0.0)
-    np.testing.assert_array_equal(train.fields["obs"][:, :30], recorded["qpos"][::EVERY][:, [*range(9), *range(12, 33)]])
+    np.testing.assert_array_equal(
+        train.fields["obs"][:, :30], recorded["qpos"][::EVERY][:, [*range(9), *range(12, 33)]]
+    )
 
 
 def test_a_repeated_log_counts_once(tmp_path):
@@ -71,7 +76,10 @@ def test_a_log_cut_short_is_refused(tmp_path, cut):
         (struct.pack("<7i", 30, 29, 9, 0, 0, 0, 7), "is cut short, 0 bytes"),
         (struct.pack("<7i", 30, 29, 9, 0, 0, 0, 7) + b"kitchen", "is cut short, 0 bytes"),
         (b"<html>nothing to download here</html>", "is not a MuJoCo log"),
-        (struct.pack("<7i", 30, 29, -9, 0, 0, 0, 0) + bytes(400), "is not a MuJoCo log, its header would say nq 30.*nu -9"),
+        (
+            struct.pack("<7i", 30, 29, -9, 0, 0, 0, 0) + bytes(400),
+            "is not a MuJoCo log, its header would say nq 30.*nu -9",
+        ),
         (bytes(600), "is not a MuJoCo log"),
         (struct.pack("<7i", 1, 1, 1, 0, 0, 0, 0) + np.array([0, np.nan, 0, 0], "<f4").tobytes(), "not finite"),
     ],
@@ -111,8 +119,10 @@ def test_arrays_become_windows_of_each_demonstration(tmp_path):
     arrays = write_arrays(tmp_path, lengths)
     train, _ = load_kitchen_npy(tmp_path, Windows(4, pad_after=1, val_ratio=0.0))
     assert len(train) == sum(length - 4 + 1 + 1 for length in lengths)
-    expected = {name: np.concatenate([arrays[name][:length, e] for e, length in enumerate(lengths)]).astype(np.float32)
-                for name in ("observations_seq", "actions_seq")}
+    expected = {
+        name: np.concatenate([arrays[name][:length, e] for e, length in enumerate(lengths)]).astype(np.float32)
+        for name in ("observations_seq", "actions_seq")
+    }
     np.testing.assert_array_equal(train.fields["obs"][:, :30], expected["observations_seq"][:, :30])
     assert (train.fields["obs"][:, 30:] == 0).all()
     np.testing.assert_array_equal(train.fields["action"], expected["actions_seq"])
@@ -125,8 +135,13 @@ def test_initial_states(tmp_path):
     np.testing.assert_array_equal(qvel, arrays["all_init_qvel"])
 
 
-FILES = {"observations_seq.npy": read_arrays, "actions_seq.npy": read_arrays, "existence_mask.npy": read_arrays,
-         "all_init_qpos.npy": initial_states, "all_init_qvel.npy": initial_states}
+FILES = {
+    "observations_seq.npy": read_arrays,
+    "actions_seq.npy": read_arrays,
+    "existence_mask.npy": read_arrays,
+    "all_init_qpos.npy": initial_states,
+    "all_init_qvel.npy": initial_states,
+}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -168,8 +183,10 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
 # ---- scripted demonstrations ----
 def scripted(length, seed, obs_dim=30):
     rng = np.random.default_rng(seed)
-    return {"obs": rng.uniform(-1.0, 1.0, (length, obs_dim)).astype(np.float32),
-            "action": rng.uniform(-1.0, 1.0, (length, 9)).astype(np.float32)}
+    return {
+        "obs": rng.uniform(-1.0, 1.0, (length, obs_dim)).astype(np.float32),
+        "action": rng.uniform(-1.0, 1.0, (length, 9)).astype(np.float32),
+    }
 
 
 @pytest.fixture
@@ -196,11 +213,13 @@ def test_scripted_demonstrations_become_windows(zarr_path, episodes):
 
 def test_noise_is_that_of_the_environment_and_of_the_seed(zarr_path):
     def obs(seed=42, **settings):
-        return load_kitchen_scripted(zarr_path, Windows(4, val_ratio=0.0, seed=seed), **settings)[0].fields["obs"].numpy()
+        return (
+            load_kitchen_scripted(zarr_path, Windows(4, val_ratio=0.0, seed=seed), **settings)[0].fields["obs"].numpy()
+        )
 
     noise = (obs(noise_ratio=0.2) - obs(noise_ratio=0.0))[:, :30] / (0.2 * NOISE_AMPLITUDE)
     assert (np.abs(noise) <= 1.01).all() and (noise.max(axis=0) > 0.9).all() and (noise.min(axis=0) < -0.9).all()
-    assert np.abs(np.corrcoef(noise.T) - np.eye(30)).max() < 0.35     # of 155 rows
+    assert np.abs(np.corrcoef(noise.T) - np.eye(30)).max() < 0.35  # of 155 rows
     assert (obs(noise_ratio=0.2)[:, 30:] == 0).all()
     np.testing.assert_array_equal(obs(seed=3), obs(seed=3))
     assert not np.array_equal(obs(seed=3), obs(seed=4))

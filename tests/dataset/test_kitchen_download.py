@@ -1,4 +1,5 @@
 """Downloading the human Kitchen demonstrations, of which no checksum is published. The archive is served from a file."""
+
 from __future__ import annotations
 
 import hashlib
@@ -154,8 +155,10 @@ def test_checksum_follows_its_definition(tmp_path):
     for name, content in (("b.npy", b"one"), ("a/c d.mjl", b"two"), ("a.mjl", b"three"), ("other.txt", b"four")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    lines = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in
-                    (("a.mjl", b"three"), ("a/c d.mjl", b"two"), ("b.npy", b"one")))
+    lines = "".join(
+        f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+        for name, content in (("a.mjl", b"three"), ("a/c d.mjl", b"two"), ("b.npy", b"one"))
+    )
     assert files_sha256(tmp_path, KITCHEN.keys) == hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -171,7 +174,9 @@ def test_the_command_records_and_then_verifies(main, made, tmp_path, capsys):
     arguments = ["task=kitchen_lowdim_abs", f"data_dir={tmp_path / 'data'}", f"url={pack(made)}"]
     checksum = files_sha256(made, KITCHEN.keys)
     assert main(arguments) == 0
-    assert f"complete, content sha256 {checksum} recorded in checksum.json (none is published)" in capsys.readouterr().out
+    assert (
+        f"complete, content sha256 {checksum} recorded in checksum.json (none is published)" in capsys.readouterr().out
+    )
     for more in ([], ["verify=true"], [f"sha256={checksum.upper()}"], ["task=kitchen_lowdim", "verify=true"]):
         assert main(arguments + more) == 0
         assert f"verified, content sha256 {checksum}" in capsys.readouterr().out
@@ -187,7 +192,11 @@ def test_an_archive_unpacked_by_hand_is_accepted_and_recorded(main, made, tmp_pa
         verify(tmp_path / "data" / "kitchen", KITCHEN)
     assert main([*arguments, "verify=true"]) == 1
     error = capsys.readouterr().err
-    assert "no checksum to compare it with" in error and "leaving out verify=true" in error and "Move the folder" not in error
+    assert (
+        "no checksum to compare it with" in error
+        and "leaving out verify=true" in error
+        and "Move the folder" not in error
+    )
     assert main([*arguments, "verify=true", f"sha256={files_sha256(made, KITCHEN.keys)}"]) == 0
     assert not (tmp_path / "data" / "kitchen" / RECORD).exists()
     assert main(arguments) == 0 and main([*arguments, "verify=true"]) == 0

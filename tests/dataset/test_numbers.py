@@ -1,4 +1,5 @@
 """What no training can use is found when demonstrations are read, and its cause and place are named."""
+
 from __future__ import annotations
 
 import re
@@ -26,7 +27,10 @@ NAN = re.escape("nan in episode 1, row 2 (row 9 of all), column 1")
 
 
 def arrays_of(shapes):
-    return {name: np.random.default_rng(0).uniform(0.2, 0.4, (ROWS, *shape)).astype(np.float32) for name, shape in shapes.items()}
+    return {
+        name: np.random.default_rng(0).uniform(0.2, 0.4, (ROWS, *shape)).astype(np.float32)
+        for name, shape in shapes.items()
+    }
 
 
 # name of the array, shapes of a row, what loads it
@@ -35,7 +39,11 @@ READ = [
     *((name, {"img": (96, 96, 3), "state": (5,), "action": (2,)}, load_pusht_image) for name in ("state", "action")),
     *((name, {"obs": (16,), "action": (2,)}, load_block_pushing) for name in ("obs", "action")),
     *((name, {"obs": (30,), "action": (9,)}, load_kitchen_scripted) for name in ("obs", "action")),
-    ("intention", {"obs": (16,), "action": (2,), "intention": (5,)}, partial(load_block_pushing, effector_noise=0.01, n_obs_steps=2)),
+    (
+        "intention",
+        {"obs": (16,), "action": (2,), "intention": (5,)},
+        partial(load_block_pushing, effector_noise=0.01, n_obs_steps=2),
+    ),
 ]
 
 
@@ -55,8 +63,10 @@ def test_a_number_that_is_not_finite_is_named_by_array_episode_row_and_column(tm
 
 def test_further_demonstrations_and_places_without_a_centre(tmp_path):
     arrays = arrays_of({"obs": (16,), "action": (2,), "intention": (5,)})
-    arrays["intention"][3, 3:] = np.nan     # the expert circled nothing
-    load = partial(load_block_pushing, write_zarr(tmp_path / "sound.zarr", arrays), WINDOWS, effector_noise=0.01, n_obs_steps=2)
+    arrays["intention"][3, 3:] = np.nan  # the expert circled nothing
+    load = partial(
+        load_block_pushing, write_zarr(tmp_path / "sound.zarr", arrays), WINDOWS, effector_noise=0.01, n_obs_steps=2
+    )
     load()
     arrays["action"][9, 1] = np.nan
     write_zarr(tmp_path / "further.zarr", arrays)
@@ -68,7 +78,9 @@ def test_numbers_in_several_axes_and_blocks(tmp_path, monkeypatch):
     arrays = pusht_arrays()
     arrays["keypoint"][19, 4, 1] = np.inf
     monkeypatch.setattr(numbers, "BLOCK_BYTES", 3 * arrays["keypoint"][:1].nbytes)
-    with pytest.raises(DatasetError, match=r"data/keypoint .*: inf in episode 2, row 7 \(row 19 of all\), place \[4, 1\]"):
+    with pytest.raises(
+        DatasetError, match=r"data/keypoint .*: inf in episode 2, row 7 \(row 19 of all\), place \[4, 1\]"
+    ):
         load_pusht_lowdim(write_zarr(tmp_path / "a.zarr", arrays), WINDOWS)
 
 
@@ -98,16 +110,26 @@ def test_data_sets_of_other_loaders_are_searched_too():
 
 
 # ---- episodes ----
-@pytest.mark.parametrize(("ends", "message"), [
-    ([7, 5, 20], r"episode 1 has -2 rows \(it ends at row 5, and the one before at 7\)"), ([7, 7, 20], "episode 1 has 0 rows"),
-    ([0, 20], "episode 0 has 0 rows"), ([-3, 20], "episode 0 has -3 rows"), ([7, 12, 21], "has 20 rows but the episodes end at row 21"),
-    ([7, 12], "has 20 rows but the episodes end at row 12"), ([2.5, 20], "not whole numbers"), ([np.nan, 20], "not whole numbers"),
-    ([[7, 20]], r"int64 \[1, 2\] instead of a list"), ([True, True], "bool")])
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        ([7, 5, 20], r"episode 1 has -2 rows \(it ends at row 5, and the one before at 7\)"),
+        ([7, 7, 20], "episode 1 has 0 rows"),
+        ([0, 20], "episode 0 has 0 rows"),
+        ([-3, 20], "episode 0 has -3 rows"),
+        ([7, 12, 21], "has 20 rows but the episodes end at row 21"),
+        ([7, 12], "has 20 rows but the episodes end at row 12"),
+        ([2.5, 20], "not whole numbers"),
+        ([np.nan, 20], "not whole numbers"),
+        ([[7, 20]], r"int64 \[1, 2\] instead of a list"),
+        ([True, True], "bool"),
+    ],
+)
 @pytest.mark.parametrize("unsigned", [False, True])
 def test_ends_that_are_none_name_the_episode(ends, message, unsigned):
     ends = np.array(ends)
     if unsigned and ends.dtype == np.int64 and ends.min() >= 0:
-        ends = ends.astype(np.uint64)       # its differences are never negative
+        ends = ends.astype(np.uint64)  # its differences are never negative
         message = message.replace("int64", "uint64")
     with pytest.raises(DatasetError, match=message):
         ReplayBuffer({"x": np.zeros((20, 1))}, ends)
@@ -131,8 +153,14 @@ def test_small_types_where_numbers_are_expected(tmp_path, kind):
         load_pusht_lowdim(write_zarr(tmp_path / "a.zarr", arrays), WINDOWS)
 
 
-@pytest.mark.parametrize(("scale", "message"), [
-    (1 / 255, "range 0..1, multiply them by 255"), (-1 / 255, "range -1..1"), (0.5, "the first is .* in row 0$|the first is")])
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (1 / 255, "range 0..1, multiply them by 255"),
+        (-1 / 255, "range -1..1"),
+        (0.5, "the first is .* in row 0$|the first is"),
+    ],
+)
 def test_images_of_another_range_say_so(tmp_path, scale, message):
     images = np.full((20, 96, 96, 3), 51.0, np.float32) * scale
     path = write_zarr(tmp_path / "a.zarr", {**arrays_of({"state": (5,), "action": (2,)}), "img": images})
@@ -154,16 +182,28 @@ def test_errors_say_what_is_there(tmp_path):
     (tmp_path / "le" / "meta" / "info.json").write_text('{"codebase_version": "v2.1"}')
     (tmp_path / "empty").mkdir()
     cut = zipped(folder).read_bytes()[:-30]
-    for name, content in (("x.hdf5", b"\x89HDF\r\n\x1a\n" + bytes(99)), ("text", b"hello"), ("none", b""), ("cut.zip", cut)):
+    for name, content in (
+        ("x.hdf5", b"\x89HDF\r\n\x1a\n" + bytes(99)),
+        ("text", b"hello"),
+        ("none", b""),
+        ("cut.zip", cut),
+    ):
         (tmp_path / name).write_bytes(content)
     zipped(folder).rename(tmp_path / "other.zarr.zip")
     with zipfile.ZipFile(tmp_path / "things.zip", "w") as archive:
         archive.writestr("readme", "no data")
     for path, message in [
-            ("missing.zarr", "no data set at .*missing.zarr: nothing is there. Get"), ("x.hdf5", "is an HDF5 file and not a zarr data set"),
-            ("other.zarr", "nothing is there. There is .*other.zarr.zip, which can be read"), ("le", "LeRobot data sets are not read yet"),
-            ("empty", "is a folder, but not a readable replay buffer"), ("text", "is a file of another kind"), ("none", "is an empty file"),
-            ("cut.zip", "a zip archive that is cut short"), ("things.zip", "a zip archive without a zarr group"),
-            ("a.zarr/data/action", "is a single zarr array"), (".", "Did you mean .*a.zarr?")]:
+        ("missing.zarr", "no data set at .*missing.zarr: nothing is there. Get"),
+        ("x.hdf5", "is an HDF5 file and not a zarr data set"),
+        ("other.zarr", "nothing is there. There is .*other.zarr.zip, which can be read"),
+        ("le", "LeRobot data sets are not read yet"),
+        ("empty", "is a folder, but not a readable replay buffer"),
+        ("text", "is a file of another kind"),
+        ("none", "is an empty file"),
+        ("cut.zip", "a zip archive that is cut short"),
+        ("things.zip", "a zip archive without a zarr group"),
+        ("a.zarr/data/action", "is a single zarr array"),
+        (".", "Did you mean .*a.zarr?"),
+    ]:
         with pytest.raises(DatasetError, match=message):
             load_pusht_lowdim(tmp_path / path, WINDOWS)

@@ -1,4 +1,5 @@
 """Windows over demonstrations with images."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -27,8 +28,9 @@ def random_arrays(n: int = 20) -> dict[str, np.ndarray]:
 def write(path, arrays):
     for name, values in [*((f"data/{name}", values) for name, values in arrays.items()), ("meta/episode_ends", ENDS)]:
         zarr.open_group(str(path), mode="a")
-        array = zarr.open_array(str(path / name), mode="w", shape=values.shape, dtype=values.dtype,
-                                chunks=(8, *values.shape[1:]))
+        array = zarr.open_array(
+            str(path / name), mode="w", shape=values.shape, dtype=values.dtype, chunks=(8, *values.shape[1:])
+        )
         array[:] = values
     return path
 
@@ -50,19 +52,24 @@ def load(path, val_ratio=0.0, max_train_episodes=None, **options):
 
 # Windows
 
+
 def test_windows_hold_the_recorded_rows(demonstrations, arrays):
     train, val = load(demonstrations)
-    assert val is None and len(train) == sum(length - HORIZON + BEFORE + AFTER + 1 for length in np.diff(ENDS, prepend=0))
+    assert val is None and len(train) == sum(
+        length - HORIZON + BEFORE + AFTER + 1 for length in np.diff(ENDS, prepend=0)
+    )
     for index, rows in enumerate(train.rows.numpy()):
         item = train[index]
         assert {name: (tuple(value.shape), value.dtype) for name, value in item.items()} == {
-            "image": ((HORIZON, 3, 96, 96), torch.uint8), "agent_pos": ((HORIZON, 2), torch.float32),
-            "action": ((HORIZON, 2), torch.float32)}
+            "image": ((HORIZON, 3, 96, 96), torch.uint8),
+            "agent_pos": ((HORIZON, 2), torch.float32),
+            "action": ((HORIZON, 2), torch.float32),
+        }
         np.testing.assert_array_equal(item["image"], np.moveaxis(arrays["img"][rows], -1, 1))
         np.testing.assert_array_equal(item["agent_pos"], arrays["state"][rows, :2])
         np.testing.assert_array_equal(item["action"], arrays["action"][rows])
     first = train[0]["image"]
-    assert torch.equal(first[0], first[1]) and not torch.equal(first[1], first[2])      # the repeated first row
+    assert torch.equal(first[0], first[1]) and not torch.equal(first[1], first[2])  # the repeated first row
 
 
 def test_only_the_observed_steps_are_fetched(demonstrations):
@@ -92,6 +99,7 @@ def test_validation_episodes_are_held_out_and_share_the_images(demonstrations):
 
 # Normalizer
 
+
 def test_images_have_a_fixed_scale_and_vectors_their_limits(demonstrations, arrays):
     train, _ = load(demonstrations)
     normalizer = train.fit_normalizer()
@@ -99,8 +107,14 @@ def test_images_have_a_fixed_scale_and_vectors_their_limits(demonstrations, arra
     image = normalizer["image"]
     assert image.scale.tolist() == [2.0] and image.offset.tolist() == [-1.0]
     assert {name: value.tolist() for name, value in image.input_stats.items()} == {
-        "min": [0.0], "max": [1.0], "mean": [0.5], "std": [pytest.approx(12**-0.5)]}
-    batch = {name: values / 255 if name == "image" else values for name, values in train[torch.arange(len(train))].items()}
+        "min": [0.0],
+        "max": [1.0],
+        "mean": [0.5],
+        "std": [pytest.approx(12**-0.5)],
+    }
+    batch = {
+        name: values / 255 if name == "image" else values for name, values in train[torch.arange(len(train))].items()
+    }
     normalized = normalizer.normalize(batch)
     for name, values in normalized.items():
         assert values.min() == pytest.approx(-1, abs=1e-4) and values.max() == pytest.approx(1, abs=1e-4), name
@@ -121,17 +135,28 @@ def test_the_normalizer_goes_into_a_checkpoint_and_back(demonstrations):
 
 # Any cameras and vectors
 
+
 def test_several_cameras_and_a_given_normalizer(tmp_path):
     rng = np.random.default_rng(1)
     on_disk = np.memmap(tmp_path / "wrist", dtype=np.uint8, mode="w+", shape=(9, 4, 5, 3))
     on_disk[:] = rng.integers(0, 256, on_disk.shape)
-    fields = {"front": rng.integers(0, 256, (9, 6, 7, 3), dtype=np.uint8), "wrist": on_disk,
-              "quat": rng.normal(size=(9, 4)), "pos": rng.normal(size=(9, 3)), "action": rng.normal(size=(9, 10))}
+    fields = {
+        "front": rng.integers(0, 256, (9, 6, 7, 3), dtype=np.uint8),
+        "wrist": on_disk,
+        "quat": rng.normal(size=(9, 4)),
+        "pos": rng.normal(size=(9, 3)),
+        "action": rng.normal(size=(9, 10)),
+    }
     rows = np.array([[0, 1, 2], [4, 5, 6]])
     dataset = ImageSequenceDataset(fields, rows, n_obs_steps=2, normalizers={"quat": FieldNormalizer.identity(4)})
     batch = dataset[torch.tensor([1, 0])]
     assert {name: tuple(value.shape[1:]) for name, value in batch.items()} == {
-        "front": (2, 3, 6, 7), "wrist": (2, 3, 4, 5), "quat": (2, 4), "pos": (2, 3), "action": (3, 10)}
+        "front": (2, 3, 6, 7),
+        "wrist": (2, 3, 4, 5),
+        "quat": (2, 4),
+        "pos": (2, 3),
+        "action": (3, 10),
+    }
     np.testing.assert_array_equal(batch["wrist"][0, 1], np.moveaxis(on_disk[5], -1, 0))
     normalizer = dataset.fit_normalizer()
     assert set(normalizer.params_dict) == set(fields)
@@ -139,22 +164,34 @@ def test_several_cameras_and_a_given_normalizer(tmp_path):
     assert normalizer["pos"].scale.shape == (3,) and normalizer["wrist"].scale.tolist() == [2.0]
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"rows": np.zeros((0, 3), dtype=int)}, "no training window fits"),
-    ({"n_obs_steps": 4}, "use 1 to 3"),
-    ({"n_obs_steps": 0}, "use 1 to 3"),
-    ({"fields": {"camera": np.zeros((5, 4, 4, 3)), "action": np.zeros((5, 2))}},
-     "'camera' is float64 .* nor an image uint8"),
-    ({"normalizers": {"camrea": FieldNormalizer.image()}}, "normalizers for camrea, but the fields are action, camera"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": np.zeros((0, 3), dtype=int)}, "no training window fits"),
+        ({"n_obs_steps": 4}, "use 1 to 3"),
+        ({"n_obs_steps": 0}, "use 1 to 3"),
+        (
+            {"fields": {"camera": np.zeros((5, 4, 4, 3)), "action": np.zeros((5, 2))}},
+            "'camera' is float64 .* nor an image uint8",
+        ),
+        (
+            {"normalizers": {"camrea": FieldNormalizer.image()}},
+            "normalizers for camrea, but the fields are action, camera",
+        ),
+    ],
+)
 def test_what_cannot_work_is_refused(change, message):
-    arguments = {"fields": {"camera": np.zeros((5, 4, 4, 3), np.uint8), "action": np.zeros((5, 2))},
-                 "rows": np.array([[0, 1, 2]]), **change}
+    arguments = {
+        "fields": {"camera": np.zeros((5, 4, 4, 3), np.uint8), "action": np.zeros((5, 2))},
+        "rows": np.array([[0, 1, 2]]),
+        **change,
+    }
     with pytest.raises(ValueError, match=message):
         ImageSequenceDataset(**arguments)
 
 
 # Damaged data
+
 
 @pytest.mark.parametrize("value", [-1.0, 256.0, 0.5, np.nan])
 def test_values_that_are_no_pixels_are_refused(tmp_path, arrays, value):
@@ -165,8 +202,10 @@ def test_values_that_are_no_pixels_are_refused(tmp_path, arrays, value):
         load(path)
 
 
-@pytest.mark.parametrize(("name", "values"), [
-    ("img", np.zeros((20, 84, 84, 3))), ("state", np.zeros((20, 3))), ("action", np.zeros((20, 7)))])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("img", np.zeros((20, 84, 84, 3))), ("state", np.zeros((20, 3))), ("action", np.zeros((20, 7)))],
+)
 def test_another_data_set_is_refused(tmp_path, arrays, name, values):
     path = write(tmp_path / "replay.zarr", {**arrays, name: values})
     with pytest.raises(DatasetError, match=rf"holds '{name}' .* it is not Push-T.*download_data"):

@@ -1,4 +1,5 @@
 """The demonstrations of robomimic as training windows."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -35,10 +36,13 @@ def rows(demos, name):
 
 
 def lowdim_rows(demos, task):
-    return np.concatenate([rows(demos, f"obs/{name}") for name in TASKS[task].lowdim_shapes], axis=-1).astype(np.float32)
+    return np.concatenate([rows(demos, f"obs/{name}") for name in TASKS[task].lowdim_shapes], axis=-1).astype(
+        np.float32
+    )
 
 
 # Windows
+
 
 @pytest.mark.parametrize("task", ["lift", "can", "transport"])
 def test_lowdim_windows_hold_the_rows_of_the_file(tmp_path, task):
@@ -48,7 +52,9 @@ def test_lowdim_windows_hold_the_rows_of_the_file(tmp_path, task):
     obs, actions, definition = lowdim_rows(demos, task), rows(demos, "actions"), TASKS[task]
     batch = train[torch.arange(len(train))]
     assert batch["obs"].shape[1:] == (HORIZON, definition.obs_dim) and batch["obs"].dtype == torch.float32
-    assert batch["action"].shape[1:] == (HORIZON, definition.action_dim(True)) and batch["action"].dtype == torch.float32
+    assert (
+        batch["action"].shape[1:] == (HORIZON, definition.action_dim(True)) and batch["action"].dtype == torch.float32
+    )
     np.testing.assert_array_equal(batch["obs"], obs[train.rows])
     np.testing.assert_allclose(to_robot_action(batch["action"].numpy()), actions[train.rows], atol=2e-6)
     episode = np.searchsorted(ENDS, train.rows.numpy(), side="right")
@@ -81,7 +87,9 @@ def test_image_windows_hold_the_rows_of_the_file(tmp_path, task):
         for name, shape in TASKS[task].image_shapes.items():
             recorded = rows(demos, f"obs/{name}")[window[:2]]
             expected = np.moveaxis(recorded, -1, 1) if len(shape) == 3 else recorded.astype(np.float32)
-            assert item[name].shape == (2, *shape) and item[name].dtype == (torch.uint8 if len(shape) == 3 else torch.float32)
+            assert item[name].shape == (2, *shape) and item[name].dtype == (
+                torch.uint8 if len(shape) == 3 else torch.float32
+            )
             np.testing.assert_array_equal(item[name], expected)
     for values in train.images.values():
         assert isinstance(values, np.memmap) and values.dtype == np.uint8
@@ -107,6 +115,7 @@ def test_filter_keys_choose_nothing(tmp_path):
 
 # Normalizers, as in the original
 
+
 @pytest.mark.parametrize("task", ["can", "transport"])
 def test_positions_of_absolute_actions_are_scaled_and_the_rest_is_not(tmp_path, task):
     write_demonstrations(tmp_path / "low_dim_abs.hdf5", task)
@@ -119,7 +128,11 @@ def test_positions_of_absolute_actions_are_scaled_and_the_rest_is_not(tmp_path, 
         np.testing.assert_allclose(normalized[:, position].amax(dim=0), 1, atol=1e-5)
         assert torch.equal(normalized[:, rest], action[:, rest])
         assert {name: set(values[rest].tolist()) for name, values in normalizer.input_stats.items()} == {
-            "min": {-1.0}, "max": {1.0}, "mean": {0.0}, "std": {1.0}}
+            "min": {-1.0},
+            "max": {1.0},
+            "mean": {0.0},
+            "std": {1.0},
+        }
     np.testing.assert_allclose(normalizer.unnormalize(normalized), action, atol=1e-6)
 
 
@@ -159,7 +172,9 @@ def test_a_gripper_that_does_not_move_is_not_blown_up(tmp_path):
 
 # Configurations
 
-CONFIGS = [f"{task.name}{kind}_{humans}" for task in TASKS.values() for kind in ("", "_lowdim") for humans in task.max_steps]
+CONFIGS = [
+    f"{task.name}{kind}_{humans}" for task in TASKS.values() for kind in ("", "_lowdim") for humans in task.max_steps
+]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -180,8 +195,9 @@ def test_every_configuration_reads_the_file_of_its_name_for_its_policy(name, tmp
     if image:
         shapes = {key: tuple(entry.shape) for key, entry in policy.shape_meta.obs.items()}
         assert {key: tuple(batch[key].shape) for key in shapes} == {
-            key: (2, policy.n_obs_steps, *shape) for key, shape in shapes.items()}
-        action_dim, = policy.shape_meta.action.shape
+            key: (2, policy.n_obs_steps, *shape) for key, shape in shapes.items()
+        }
+        (action_dim,) = policy.shape_meta.action.shape
     else:
         assert batch["obs"].shape == (2, policy.horizon, policy.obs_dim)
         action_dim = policy.action_dim

@@ -1,4 +1,5 @@
 """One file of robomimic out of a large archive, of which no checksum is published. Served from this machine."""
+
 from __future__ import annotations
 
 import http.server
@@ -22,7 +23,7 @@ pytest.importorskip("h5py")
 
 SOURCE = SOURCES["can_lowdim_ph"]
 FILE = "robomimic/datasets/can/ph/low_dim_abs.hdf5"
-OTHER_BYTES = 1 << 20       # of what is not wanted
+OTHER_BYTES = 1 << 20  # of what is not wanted
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -43,13 +44,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(self.body)))
             return self.end_headers()
         start = int(asked[1])
-        part = self.body[start:int(asked[2]) + 1 if asked[2] else None]
+        part = self.body[start : int(asked[2]) + 1 if asked[2] else None]
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(self.body)}")
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         if self.cut and start == self.cut[0]:
-            part = part[:self.cut[1]]
+            part = part[: self.cut[1]]
         self.sent.append(len(part))
         self.wfile.write(part)
 
@@ -65,7 +66,7 @@ def pack(folder, compression=zipfile.ZIP_DEFLATED, seed=0):
         for name in ("lift/ph/low_dim_abs.hdf5", "square/ph/low_dim_abs.hdf5"):
             if "square" in name:
                 file.write(folder / "wanted.hdf5", FILE)
-            file.writestr(zipfile.ZipInfo(f"robomimic/datasets/{name}"), bytes(OTHER_BYTES))     # stored
+            file.writestr(zipfile.ZipInfo(f"robomimic/datasets/{name}"), bytes(OTHER_BYTES))  # stored
     return folder / "robomimic_lowdim.zip"
 
 
@@ -145,7 +146,9 @@ def test_an_archive_put_in_place_by_hand_needs_no_network_and_stays(archive, tmp
 def test_a_server_that_sends_no_parts_is_said(server, tmp_path):
     url, handler = server
     handler.ranges = False
-    with pytest.raises(DatasetError, match="does not send parts of a file. Fetch the archive and put it below the data"):
+    with pytest.raises(
+        DatasetError, match="does not send parts of a file. Fetch the archive and put it below the data"
+    ):
         download(SOURCE, tmp_path / "data", url)
 
 

@@ -1,4 +1,5 @@
 """robomimic's data files: what is refused, what is only warned of, and what the errors advise."""
+
 from __future__ import annotations
 
 import warnings
@@ -35,6 +36,7 @@ def set_in(*keys, value):
         for key in keys[:-1]:
             args = args[key]
         args[keys[-1]] = value
+
     return change
 
 
@@ -45,6 +47,7 @@ def lowdim(tmp_path):
 
 
 # Files that are missing or damaged
+
 
 def test_a_missing_file_names_the_commands_that_get_it(tmp_path):
     commands = r"download_data.py task=can_lowdim_ph.*low_dim.hdf5.*make_demos.py"
@@ -64,7 +67,7 @@ def test_a_missing_file_beside_relative_actions_names_the_conversion(tmp_path):
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
 def test_a_file_that_is_cut_short(lowdim, kept):
     content = lowdim.read_bytes()
-    lowdim.write_bytes(content[:int(kept * len(content))])
+    lowdim.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(DatasetError, match="is cut short .*get it again.*download_data"):
         load(lowdim)
 
@@ -74,15 +77,15 @@ def test_damaged_bytes_never_show_as_a_bug(lowdim):
     refused = 0
     for start in rng.integers(0, len(content), 60):
         damaged = bytearray(content)
-        damaged[start:start + 30] = rng.bytes(30)
-        lowdim.write_bytes(damaged[:len(content)])
+        damaged[start : start + 30] = rng.bytes(30)
+        lowdim.write_bytes(damaged[: len(content)])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 load(lowdim)
             except DatasetError:
                 refused += 1
-    assert refused > 10     # numbers of a demonstration may be damaged without notice: the format has no checksums
+    assert refused > 10  # numbers of a demonstration may be damaged without notice: the format has no checksums
 
 
 def test_a_file_of_another_format(tmp_path):
@@ -109,14 +112,17 @@ def replaced(demo, name, values):
         demo[name] = values
 
 
-@pytest.mark.parametrize(("name", "values", "message"), [
-    ("actions", None, "demo_3 has no actions"),
-    ("obs/object", None, "demo_3 has no obs/object, but robot0_eef_pos"),
-    ("obs/object", np.zeros((8, 10)), r"demo_3/obs/object is \[8, 10\] instead of \['T', 14\]: .*another task"),
-    ("obs/object", np.zeros((7, 14)), "demo_3/obs/object has 7 rows and demo_3/actions 8"),
-    ("obs/object", np.full((8, 14), np.nan), "demo_3/obs/object holds numbers that are not finite"),
-    ("actions", np.zeros((8, 14)), r"demo_3/actions is \[8, 14\] instead of \['T', 7\]"),
-])
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("actions", None, "demo_3 has no actions"),
+        ("obs/object", None, "demo_3 has no obs/object, but robot0_eef_pos"),
+        ("obs/object", np.zeros((8, 10)), r"demo_3/obs/object is \[8, 10\] instead of \['T', 14\]: .*another task"),
+        ("obs/object", np.zeros((7, 14)), "demo_3/obs/object has 7 rows and demo_3/actions 8"),
+        ("obs/object", np.full((8, 14), np.nan), "demo_3/obs/object holds numbers that are not finite"),
+        ("actions", np.zeros((8, 14)), r"demo_3/actions is \[8, 14\] instead of \['T', 7\]"),
+    ],
+)
 def test_a_damaged_demonstration_is_named(lowdim, name, values, message):
     damaged(lowdim, lambda demo: replaced(demo, name, values))
     with pytest.raises(DatasetError, match=message):
@@ -146,16 +152,20 @@ def test_a_file_without_images(lowdim):
 
 # Another environment
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"env_name": "Lift"}, "holds demonstrations of Lift, not of PickPlaceCan"),
-    ({"env_version": "1.5.1"}, r"robosuite 1.5.1.*get the file for robosuite 1.4"),
-    (set_in("env_kwargs", "robots", value=["Sawyer"]), r"robots \['Sawyer'\]"),
-    (set_in("env_kwargs", "control_freq", value=10), "control_freq 10, and policies are evaluated with 20"),
-    (set_in("env_kwargs", "controller_configs", "type", value="JOINT_POSITION"), "type JOINT_POSITION"),
-    (set_in("env_kwargs", "controller_configs", "output_max", value=[0.1] * 6), "output_max"),
-    (set_in("env_kwargs", "controller_configs", value=None), "does not say how its robots were controlled"),
-    ({"env_kwargs": None}, "does not say in which environment"),
-])
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"env_name": "Lift"}, "holds demonstrations of Lift, not of PickPlaceCan"),
+        ({"env_version": "1.5.1"}, r"robosuite 1.5.1.*get the file for robosuite 1.4"),
+        (set_in("env_kwargs", "robots", value=["Sawyer"]), r"robots \['Sawyer'\]"),
+        (set_in("env_kwargs", "control_freq", value=10), "control_freq 10, and policies are evaluated with 20"),
+        (set_in("env_kwargs", "controller_configs", "type", value="JOINT_POSITION"), "type JOINT_POSITION"),
+        (set_in("env_kwargs", "controller_configs", "output_max", value=[0.1] * 6), "output_max"),
+        (set_in("env_kwargs", "controller_configs", value=None), "does not say how its robots were controlled"),
+        ({"env_kwargs": None}, "does not say in which environment"),
+    ],
+)
 def test_demonstrations_of_another_environment_are_refused(tmp_path, change, message):
     write_demonstrations(tmp_path / "low_dim_abs.hdf5", env_args=recorded(change))
     with pytest.raises(DatasetError, match=message):
@@ -172,21 +182,30 @@ def test_a_file_that_says_nothing_of_its_environment(lowdim, attribute):
         load(lowdim)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"env_version": "1.2.0"}, "recorded with robosuite 1.2.0; policies are evaluated in 1.4"),
-    (lambda args: args.pop("env_version"), "a robosuite that it does not name"),
-    (set_in("env_kwargs", "controller_configs", "kp", value=100), "another controller .*kp 100 instead of 150"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"env_version": "1.2.0"}, "recorded with robosuite 1.2.0; policies are evaluated in 1.4"),
+        (lambda args: args.pop("env_version"), "a robosuite that it does not name"),
+        (set_in("env_kwargs", "controller_configs", "kp", value=100), "another controller .*kp 100 instead of 150"),
+    ],
+)
 def test_differences_that_the_original_accepts_are_warned_of(tmp_path, change, message):
     write_demonstrations(tmp_path / "low_dim_abs.hdf5", env_args=recorded(change))
     with pytest.warns(UserWarning, match=message):
         load(tmp_path / "low_dim_abs.hdf5")
 
 
-@pytest.mark.parametrize("change", [
-    {}, set_in("env_kwargs", "robots", value="Panda"), set_in("env_kwargs", "camera_heights", value=None),
-    set_in("env_kwargs", "controller_configs", "control_delta", value=False),
-    lambda args: args["env_kwargs"].update(controller_configs=[args["env_kwargs"]["controller_configs"]])])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        set_in("env_kwargs", "robots", value="Panda"),
+        set_in("env_kwargs", "camera_heights", value=None),
+        set_in("env_kwargs", "controller_configs", "control_delta", value=False),
+        lambda args: args["env_kwargs"].update(controller_configs=[args["env_kwargs"]["controller_configs"]]),
+    ],
+)
 def test_other_ways_to_say_the_same_are_not_warned_of(tmp_path, change):
     write_demonstrations(tmp_path / "low_dim_abs.hdf5", env_args=recorded(change))
     with warnings.catch_warnings():
@@ -195,6 +214,7 @@ def test_other_ways_to_say_the_same_are_not_warned_of(tmp_path, change):
 
 
 # Relative and absolute actions
+
 
 @pytest.mark.parametrize("task", ["can", "transport"])
 @pytest.mark.parametrize("absolute", [True, False])

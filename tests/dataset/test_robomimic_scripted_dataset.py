@@ -1,4 +1,5 @@
 """Scripted demonstrations of robomimic as training windows; no simulator is needed."""
+
 import numpy as np
 import pytest
 import torch
@@ -23,15 +24,22 @@ def demonstration(length, seed, size=84):
     rng = np.random.default_rng(seed)
     quat = rng.normal(size=(length, 4))
     return {
-        **{f"{camera}_image": rng.integers(0, 256, (length, size, size, 3), dtype=np.uint8)
-           for camera in TASKS["can"].camera_names},
+        **{
+            f"{camera}_image": rng.integers(0, 256, (length, size, size, 3), dtype=np.uint8)
+            for camera in TASKS["can"].camera_names
+        },
         "robot0_eef_pos": rng.uniform([-0.1, -0.4, 0.8], [0.2, 0.4, 1.1], (length, 3)).astype(np.float32),
         "robot0_eef_quat": (quat / np.linalg.norm(quat, axis=1, keepdims=True)).astype(np.float32),
         "robot0_gripper_qpos": (rng.uniform(0, 0.04, (length, 1)) * [1, -1]).astype(np.float32),
         "object_pose": rng.normal(size=(length, 7)).astype(np.float32),
-        "action": np.concatenate([rng.uniform([-0.1, -0.4, 0.8], [0.2, 0.4, 1.1], (length, 3)),
-                                  axis_angle_to_rotation_6d(rng.normal(size=(length, 3))),
-                                  rng.choice([-1.0, 1.0], (length, 1))], axis=1).astype(np.float32),
+        "action": np.concatenate(
+            [
+                rng.uniform([-0.1, -0.4, 0.8], [0.2, 0.4, 1.1], (length, 3)),
+                axis_angle_to_rotation_6d(rng.normal(size=(length, 3))),
+                rng.choice([-1.0, 1.0], (length, 1)),
+            ],
+            axis=1,
+        ).astype(np.float32),
     }
 
 
@@ -56,13 +64,15 @@ def test_windows_hold_the_rows_that_were_recorded(path, demos):
     train, val = load(path)
     assert val is None and len(train) == sum(length - 10 + 1 + 1 + 7 for length in LENGTHS)
     item, rows = train[len(train) - 1], train.rows[-1]
-    assert set(item) == {*TASKS["can"].image_shapes, "action"}      # not the object's pose, which no policy sees
+    assert set(item) == {*TASKS["can"].image_shapes, "action"}  # not the object's pose, which no policy sees
     for name, values in item.items():
         recorded = np.concatenate([demo[name] for demo in demos])[rows if name == "action" else rows[:2]]
         if name.endswith("_image"):
             recorded = np.moveaxis(recorded, -1, 1)
         np.testing.assert_array_equal(values, recorded)
-    assert {name: tuple(values.shape[1:]) for name, values in item.items() if name != "action"} == TASKS["can"].image_shapes
+    assert {name: tuple(values.shape[1:]) for name, values in item.items() if name != "action"} == TASKS[
+        "can"
+    ].image_shapes
 
 
 def test_validation_holds_out_whole_demonstrations(path):
@@ -79,9 +89,11 @@ def test_what_is_normalized_how(path, demos):
     normalized = normalizer["action"].normalize(action)
     assert normalized[:, :3].amin(0).tolist() == pytest.approx([-1] * 3)
     assert normalized[:, :3].amax(0).tolist() == pytest.approx([1] * 3)
-    assert torch.equal(normalized[:, 3:], action[:, 3:])        # six numbers scaled apart would be no rotation
+    assert torch.equal(normalized[:, 3:], action[:, 3:])  # six numbers scaled apart would be no rotation
     raw = train[torch.arange(len(train))]
-    batch = normalizer.normalize({name: values / 255 if values.dtype == torch.uint8 else values for name, values in raw.items()})
+    batch = normalizer.normalize(
+        {name: values / 255 if values.dtype == torch.uint8 else values for name, values in raw.items()}
+    )
     for name in ("robot0_eef_pos", "robot0_gripper_qpos", "agentview_image", "robot0_eye_in_hand_image"):
         assert batch[name].min() == pytest.approx(-1, abs=0.05) and batch[name].max() == pytest.approx(1, abs=0.05)
     assert torch.equal(batch["robot0_eef_quat"], train[torch.arange(len(train))]["robot0_eef_quat"])
@@ -133,8 +145,16 @@ def test_configs(task):
     assert adapter.name == config.task.name == f"{task}_scripted_demos" and demos.task.demos.source == "scripted"
     assert config.task.checkpoint == f"checkpoint/{task}_scripted_demos/ddpm100"
     assert demos.output == config.task.dataset.dataset_path == f"data/robomimic/scripted/{task}.zarr"
-    assert demos.n_episodes == (400 if task == "can" else 200) and demos.seed_start + 10 * demos.n_episodes < adapter.test_start_seed
+    assert (
+        demos.n_episodes == (400 if task == "can" else 200)
+        and demos.seed_start + 10 * demos.n_episodes < adapter.test_start_seed
+    )
     assert demos.task.demos.demonstrator.task == task and adapter.max_steps == 400
-    assert demos.task.demos.demonstrator.reflections is config.task.dataset.reflections is adapter.make_env.args[3] is False
+    assert (
+        demos.task.demos.demonstrator.reflections
+        is config.task.dataset.reflections
+        is adapter.make_env.args[3]
+        is False
+    )
     with pytest.raises(InstantiationException, match=f"make_demos.py task={task}"):
         instantiate(config.task.dataset, dataset_path="no such folder")

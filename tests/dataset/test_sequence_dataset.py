@@ -1,6 +1,6 @@
 """Windows over episodes."""
-from __future__ import annotations
 
+from __future__ import annotations
 
 import numpy as np
 import pytest
@@ -41,9 +41,9 @@ def test_windows_are_split_by_episode_and_validation_may_be_missing():
 
     train, val = split(0.4, None, 0)
     assert not train & val and train | val <= set(range(40)) and train and val
-    assert split(0.0, None, 0) == (set(range(20)) | set(range(22, 40)), None)     # the episode of 2 rows has no window
+    assert split(0.0, None, 0) == (set(range(20)) | set(range(22, 40)), None)  # the episode of 2 rows has no window
     seeds = [seed for seed in range(20) if split_episodes(3, 0.4, None, seed)[1][1]]
-    assert seeds and all(split(0.4, None, seed)[1] is None for seed in seeds)     # and may be the one held out
+    assert seeds and all(split(0.4, None, seed)[1] is None for seed in seeds)  # and may be the one held out
     assert len(split(0.0, 1, 0)[0]) < len(split(0.0, None, 0)[0])
     train, val = split(0.4, None, 0, make_train=lambda rows: "train")
     assert train == "train" and isinstance(val, set)

@@ -1,4 +1,5 @@
 """Makes toy_demonstrator importable here and in worker processes, which are given the parent's sys.path."""
+
 import sys
 from pathlib import Path
 

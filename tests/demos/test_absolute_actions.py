@@ -1,4 +1,5 @@
 """Relative actions of recorded demonstrations converted into absolute ones, in the simulator."""
+
 from __future__ import annotations
 
 import json
@@ -83,16 +84,17 @@ def actions_of(path):
 
 # What the actions do
 
+
 @slow
 @pytest.mark.parametrize("task", ["lift", "transport"])
 def test_a_step_of_an_absolute_action_ends_where_that_of_the_relative_one_did(tmp_path, task):
     path = write(tmp_path / "low_dim.hdf5", task, [played(task)])
-    done, = convert_actions(task, path, tmp_path / "low_dim_abs.hdf5", n_workers=0)
+    (done,) = convert_actions(task, path, tmp_path / "low_dim_abs.hdf5", n_workers=0)
     for error in (done.relative_error, done.absolute_error):
-        assert error[0] < 1e-4 and error[1] < 1e-3      # m, rad: not 0 as restored states lack the contacts' history
+        assert error[0] < 1e-4 and error[1] < 1e-3  # m, rad: not 0 as restored states lack the contacts' history
     np.testing.assert_allclose(done.absolute_error, done.relative_error, atol=1e-6)
     relative, absolute = actions_of(path)[0], actions_of(tmp_path / "low_dim_abs.hdf5")[0]
-    np.testing.assert_array_equal(absolute[:, 6::7], relative[:, 6::7])     # grippers
+    np.testing.assert_array_equal(absolute[:, 6::7], relative[:, 6::7])  # grippers
 
 
 @slow
@@ -106,7 +108,7 @@ def test_the_converted_human_demonstrations_lift_the_cube(tmp_path):
     start = 0
     for index, (states, _) in enumerate(human_demonstrations()):
         env.reset(seed=index)
-        assert any(env.step(action)[2] for action in actions[start:start + len(states)]), f"demonstration {index}"
+        assert any(env.step(action)[2] for action in actions[start : start + len(states)]), f"demonstration {index}"
         start += len(states)
     env.close()
 
@@ -133,6 +135,7 @@ def test_an_action_that_does_not_rotate_keeps_the_orientation_last_aimed_at(tmp_
 
 # The file
 
+
 def test_everything_else_in_the_file_stays(short, tmp_path):
     output = tmp_path / "low_dim_abs.hdf5"
     before = short.read_bytes()
@@ -141,7 +144,9 @@ def test_everything_else_in_the_file_stays(short, tmp_path):
     with h5py.File(short) as source, h5py.File(output) as converted:
         for index in range(3):
             for name in ("states", "obs/object", "obs/robot0_eef_pos"):
-                np.testing.assert_array_equal(converted[f"data/demo_{index}/{name}"], source[f"data/demo_{index}/{name}"])
+                np.testing.assert_array_equal(
+                    converted[f"data/demo_{index}/{name}"], source[f"data/demo_{index}/{name}"]
+                )
         args = json.loads(converted["data"].attrs["env_args"])
         assert args["env_kwargs"]["controller_configs"]["control_delta"] is False
         record = json.loads(converted["data"].attrs["absolute_actions"])
@@ -160,7 +165,7 @@ def test_an_interrupted_conversion_goes_on_where_it_stopped(short, tmp_path):
     first = output.with_name(output.name + ".parts") / "000000.npz"
     assert not output.exists() and first.exists()
     with np.load(first) as arrays:
-        mark = {"actions": arrays["actions"] + 1}       # shows whether it is used
+        mark = {"actions": arrays["actions"] + 1}  # shows whether it is used
     np.savez(first, **mark)
     convert_actions("lift", short, output, n_workers=0, evaluate=False)
     np.testing.assert_array_equal(actions_of(output)[0], mark["actions"])
@@ -173,18 +178,31 @@ def test_a_complete_conversion_is_not_repeated_and_not_overwritten(short, tmp_pa
     done = convert_actions("lift", short, output, n_workers=0)
     stamp = output.stat().st_mtime_ns
     assert convert_actions("lift", short, output, n_workers=0) == done and output.stat().st_mtime_ns == stamp
-    with pytest.raises(DatasetError, match="is there already and was made from another file or in another way: remove it"):
+    with pytest.raises(
+        DatasetError, match="is there already and was made from another file or in another way: remove it"
+    ):
         convert_actions("lift", write(tmp_path / "low_dim.hdf5", "lift", human_demonstrations(5)), output, n_workers=0)
     with pytest.raises(DatasetError, match="the actions of demonstration 0 are absolute already"):
         convert_actions("lift", output, tmp_path / "again.hdf5", n_workers=0)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda file: file["data"].attrs.update(env_args=json.dumps(env_metadata(task_named("can"), False))), "of PickPlaceCan"),
-    (lambda file: file["data"].pop("demo_1/states"), "demo_1 has no states"),
-    (lambda file: (file["data"].pop("demo_0/states"), file["data"].update({"demo_0/states": np.zeros((20, 71))})),
-     r"states \[20, 71\] .*recorded in another task"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda file: file["data"].attrs.update(env_args=json.dumps(env_metadata(task_named("can"), False))),
+            "of PickPlaceCan",
+        ),
+        (lambda file: file["data"].pop("demo_1/states"), "demo_1 has no states"),
+        (
+            lambda file: (
+                file["data"].pop("demo_0/states"),
+                file["data"].update({"demo_0/states": np.zeros((20, 71))}),
+            ),
+            r"states \[20, 71\] .*recorded in another task",
+        ),
+    ],
+)
 def test_what_cannot_be_converted_is_said(short, tmp_path, change, message):
     path = tmp_path / "low_dim.hdf5"
     path.write_bytes(short.read_bytes())
@@ -197,9 +215,14 @@ def test_what_cannot_be_converted_is_said(short, tmp_path, change, message):
 
 # The command
 
+
 def command(*arguments):
-    return subprocess.run([sys.executable, str(ROOT / "scripts" / "convert_actions.py"), *arguments], cwd=ROOT,
-                          capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "convert_actions.py"), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
 
 
 @slow
@@ -216,11 +239,14 @@ def test_the_command_converts_in_parallel_and_trains_on_the_result(short, tmp_pa
 
 
 @slow
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["task=can_ph", "output={tmp}/image_abs.hdf5"], "no data file at {tmp}/image.hdf5"),
-    (["task=can_ph", "output={tmp}/image.hdf5"], "would be written over its own input"),
-    (["task=pusht_lowdim", "output=x"], "is none of robomimic"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task=can_ph", "output={tmp}/image_abs.hdf5"], "no data file at {tmp}/image.hdf5"),
+        (["task=can_ph", "output={tmp}/image.hdf5"], "would be written over its own input"),
+        (["task=pusht_lowdim", "output=x"], "is none of robomimic"),
+    ],
+)
 def test_bad_input_is_one_error(tmp_path, arguments, message):
     result = command(*(argument.format(tmp=tmp_path) for argument in arguments))
     assert result.returncode == 1 and "Traceback" not in result.stderr

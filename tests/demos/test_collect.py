@@ -1,4 +1,5 @@
 """Collecting demonstrations: order, parallelism, interruptions, bad input."""
+
 import contextlib
 import random
 import subprocess
@@ -30,7 +31,7 @@ def running_in_session(session):
     """Processes of a session, without those that have ended and only wait for init."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):      # it may end right now
+        with contextlib.suppress(OSError):  # it may end right now
             fields = path.read_text().rpartition(")")[2].split()
             found += [path.parent.name] if int(fields[3]) == session and fields[0] != "Z" else []
     return found
@@ -39,7 +40,7 @@ def running_in_session(session):
 def test_demonstrations_lie_in_the_order_of_their_seeds(tmp_path):
     seen = []
     buffer = collect(ToyDemonstrator, tmp_path / "a.zarr", 6, n_workers=0, on_seed=lambda *args: seen.append(args))
-    seeds = [0, 1, 3, 4, 6, 7]                                      # 2 and 5 fail, so that two more are tried
+    seeds = [0, 1, 3, 4, 6, 7]  # 2 and 5 fail, so that two more are tried
     assert seen == [(seed, seed in seeds) for seed in range(8)]
     assert [int(buffer.data["action"][buffer.episode(i), 0].mean()) for i in range(6)] == seeds
     assert buffer.data["obs"].dtype == np.float32 and buffer.episode_ends.dtype == np.int64
@@ -73,7 +74,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
     process.wait()
     while running_in_session(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not running_in_session(process.pid)                      # its workers have gone with it
+    assert not running_in_session(process.pid)  # its workers have gone with it
     finished = {path: path.stat().st_mtime_ns for path in parts.glob("*.npz")}
     assert 2 <= len(finished) < 6 and not output.exists()
 
@@ -103,8 +104,12 @@ def test_parts_of_other_demonstrations_are_not_mixed_in(tmp_path):
     assert "the toy broke" in str(error.value.__cause__)
     with pytest.raises(DatasetError, match="speed 1 there, 2 now"):
         collect(ToyDemonstrator, tmp_path / "a.zarr", 6, n_workers=0, settings={"speed": 2})
-    same(collect(ToyDemonstrator, tmp_path / "a.zarr", 8, n_workers=0, settings={"speed": 1}),    # more of the same is fine
-         collect(ToyDemonstrator, tmp_path / "b.zarr", 8, n_workers=0))
+    same(
+        collect(
+            ToyDemonstrator, tmp_path / "a.zarr", 8, n_workers=0, settings={"speed": 1}
+        ),  # more of the same is fine
+        collect(ToyDemonstrator, tmp_path / "b.zarr", 8, n_workers=0),
+    )
 
 
 def test_a_dead_worker_is_explained_and_loses_nothing(tmp_path):
@@ -141,7 +146,10 @@ def test_a_damaged_part_is_named(tmp_path):
 
 
 def test_a_replay_buffer_appears_whole_or_not_at_all(tmp_path):
-    uneven = [{"obs": np.zeros((3, 2)), "action": np.zeros((3, 1))}, {"obs": np.zeros((3, 5)), "action": np.zeros((3, 1))}]
+    uneven = [
+        {"obs": np.zeros((3, 2)), "action": np.zeros((3, 1))},
+        {"obs": np.zeros((3, 5)), "action": np.zeros((3, 1))},
+    ]
     with pytest.raises(ValueError):
         write_replay_buffer(tmp_path / "a.zarr", uneven, {})
     assert not (tmp_path / "a.zarr").exists()
@@ -171,7 +179,11 @@ def test_killed_at_any_moment_no_demonstration_is_lost_or_doubled(tmp_path):
     for _ in range(3):
         process = subprocess.Popen([sys.executable, str(script), str(output), "30", "0", "0.01"], cwd=ROOT)
         before, deadline = len(list(tmp_path.glob("a.zarr.parts/*"))), time.monotonic() + 30
-        while len(list(tmp_path.glob("a.zarr.parts/*"))) <= before and process.poll() is None and time.monotonic() < deadline:
+        while (
+            len(list(tmp_path.glob("a.zarr.parts/*"))) <= before
+            and process.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.005)
         time.sleep(moments.uniform(0.0, 0.4))
         process.kill()
@@ -184,7 +196,9 @@ def test_what_a_call_left_that_was_killed_at_its_very_end_is_cleared(tmp_path):
     with pytest.raises(RuntimeError):
         collect(partial(ToyDemonstrator, broken="raises"), tmp_path / "a.zarr", 2 + 2, n_workers=0)
     parts = tmp_path / "a.zarr.parts"
-    write_replay_buffer(tmp_path / "a.zarr", [ToyDemonstrator().record(0)], {"n_episodes": 1, "seed_start": 0, "seeds": [0]})
+    write_replay_buffer(
+        tmp_path / "a.zarr", [ToyDemonstrator().record(0)], {"n_episodes": 1, "seed_start": 0, "seeds": [0]}
+    )
     collect(None, tmp_path / "a.zarr", 1)
     assert not parts.exists()
 
@@ -208,7 +222,9 @@ def test_another_first_seed_and_settings_that_are_gone_are_noticed(tmp_path):
         collect(ToyDemonstrator, tmp_path / "a.zarr", 2, n_workers=0)
 
 
-@pytest.mark.parametrize("numbers", [{"n_episodes": 0}, {"n_episodes": 2.5}, {"seed_start": -1}, {"n_workers": -1}, {"n_workers": True}])
+@pytest.mark.parametrize(
+    "numbers", [{"n_episodes": 0}, {"n_episodes": 2.5}, {"seed_start": -1}, {"n_workers": -1}, {"n_workers": True}]
+)
 def test_numbers_that_cannot_be_are_refused_before_anything_is_written(tmp_path, numbers):
     with pytest.raises(ValueError, match=f"{next(iter(numbers))}=.*is not possible"):
         collect(ToyDemonstrator, tmp_path / "a.zarr", **{"n_episodes": 2, **numbers})

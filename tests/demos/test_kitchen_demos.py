@@ -1,4 +1,5 @@
 """The scripted expert's demonstrations of the kitchen, as the training data has them."""
+
 import numpy as np
 import pytest
 
@@ -26,7 +27,10 @@ def test_what_is_recorded(demos):
     for demo in demos:
         n_steps = len(demo["obs"])
         assert {name: (values.shape, values.dtype) for name, values in demo.items()} == {
-            "obs": ((n_steps, 30), np.float32), "action": ((n_steps, 9), np.float32), "tasks": ((n_steps, 7), np.uint8)}
+            "obs": ((n_steps, 30), np.float32),
+            "action": ((n_steps, 9), np.float32),
+            "tasks": ((n_steps, 7), np.uint8),
+        }
         assert 100 < n_steps <= 280
         assert (demo["action"] >= CONTROL_LOW - 1e-6).all() and (demo["action"] <= CONTROL_HIGH + 1e-6).all()
         np.testing.assert_allclose(demo["obs"][0], INITIAL_QPOS, atol=0.05)
@@ -43,7 +47,9 @@ def test_demonstrations_differ_in_tasks_and_mostly_start_as_the_benchmark_does(d
 def record_from_the_usual_start(**settings):
     demonstrator = KitchenDemonstrator(**settings)
     demos = (demonstrator.record(seed) for seed in range(20))
-    demo = next(demo for demo in demos if demo is not None and (demo["obs"][0] == INITIAL_QPOS.astype(np.float32)).all())
+    demo = next(
+        demo for demo in demos if demo is not None and (demo["obs"][0] == INITIAL_QPOS.astype(np.float32)).all()
+    )
     demonstrator.close()
     return demo
 

@@ -1,4 +1,5 @@
 """The scripted experts' demonstrations of robomimic, as the training data has them."""
+
 import subprocess
 import sys
 from functools import partial
@@ -19,7 +20,7 @@ from diffusion_policy.env.robomimic.robomimic_env import RobomimicEnv
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
-SEEDS = (1, 2)      # one starts as the benchmark does
+SEEDS = (1, 2)  # one starts as the benchmark does
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,10 @@ def env():
 
 def recorded(obs):
     """An observation as a row of a demonstration."""
-    return {name: np.round(255 * np.moveaxis(value, 0, -1)) if name.endswith("_image") else value
-            for name, value in obs.items()}
+    return {
+        name: np.round(255 * np.moveaxis(value, 0, -1)) if name.endswith("_image") else value
+        for name, value in obs.items()
+    }
 
 
 def test_what_is_recorded(demos):
@@ -54,13 +57,17 @@ def test_what_is_recorded(demos):
         n_steps, images = len(demo["action"]), TASKS["lift"].image_shapes
         shapes = {name: (*shape[1:], shape[0]) if len(shape) == 3 else shape for name, shape in images.items()}
         assert {name: values.shape for name, values in demo.items()} == {
-            name: (n_steps, *shape) for name, shape in {**shapes, "object_pose": (7,), "action": (10,)}.items()}
+            name: (n_steps, *shape) for name, shape in {**shapes, "object_pose": (7,), "action": (10,)}.items()
+        }
         assert {str(values.dtype) for name, values in demo.items() if not name.endswith("_image")} == {"float32"}
-        assert all(values.dtype == np.uint8 and (values.std(axis=(1, 2, 3)) > 5).all()
-                   for name, values in demo.items() if name.endswith("_image"))
+        assert all(
+            values.dtype == np.uint8 and (values.std(axis=(1, 2, 3)) > 5).all()
+            for name, values in demo.items()
+            if name.endswith("_image")
+        )
         assert 15 < n_steps <= 80
         height = demo["object_pose"][:, 2]
-        assert height[0] < 0.84 < height[-AFTER_SUCCESS]            # on the table; in the air for a few steps
+        assert height[0] < 0.84 < height[-AFTER_SUCCESS]  # on the table; in the air for a few steps
         assert height[-AFTER_SUCCESS - 1] < 0.841
         np.testing.assert_allclose(np.linalg.norm(demo["object_pose"][:, 3:], axis=1), 1, atol=1e-5)
         rotation = demo["action"][:, 3:9]
@@ -70,8 +77,10 @@ def test_what_is_recorded(demos):
 
 def test_some_start_as_the_benchmark_does_and_others_near(demos, env):
     starts = [recorded(env.reset(seed=seed)[0]) for seed in SEEDS]
-    same = [all(np.array_equal(demo[name][0], start[name]) for name in start)
-            for demo, start in zip(demos, starts, strict=True)]
+    same = [
+        all(np.array_equal(demo[name][0], start[name]) for name in start)
+        for demo, start in zip(demos, starts, strict=True)
+    ]
     assert any(same) and not all(same)
     for demo, start in zip(demos, starts, strict=True):
         np.testing.assert_allclose(demo["robot0_eef_pos"][0], start["robot0_eef_pos"], atol=0.06)
@@ -134,7 +143,7 @@ def test_an_interrupted_run_goes_on(tmp_path, demos):
     written = part.stat().st_mtime_ns
     times = []
     buffer = collect(make, output, 2, SEEDS[0], n_workers=0, on_seed=lambda *_: times.append(part.stat().st_mtime_ns))
-    assert times == [written, written]      # not made anew
+    assert times == [written, written]  # not made anew
     for index in range(2):
         for name, values in demos[index].items():
             np.testing.assert_array_equal(buffer.data[name][buffer.episode(index)], values)
@@ -166,13 +175,22 @@ def test_impossible_settings():
 
 def test_the_command(tmp_path, demos):
     output = tmp_path / "lift.zarr"
-    command = [sys.executable, "scripts/make_demos.py", "task=lift", f"output={output}", "n_episodes=1", "n_workers=1",
-               f"seed_start={SEEDS[0]}"]
+    command = [
+        sys.executable,
+        "scripts/make_demos.py",
+        "task=lift",
+        f"output={output}",
+        "n_episodes=1",
+        "n_workers=1",
+        f"seed_start={SEEDS[0]}",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "1 episodes" in done.stdout, done.stderr
     settings = stored_settings(output)
     assert settings["source"] == "scripted" and settings["seeds"] == [SEEDS[0]]
     assert settings["demonstrator"]["task"] == "lift" and settings["demonstrator"]["reflections"] is False
-    train, _ = load_robomimic_scripted(output, "lift", Windows(10, 1, 7, val_ratio=0.0), n_obs_steps=2, reflections=False)
+    train, _ = load_robomimic_scripted(
+        output, "lift", Windows(10, 1, 7, val_ratio=0.0), n_obs_steps=2, reflections=False
+    )
     np.testing.assert_array_equal(train.vectors["action"], demos[0]["action"])
     np.testing.assert_array_equal(train.images["agentview_image"], demos[0]["agentview_image"])

@@ -2,6 +2,7 @@
 
 Run as a script, it collects slowly until somebody kills it: toy_demonstrator.py <output> <n_episodes> <n_workers> [<seconds>].
 """
+
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ if __name__ == "__main__":
 
 from diffusion_policy.env.offscreen import RenderingError  # noqa: E402
 
-FAILING = (2, 5)        # seeds without a demonstration
+FAILING = (2, 5)  # seeds without a demonstration
 
 
 class ToyDemonstrator:
@@ -43,8 +44,9 @@ class ToyDemonstrator:
 
 
 if __name__ == "__main__":
-    from diffusion_policy.demos.collect import collect
     from toy_demonstrator import ToyDemonstrator as Importable
+
+    from diffusion_policy.demos.collect import collect
 
     seconds = float(sys.argv[4]) if len(sys.argv) > 4 else 0.2
     collect(partial(Importable, seconds=seconds), sys.argv[1], int(sys.argv[2]), n_workers=int(sys.argv[3]))

@@ -1,11 +1,17 @@
 """Block Pushing: what a seed means, what a step does, what is rewarded, and that the expert solves it."""
+
 import sys
 
 import numpy as np
 import pytest
 
 from diffusion_policy.env.block_pushing.definition import (
-    EFFECTOR_TARGET, WORKSPACE_HIGH, WORKSPACE_LOW, RewardEvents, total_reward)
+    EFFECTOR_TARGET,
+    WORKSPACE_HIGH,
+    WORKSPACE_LOW,
+    RewardEvents,
+    total_reward,
+)
 from diffusion_policy.env.extras import MissingExtraError
 
 TARGETS = np.array([[0.28, 0.2], [0.52, 0.2]])
@@ -23,8 +29,8 @@ def test_entering_is_rewarded_once_per_pair_and_the_last_step_ends_with_051():
     assert events.metrics() == {"p1": 1.0, "p2": 0.0}
     assert events.step(at(TARGETS[0], FAR[1]), TARGETS) == 0.0
     assert events.step(FAR, TARGETS) == 0.0
-    assert events.step(at(TARGETS[0], FAR[1]), TARGETS) == 0.0          # the same pair again: nothing
-    assert events.step(at(TARGETS[1], FAR[1]), TARGETS) == 0.49         # another pair
+    assert events.step(at(TARGETS[0], FAR[1]), TARGETS) == 0.0  # the same pair again: nothing
+    assert events.step(at(TARGETS[1], FAR[1]), TARGETS) == 0.49  # another pair
     assert events.step(at(TARGETS[1], TARGETS[0]), TARGETS) == 0.51
     assert events.total == pytest.approx(1.0) and events.metrics() == {"p1": 1.0, "p2": 1.0}
 
@@ -88,14 +94,15 @@ def run_oracle(env, seed, steps=350):
 
 # --- resets ---
 
+
 def test_initial_poses_have_the_published_distribution():
     rngs = [np.random.RandomState(seed) for seed in range(2000)]
-    blocks = np.array([block_pushing_env.draw_blocks(rng) for rng in rngs])      # [2000, 2, 3]
+    blocks = np.array([block_pushing_env.draw_blocks(rng) for rng in rngs])  # [2000, 2, 3]
     targets = np.array([block_pushing_env.draw_targets(rng) for rng in rngs])
     orders = np.bincount([MultimodalPushOracle(rng).order_index for rng in rngs], minlength=4)
     assert (np.abs(blocks[..., 0] - 0.4) <= 0.1).all() and (np.abs(blocks[..., 1] + 0.2) <= 0.15).all()
     assert (np.abs(blocks[:, 0, 0] - blocks[:, 1, 0]) > 0.1).all()
-    assert (np.abs(blocks[:, 0, 1] - blocks[:, 1, 1]) < 0.1).any()               # the distance counts in x only
+    assert (np.abs(blocks[:, 0, 1] - blocks[:, 1, 1]) < 0.1).any()  # the distance counts in x only
     assert blocks[..., 2].min() > 1.0 and blocks[..., 2].max() < np.pi
     assert blocks[..., 2].min() < 1.02 and blocks[..., 2].max() > np.pi - 0.02
     side = np.sign(targets[:, 0, 0] - 0.4)
@@ -121,15 +128,19 @@ def test_reset_shows_the_drawn_poses(env):
     assert obs.shape == (16,) and obs.dtype == np.float32 and env.observation_space.contains(obs)
     rng = np.random.RandomState(7)
     blocks, targets = block_pushing_env.draw_blocks(rng), block_pushing_env.draw_targets(rng)
-    np.testing.assert_allclose(obs[0:6], np.concatenate(blocks), atol=5e-4)     # settling moves them hardly
+    np.testing.assert_allclose(obs[0:6], np.concatenate(blocks), atol=5e-4)  # settling moves them hardly
     expected = np.concatenate(targets)
     expected[[2, 5]] %= np.pi
     np.testing.assert_allclose(obs[10:16], expected, atol=1e-6)
     np.testing.assert_allclose(obs[EFFECTOR_TARGET], [0.3, -0.4])
     np.testing.assert_allclose(obs[6:8], [0.3, -0.4], atol=2e-3)
-    assert info == {"is_success": False, "metrics": {"p1": 0.0, "p2": 0.0}, "effector_target": pytest.approx([0.3, -0.4])}
+    assert info == {
+        "is_success": False,
+        "metrics": {"p1": 0.0, "p2": 0.0},
+        "effector_target": pytest.approx([0.3, -0.4]),
+    }
     heights = [env.scene.client.getBasePositionAndOrientation(body)[0][2] for body in env.scene._blocks]
-    np.testing.assert_allclose(heights, 0.019, atol=5e-4)                       # half a block above the plane at -1 mm
+    np.testing.assert_allclose(heights, 0.019, atol=5e-4)  # half a block above the plane at -1 mm
 
 
 def test_episodes_repeat_bit_for_bit_whatever_ran_before(env):
@@ -150,6 +161,7 @@ def test_without_a_seed_gymnasium_decides(env):
 
 # --- steps ---
 
+
 def test_relative_and_absolute_actions_move_alike(env):
     absolute = BlockPushingEnv(abs_action=True)
     env.reset(seed=0)
@@ -169,8 +181,8 @@ def test_the_effector_follows_its_target_and_pushes_a_block(env):
         while np.abs(delta := np.clip(xy - env.effector_target, -0.03, 0.03)).max() > 1e-6:
             obs, *_ = env.step(delta)
     np.testing.assert_allclose(obs[6:8], obs[EFFECTOR_TARGET], atol=6e-3)
-    assert obs[1] > start[1] + 0.05                                             # pushed along y
-    np.testing.assert_allclose(obs[3:6], start[3:6], atol=2e-3)                 # the other one stayed
+    assert obs[1] > start[1] + 0.05  # pushed along y
+    np.testing.assert_allclose(obs[3:6], start[3:6], atol=2e-3)  # the other one stayed
 
 
 def test_the_target_stays_in_the_workspace(env):
@@ -215,6 +227,7 @@ def test_bullet_prints_nothing(capfd):
 
 # --- the expert ---
 
+
 @pytest.mark.parametrize("seed", [0, 1, 3])
 def test_the_oracle_solves_the_task(env, seed):
     observations, rewards, info = run_oracle(env, seed)
@@ -232,7 +245,7 @@ def test_the_oracle_keeps_to_its_order(env):
         reward = 0.0
         while reward == 0.0:
             obs, reward, *_ = env.step(expert.action(obs))
-        assert np.linalg.norm(obs[3 * block:3 * block + 2] - obs[10 + 3 * target:12 + 3 * target]) < 0.05
+        assert np.linalg.norm(obs[3 * block : 3 * block + 2] - obs[10 + 3 * target : 12 + 3 * target]) < 0.05
 
 
 def test_phases_of_the_oracle():
@@ -240,20 +253,20 @@ def test_phases_of_the_oracle():
     expert.order = oracle.ORDERS[0]
     obs = np.zeros(16, dtype=np.float32)
     obs[0:2], obs[3:5], obs[10:12], obs[13:15] = [0.4, -0.2], [0.55, -0.2], [0.4, 0.2], [0.55, 0.2]
-    obs[2] = 0.5                                                    # rad, out of line: the target lies along y
+    obs[2] = 0.5  # rad, out of line: the target lies along y
     obs[EFFECTOR_TARGET] = [0.4, -0.4]
-    np.testing.assert_allclose(expert.action(obs), [0.0, 0.03], atol=1e-6)      # 0.3 m/s towards 5 cm behind
+    np.testing.assert_allclose(expert.action(obs), [0.0, 0.03], atol=1e-6)  # 0.3 m/s towards 5 cm behind
     obs[EFFECTOR_TARGET] = [0.4, -0.25]
     expert.action(obs)
     assert expert.phase is Phase.TURN_RIGHT and np.linalg.norm(expert.action(obs)) <= 0.015 + 1e-6
     obs[2] = 0.01
-    expert.action(obs)                                              # straight now: a new attempt from the next step on
+    expert.action(obs)  # straight now: a new attempt from the next step on
     assert expert.phase is Phase.APPROACH
     expert.action(obs)
     assert expert.phase is Phase.CONTACT
     obs[EFFECTOR_TARGET] = [0.4, -0.23]
     assert expert.action(obs)[1] > 0 and expert.phase is Phase.PUSH
-    obs[0:2] = [0.4, 0.17]                                          # within 4 cm: the second block's turn
+    obs[0:2] = [0.4, 0.17]  # within 4 cm: the second block's turn
     expert.action(obs)
     assert expert.phase is Phase.BACK_OFF and expert.action(obs)[1] < 0
 
@@ -273,7 +286,7 @@ def test_experts_led_astray_to_the_same_place_do_the_same():
             actions.append(expert.action(observation))
             assert expert.order[0][0] == block
         assert (np.array(actions) == actions[0]).all()
-        for near, done in ((0.03, True), (0.07, False)):        # block 0 in target 1
+        for near, done in ((0.03, True), (0.07, False)):  # block 0 in target 1
             observation[[0, 1]] = [0.3, 0.2 - near]
             expert.astray(observation)
             assert ((expert.order == ((0, 1), (1, 0))) and expert._stage == 1) == done
@@ -287,20 +300,23 @@ def test_an_expert_led_astray_goes_around_its_block(angle, distance):
     block = 0
     observation = np.zeros(16)
     observation[[10, 11, 13, 14]] = [0.5, 0.2, 0.3, 0.2]
-    observation[3 * block:][:2], observation[3 * (1 - block):][:2] = (0.4, -0.1), (1.15, -1.4)     # the other one far away
-    effector = observation[3 * block:][:2] + distance * np.array([np.cos(angle), np.sin(angle)])
+    observation[3 * block :][:2], observation[3 * (1 - block) :][:2] = (
+        (0.4, -0.1),
+        (1.15, -1.4),
+    )  # the other one far away
+    effector = observation[3 * block :][:2] + distance * np.array([np.cos(angle), np.sin(angle)])
     observation[6:10] = np.tile(effector, 2)
     expert.astray(observation)
     assert expert.order[0][0] == block
     target = expert.order[0][1]
     closest = np.inf
-    for _ in range(40):     # the block stays where it is
+    for _ in range(40):  # the block stays where it is
         observation[6:10] = np.tile(effector, 2)
         action = expert.action(observation)
         if expert.phase is not Phase.APPROACH:
             break
         effector = effector + action
-        closest = min(closest, np.linalg.norm(effector - observation[3 * block:][:2]))
-    away = observation[3 * block:][:2] - observation[10 + 3 * target:][:2]
-    assert np.linalg.norm(effector - observation[3 * block:][:2] - 0.05 * away / np.linalg.norm(away)) < 0.006
+        closest = min(closest, np.linalg.norm(effector - observation[3 * block :][:2]))
+    away = observation[3 * block :][:2] - observation[10 + 3 * target :][:2]
+    assert np.linalg.norm(effector - observation[3 * block :][:2] - 0.05 * away / np.linalg.norm(away)) < 0.006
     assert closest > 0.037

@@ -1,4 +1,5 @@
 """Franka Kitchen: the model, what an action does, what is observed and what is rewarded."""
+
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -8,8 +9,17 @@ import pytest
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.env.extras import MissingExtraError
 from diffusion_policy.env.kitchen.definition import (
-    CONTROL_HIGH, CONTROL_LOW, GOALS, INITIAL_QPOS, NOISE_AMPLITUDE, NOISE_RATIO, TASKS, CompletedTasks, fraction_completed,
-    is_complete)
+    CONTROL_HIGH,
+    CONTROL_LOW,
+    GOALS,
+    INITIAL_QPOS,
+    NOISE_AMPLITUDE,
+    NOISE_RATIO,
+    TASKS,
+    CompletedTasks,
+    fraction_completed,
+    is_complete,
+)
 
 
 def with_goals(*tasks):
@@ -40,8 +50,8 @@ def test_every_task_is_rewarded_once():
     assert completed.step(INITIAL_QPOS) == 0.0
     assert completed.step(with_goals("kettle")) == 1.0
     assert completed.step(with_goals("kettle")) == 0.0
-    assert completed.step(INITIAL_QPOS) == 0.0                      # undone: neither punished ...
-    assert completed.step(with_goals("kettle")) == 0.0              # ... nor rewarded again
+    assert completed.step(INITIAL_QPOS) == 0.0  # undone: neither punished ...
+    assert completed.step(with_goals("kettle")) == 0.0  # ... nor rewarded again
     assert completed.step(with_goals("microwave", "light switch")) == 2.0
     assert completed.order == ["kettle", "light switch", "microwave"]
     metrics = completed.metrics()
@@ -84,12 +94,18 @@ def env():
 
 # --- the model ---
 
+
 def test_the_model_is_the_packages_but_for_the_pedestal():
     ours, theirs = load_model(), mujoco.MjModel.from_xml_path(str(model_path()))
     pedestal = pedestal_geom(ours)
     assert ours.geom_contype[pedestal] == ours.geom_conaffinity[pedestal] == 0 and theirs.geom_contype[pedestal] == 1
-    changed = [name for name in dir(theirs) if isinstance(value := getattr(theirs, name), np.ndarray)
-               and value.dtype.kind in "fiub" and not np.array_equal(value, getattr(ours, name))]
+    changed = [
+        name
+        for name in dir(theirs)
+        if isinstance(value := getattr(theirs, name), np.ndarray)
+        and value.dtype.kind in "fiub"
+        and not np.array_equal(value, getattr(ours, name))
+    ]
     assert changed == ["geom_conaffinity", "geom_contype"]
     for name in changed:
         assert np.flatnonzero(getattr(ours, name) != getattr(theirs, name)).tolist() == [pedestal]
@@ -120,6 +136,7 @@ def test_limits_and_noise_are_those_of_the_robots_configuration():
 
 # --- observations ---
 
+
 def test_an_observation_is_the_positions_within_the_noise_and_zeros(env):
     observations = np.array([env.reset(seed=seed)[0] for seed in range(200)])
     assert observations.dtype == np.float32 and observations.shape == (200, 60)
@@ -149,6 +166,7 @@ def test_episodes_repeat_bit_for_bit_whatever_ran_before(env):
 
 
 # --- actions ---
+
 
 def test_control_counts_from_the_noisy_observation(env):
     obs, _ = env.reset(seed=0)
@@ -185,7 +203,9 @@ def test_a_recorded_trace_is_reproduced():
     np.testing.assert_allclose(env.data.time, 30 * 0.08)
 
 
-TRACE = np.array([-0.0322728, -1.68740648, 2.15172322, -2.25882745, 0.19147633, 0.43665571, 1.36725145, 0.01838996, 0.04005935])
+TRACE = np.array(
+    [-0.0322728, -1.68740648, 2.15172322, -2.25882745, 0.19147633, 0.43665571, 1.36725145, 0.01838996, 0.04005935]
+)
 
 
 @pytest.mark.parametrize("action", [np.zeros(8), np.zeros((1, 9)), np.full(9, np.nan), [1.0] * 8 + [np.inf]])
@@ -203,6 +223,7 @@ def test_using_an_environment_before_reset_is_refused(env):
 
 # --- episodes ---
 
+
 def test_rewards_and_the_end_of_an_episode(env):
     start = with_goals(*TASKS[1:])
     _, info = env.reset(seed=0, options={"qpos": start})
@@ -214,8 +235,14 @@ def test_rewards_and_the_end_of_an_episode(env):
     assert env.step(start[:9])[2] == (len(env.completed.order) == 7)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"qpos": np.zeros(29)}, "30 finite"), ({"qvel": np.full(29, np.nan)}, "29 finite"), ({"goal": 1}, "unknown reset options")])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"qpos": np.zeros(29)}, "30 finite"),
+        ({"qvel": np.full(29, np.nan)}, "29 finite"),
+        ({"goal": 1}, "unknown reset options"),
+    ],
+)
 def test_bad_reset_options_are_refused(env, options, message):
     with pytest.raises(ValueError, match=message):
         env.reset(seed=0, options=options)
@@ -237,6 +264,7 @@ def test_recorded_starts(tmp_path, env):
 
 
 # --- frames ---
+
 
 def test_frames(env):
     env.reset(seed=0)

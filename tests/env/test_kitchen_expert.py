@@ -1,4 +1,5 @@
 """The scripted expert does each task of the kitchen, and only that, from the benchmark's initial state."""
+
 import numpy as np
 import pytest
 
@@ -66,7 +67,7 @@ def test_kinematics_reach_a_pose_and_its_rotation():
     np.testing.assert_allclose(position, pose.position, atol=2e-3)
     np.testing.assert_allclose(rotation, pose.rotation(), atol=0.01)
     np.testing.assert_allclose(rotation.T @ rotation, np.eye(3), atol=1e-9)
-    assert rotation[2, 2] == pytest.approx(-np.sin(0.3), abs=0.01)      # tilted down
+    assert rotation[2, 2] == pytest.approx(-np.sin(0.3), abs=0.01)  # tilted down
 
 
 def test_kinematics_refuse_what_is_out_of_reach():

@@ -1,4 +1,5 @@
 """Push-T against the human demonstrations: whole episodes where they are present, numbers from them everywhere."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -15,18 +16,54 @@ from diffusion_policy.env.pusht.pusht_keypoints_env import BLOCK_KEYPOINTS, Push
 
 REPO = Path(__file__).resolve().parents[2]
 DEMONSTRATIONS = REPO.parent / "shared" / "data" / "pusht" / "pusht_cchi_v7_replay.zarr"
-AGENT_TOLERANCE = 2e-5      # px; the recording is float32, whose spacing is 3e-5 at 500
-BLOCK_TOLERANCE = 0.17      # px
-ANGLE_TOLERANCE = 0.0025    # rad
+AGENT_TOLERANCE = 2e-5  # px; the recording is float32, whose spacing is 3e-5 at 500
+BLOCK_TOLERANCE = 0.17  # px
+ANGLE_TOLERANCE = 0.0025  # rad
 
 # The first four seconds of demonstration 3, in which the stem is hit and turns the tee by 86 degrees.
 START = [412.0, 202.0, 323.357177734375, 312.97900390625, 3.747904062271118]
 ACTIONS = [
-    [435, 183], [426, 187], [425, 187], [429, 195], [437, 205], [444, 210], [448, 217], [449, 221], [449, 224],
-    [449, 227], [447, 232], [445, 235], [441, 240], [438, 243], [435, 244], [432, 246], [429, 245], [425, 241],
-    [418, 234], [413, 230], [408, 227], [403, 226], [393, 224], [383, 222], [369, 217], [363, 215], [352, 212],
-    [335, 206], [324, 204], [315, 202], [308, 201], [299, 200], [286, 198], [277, 198], [270, 198], [265, 200],
-    [258, 204], [247, 208], [236, 214], [228, 220]]
+    [435, 183],
+    [426, 187],
+    [425, 187],
+    [429, 195],
+    [437, 205],
+    [444, 210],
+    [448, 217],
+    [449, 221],
+    [449, 224],
+    [449, 227],
+    [447, 232],
+    [445, 235],
+    [441, 240],
+    [438, 243],
+    [435, 244],
+    [432, 246],
+    [429, 245],
+    [425, 241],
+    [418, 234],
+    [413, 230],
+    [408, 227],
+    [403, 226],
+    [393, 224],
+    [383, 222],
+    [369, 217],
+    [363, 215],
+    [352, 212],
+    [335, 206],
+    [324, 204],
+    [315, 202],
+    [308, 201],
+    [299, 200],
+    [286, 198],
+    [277, 198],
+    [270, 198],
+    [265, 200],
+    [258, 204],
+    [247, 208],
+    [236, 214],
+    [228, 220],
+]
 STATE_AFTER_20 = [420.5078125, 236.19192504882812, 323.357177734375, 312.97900390625, 3.747904062271118]
 STATE_AFTER_40 = [241.17840576171875, 212.2541961669922, 320.7597351074219, 312.6865234375, 2.2425949573516846]
 
@@ -56,13 +93,17 @@ def block_at(*pose):
 
 # Seeds and initial states
 
-@pytest.mark.parametrize("legacy, seed, state", [
-    (True, 0, [222, 97, 222.99382, 381.59903, 3.00799942]),     # the first states of demonstrations 0 and 3
-    (True, 3, START),
-    (True, 100000, [235, 124, 299.61289, 145.20158, 5.37825788]),
-    (False, 0, [222, 97, 217, 292, 3.00799942]),
-    (False, 100000, [235, 124, 335, 128, 5.37825788]),
-])
+
+@pytest.mark.parametrize(
+    "legacy, seed, state",
+    [
+        (True, 0, [222, 97, 222.99382, 381.59903, 3.00799942]),  # the first states of demonstrations 0 and 3
+        (True, 3, START),
+        (True, 100000, [235, 124, 299.61289, 145.20158, 5.37825788]),
+        (False, 0, [222, 97, 217, 292, 3.00799942]),
+        (False, 100000, [235, 124, 335, 128, 5.37825788]),
+    ],
+)
 def test_initial_state_of_a_seed(legacy, seed, state):
     obs, info = PushTEnv(legacy=legacy).reset(seed=seed)
     np.testing.assert_allclose(obs, state, rtol=0, atol=2e-5)
@@ -87,6 +128,7 @@ def test_an_unseeded_reset_draws_from_the_generator_of_the_last_seed():
 
 
 # Physics
+
 
 def test_replay_of_a_recorded_excerpt():
     env = PushTEnv()
@@ -142,12 +184,16 @@ def test_walls_hold_the_block():
 
 # Reward
 
-@pytest.mark.parametrize("shift, covered", [
-    (0.0, 1.0),
-    (15.0, (105 * 30 + 15 * 90) / 6300),
-    (30.0, 90 * 30 / 6300),             # beyond its own width, the stem covers nothing of the goal
-    (120.0, 0.0),
-])
+
+@pytest.mark.parametrize(
+    "shift, covered",
+    [
+        (0.0, 1.0),
+        (15.0, (105 * 30 + 15 * 90) / 6300),
+        (30.0, 90 * 30 / 6300),  # beyond its own width, the stem covers nothing of the goal
+        (120.0, 0.0),
+    ],
+)
 def test_coverage_of_a_block_shifted_along_its_bar(shift, covered):
     x, y, angle = GOAL_POSE
     env = block_at(x + shift * np.cos(angle), y + shift * np.sin(angle), angle)
@@ -159,6 +205,7 @@ def test_coverage_of_a_block_shifted_along_its_bar(shift, covered):
 
 
 # Keypoints
+
 
 def test_keypoints_of_known_poses():
     np.testing.assert_allclose(block_keypoints(np.array([100.0, 200.0, 0.0])), BLOCK_KEYPOINTS + [100, 200])
@@ -178,13 +225,15 @@ def test_keypoint_observation():
 def test_recorded_keypoints(demonstrations):
     data, *_ = demonstrations
     states, keypoints = data["state"][:1000].astype(np.float64), data["keypoint"][:1000]
-    error = np.array([np.abs(block_keypoints(state[2:]) - recorded).max()
-                      for state, recorded in zip(states, keypoints)])
+    error = np.array(
+        [np.abs(block_keypoints(state[2:]) - recorded).max() for state, recorded in zip(states, keypoints)]
+    )
     # In contact, the recorded keypoints differ a little from the recorded pose.
     assert np.median(error) < 5e-5 and error.max() < 0.5
 
 
 # Pictures
+
 
 @pytest.fixture
 def pygame():
@@ -197,12 +246,12 @@ def test_rendered_frame(pygame):
     env.reset(options={"state": [400.0, 100.0, 120.0, 60.0, 0.0]})
     frame = env.render()
     assert frame.shape == (512, 512, 3) and frame.dtype == np.uint8
-    assert frame[400, 60].tolist() == [255, 255, 255]           # table
-    assert frame[256, 256].tolist() == [144, 238, 144]          # goal
-    assert frame[100, 400].tolist() == [78, 126, 255]           # agent
-    assert frame[75, 120].tolist() == [143, 163, 184]           # block
+    assert frame[400, 60].tolist() == [255, 255, 255]  # table
+    assert frame[256, 256].tolist() == [144, 238, 144]  # goal
+    assert frame[100, 400].tolist() == [78, 126, 255]  # agent
+    assert frame[75, 120].tolist() == [143, 163, 184]  # block
     env.step([60.0, 400.0])
-    assert env.render()[400, 60].tolist() == [255, 0, 0]        # action
+    assert env.render()[400, 60].tolist() == [255, 0, 0]  # action
     env.render_action = False
     assert env.render()[400, 60].tolist() == [255, 255, 255]
     assert env.render(size=96).shape == (96, 96, 3)
@@ -221,6 +270,7 @@ def test_recorded_images(demonstrations, pygame):
 
 
 # Errors and imports
+
 
 @pytest.mark.parametrize("action", [[1.0], [np.nan, 1.0], [1.0, np.inf], [[1.0, 2.0]]])
 def test_bad_actions_are_refused(action):
@@ -243,7 +293,9 @@ def test_a_missing_package_names_its_extra():
 
 
 def test_physics_need_no_renderer():
-    code = ("import sys; from diffusion_policy.env.pusht.pusht_keypoints_env import PushTKeypointsEnv; "
-            "env = PushTKeypointsEnv(); env.reset(seed=0); env.step([100.0, 100.0]); "
-            "assert not {'pygame', 'cv2', 'torch', 'matplotlib'} & set(sys.modules)")
+    code = (
+        "import sys; from diffusion_policy.env.pusht.pusht_keypoints_env import PushTKeypointsEnv; "
+        "env = PushTKeypointsEnv(); env.reset(seed=0); env.step([100.0, 100.0]); "
+        "assert not {'pygame', 'cv2', 'torch', 'matplotlib'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)

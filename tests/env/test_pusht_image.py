@@ -1,4 +1,5 @@
 """Push-T from images: the demonstrations' pixels where they are present, properties of the pictures everywhere."""
+
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +39,14 @@ def play(env, n_steps, frames=True):
 
 # Pixels
 
+
 @pytest.mark.parametrize("part", [0, 90, 159])
 def test_recorded_images(pusht_zarr, part):
     if pygame.version.vernum >= (2, 6):
         pytest.skip("pygame 2.6 fills polygons differently; the recorded pixels need pygame 2.5 or older")
     zarr = pytest.importorskip("zarr")
     data = zarr.open(str(pusht_zarr), mode="r")["data"]
-    size = data["img"].chunks[0]        # a part is one file of images
+    size = data["img"].chunks[0]  # a part is one file of images
     rows = slice(part * size, (part + 1) * size)
     env = PushTImageEnv()
     for image, state in list(zip(data["img"][rows], data["state"][rows]))[::8]:
@@ -61,10 +63,10 @@ def test_image_is_rgb_with_channels_first():
     def color(x, y):
         return (image[:, int(y / 512 * 96), int(x / 512 * 96)] * 255).tolist()
 
-    assert color(60, 400) == [255, 255, 255]            # table
-    assert color(246, 266) == [144, 238, 144]           # goal, the middle of its bar
-    assert color(400, 100) == [78, 126, 255]            # agent
-    assert color(120, 75) == [143, 163, 184]            # block
+    assert color(60, 400) == [255, 255, 255]  # table
+    assert color(246, 266) == [144, 238, 144]  # goal, the middle of its bar
+    assert color(400, 100) == [78, 126, 255]  # agent
+    assert color(120, 75) == [143, 163, 184]  # block
     np.testing.assert_array_equal(obs["agent_pos"], [400, 100])
 
 
@@ -82,15 +84,18 @@ def test_the_action_is_drawn_for_videos_only():
 
 # Drawing on demand
 
+
 def test_frames_that_nobody_needs_are_not_drawn(drawn):
     shown, rewards = play(PushTImageEnv(), 12)
     assert len(drawn) == 13
     env = PushTImageEnv()
     hidden, same_rewards = play(env, 12, frames=False)
-    assert len(drawn) == 14             # only after the reset
+    assert len(drawn) == 14  # only after the reset
     assert rewards == same_rewards
     for seen, unseen in zip(shown[1:], hidden[1:]):
-        assert unseen["image"].shape == (3, 96, 96) and unseen["image"].dtype == np.float32 and not unseen["image"].any()
+        assert (
+            unseen["image"].shape == (3, 96, 96) and unseen["image"].dtype == np.float32 and not unseen["image"].any()
+        )
         np.testing.assert_array_equal(unseen["agent_pos"], seen["agent_pos"])
 
 
@@ -113,6 +118,7 @@ def test_observations_lie_in_their_space():
 
 # In the evaluation loop
 
+
 def test_published_settings():
     task = pusht_image_task()
     assert task.obs_shapes == {"image": (3, 96, 96), "agent_pos": (2,)} and task.action_dim == 2
@@ -124,8 +130,10 @@ def test_a_chunk_draws_what_the_policy_sees(drawn):
     slot = pusht_image_task().make_slot()
     obs = slot.reset(seed=0).obs
     assert {name: (array.shape, array.dtype) for name, array in obs.items()} == {
-        "image": ((2, 3, 96, 96), np.float32), "agent_pos": ((2, 2), np.float32)}
-    np.testing.assert_array_equal(obs["agent_pos"], [[222, 97]] * 2)        # legacy reset of seed 0
+        "image": ((2, 3, 96, 96), np.float32),
+        "agent_pos": ((2, 2), np.float32),
+    }
+    np.testing.assert_array_equal(obs["agent_pos"], [[222, 97]] * 2)  # legacy reset of seed 0
     assert len(drawn) == 1
     obs = slot.step(np.linspace([222.0, 97.0], [300.0, 300.0], 8)).obs
     assert len(drawn) == 3 and obs["image"].any(axis=(1, 2, 3)).all()

@@ -1,4 +1,5 @@
 """MUJOCO_GL and its like: what they ask for and what is there."""
+
 import importlib.util
 import os
 import subprocess
@@ -17,6 +18,7 @@ from tests.conftest import ROOT
 @pytest.fixture
 def machine(monkeypatch):
     """(installed, **variables) -> a Linux machine with these OpenGL libraries and environment variables."""
+
     def make(installed=("egl",), **variables):
         monkeypatch.setattr(offscreen.platform, "system", lambda: "Linux")
         monkeypatch.setattr(offscreen, "_is_installed", lambda name: name in installed)
@@ -28,25 +30,43 @@ def machine(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("variables, says", [
-    ({"MUJOCO_GL": "elg"}, "MUJOCO_GL=elg names no OpenGL.*Did you mean MUJOCO_GL=egl"),
-    ({"MUJOCO_GL": "opengl"}, "Use one of egl, osmesa, glfw.*unset MUJOCO_GL"),
-    ({"MUJOCO_GL": "osmesa"},
-     "asks for OSMesa, whose library libOSMesa.so.8 is not installed.*libosmesa6.*set MUJOCO_GL=egl, which is installed"),
-    ({"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "glx"}, "PYOPENGL_PLATFORM=glx contradicts MUJOCO_GL=egl: unset PYOPENGL_PLATFORM"),
-    ({"MUJOCO_GL": "glfw"}, "MUJOCO_GL=glfw draws through a window system, and there is none .DISPLAY is not set.: set MUJOCO_GL=egl"),
-    ({"MUJOCO_GL": "disable"}, "MUJOCO_GL=disable turns drawing off"),
-])
+@pytest.mark.parametrize(
+    "variables, says",
+    [
+        ({"MUJOCO_GL": "elg"}, "MUJOCO_GL=elg names no OpenGL.*Did you mean MUJOCO_GL=egl"),
+        ({"MUJOCO_GL": "opengl"}, "Use one of egl, osmesa, glfw.*unset MUJOCO_GL"),
+        (
+            {"MUJOCO_GL": "osmesa"},
+            "asks for OSMesa, whose library libOSMesa.so.8 is not installed.*libosmesa6.*set MUJOCO_GL=egl, which is installed",
+        ),
+        (
+            {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "glx"},
+            "PYOPENGL_PLATFORM=glx contradicts MUJOCO_GL=egl: unset PYOPENGL_PLATFORM",
+        ),
+        (
+            {"MUJOCO_GL": "glfw"},
+            "MUJOCO_GL=glfw draws through a window system, and there is none .DISPLAY is not set.: set MUJOCO_GL=egl",
+        ),
+        ({"MUJOCO_GL": "disable"}, "MUJOCO_GL=disable turns drawing off"),
+    ],
+)
 def test_what_cannot_draw_names_the_variable_and_what_to_set(machine, variables, says):
     machine(**variables)
     with pytest.raises(RenderingError, match=says):
         check_backend(draws=True)
 
 
-@pytest.mark.parametrize("variables", [
-    {}, {"MUJOCO_GL": ""}, {"MUJOCO_GL": "egl"}, {"MUJOCO_GL": "EGL"}, {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "egl"},
-    {"MUJOCO_GL": "glfw", "DISPLAY": ":0"},
-])
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"MUJOCO_GL": ""},
+        {"MUJOCO_GL": "egl"},
+        {"MUJOCO_GL": "EGL"},
+        {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "egl"},
+        {"MUJOCO_GL": "glfw", "DISPLAY": ":0"},
+    ],
+)
 def test_what_can_draw_passes(machine, variables):
     machine(**variables)
     check_backend(draws=True)
@@ -73,7 +93,9 @@ def test_a_task_says_so_before_its_workers_start(machine):
 @needs_kitchen
 def test_the_import_itself_says_so():
     code = "from diffusion_policy.env.offscreen import import_mujoco\ntry: import_mujoco('kitchen')\nexcept OSError as error: print(error)"
-    result = subprocess.run([sys.executable, "-c", code], env={**os.environ, "MUJOCO_GL": "elg"}, cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "MUJOCO_GL": "elg"}, cwd=ROOT, capture_output=True, text=True
+    )
     assert "Did you mean MUJOCO_GL=egl" in result.stdout, result.stderr
 
 
@@ -82,7 +104,9 @@ def test_a_missing_system_library_is_not_a_missing_package(monkeypatch):
         raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
 
     monkeypatch.setattr(extras.importlib, "import_module", fails)
-    with pytest.raises(MissingExtraError, match="system library libGL.so.1 .Debian package: libgl1.*opencv-python-headless") as error:
+    with pytest.raises(
+        MissingExtraError, match="system library libGL.so.1 .Debian package: libgl1.*opencv-python-headless"
+    ) as error:
         import_extra("cv2", "pusht")
     assert "pip install -e" not in str(error.value)
 

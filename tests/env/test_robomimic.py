@@ -1,4 +1,5 @@
 """The robomimic tasks: how episodes start, what actions do, what is observed and drawn, what is rewarded."""
+
 import os
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def play(env, seed, n_steps=3):
 def lifted(state):
     """A state of Lift, changed so that the cube is 20 cm above the table."""
     state = state.copy()
-    state[1 + 7 + 2 + 2] += 0.2     # time, arm, fingers, then the cube's position
+    state[1 + 7 + 2 + 2] += 0.2  # time, arm, fingers, then the cube's position
     return state
 
 
@@ -81,9 +82,9 @@ def test_a_lowdim_observation_is_poses_in_the_order_of_the_original(lift):
     sim = lift.simulation.sim
     assert obs.dtype == np.float32 and lift.observation_space.contains(obs)
     np.testing.assert_allclose(obs[:3], sim.data.body_xpos[sim.model.body_name2id("cube_main")], atol=1e-6)
-    np.testing.assert_allclose(obs[7:10], obs[10:13] - obs[:3], atol=1e-6)      # from the cube to the gripper
+    np.testing.assert_allclose(obs[7:10], obs[10:13] - obs[:3], atol=1e-6)  # from the cube to the gripper
     assert np.linalg.norm(obs[13:17]) == pytest.approx(1, abs=1e-5)
-    assert obs[17] == -obs[18] > 0                                              # open fingers
+    assert obs[17] == -obs[18] > 0  # open fingers
     assert info == {"is_success": False, "metrics": {}}
 
 
@@ -104,7 +105,7 @@ def test_a_relative_action_changes_the_pose_and_the_gripper():
     for _ in range(10):
         obs, *_ = env.step(np.array([0, 0, 0.5, 0, 0, 0, 1.0]))
     assert obs[12] - before[12] > 0.05 and np.abs(obs[10:12] - before[10:12]).max() < 0.01
-    assert obs[17] < before[17] - 0.01      # closing
+    assert obs[17] < before[17] - 0.01  # closing
     env.close()
 
 
@@ -147,9 +148,13 @@ for image in (False, True):
 def test_without_any_opengl_only_images_are_refused():
     names = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "WAYLAND_DISPLAY")
     environment = {name: value for name, value in os.environ.items() if name not in names}
-    result = subprocess.run([sys.executable, "-c", NO_OPENGL], env=environment, cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", NO_OPENGL], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
     lowdim, image = [line for line in result.stdout.splitlines() if line.startswith(("observed", "refused"))]
-    assert lowdim == "observed True" and "RenderingError: MuJoCo cannot draw (neither EGL nor OSMesa was found)" in image
+    assert (
+        lowdim == "observed True" and "RenderingError: MuJoCo cannot draw (neither EGL nor OSMesa was found)" in image
+    )
     assert "Install EGL (Debian: libegl1 libgl1-mesa-dri) or OSMesa (libosmesa6)" in image
 
 
@@ -222,7 +227,12 @@ def test_what_is_not_drawn_would_not_be_seen(name):
             env.step(hold(env, offset))
             cameras = env._camera((84, 60))
             sooner = cameras.image(env._data, camera).copy()
-            skipped.append(sum(geom.type == env._mujoco.mjtGeom.mjGEOM_LABEL for geom in cameras._renderer.scene.geoms[:cameras._renderer.scene.ngeom]))
+            skipped.append(
+                sum(
+                    geom.type == env._mujoco.mjtGeom.mjGEOM_LABEL
+                    for geom in cameras._renderer.scene.geoms[: cameras._renderer.scene.ngeom]
+                )
+            )
             cameras._leaves_out = False
             assert np.array_equal(sooner, cameras.image(env._data, camera))
             cameras._leaves_out = True
@@ -290,8 +300,8 @@ def test_every_task_runs_with_and_without_images(name):
     for obs in named:
         assert image.observation_space.contains(obs)
         assert all(obs[f"{camera}_image"].std() > 0.02 for camera in task.camera_names)
-    if not task.random_sizes:       # whose draws come before those of the robot's pose
-        np.testing.assert_array_equal(named[0]["robot0_eef_pos"], vector[0][task.object_dim:task.object_dim + 3])
+    if not task.random_sizes:  # whose draws come before those of the robot's pose
+        np.testing.assert_array_equal(named[0]["robot0_eef_pos"], vector[0][task.object_dim : task.object_dim + 3])
     assert image.render().shape == (240, 240, 3)
     for env in (lowdim, image):
         assert env.step(hold(env))[1:] == (0.0, False, False, {"is_success": False, "metrics": {}})

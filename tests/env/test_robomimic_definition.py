@@ -1,4 +1,5 @@
 """What the robomimic tasks are, and what happens where their simulator is missing."""
+
 import json
 import os
 import sys
@@ -13,12 +14,16 @@ from diffusion_policy.env.robomimic import simulation
 from diffusion_policy.env.robomimic.definition import TASKS, env_metadata, task_named, to_policy_action, to_robot_action
 
 
-@pytest.mark.parametrize("name, obs_dim, action_dim, cameras, size", [
-    ("lift", 19, 10, ["agentview", "robot0_eye_in_hand"], 84),
-    ("can", 23, 10, ["agentview", "robot0_eye_in_hand"], 84),
-    ("square", 23, 10, ["agentview", "robot0_eye_in_hand"], 84),
-    ("transport", 59, 20, ["shouldercamera0", "robot0_eye_in_hand", "shouldercamera1", "robot1_eye_in_hand"], 84),
-    ("tool_hang", 53, 10, ["sideview", "robot0_eye_in_hand"], 240)])
+@pytest.mark.parametrize(
+    "name, obs_dim, action_dim, cameras, size",
+    [
+        ("lift", 19, 10, ["agentview", "robot0_eye_in_hand"], 84),
+        ("can", 23, 10, ["agentview", "robot0_eye_in_hand"], 84),
+        ("square", 23, 10, ["agentview", "robot0_eye_in_hand"], 84),
+        ("transport", 59, 20, ["shouldercamera0", "robot0_eye_in_hand", "shouldercamera1", "robot1_eye_in_hand"], 84),
+        ("tool_hang", 53, 10, ["sideview", "robot0_eye_in_hand"], 240),
+    ],
+)
 def test_published_sizes(name, obs_dim, action_dim, cameras, size):
     task = task_named(name)
     assert (task.obs_dim, task.action_dim(True), task.action_dim(False)) == (obs_dim, action_dim, action_dim * 7 // 10)

@@ -1,4 +1,5 @@
 """The scripted experts do their tasks, from wherever they are pushed."""
+
 import numpy as np
 import pytest
 

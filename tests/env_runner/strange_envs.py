@@ -1,4 +1,5 @@
 """Environments that lack something; their own module, so that worker processes can import them."""
+
 import numpy as np
 from toy_env import ToyEnv
 
@@ -129,7 +130,13 @@ class Plain:
 
     def step(self, action):
         obs, reward, terminated, truncated, info = self._env.step(action)
-        return list(obs), np.float32([reward]), np.bool_(terminated), int(truncated), {"is_success": np.array([info["is_success"]])}
+        return (
+            list(obs),
+            np.float32([reward]),
+            np.bool_(terminated),
+            int(truncated),
+            {"is_success": np.array([info["is_success"]])},
+        )
 
     def close(self):
         self._env.close()

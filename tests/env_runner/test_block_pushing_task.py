@@ -1,4 +1,5 @@
 """Block Pushing in the rollout loop, in worker processes, and its configs."""
+
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
@@ -33,7 +34,11 @@ def test_configs(name, abs_action):
     task = instantiate(config.task.adapter)
     assert task.name == config.task.name == name and task.make_env.args[0] is abs_action
     assert config.task.dataset.abs_action is abs_action
-    assert (config.task.horizon, config.task.dataset.windows.pad_before, config.task.dataset.windows.pad_after) == (5, 2, 0)
+    assert (config.task.horizon, config.task.dataset.windows.pad_before, config.task.dataset.windows.pad_after) == (
+        5,
+        2,
+        0,
+    )
     model = config.task.policy.model
     assert (model.n_layer, model.n_head, model.n_emb, model.cond_dim, model.horizon) == (8, 4, 256, 16, 5)
     assert config.training.weight_decay == 1e-3 and list(config.training.betas) == [0.9, 0.95]
@@ -64,7 +69,9 @@ def test_rollout_in_worker_processes(tmp_path):
     pytest.importorskip("pybullet")
     task = block_pushing_task(n_train=1, n_test=2, max_steps=12)
     with task.vector_env(n_envs=2, n_workers=2) as env:
-        results, stats = rollout(straight_to_the_block, env, task.episodes(), media_dir=tmp_path / "media", video_indices=[0])
+        results, stats = rollout(
+            straight_to_the_block, env, task.episodes(), media_dir=tmp_path / "media", video_indices=[0]
+        )
     with task.vector_env(n_envs=2, n_workers=0) as env:
         expected, _ = rollout(straight_to_the_block, env, task.episodes())
     assert [r.score for r in results] == [r.score for r in expected]

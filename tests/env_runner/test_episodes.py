@@ -2,13 +2,24 @@ import json
 
 import pytest
 
-from diffusion_policy.env_runner.episodes import (
-    Episode, EpisodeResult, append_episode, load_episodes, missing_episodes)
+from diffusion_policy.env_runner.episodes import Episode, EpisodeResult, append_episode, load_episodes, missing_episodes
 
 
 def result(index, **changes):
-    values = dict(index=index, seed=100 + index, split="test", score=0.1 * index, max_reward=0.5, sum_reward=1.5,
-                  success=False, truncated=True, env_steps=300, policy_calls=38, metrics={"p1": 1.0}, video=None)
+    values = dict(
+        index=index,
+        seed=100 + index,
+        split="test",
+        score=0.1 * index,
+        max_reward=0.5,
+        sum_reward=1.5,
+        success=False,
+        truncated=True,
+        env_steps=300,
+        policy_calls=38,
+        metrics={"p1": 1.0},
+        video=None,
+    )
     return EpisodeResult(**{**values, **changes})
 
 
@@ -47,10 +58,26 @@ def test_a_damaged_file_is_refused(tmp_path, line):
         load_episodes(path)
 
 
-@pytest.mark.parametrize("name, value", [
-    ("index", None), ("index", -1), ("index", []), ("index", "1"), ("seed", 1.5), ("split", "val"), ("split", {}), ("score", float("nan")),
-    ("score", "high"), ("score", 10 ** 400), ("success", 1), ("env_steps", True), ("metrics", []), ("metrics", {"p1": None}), ("video", 3),
-])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("index", None),
+        ("index", -1),
+        ("index", []),
+        ("index", "1"),
+        ("seed", 1.5),
+        ("split", "val"),
+        ("split", {}),
+        ("score", float("nan")),
+        ("score", "high"),
+        ("score", 10**400),
+        ("success", 1),
+        ("env_steps", True),
+        ("metrics", []),
+        ("metrics", {"p1": None}),
+        ("video", 3),
+    ],
+)
 def test_a_row_with_a_value_of_another_kind_is_refused(tmp_path, name, value):
     (tmp_path / "episodes.jsonl").write_text(json.dumps({**result(1).to_dict(), name: value}) + "\n")
     with pytest.raises(ValueError, match=f"line 1 is not an episode result .*{name}"):

@@ -1,4 +1,5 @@
 """Franka Kitchen in the rollout loop, in worker processes, and its configs."""
+
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
@@ -27,15 +28,23 @@ def test_published_settings():
     assert task.score(np.array([0, 1, 0, 2.0])) == pytest.approx(3 / 7)
 
 
-@pytest.mark.parametrize("file, name, abs_action, width", [
-    ("kitchen", "kitchen_scripted_demos", True, 256),
-    ("kitchen_lowdim_abs", "kitchen_lowdim_abs", True, 768),
-    ("kitchen_lowdim", "kitchen_lowdim", False, 768)])
+@pytest.mark.parametrize(
+    "file, name, abs_action, width",
+    [
+        ("kitchen", "kitchen_scripted_demos", True, 256),
+        ("kitchen_lowdim_abs", "kitchen_lowdim_abs", True, 768),
+        ("kitchen_lowdim", "kitchen_lowdim", False, 768),
+    ],
+)
 def test_configs(file, name, abs_action, width):
     config = task_config(file)
     task = instantiate(config.task.adapter)
     assert task.name == config.task.name == name and task.make_env.args[:2] == (abs_action, 0.1)
-    assert (config.task.horizon, config.task.dataset.windows.pad_before, config.task.dataset.windows.pad_after) == (16, 3, 7)
+    assert (config.task.horizon, config.task.dataset.windows.pad_before, config.task.dataset.windows.pad_after) == (
+        16,
+        3,
+        7,
+    )
     model = config.task.policy.model
     assert (model.n_layer, model.n_head, model.n_emb, model.cond_dim, model.horizon) == (8, 4, width, 60, 16)
     assert config.training.batch_size == 256 and config.training.weight_decay == 1e-3

@@ -1,4 +1,5 @@
 """Push-T in the rollout loop, in worker processes, as an evaluation runs it."""
+
 import numpy as np
 import pytest
 
@@ -29,7 +30,7 @@ def test_the_slot_shows_what_the_policy_sees():
     slot = pusht_lowdim_task(n_obs_steps=3).make_slot()
     obs = slot.reset(seed=0).obs
     assert obs.shape == (3, 20) and obs.dtype == np.float32
-    np.testing.assert_allclose(obs[0, 18:], [222, 97])      # legacy reset of seed 0
+    np.testing.assert_allclose(obs[0, 18:], [222, 97])  # legacy reset of seed 0
     assert slot.env.legacy
 
 

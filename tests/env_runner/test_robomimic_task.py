@@ -1,4 +1,5 @@
 """The robomimic tasks in the rollout loop, and their configs."""
+
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
@@ -40,7 +41,8 @@ def test_configs_with_images(task, dataset):
     shapes = {name: tuple(entry.shape) for name, entry in config.shape_meta.obs.items()}
     assert list(shapes.items()) == list(adapter.obs_shapes.items()) == list(definition.image_shapes.items())
     assert [name for name, entry in config.shape_meta.obs.items() if entry.type == "rgb"] == [
-        f"{camera}_image" for camera in definition.camera_names]
+        f"{camera}_image" for camera in definition.camera_names
+    ]
     assert list(config.shape_meta.action.shape) == [adapter.action_dim]
     assert adapter.max_steps == definition.max_steps[dataset] and adapter.make_env.args[:4] == (task, True, True, True)
     crop, size = config.policy.crop_shape, definition.image_size
@@ -100,7 +102,9 @@ def test_rollout_in_worker_processes():
     task = robomimic_task("lift", image=False, n_test=3, max_steps=12)
     with task.vector_env(n_envs=2, n_workers=2) as env:
         results, stats = rollout(go_down, env, task.episodes())
-    assert [(r.score, r.env_steps, r.truncated, r.success, r.metrics) for r in results] == [(0, 12, True, False, {})] * 3
+    assert [(r.score, r.env_steps, r.truncated, r.success, r.metrics) for r in results] == [
+        (0, 12, True, False, {})
+    ] * 3
     assert stats.env_steps == 36
 
 

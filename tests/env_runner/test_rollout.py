@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from toy_env import make_toy_camera, toy_factory
 
-from diffusion_policy.env_runner.episodes import (
-    Episode, append_episode, load_episodes, missing_episodes)
+from diffusion_policy.env_runner.episodes import Episode, append_episode, load_episodes, missing_episodes
 from diffusion_policy.env_runner.rollout import rollout
 from diffusion_policy.env_runner.vector import VectorEnv
 

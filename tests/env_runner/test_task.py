@@ -1,4 +1,5 @@
 """What a task adapter promises, apart from any simulator."""
+
 import numpy as np
 import pytest
 from toy_env import ToyCameraEnv
@@ -6,8 +7,20 @@ from toy_env import ToyCameraEnv
 from diffusion_policy.env_runner.rollout import rollout
 from diffusion_policy.env_runner.task import TaskAdapter
 
-USUAL = dict(name="toy", make_env=ToyCameraEnv, action_dim=2, n_obs_steps=2, n_action_steps=4, max_steps=9, n_train=1,
-             train_start_seed=0, n_test=2, test_start_seed=100, extra="toy", packages=())
+USUAL = dict(
+    name="toy",
+    make_env=ToyCameraEnv,
+    action_dim=2,
+    n_obs_steps=2,
+    n_action_steps=4,
+    max_steps=9,
+    n_train=1,
+    train_start_seed=0,
+    n_test=2,
+    test_start_seed=100,
+    extra="toy",
+    packages=(),
+)
 
 
 def test_observations_are_one_vector_or_named():

@@ -66,10 +66,13 @@ def test_an_exception_arrives_with_traceback_slot_and_seed(n_workers):
     assert "toy_env.py" in message and "_misbehave" in message
 
 
-@pytest.mark.parametrize("seed, words", [
-    (1001, ["exit code -9", "likely out of memory", "slot 0: seed 1001"]),
-    (1002, ["exit code 7"]),
-])
+@pytest.mark.parametrize(
+    "seed, words",
+    [
+        (1001, ["exit code -9", "likely out of memory", "slot 0: seed 1001"]),
+        (1002, ["exit code 7"]),
+    ],
+)
 def test_a_dead_worker_is_noticed_at_once(seed, words):
     with VectorEnv(toy_factory, n_envs=3, n_workers=2) as env:
         for slot, episode in enumerate([seed, 1, 2]):

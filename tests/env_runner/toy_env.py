@@ -1,4 +1,5 @@
 """A tiny environment for tests of the runner; its own module, so that worker processes can import it."""
+
 import os
 import signal
 import sys

@@ -1,4 +1,5 @@
 """A tiny Push-T policy on disk: real environment, real files, seconds instead of minutes."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -38,13 +39,29 @@ def checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture
 def make_cfg(checkpoint, tmp_path):
     """make_cfg('cache=bac', ...) -> eval config on the tiny policy, everything written under tmp_path."""
+
     def make(*overrides: str, script: str = "eval") -> DictConfig:
         register_resolvers()
-        usual = [*TINY, "task=pusht_lowdim", f"checkpoint={checkpoint}", f"assets_dir={tmp_path}/assets",
-                 "profile.n_episodes=1", "profile.n_observations=2", "profile.noise_seeds=[0]"]
+        usual = [
+            *TINY,
+            "task=pusht_lowdim",
+            f"checkpoint={checkpoint}",
+            f"assets_dir={tmp_path}/assets",
+            "profile.n_episodes=1",
+            "profile.n_observations=2",
+            "profile.noise_seeds=[0]",
+        ]
         if script == "eval":
-            usual += [f"output_dir={tmp_path}/out", "eval.n_test=3", "eval.n_envs=2", "eval.n_workers=0", "eval.n_videos=0",
-                      "benchmark.n_chunks=0", "task.adapter.max_steps=24"]
+            usual += [
+                f"output_dir={tmp_path}/out",
+                "eval.n_test=3",
+                "eval.n_envs=2",
+                "eval.n_workers=0",
+                "eval.n_videos=0",
+                "benchmark.n_chunks=0",
+                "task.adapter.max_steps=24",
+            ]
         with initialize_config_dir(CONFIG, version_base="1.3"):
             return compose(script, [*usual, *overrides])
+
     return make

@@ -1,4 +1,5 @@
 """Profiles and schedules on disk: found by what they are of, measured once, never replaced unasked."""
+
 from __future__ import annotations
 
 import hashlib
@@ -14,14 +15,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bac.schedule import Schedule, ScheduleError
-from diffusion_policy.common.config import ConfigError, register_resolvers
-from diffusion_policy.common.lock import LockedError, locked
-from diffusion_policy.dataset.sequence_dataset import SequenceDataset
+from bac_workbench.caching.schedules import schedule_for
 from bac_workbench.profiling.assets import Assets
 from bac_workbench.profiling.profile_settings import THOROUGH, ProfileSettings, of_schedule, read_info, same_origin
 from bac_workbench.profiling.profiles import profile_for, replace_profile
-from bac_workbench.caching.schedules import schedule_for
 from bac_workbench.setup.experiment import load_experiment
+from diffusion_policy.common.config import ConfigError, register_resolvers
+from diffusion_policy.common.lock import LockedError, locked
+from diffusion_policy.dataset.sequence_dataset import SequenceDataset
 from tests.conftest import ROOT
 
 pytest.importorskip("pymunk")
@@ -30,8 +31,11 @@ BAC = ["cache=bac", "cache.budget=3", "cache.top_k=2"]
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def schedule(cfg, said=None):
@@ -47,11 +51,22 @@ def stored(make_cfg, tmp_path):
 
 def test_the_shipped_assets_are_what_the_usual_commands_find():
     register_resolvers()
-    for overrides, name in ((["cache=bac"], "bac_s10"), (["cache=bac", "cache.budget=4", "sampler=ddim16"], "bac_s4"),
-                            (["cache=bac", "cache.budget=4", "sampler.type=ddim", "sampler.steps=16"], "bac_s4")):
+    for overrides, name in (
+        (["cache=bac"], "bac_s10"),
+        (["cache=bac", "cache.budget=4", "sampler=ddim16"], "bac_s4"),
+        (["cache=bac", "cache.budget=4", "sampler.type=ddim", "sampler.steps=16"], "bac_s4"),
+    ):
         with initialize_config_dir(str(ROOT / "config"), version_base="1.3"):
-            cfg = compose("eval", ["task=pusht_lowdim", f"checkpoint={ROOT}/checkpoint/pusht_lowdim/ddpm100", f"assets_dir={ROOT}/assets",
-                                   "device=cpu", *overrides])
+            cfg = compose(
+                "eval",
+                [
+                    "task=pusht_lowdim",
+                    f"checkpoint={ROOT}/checkpoint/pusht_lowdim/ddpm100",
+                    f"assets_dir={ROOT}/assets",
+                    "device=cpu",
+                    *overrides,
+                ],
+            )
         before, said = contents(ROOT / "assets"), []
         found = schedule(cfg, said)
         assert found.provenance.observations == 64 and len(said) == 1 and f"{name}.json" in said[0]
@@ -61,13 +76,26 @@ def test_the_shipped_assets_are_what_the_usual_commands_find():
 def test_every_shipped_schedule_is_what_its_name_says():
     for path in (ROOT / "assets").rglob("schedules/*.json"):
         origin = Schedule.load(path).provenance
-        assert path.stem == f"{origin.method}_s{origin.budget}" and (origin.metric, origin.objective) == ("cosine", "cached_to_skipped")
+        assert path.stem == f"{origin.method}_s{origin.budget}" and (origin.metric, origin.objective) == (
+            "cosine",
+            "cached_to_skipped",
+        )
         info = read_info(path.parents[1])
         assert same_origin(of_schedule(Schedule.load(path)), info)
 
 
-@pytest.mark.parametrize("change", [["sampler.type=ddim"], ["sampler.steps=5"], ["sampler.variance_type=fixed_large"],
-                                    ["profile.n_observations=3"], ["profile.noise_seeds=[1]"], ["profile.seed_start=7"], USUAL_SETTINGS])
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["sampler.type=ddim"],
+        ["sampler.steps=5"],
+        ["sampler.variance_type=fixed_large"],
+        ["profile.n_observations=3"],
+        ["profile.noise_seeds=[1]"],
+        ["profile.seed_start=7"],
+        USUAL_SETTINGS,
+    ],
+)
 def test_other_samplers_and_settings_get_folders_of_their_own(make_cfg, stored, change):
     before, said = contents(stored), []
     small = ["profile.batch_size=16"] if change is USUAL_SETTINGS else []
@@ -77,11 +105,13 @@ def test_other_samplers_and_settings_get_folders_of_their_own(make_cfg, stored, 
     new = [name for name in after if name.endswith("profile.json") and name not in before]
     assert len(new) == 1
     said.clear()
-    assert schedule(make_cfg(*BAC, *change, *small), said) == made      # and is found again
+    assert schedule(make_cfg(*BAC, *change, *small), said) == made  # and is found again
     assert contents(stored) == after and not any("profiling now" in line for line in said)
     if not change[0].startswith("sampler"):
         # 12 are all that four short rollouts give
-        assert made.provenance.observations == {"profile.n_observations=3": 3}.get(change[0], 12 if change is USUAL_SETTINGS else 2)
+        assert made.provenance.observations == {"profile.n_observations=3": 3}.get(
+            change[0], 12 if change is USUAL_SETTINGS else 2
+        )
 
 
 def test_a_profile_of_few_observations_is_said_to_be_left_aside(make_cfg, stored):
@@ -91,24 +121,48 @@ def test_a_profile_of_few_observations_is_said_to_be_left_aside(make_cfg, stored
 
 
 def test_more_observations_than_usual_are_taken_by_default(make_cfg, tmp_path):
-    many = ["profile.n_episodes=4", "profile.n_observations=33", "profile.noise_seeds=[0,1,2]", "profile.batch_size=33", "sampler.steps=2",
-            "task.adapter.max_steps=80", "cache=bac", "cache.budget=1", "cache.top_k=1"]
+    many = [
+        "profile.n_episodes=4",
+        "profile.n_observations=33",
+        "profile.noise_seeds=[0,1,2]",
+        "profile.batch_size=33",
+        "sampler.steps=2",
+        "task.adapter.max_steps=80",
+        "cache=bac",
+        "cache.budget=1",
+        "cache.top_k=1",
+    ]
     schedule(make_cfg(*many))
     said = []
     found = schedule(make_cfg(*many, *USUAL_SETTINGS), said)
     assert found.provenance.observations == 33 and not any("profiling now" in line for line in said)
 
 
-@pytest.mark.parametrize("change", [{"budget": 2}, {"top_k": 1}, {"metric": "l1"}, {"objective": "consecutive"}, {"method": "blockwise_acs"},
-                                    {"checkpoint_hash": "f" * 64}, {"sampler": "ddim8"}, {"observations": 64}, {"seeds": [5]},
-                                    {"repaired": ["decoder.layers.0.sa"]}, {"forced_refresh": [7]}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"budget": 2},
+        {"top_k": 1},
+        {"metric": "l1"},
+        {"objective": "consecutive"},
+        {"method": "blockwise_acs"},
+        {"checkpoint_hash": "f" * 64},
+        {"sampler": "ddim8"},
+        {"observations": 64},
+        {"seeds": [5]},
+        {"repaired": ["decoder.layers.0.sa"]},
+        {"forced_refresh": [7]},
+    ],
+)
 def test_a_schedule_that_is_not_what_its_name_says_is_refused_and_kept(make_cfg, stored, change):
     path = next(stored.rglob("schedules/*.json"))
     content = json.loads(path.read_text())
     content["provenance"].update(change)
     path.write_text(json.dumps(content))
     before = contents(stored)
-    with pytest.raises(ScheduleError, match="(not what its name says|not made from the profile beside it).*left as it is"):
+    with pytest.raises(
+        ScheduleError, match="(not what its name says|not made from the profile beside it).*left as it is"
+    ):
         schedule(make_cfg(*BAC))
     assert contents(stored) == before
 
@@ -123,14 +177,28 @@ def test_a_schedule_with_other_updates_than_it_says_is_refused(make_cfg, stored)
         schedule(make_cfg(*BAC))
 
 
-@pytest.mark.parametrize("settings, message", [
-    (["profile.noise_seeds=[]"], "noise_seeds"), (["profile.noise_seeds=[0,0]"], "noise_seeds"), (["profile.noise_seeds=3"], "noise_seeds"),
-    (["profile.batch_size=-1"], "batch_size=-1"), (["profile.batch_size=0"], "batch_size"), (["profile.n_observations=0"], "n_observations=0"),
-    (["profile.n_episodes=0"], "n_episodes=0"), (["profile.seed_start=-5"], "seed_start"), (["profile.n_observations=2.5"], "n_observations"),
-    (["profile.source=memory"], "auto, rollouts, dataset"), (["profile.source=dataset"], "are of rollouts"),
-    (["cache.budget=99"], "use 1 to 8"), (["cache.budget=2.5"], "use 1 to 8"), (["cache.budget=null"], "use 1 to 8"),
-    (["cache.forced_refresh=[8]"], "0 to 7"), (["cache.forced_refresh=[1,1]"], "each once"), (["cache.top_k=x"], "use 0 to 6"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (["profile.noise_seeds=[]"], "noise_seeds"),
+        (["profile.noise_seeds=[0,0]"], "noise_seeds"),
+        (["profile.noise_seeds=3"], "noise_seeds"),
+        (["profile.batch_size=-1"], "batch_size=-1"),
+        (["profile.batch_size=0"], "batch_size"),
+        (["profile.n_observations=0"], "n_observations=0"),
+        (["profile.n_episodes=0"], "n_episodes=0"),
+        (["profile.seed_start=-5"], "seed_start"),
+        (["profile.n_observations=2.5"], "n_observations"),
+        (["profile.source=memory"], "auto, rollouts, dataset"),
+        (["profile.source=dataset"], "are of rollouts"),
+        (["cache.budget=99"], "use 1 to 8"),
+        (["cache.budget=2.5"], "use 1 to 8"),
+        (["cache.budget=null"], "use 1 to 8"),
+        (["cache.forced_refresh=[8]"], "0 to 7"),
+        (["cache.forced_refresh=[1,1]"], "each once"),
+        (["cache.top_k=x"], "use 0 to 6"),
+    ],
+)
 def test_settings_that_no_profile_or_schedule_can_have_never_reach_the_assets(make_cfg, tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
         schedule(make_cfg(*BAC, *settings))
@@ -158,7 +226,11 @@ def test_a_damaged_profile_is_named_with_the_repair(make_cfg, stored, damage):
 def test_damaged_matrices_are_named_with_the_repair(make_cfg, stored):
     path = next(stored.rglob("profile.npz"))
     whole = path.read_bytes()
-    for damaged in (b"", whole[:100], whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :]):
+    for damaged in (
+        b"",
+        whole[:100],
+        whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :],
+    ):
         path.write_bytes(damaged)
         with pytest.raises(ConfigError, match="profile.npz is damaged"):
             schedule(make_cfg("cache=bac", "cache.budget=2"))
@@ -181,9 +253,13 @@ def test_overwriting_replaces_the_profile_with_its_schedules_and_nothing_else(ma
 def test_two_processes_do_not_profile_into_one_folder(make_cfg, tmp_path):
     experiment = load_experiment(make_cfg())
     folder = Assets(experiment).writable()
-    code = ("import sys; from pathlib import Path; from diffusion_policy.common.lock import locked\n"
-            "with locked(Path(sys.argv[1]), 'profiling elsewhere'):\n    print('held', flush=True); sys.stdin.read()")
-    with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as other:
+    code = (
+        "import sys; from pathlib import Path; from diffusion_policy.common.lock import locked\n"
+        "with locked(Path(sys.argv[1]), 'profiling elsewhere'):\n    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as other:
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(LockedError, match=f"profiling elsewhere, process {other.pid}.*since"):
             profile_for(experiment, lambda text: None)
@@ -228,7 +304,10 @@ def test_a_task_without_a_simulator_is_profiled_on_its_data_set(make_cfg, adapte
     experiment = load_experiment(cfg, needs_simulator=False)
     profile, folder = profile_for(experiment, lambda text: None)
     assert profile.info.observations == 2 and profile.info.source == "windows of the task's data set, 40 in all"
-    assert schedule_for(experiment, cfg.cache, lambda text: None).provenance.extras["observations_from"] == profile.info.source
+    assert (
+        schedule_for(experiment, cfg.cache, lambda text: None).provenance.extras["observations_from"]
+        == profile.info.source
+    )
     again, same = profile_for(experiment, lambda text: None)
     assert same == folder
     with pytest.raises(ConfigError, match="(?s)has no simulator.*profile_blocks.py"):
@@ -262,8 +341,15 @@ def test_a_data_set_that_is_not_the_policys_is_named(make_cfg):
         profile_for(load_experiment(cfg, needs_simulator=False), lambda text: None)
 
 
-@pytest.mark.parametrize("settings, name", [({}, "usual"), ({"n_observations": 2, "noise_seeds": (0, 1)}, "observations2-noise0_1"),
-                                            ({"source": "dataset"}, "dataset"), ({"n_episodes": 1, "seed_start": 5}, "episodes1-from5")])
+@pytest.mark.parametrize(
+    "settings, name",
+    [
+        ({}, "usual"),
+        ({"n_observations": 2, "noise_seeds": (0, 1)}, "observations2-noise0_1"),
+        ({"source": "dataset"}, "dataset"),
+        ({"n_episodes": 1, "seed_start": 5}, "episodes1-from5"),
+    ],
+)
 def test_folders_of_settings(settings, name):
     assert ProfileSettings(**settings).folder == name
     long = ProfileSettings(noise_seeds=tuple(range(100))).folder
@@ -276,7 +362,9 @@ def test_a_lock_is_gone_with_its_holder(tmp_path):
     assert not list((tmp_path / "x").iterdir())
 
 
-def test_the_same_weights_under_another_noise_schedule_have_a_profile_of_their_own(make_cfg, stored, checkpoint, tmp_path):
+def test_the_same_weights_under_another_noise_schedule_have_a_profile_of_their_own(
+    make_cfg, stored, checkpoint, tmp_path
+):
     folder = tmp_path / "linear"
     folder.mkdir()
     (folder / "policy.safetensors").write_bytes((checkpoint / "policy.safetensors").read_bytes())
@@ -285,7 +373,10 @@ def test_the_same_weights_under_another_noise_schedule_have_a_profile_of_their_o
     assert text != (folder / "config.yaml").read_text()
     before, said = contents(stored), []
     made = schedule(make_cfg(*BAC, f"checkpoint={folder}"), said)
-    assert any("profiling now" in line for line in said) and "noise schedule" in made.provenance.extras["observations_from"]
+    assert (
+        any("profiling now" in line for line in said)
+        and "noise schedule" in made.provenance.extras["observations_from"]
+    )
     assert before.items() <= contents(stored).items()
     said.clear()
     assert schedule(make_cfg(*BAC, f"checkpoint={folder}"), said) == made and len(said) == 1

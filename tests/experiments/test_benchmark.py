@@ -1,4 +1,5 @@
 """The benchmark on a tiny policy: rows, keys, equality of runtimes."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,29 +7,55 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from diffusion_policy.common.config import ConfigError, register_resolvers
-from diffusion_policy.common.files import write_json
-from bac_workbench.benchmark.run import benchmark_settings, check_folder, combinations, run_benchmark
 from bac_workbench.benchmark.report import benchmark_table, plot_benchmark, trace_summary
-from bac_workbench.timing.latency import Latency, speed_ratio
+from bac_workbench.benchmark.run import benchmark_settings, check_folder, combinations, run_benchmark
 from bac_workbench.caching.methods import parse_method
 from bac_workbench.setup.experiment import load_experiment
+from bac_workbench.timing.latency import Latency, speed_ratio
+from diffusion_policy.common.config import ConfigError, register_resolvers
+from diffusion_policy.common.files import write_json
 
 pytest.importorskip("pymunk")
 CONFIG = str(Path(__file__).resolve().parents[2] / "config")
-KEYS = {"method", "sampler", "runtime", "batch", "threads", "device", "ms_p50", "ms_p95", "chunks_per_s", "action_hz",
-        "gflop_per_chunk", "speedup", "speedup_same_runtime", "max_action_diff"}
+KEYS = {
+    "method",
+    "sampler",
+    "runtime",
+    "batch",
+    "threads",
+    "device",
+    "ms_p50",
+    "ms_p95",
+    "chunks_per_s",
+    "action_hz",
+    "gflop_per_chunk",
+    "speedup",
+    "speedup_same_runtime",
+    "max_action_diff",
+}
 
 
 @pytest.fixture
 def experiment(checkpoint, tmp_path):
     register_resolvers()
     with initialize_config_dir(CONFIG, version_base="1.3"):
-        cfg = compose("benchmark", [
-            "task=pusht_lowdim", f"checkpoint={checkpoint}", f"assets_dir={tmp_path}/assets", "device=cpu", "n_chunks=2", "warmup=1",
-            "methods=[full,uniform_s5,full@ddim10,bac_s3@ddim10]", "batch=[1,3]", "profile.n_episodes=1", "profile.n_observations=2",
-            "profile.noise_seeds=[0]", "task.adapter.max_steps=24",
-        ])
+        cfg = compose(
+            "benchmark",
+            [
+                "task=pusht_lowdim",
+                f"checkpoint={checkpoint}",
+                f"assets_dir={tmp_path}/assets",
+                "device=cpu",
+                "n_chunks=2",
+                "warmup=1",
+                "methods=[full,uniform_s5,full@ddim10,bac_s3@ddim10]",
+                "batch=[1,3]",
+                "profile.n_episodes=1",
+                "profile.n_observations=2",
+                "profile.noise_seeds=[0]",
+                "task.adapter.max_steps=24",
+            ],
+        )
     return load_experiment(cfg, needs_simulator=False)
 
 
@@ -39,9 +66,15 @@ def test_rows_have_stable_keys_and_runtimes_agree(experiment, tmp_path):
         assert KEYS <= set(row)
         assert row["max_action_diff"] < 1e-5
         assert set(row["breakdown_ms"]) == {"observation_encoder", "conditioning", "denoiser", "scheduler"}
-    full = [row for row in result["rows"] if (row["method"], row["sampler"], row["runtime"]) == ("full", "ddpm100", "reference")]
+    full = [
+        row
+        for row in result["rows"]
+        if (row["method"], row["sampler"], row["runtime"]) == ("full", "ddpm100", "reference")
+    ]
     assert {row["speedup"] for row in full} == {row["speedup_same_runtime"] for row in full} == {1.0}
-    assert {row["speedup_same_runtime"] for row in result["rows"] if (row["method"], row["sampler"]) == ("full", "ddpm100")} == {1.0}
+    assert {
+        row["speedup_same_runtime"] for row in result["rows"] if (row["method"], row["sampler"]) == ("full", "ddpm100")
+    } == {1.0}
     assert result["floors"]["gflops"] > 0.1
     assert len(list(benchmark_table(result))) == 2
     plot_benchmark(result, tmp_path / "benchmark.png")
@@ -52,16 +85,27 @@ def test_rows_have_stable_keys_and_runtimes_agree(experiment, tmp_path):
 def test_the_plain_policy_is_measured_whether_or_not_it_is_asked_for(experiment):
     experiment.cfg.runtimes, experiment.cfg.methods, experiment.cfg.batch = ["planned"], ["uniform_s5"], 1
     rows = run_benchmark(experiment, say=lambda text: None)["rows"]
-    assert [(row["method"], row["runtime"]) for row in rows] == [("full", "reference"), ("full", "planned"), ("uniform_s5", "planned")]
+    assert [(row["method"], row["runtime"]) for row in rows] == [
+        ("full", "reference"),
+        ("full", "planned"),
+        ("uniform_s5", "planned"),
+    ]
     assert combinations(experiment) == 3
     by_name = {(row["method"], row["runtime"]): row for row in rows}
     uniform = by_name["uniform_s5", "planned"]
-    assert uniform["speedup"] > uniform["speedup_same_runtime"] > 1        # the runtime's own gain is in the first only
+    assert uniform["speedup"] > uniform["speedup_same_runtime"] > 1  # the runtime's own gain is in the first only
 
 
-@pytest.mark.parametrize("text, label, sampler", [
-    ("full", "full", {}), ("bac_s7", "bac_s7", {}), ("full@checkpoint", "full", {}), ("uniform@ddim16", "uniform_s10", {"type": "ddim", "steps": 16}),
-    ("blockwise_acs_s5@ddpm50", "blockwise_acs_s5", {"type": "ddpm", "steps": 50})])
+@pytest.mark.parametrize(
+    "text, label, sampler",
+    [
+        ("full", "full", {}),
+        ("bac_s7", "bac_s7", {}),
+        ("full@checkpoint", "full", {}),
+        ("uniform@ddim16", "uniform_s10", {"type": "ddim", "steps": 16}),
+        ("blockwise_acs_s5@ddpm50", "blockwise_acs_s5", {"type": "ddpm", "steps": 50}),
+    ],
+)
 def test_method_names(text, label, sampler):
     method = parse_method(text)
     assert (method.label, method.sampler) == (label, sampler)
@@ -101,9 +145,16 @@ def test_a_task_without_a_simulator_is_timed_on_random_observations(experiment):
     assert [row["method"] for row in rows] == ["full", "full", "uniform_s5"]
 
 
-@pytest.mark.parametrize("wrong, message", [({"methods": ["bac_s999"]}, "use 1 to 100"), ({"methods": ["bac_s99@ddim10"]}, "use 1 to 10"),
-                                            ({"methods": ["full@ddim101"]}, "use 1 to 100"), ({"runtimes": ["turbo"]}, "planned"),
-                                            ({"runtimes": []}, "planned")])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"methods": ["bac_s999"]}, "use 1 to 100"),
+        ({"methods": ["bac_s99@ddim10"]}, "use 1 to 10"),
+        ({"methods": ["full@ddim101"]}, "use 1 to 100"),
+        ({"runtimes": ["turbo"]}, "planned"),
+        ({"runtimes": []}, "planned"),
+    ],
+)
 def test_what_is_impossible_is_refused_before_anything_is_measured(experiment, wrong, message, tmp_path):
     for key, value in wrong.items():
         experiment.cfg[key] = value

@@ -1,4 +1,5 @@
 """The policies that come with the project, in their simulators."""
+
 from __future__ import annotations
 
 import json
@@ -6,10 +7,10 @@ import json
 import pytest
 from hydra import compose, initialize_config_dir
 
-from diffusion_policy.common.config import register_resolvers
 from bac_workbench.evaluation.evaluate import evaluate
 from bac_workbench.evaluation.folder import open_output_dir
 from bac_workbench.setup.experiment import load_experiment
+from diffusion_policy.common.config import register_resolvers
 from tests.conftest import ROOT
 
 
@@ -19,17 +20,33 @@ def config(*overrides):
         return compose("eval", list(overrides))
 
 
-@pytest.mark.parametrize(("task", "simulator", "metric", "max_steps"), [
-    ("kitchen", "gymnasium_robotics", "p1", 120), ("block_pushing", "pybullet", "p1", 120),
-    pytest.param("lift", "robosuite", None, 60, marks=pytest.mark.slow),
-    pytest.param("can", "robosuite", None, 140, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("task", "simulator", "metric", "max_steps"),
+    [
+        ("kitchen", "gymnasium_robotics", "p1", 120),
+        ("block_pushing", "pybullet", "p1", 120),
+        pytest.param("lift", "robosuite", None, 60, marks=pytest.mark.slow),
+        pytest.param("can", "robosuite", None, 140, marks=pytest.mark.slow),
+    ],
+)
 def test_a_bundled_policy_acts_and_its_profile_is_of_its_weights(tmp_path, task, simulator, metric, max_steps):
     """One test seed, DDIM with ten steps."""
     pytest.importorskip(simulator)
     name = config(f"task={task}").task.name
     cfg = config(
-        f"task={task}", f"checkpoint={ROOT}/checkpoint/{name}/ddpm100", f"output_dir={tmp_path}/run", "cache=full", "sampler=ddim10", "device=cpu",
-        "threads=1", "eval.n_test=1", "eval.n_workers=0", "eval.n_videos=0", "benchmark.n_chunks=0", f"++task.adapter.max_steps={max_steps}")
+        f"task={task}",
+        f"checkpoint={ROOT}/checkpoint/{name}/ddpm100",
+        f"output_dir={tmp_path}/run",
+        "cache=full",
+        "sampler=ddim10",
+        "device=cpu",
+        "threads=1",
+        "eval.n_test=1",
+        "eval.n_workers=0",
+        "eval.n_videos=0",
+        "benchmark.n_chunks=0",
+        f"++task.adapter.max_steps={max_steps}",
+    )
     experiment = load_experiment(cfg, n_test=1, n_train=0)
     results = evaluate(experiment, open_output_dir(experiment), lambda line: None).results
     assert (results["metrics"][metric]["mean"] if metric else results["success_rate"]) == 1.0

@@ -1,4 +1,5 @@
 """Which checkpoint a command takes when none is named, and what is said when there is none."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,13 +9,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from bac_workbench.setup.checkpoints import DOMAIN_SHIFT, find_checkpoint, notes, task_files
+from bac_workbench.setup.experiment import load_experiment, misfits
 from diffusion_policy.common.checkpoint import LoadedPolicy
 from diffusion_policy.common.config import CheckpointError, register_resolvers, to_plain
 from diffusion_policy.common.policy_files import WEIGHTS_FILE, build_policy
 from diffusion_policy.env_runner import task as task_module
 from diffusion_policy.env_runner.robomimic import robomimic_task
-from bac_workbench.setup.checkpoints import DOMAIN_SHIFT, find_checkpoint, notes, task_files
-from bac_workbench.setup.experiment import load_experiment, misfits
 from tests.conftest import ROOT
 from tests.original_checkpoints import image_config
 
@@ -55,11 +56,15 @@ def test_every_task_file_is_found_with_its_own_folder_of_originals():
         if choice.endswith(("_ph", "_mh")):
             group = "low_dim" if "_lowdim_" in choice else "image"
             assert file.original == f"{group}/{choice.replace('_lowdim', '')}" and file.name == choice
-    assert files["can_lowdim_mh"].url(2) == ("https://diffusion-policy.cs.columbia.edu/data/experiments/low_dim/can_mh/"
-                                             "diffusion_policy_transformer/train_2/checkpoints")
+    assert files["can_lowdim_mh"].url(2) == (
+        "https://diffusion-policy.cs.columbia.edu/data/experiments/low_dim/can_mh/"
+        "diffusion_policy_transformer/train_2/checkpoints"
+    )
 
 
-@pytest.mark.parametrize("choice", ["pusht_lowdim", "pusht_image", "kitchen", "block_pushing", "can_ph", "lift_lowdim_mh"])
+@pytest.mark.parametrize(
+    "choice", ["pusht_lowdim", "pusht_image", "kitchen", "block_pushing", "can_ph", "lift_lowdim_mh"]
+)
 def test_the_folder_of_a_task_is_where_its_config_looks(choice):
     assert Path(config(f"task={choice}").checkpoint) == task_files()[choice].shipped()
 
@@ -75,9 +80,14 @@ def test_a_policy_of_this_project_comes_first_then_the_only_original(folder):
 def test_what_comes_with_the_project_is_found_from_any_folder(folder):
     found = find_checkpoint(config("task=pusht_lowdim"))
     assert found == ROOT / "checkpoint" / "pusht_lowdim" / "ddpm100"
-    assert find_checkpoint(config("task=pusht_lowdim", "checkpoint=checkpoint/block_pushing/ddpm100")) == ROOT / "checkpoint/block_pushing/ddpm100"
+    assert (
+        find_checkpoint(config("task=pusht_lowdim", "checkpoint=checkpoint/block_pushing/ddpm100"))
+        == ROOT / "checkpoint/block_pushing/ddpm100"
+    )
     own = touch(folder / "pusht_lowdim" / "ddpm100" / WEIGHTS_FILE)
-    assert find_checkpoint(config("task=pusht_lowdim")).absolute() == own.parent     # what is in the working directory comes first
+    assert (
+        find_checkpoint(config("task=pusht_lowdim")).absolute() == own.parent
+    )  # what is in the working directory comes first
 
 
 def test_a_named_checkpoint_is_taken_as_it_is(folder):
@@ -91,9 +101,10 @@ def test_of_several_originals_one_has_to_be_chosen(folder):
     message = refusal("task=can_ph")
     assert "has 2 original checkpoints" in message
     line = next(line for line in message.splitlines() if "train_2" in line).strip()
-    argument = line.strip("'")      # what the shell makes of it
+    argument = line.strip("'")  # what the shell makes of it
     assert find_checkpoint(config("task=can_ph", argument)) == Path(
-        "checkpoint", "can_ph", ORIGINALS.format(2, "epoch=0650-test_mean_score=1.000.ckpt"))
+        "checkpoint", "can_ph", ORIGINALS.format(2, "epoch=0650-test_mean_score=1.000.ckpt")
+    )
 
 
 @pytest.mark.parametrize("script", ["eval", "profile_blocks", "benchmark"])
@@ -108,7 +119,9 @@ def test_a_missing_checkpoint_says_where_it_comes_from_and_how_to_get_it(folder,
     assert "checkpoint/can_ph/ddpm100" in message
     assert "diffusion-policy.cs.columbia.edu/data/experiments/image/can_ph/diffusion_policy_transformer/" in message
     assert "\n    python scripts/download_checkpoint.py task=can_ph\n" in message and DOMAIN_SHIFT in message
-    here = message.rpartition("already: ")[2].split(", ")      # of the same simulation first, then those that come with the project
+    here = message.rpartition("already: ")[2].split(
+        ", "
+    )  # of the same simulation first, then those that come with the project
     assert here[:2] == ["task=can (can_scripted_demos)", "task=can_mh"] and "task=pusht_lowdim" in here
     assert len(message.splitlines()) < 12
 
@@ -126,13 +139,20 @@ def test_where_nothing_is_published_training_is_the_way(folder):
     assert "download_checkpoint" not in message
 
 
-@pytest.mark.parametrize(("task", "trained_on", "form", "noted"), [
-    ("can_ph", "can_image_abs", "original", True), ("can_ph", "can_image_abs", "folder", True),     # converted
-    ("can_ph", "can_ph", "folder", False), ("can_lowdim_ph", "can_lowdim_abs", "original", False),
-    ("pusht_image", "pusht_image", "original", False),
-])
+@pytest.mark.parametrize(
+    ("task", "trained_on", "form", "noted"),
+    [
+        ("can_ph", "can_image_abs", "original", True),
+        ("can_ph", "can_image_abs", "folder", True),  # converted
+        ("can_ph", "can_ph", "folder", False),
+        ("can_lowdim_ph", "can_lowdim_abs", "original", False),
+        ("pusht_image", "pusht_image", "original", False),
+    ],
+)
 def test_results_of_original_image_policies_carry_a_note(task, trained_on, form, noted):
-    loaded = LoadedPolicy(torch.nn.Identity(), {"task": trained_on, "policy": {}}, "ema", "0" * 64, Path("x"), form, None)
+    loaded = LoadedPolicy(
+        torch.nn.Identity(), {"task": trained_on, "policy": {}}, "ema", "0" * 64, Path("x"), form, None
+    )
     assert notes(config(f"task={task}"), loaded) == ([DOMAIN_SHIFT] if noted else [])
 
 

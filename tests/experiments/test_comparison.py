@@ -1,12 +1,13 @@
 """Stored evaluations are compared in pairs."""
+
 from __future__ import annotations
 
 import json
 
 import pytest
 
-from diffusion_policy.common.config import ConfigError
 from bac_workbench.evaluation.comparison import compare, comparison_table
+from diffusion_policy.common.config import ConfigError
 
 
 def stored(folder, name, method, scores, gflop, sampler="ddpm100", updates=2400, full=2400, first=100, **provenance):
@@ -14,15 +15,42 @@ def stored(folder, name, method, scores, gflop, sampler="ddpm100", updates=2400,
     mean = sum(scores) / len(scores)
     metrics = provenance.pop("metrics", {})
     path = folder / name / "eval_results.json"
-    path.write_text(json.dumps({
-        "method": method, "sampler": sampler, "mean_score": mean, "mean_score_interval_95": [mean - 0.1, mean + 0.1], "n_episodes": len(scores),
-        "episodes": [{"seed": first + i, "split": "test", "score": s} for i, s in enumerate(scores)], "metrics": metrics,
-        "block_updates": {"per_chunk": updates, "full": full}, "flops": {"gflop_per_chunk": gflop},
-        "provenance": {"task": "t", "checkpoint_hash": "a", "seed": 0, "weights": "ema", "test_seeds_from": 100000,
-                       "commit": "c", "hardware": "h",
-                       "sampler": sampler, "checkpoint_sampler": "ddpm100", "checkpoint_noise": "n", "sampler_steps": 100, "n_blocks": 24, "precision": "fp32",
-                       "n_action_steps": 8, "n_latency_steps": 0, "max_steps": 300, "adapter": {}, "runtime": "planned", **provenance},
-    }))
+    path.write_text(
+        json.dumps(
+            {
+                "method": method,
+                "sampler": sampler,
+                "mean_score": mean,
+                "mean_score_interval_95": [mean - 0.1, mean + 0.1],
+                "n_episodes": len(scores),
+                "episodes": [{"seed": first + i, "split": "test", "score": s} for i, s in enumerate(scores)],
+                "metrics": metrics,
+                "block_updates": {"per_chunk": updates, "full": full},
+                "flops": {"gflop_per_chunk": gflop},
+                "provenance": {
+                    "task": "t",
+                    "checkpoint_hash": "a",
+                    "seed": 0,
+                    "weights": "ema",
+                    "test_seeds_from": 100000,
+                    "commit": "c",
+                    "hardware": "h",
+                    "sampler": sampler,
+                    "checkpoint_sampler": "ddpm100",
+                    "checkpoint_noise": "n",
+                    "sampler_steps": 100,
+                    "n_blocks": 24,
+                    "precision": "fp32",
+                    "n_action_steps": 8,
+                    "n_latency_steps": 0,
+                    "max_steps": 300,
+                    "adapter": {},
+                    "runtime": "planned",
+                    **provenance,
+                },
+            }
+        )
+    )
     return path
 
 
@@ -48,12 +76,21 @@ def test_needs_the_full_policy(tmp_path):
         compare(tmp_path)
 
 
-@pytest.mark.parametrize("lie, reason", [
-    ({"sampler": "ddim8", "updates": 192, "full": 192, "sampler_steps": 8}, "the checkpoint's own sampler is ddpm100"),
-    ({"updates": 192, "full": 192, "sampler_steps": 8, "n_blocks": 24, "checkpoint_sampler": "ddim16"}, "own sampler is ddim16"),
-    ({"updates": 192, "full": 192}, "192 block updates of 2400"),
-    ({"updates": 240}, "240 block updates of 2400"),
-])
+@pytest.mark.parametrize(
+    "lie, reason",
+    [
+        (
+            {"sampler": "ddim8", "updates": 192, "full": 192, "sampler_steps": 8},
+            "the checkpoint's own sampler is ddpm100",
+        ),
+        (
+            {"updates": 192, "full": 192, "sampler_steps": 8, "n_blocks": 24, "checkpoint_sampler": "ddim16"},
+            "own sampler is ddim16",
+        ),
+        ({"updates": 192, "full": 192}, "192 block updates of 2400"),
+        ({"updates": 240}, "240 block updates of 2400"),
+    ],
+)
 def test_what_is_called_full_has_to_be_full(tmp_path, lie, reason):
     stored(tmp_path, "full", "full", [0.5, 0.7], 2.0, **lie)
     stored(tmp_path, "uniform", "uniform_s10", [0.5, 0.7], 2.8, updates=240)
@@ -73,10 +110,22 @@ def test_of_several_full_policies_one_has_to_be_named(tmp_path):
     assert comparison.skipped == {"full": "seed 0 instead of 1"}
 
 
-@pytest.mark.parametrize("other", [
-    {"weights": "raw"}, {"seed": 1}, {"precision": "bf16"}, {"n_action_steps": 4}, {"n_latency_steps": 2}, {"max_steps": 16},
-    {"adapter": {"legacy_test": False}}, {"test_seeds_from": 7}, {"task": "u"}, {"checkpoint_sampler": "ddim16"}, {"checkpoint_noise": "m"},
-])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"weights": "raw"},
+        {"seed": 1},
+        {"precision": "bf16"},
+        {"n_action_steps": 4},
+        {"n_latency_steps": 2},
+        {"max_steps": 16},
+        {"adapter": {"legacy_test": False}},
+        {"test_seeds_from": 7},
+        {"task": "u"},
+        {"checkpoint_sampler": "ddim16"},
+        {"checkpoint_noise": "m"},
+    ],
+)
 def test_runs_under_other_conditions_are_left_out_with_the_reason(tmp_path, other):
     stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
     stored(tmp_path, "bac", "bac_s10", [0.5, 0.7], 4.2, updates=358, **other)
@@ -146,9 +195,17 @@ def test_results_of_an_earlier_version_are_left_out(tmp_path):
 
 def test_stages_that_were_reached_are_shown_with_their_intervals(tmp_path):
     estimate = lambda mean: {"mean": mean, "interval_95": [mean / 2, mean]}  # noqa: E731
-    metrics = {"p1": estimate(1.0), "p10": estimate(0.25), "p2": estimate(0.5), "p11": estimate(0.0), "kettle": estimate(1.0)}
+    metrics = {
+        "p1": estimate(1.0),
+        "p10": estimate(0.25),
+        "p2": estimate(0.5),
+        "p11": estimate(0.0),
+        "kettle": estimate(1.0),
+    }
     stored(tmp_path, "full", "full", [0.5, 0.7, 0.9], 24.7, metrics=metrics)
-    stored(tmp_path, "bac", "bac_s10", [0.0, 0.0, 0.0], 4.2, updates=358, metrics={name: estimate(0.0) for name in metrics})
+    stored(
+        tmp_path, "bac", "bac_s10", [0.0, 0.0, 0.0], 4.2, updates=358, metrics={name: estimate(0.0) for name in metrics}
+    )
     rows = compare(tmp_path).rows
     text = (tmp_path / "comparison.md").read_text()
     assert text.startswith("| method | p1 | p2 | p10 | mean score")

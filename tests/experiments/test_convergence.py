@@ -1,4 +1,5 @@
 """Every sampler that is offered ends where a converged one ends, on the bundled Push-T policy."""
+
 from __future__ import annotations
 
 import functools
@@ -9,9 +10,9 @@ import torch
 from bac.native.build import library
 from bac.native.errors import NativeError
 from bac.runtime.choose import make_sampler
-from diffusion_policy.common.checkpoint import load_policy
 from bac_workbench.provenance import ROOT
 from bac_workbench.setup.samplers import build_sampler, name_of
+from diffusion_policy.common.checkpoint import load_policy
 
 pytest.importorskip("pymunk")
 OFFERED = sorted(path.stem for path in (ROOT / "config" / "sampler").glob("*.yaml"))
@@ -41,7 +42,7 @@ def runtime() -> str:
         return "planned"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def chunks(seed: int, **settings):
     """Executed actions [N, 8, 2], normalised, from noise that only the seed decides."""
     sampler = build_sampler(policy().sampler, settings)
@@ -69,7 +70,7 @@ def test_an_offered_sampler_converges(name, one_torch_thread):
     """A deterministic one follows the converged solution from the same noise; a stochastic one stays among the policy's samples."""
     settings = offered(name)
     converged, other = (chunks(seed, type="ddim", steps=100) for seed in (1, 2))
-    spread = distance(converged, other)     # between two noises
+    spread = distance(converged, other)  # between two noises
     got = chunks(1, **settings)
     assert got.abs().max() <= 1.01, "within the range of the demonstrations"
     stochastic = name_of(build_sampler(policy().sampler, settings), policy().sampler).startswith("ddpm")

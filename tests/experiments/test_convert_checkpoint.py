@@ -1,4 +1,5 @@
 """Converting a checkpoint: one process per output, and what a killed one left."""
+
 import importlib.util
 
 import pytest
@@ -39,7 +40,7 @@ def test_two_conversions_do_not_share_an_output(convert, checkpoint, tmp_path):
 
     with locked_output(tmp_path / "out", "another conversion"):
         held = dict(lock._held)
-        lock._held.clear()      # as another process sees it
+        lock._held.clear()  # as another process sees it
         try:
             with pytest.raises(LockedError, match="another conversion"):
                 convert(checkpoint, tmp_path / "out")

@@ -1,4 +1,5 @@
 """The doctor: true rows for what is here, what is absent and what is broken, and no failure that hides another."""
+
 from __future__ import annotations
 
 import importlib
@@ -7,9 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 import sysconfig
 import time
+import tomllib
 import venv
 from pathlib import Path
 
@@ -22,12 +23,32 @@ from bac_workbench.doctor.rows import FAIL, MISSING, PASS, Row, first_line, requ
 from bac_workbench.doctor.runner import CHECKS, run_check, run_checks
 
 ROOT = Path(__file__).resolve().parents[2]
-SIMULATORS = ("pymunk", "pygame", "shapely", "cv2", "opencv", "pybullet", "mujoco", "robosuite", "gymnasium_robotics", "h5py", "wandb")
+SIMULATORS = (
+    "pymunk",
+    "pygame",
+    "shapely",
+    "cv2",
+    "opencv",
+    "pybullet",
+    "mujoco",
+    "robosuite",
+    "gymnasium_robotics",
+    "h5py",
+    "wandb",
+)
 
 
-def doctor(*arguments: str, cwd: Path = ROOT, python: str = sys.executable, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run([python, str(ROOT / "scripts" / "doctor.py"), *arguments], capture_output=True, text=True, cwd=cwd,
-                          env={**os.environ, **environment}, timeout=120)
+def doctor(
+    *arguments: str, cwd: Path = ROOT, python: str = sys.executable, **environment: str
+) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [python, str(ROOT / "scripts" / "doctor.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
 
 
 def rows_of(result: subprocess.CompletedProcess) -> dict[str, dict]:
@@ -70,21 +91,41 @@ def test_the_table_fits_a_terminal_that_is_not_utf8(tmp_path):
 def test_all_checks_answer_in_the_order_of_the_report():
     rows = run_checks(CHECKS)
     items = [row.item for row in rows]
-    ordered = ["Python", "packages: core", "torch", "processor", "native library", "policy pusht_lowdim", "Push-T", "Block Pushing",
-               "Kitchen", "robomimic Lift", "renderer EGL", "renderer OSMesa", "renderer in use", "video", "wandb", "disk space", "git"]
+    ordered = [
+        "Python",
+        "packages: core",
+        "torch",
+        "processor",
+        "native library",
+        "policy pusht_lowdim",
+        "Push-T",
+        "Block Pushing",
+        "Kitchen",
+        "robomimic Lift",
+        "renderer EGL",
+        "renderer OSMesa",
+        "renderer in use",
+        "video",
+        "wandb",
+        "disk space",
+        "git",
+    ]
     assert sorted(map(items.index, ordered)) == list(map(items.index, ordered))
     assert [row for row in rows if row.bad] == []
 
 
-@pytest.mark.parametrize("arguments, says", [
-    (["only=magic"], "there is no check 'magic'; use python, "),
-    (["magic"], "unknown argument 'magic': use only=, timeout= or json="),
-    (["task=pusht_lowdim"], "unknown argument 'task=pusht_lowdim'"),
-    (["timeout=0"], "timeout=0: use a number of seconds above 0"),
-    (["timeout=soon"], "timeout=soon: use a number of seconds above 0"),
-    (["json=1"], "json=1: use json=true or json=false"),
-    (["only=cpu", "only=disk"], "only= is given twice"),
-])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["only=magic"], "there is no check 'magic'; use python, "),
+        (["magic"], "unknown argument 'magic': use only=, timeout= or json="),
+        (["task=pusht_lowdim"], "unknown argument 'task=pusht_lowdim'"),
+        (["timeout=0"], "timeout=0: use a number of seconds above 0"),
+        (["timeout=soon"], "timeout=soon: use a number of seconds above 0"),
+        (["json=1"], "json=1: use json=true or json=false"),
+        (["only=cpu", "only=disk"], "only= is given twice"),
+    ],
+)
 def test_wrong_arguments_exit_with_status_2(arguments, says):
     result = doctor(*arguments)
     assert result.returncode == 2 and says in result.stderr and result.stdout == ""
@@ -108,19 +149,27 @@ def test_a_crash_and_a_hang_are_rows_and_the_others_are_there(tmp_path):
     rows = rows_of(result)
     assert time.monotonic() - started < 40
     assert result.returncode == 1 and json.loads(result.stdout)["ok"] is False
-    assert rows["Push-T"]["state"] == FAIL and "SIGSEGV" in rows["Push-T"]["found"] and "pymunk==" in rows["Push-T"]["repair"]
+    assert (
+        rows["Push-T"]["state"] == FAIL
+        and "SIGSEGV" in rows["Push-T"]["found"]
+        and "pymunk==" in rows["Push-T"]["repair"]
+    )
     assert rows["Block Pushing"]["found"] == "no answer within 8 s" and "timeout=16" in rows["Block Pushing"]["repair"]
     assert rows["disk space"]["state"] == PASS and "processor" in rows
 
 
 def test_what_a_check_started_ends_with_it(tmp_path):
     pytest.importorskip("pymunk")
-    package(tmp_path, "pymunk", f"""
+    package(
+        tmp_path,
+        "pymunk",
+        f"""
 import pathlib, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
 time.sleep(60)
-""")
+""",
+    )
     doctor("only=pusht", "timeout=10", PYTHONPATH=str(tmp_path))
     stat = Path("/proc", (tmp_path / "pid").read_text(), "stat")
     deadline = time.monotonic() + 5
@@ -130,32 +179,53 @@ time.sleep(60)
 
 
 def test_a_broken_core_package_is_reported_without_it(tmp_path):
-    package(tmp_path, "torch", 'raise ImportError("libgomp.so.1: cannot open shared object file: No such file or directory")')
+    package(
+        tmp_path,
+        "torch",
+        'raise ImportError("libgomp.so.1: cannot open shared object file: No such file or directory")',
+    )
     package(tmp_path, "rich", 'raise ImportError("rich is broken")')
     result = doctor("only=torch,native,checkpoints,disk", PYTHONPATH=str(tmp_path))
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert result.stdout.count("libgomp.so.1") == 3 and "repair: apt install libgomp1" in result.stdout
-    assert "[pass] disk space" in result.stdout and "needs repair: torch, native library, bundled policies" in result.stdout
+    assert (
+        "[pass] disk space" in result.stdout
+        and "needs repair: torch, native library, bundled policies" in result.stdout
+    )
 
 
 def test_the_core_alone_is_a_sound_installation(tmp_path):
     """Nothing but the core can be imported: the optional parts are not installed, each with its command, and nothing fails."""
     core = tmp_path / "core"
     core.mkdir()
-    for entry in {path.name: path for key in ("purelib", "platlib") for path in Path(sysconfig.get_paths()[key]).iterdir()}.values():
+    for entry in {
+        path.name: path for key in ("purelib", "platlib") for path in Path(sysconfig.get_paths()[key]).iterdir()
+    }.values():
         if not entry.name.lower().startswith((*SIMULATORS, "bac_diffusion", "__editable__")) and entry.suffix != ".pth":
             (core / entry.name).symlink_to(entry)
     venv.create(tmp_path / "venv", symlinks=True)
     python = str(tmp_path / "venv" / "bin" / "python")
     work = tmp_path / "work"
     work.mkdir()
-    result = doctor("only=packages,pusht,blockpush,kitchen,lift,egl,renderer,video,wandb", "json=true", cwd=work, python=python,
-                    PYTHONPATH=str(core))
+    result = doctor(
+        "only=packages,pusht,blockpush,kitchen,lift,egl,renderer,video,wandb",
+        "json=true",
+        cwd=work,
+        python=python,
+        PYTHONPATH=str(core),
+    )
     rows = rows_of(result)
     assert result.returncode == 0, rows
     assert rows["packages: core"]["state"] == PASS == rows["video"]["state"]
-    for item, extra in {"Push-T": "pusht", "Block Pushing": "blockpush", "Kitchen": "kitchen", "robomimic Lift": "robomimic",
-                        "renderer in use": "kitchen", "wandb": "wandb", "packages: extra wandb": "wandb"}.items():
+    for item, extra in {
+        "Push-T": "pusht",
+        "Block Pushing": "blockpush",
+        "Kitchen": "kitchen",
+        "robomimic Lift": "robomimic",
+        "renderer in use": "kitchen",
+        "wandb": "wandb",
+        "packages: extra wandb": "wandb",
+    }.items():
         assert rows[item]["state"] == MISSING
         assert rows[item]["repair"] == f"{python} -m pip install -e '{ROOT}[{extra}]'"
     assert list(work.iterdir()) == []
@@ -198,7 +268,11 @@ def test_bundled_policies_are_compared_with_their_profiles(tmp_path, monkeypatch
     weights.write_bytes(weights.read_bytes()[:1000])
     rows = {row.item: row for row in compute.checkpoints()}
     assert {task: rows[f"policy {task}"].state for task in ("sound", "other", "damaged", "unknown")} == {
-        "sound": PASS, "other": FAIL, "damaged": FAIL, "unknown": PASS}
+        "sound": PASS,
+        "other": FAIL,
+        "damaged": FAIL,
+        "unknown": PASS,
+    }
     assert "is of 000000000000" in rows["policy other"].found and "truncated" in rows["policy damaged"].found
     assert "checkout -- checkpoint/other assets/other" in rows["policy other"].repair
 
@@ -238,7 +312,9 @@ def test_more_threads_than_the_container_may_use_are_shown(monkeypatch):
     monkeypatch.setattr(machine, "cgroup_cpus", lambda: 1.0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
     (row,) = machine.cpu()
-    assert row.state == FAIL and "4 threads would share 1 cores" in row.found and row.repair == "export OMP_NUM_THREADS=1"
+    assert (
+        row.state == FAIL and "4 threads would share 1 cores" in row.found and row.repair == "export OMP_NUM_THREADS=1"
+    )
 
 
 def test_write_access_looks_at_the_nearest_folder_and_leaves_no_file(tmp_path):
@@ -267,7 +343,9 @@ def test_a_compiler_that_is_not_there_is_named(monkeypatch):
     assert row.state == FAIL and "no-such-compiler" in row.found and row.repair.startswith("unset CXX")
 
 
-@pytest.mark.parametrize("name", ["pusht", "blockpush", "kitchen", "lift", "renderer", "video", "wandb", "native", "torch"])
+@pytest.mark.parametrize(
+    "name", ["pusht", "blockpush", "kitchen", "lift", "renderer", "video", "wandb", "native", "torch"]
+)
 def test_what_is_installed_here_passes(name):
     rows = run_check(name)
     assert [row for row in rows if row.bad] == []
@@ -278,17 +356,27 @@ def test_what_is_installed_here_passes(name):
 
 
 def test_rows_survive_brackets_and_json(capsys):
-    rows = [Row("a [bold]b[/]", "x [/] y", PASS), Row("c", "d", FAIL, "pip install -e '.[x]'", needed=False), Row("e", "", MISSING, "f")]
+    rows = [
+        Row("a [bold]b[/]", "x [/] y", PASS),
+        Row("c", "d", FAIL, "pip install -e '.[x]'", needed=False),
+        Row("e", "", MISSING, "f"),
+    ]
     show(rows, 1.0)
     text = capsys.readouterr().out
-    assert "a [bold]b[/]" in text and "x [/] y" in text and "pip install -e '.[x]'" in text and "fail (not needed)" in text
+    assert (
+        "a [bold]b[/]" in text and "x [/] y" in text and "pip install -e '.[x]'" in text and "fail (not needed)" in text
+    )
     assert summary(rows, 1.0) == "1 pass, 1 fail, 1 not installed; 1 s; all that is needed works"
-    assert [Row(**row) for row in json.loads(as_json(rows, 1.0))["rows"]] == rows and json.loads(as_json(rows, 1.0))["ok"]
+    assert [Row(**row) for row in json.loads(as_json(rows, 1.0))["rows"]] == rows and json.loads(as_json(rows, 1.0))[
+        "ok"
+    ]
     assert not json.loads(as_json([Row("a", "b", FAIL)], 1.0))["ok"]
 
 
 def test_missing_system_libraries_name_their_package():
-    assert system_library("libGL.so.1: cannot open shared object file: No such file or directory") == "apt install libgl1"
+    assert (
+        system_library("libGL.so.1: cannot open shared object file: No such file or directory") == "apt install libgl1"
+    )
     assert system_library("libfoo-2.so.7: cannot open shared object file") == "install the system library libfoo-2.so"
     assert system_library("something else") is None
     assert first_line(ValueError("a\nb")) == "ValueError: a" and first_line("") == "no message"

@@ -1,4 +1,5 @@
 """Evaluation end to end on a tiny policy in the real environment."""
+
 from __future__ import annotations
 
 import json
@@ -10,12 +11,12 @@ import pytest
 import torch
 
 from bac.schedule import Schedule, ScheduleError
-from diffusion_policy.common.config import ConfigError
-from bac_workbench.evaluation.acting import noise_generator
 from bac_workbench.console import readable_errors
+from bac_workbench.evaluation.acting import noise_generator
 from bac_workbench.evaluation.evaluate import evaluate
 from bac_workbench.evaluation.folder import default_output_dir, open_output_dir
 from bac_workbench.setup.experiment import load_experiment
+from diffusion_policy.common.config import ConfigError
 
 pytest.importorskip("pymunk")
 
@@ -32,7 +33,11 @@ def scores(evaluation):
 
 @pytest.mark.parametrize("cache", ["full", "uniform", "unified_acs", "blockwise_acs", "bac"])
 def test_every_cache_runs_and_writes_its_files(make_cfg, tmp_path, cache):
-    cfg = make_cfg(f"cache={cache}", *(["cache.budget=3"] if cache != "full" else []), *(["cache.top_k=2"] if cache == "bac" else []))
+    cfg = make_cfg(
+        f"cache={cache}",
+        *(["cache.budget=3"] if cache != "full" else []),
+        *(["cache.top_k=2"] if cache == "bac" else []),
+    )
     evaluation, said = run(cfg)
     stored = json.loads((tmp_path / "out" / "eval_results.json").read_text())
     assert stored["mean_score"] == evaluation.results["mean_score"]
@@ -142,7 +147,10 @@ def test_latency_is_measured_against_the_plain_policy(make_cfg, tmp_path):
     evaluation, _ = run(make_cfg("cache=uniform", "cache.budget=1", "benchmark.n_chunks=3", "eval.n_test=1"))
     stored = json.loads((tmp_path / "out" / "benchmark_results.json").read_text())
     assert stored["speedup"] == evaluation.results["speedup"] > stored["speedup_same_runtime"] > 1.0
-    assert stored["plain_policy"]["sampler"] == "ddpm100" and stored["full_same_runtime"]["runtime"] == stored["method"]["runtime"] == "planned"
+    assert (
+        stored["plain_policy"]["sampler"] == "ddpm100"
+        and stored["full_same_runtime"]["runtime"] == stored["method"]["runtime"] == "planned"
+    )
     assert stored["method"]["action_hz"] == pytest.approx(8 * stored["method"]["chunks_per_s"], rel=1e-3)
 
 
@@ -151,27 +159,30 @@ def test_video_is_recorded(make_cfg, tmp_path):
     assert (tmp_path / "out" / evaluation.episodes[0].video).stat().st_size > 1000
 
 
-@pytest.mark.parametrize("overrides, message", [
-    (["cache=bac", "cache.budget=9"], "cache.budget=9 is not possible: use 1 to 8"),
-    (["cache=bac", "cache.budget=0"], "use 1 to 8"),
-    (["cache=bac", "cache.budget=2", "cache.top_k=7"], "use 0 to 6"),
-    (["cache=bac", "cache.budget=2", "cache.metric=dot"], "cosine"),
-    (["cache=bac", "cache.budget=2", "cache.objective=best"], "cached_to_skipped"),
-    (["cache.method=magic"], "unified_acs"),
-    (["device=cuda:9"], "device=cuda:9"),
-    (["device=tpu"], "unknown device"),
-    (["weights=raw"], "weights=ema"),
-    (["checkpoint=nowhere"], "no checkpoint at nowhere"),
-    (["sampler.steps=101"], "use 1 to 100"),
-    (["sampler.type=euler"], "ddim"),
-    (["task.n_action_steps=16"], "use 1 to 15"),
-    (["task.n_action_steps=0"], "use a whole number of at least 1"),
-    (["task.n_latency_steps=8"], "use 1 to 7"),
-    (["task.n_latency_steps=15"], "use 0 to 14"),
-    (["task.n_obs_steps=3"], "not a policy for task pusht_lowdim: it has n_obs_steps 2 instead of 3"),
-    (["threads=0"], "at least 1"),
-    (["output_dir=/dev/null/results"], "cannot be written"),
-])
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["cache=bac", "cache.budget=9"], "cache.budget=9 is not possible: use 1 to 8"),
+        (["cache=bac", "cache.budget=0"], "use 1 to 8"),
+        (["cache=bac", "cache.budget=2", "cache.top_k=7"], "use 0 to 6"),
+        (["cache=bac", "cache.budget=2", "cache.metric=dot"], "cosine"),
+        (["cache=bac", "cache.budget=2", "cache.objective=best"], "cached_to_skipped"),
+        (["cache.method=magic"], "unified_acs"),
+        (["device=cuda:9"], "device=cuda:9"),
+        (["device=tpu"], "unknown device"),
+        (["weights=raw"], "weights=ema"),
+        (["checkpoint=nowhere"], "no checkpoint at nowhere"),
+        (["sampler.steps=101"], "use 1 to 100"),
+        (["sampler.type=euler"], "ddim"),
+        (["task.n_action_steps=16"], "use 1 to 15"),
+        (["task.n_action_steps=0"], "use a whole number of at least 1"),
+        (["task.n_latency_steps=8"], "use 1 to 7"),
+        (["task.n_latency_steps=15"], "use 0 to 14"),
+        (["task.n_obs_steps=3"], "not a policy for task pusht_lowdim: it has n_obs_steps 2 instead of 3"),
+        (["threads=0"], "at least 1"),
+        (["output_dir=/dev/null/results"], "cannot be written"),
+    ],
+)
 def test_bad_settings_are_clear_errors_and_leave_nothing_behind(make_cfg, tmp_path, overrides, message):
     with pytest.raises((ConfigError, ValueError), match=message):
         run(make_cfg(*overrides))
@@ -188,13 +199,16 @@ def test_schedule_of_another_step_count_is_refused(make_cfg):
     experiment = load_experiment(make_cfg(), n_test=1)
     from bac.accelerate import accelerate
     from bac.denoiser import model_blocks
+
     with pytest.raises(ScheduleError, match="16 denoising steps, the sampler takes 8"):
         accelerate(experiment.policy, Schedule.full(model_blocks(experiment.policy.model), 16))
 
 
 def test_default_folder_names_what_is_unusual(make_cfg):
     def name(*overrides):
-        return default_output_dir(load_experiment(make_cfg(*overrides))).as_posix().removeprefix("results/pusht_lowdim/")
+        return (
+            default_output_dir(load_experiment(make_cfg(*overrides))).as_posix().removeprefix("results/pusht_lowdim/")
+        )
 
     own = "sampler=checkpoint", "sampler.steps=null"
     assert name("cache=bac", *own) == "bac" and name("cache=full", *own) == "full"

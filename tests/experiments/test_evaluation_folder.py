@@ -1,4 +1,5 @@
 """The folder of an evaluation: one process at a time, one evaluation, and damage that is named."""
+
 from __future__ import annotations
 
 import json
@@ -7,11 +8,11 @@ import sys
 
 import pytest
 
-from diffusion_policy.common.config import ConfigError
-from diffusion_policy.common.lock import LockedError
 from bac_workbench.evaluation.evaluate import evaluate
 from bac_workbench.evaluation.folder import drop_repeated_rows, open_output_dir
 from bac_workbench.setup.experiment import load_experiment
+from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.lock import LockedError
 from tests.conftest import ROOT
 
 pytest.importorskip("pymunk")
@@ -33,9 +34,13 @@ def test_a_second_process_is_refused_at_once_and_told_who_writes(make_cfg, tmp_p
     cfg = make_cfg(*SMALL)
     experiment = load_experiment(cfg, n_test=2, n_train=0)
     folder = open_output_dir(experiment)
-    code = ("import sys; from pathlib import Path; from diffusion_policy.common.lock import locked\n"
-            "with locked(Path(sys.argv[1]), 'evaluation elsewhere'):\n    print('held', flush=True); sys.stdin.read()")
-    with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as other:
+    code = (
+        "import sys; from pathlib import Path; from diffusion_policy.common.lock import locked\n"
+        "with locked(Path(sys.argv[1]), 'evaluation elsewhere'):\n    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as other:
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(LockedError, match=f"evaluation elsewhere, process {other.pid}.*since"):
             evaluate(experiment, folder, lambda text: None)
@@ -66,7 +71,9 @@ def test_dropping_keeps_a_line_that_was_cut_off(tmp_path):
     assert drop_repeated_rows(path) == 0
 
 
-@pytest.mark.parametrize("damage", [b"[]", b"", b"{", b"{}", b'{"n_envs": "x"}', b'{"n_envs": 2, "earlier_n_envs": 3}', b"\xff"])
+@pytest.mark.parametrize(
+    "damage", [b"[]", b"", b"{", b"{}", b'{"n_envs": "x"}', b'{"n_envs": 2, "earlier_n_envs": 3}', b"\xff"]
+)
 def test_damaged_settings_are_named_with_the_repair(make_cfg, finished, damage):
     (finished[1] / "settings.json").write_bytes(damage)
     with pytest.raises(ConfigError, match="settings.json is damaged.*overwrite=true"):
@@ -78,7 +85,9 @@ def test_damaged_settings_are_named_with_the_repair(make_cfg, finished, damage):
 def test_damaged_episodes_are_named_with_the_repair(make_cfg, finished, damage):
     path = finished[1] / "episodes.jsonl"
     path.write_bytes(damage + path.read_bytes())
-    with pytest.raises(ConfigError, match="episodes.jsonl, line 1 is not an episode result.*Remove the file.*overwrite=true"):
+    with pytest.raises(
+        ConfigError, match="episodes.jsonl, line 1 is not an episode result.*Remove the file.*overwrite=true"
+    ):
         run(make_cfg(*SMALL))
 
 
@@ -94,13 +103,22 @@ def test_rows_of_another_plan_or_a_folder_in_their_place_are_named(make_cfg, fin
         run(make_cfg(*SMALL))
 
 
-@pytest.mark.parametrize("other", [["task.adapter.legacy_test=false"], ["task.n_action_steps=4"], ["sampler.variance_type=fixed_large"],
-                                   ["sampler.type=ddim"], ["task.adapter.max_steps=9"], ["seed=1"]])
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["task.adapter.legacy_test=false"],
+        ["task.n_action_steps=4"],
+        ["sampler.variance_type=fixed_large"],
+        ["sampler.type=ddim"],
+        ["task.adapter.max_steps=9"],
+        ["seed=1"],
+    ],
+)
 def test_every_setting_that_decides_numbers_tells_evaluations_apart(make_cfg, finished, other):
     before = (finished[1] / "eval_results.json").read_bytes()
     with pytest.raises(ConfigError, match="holds another evaluation"):
         run(make_cfg(*SMALL, *other))
-    (finished[1] / "episodes.jsonl").unlink()       # the results are another evaluation's still
+    (finished[1] / "episodes.jsonl").unlink()  # the results are another evaluation's still
     with pytest.raises(ConfigError, match="holds another evaluation"):
         run(make_cfg(*SMALL, *other))
     assert (finished[1] / "eval_results.json").read_bytes() == before

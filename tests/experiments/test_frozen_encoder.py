@@ -1,4 +1,5 @@
 """Training the denoiser alone, on images that were encoded beforehand."""
+
 from __future__ import annotations
 
 import pytest
@@ -20,10 +21,22 @@ def train(tmp_path):
     register_resolvers()
 
     def make(name, *overrides):
-        small = ["task=can", "device=cpu", f"output_dir={tmp_path / name}", f"task.dataset.dataset_path={tmp_path / 'demos.zarr'}",
-                 "task.policy.n_layer=1", "task.policy.n_emb=32", "task.policy.crop_shape=[40,40]", "training.precision=fp32",
-                 "task.dataset.windows.val_ratio=0.3", "training.batch_size=4", "training.max_steps=2", "training.checkpoint_every=2",
-                 "training.log_every=1", "training.warmup_steps=0"]
+        small = [
+            "task=can",
+            "device=cpu",
+            f"output_dir={tmp_path / name}",
+            f"task.dataset.dataset_path={tmp_path / 'demos.zarr'}",
+            "task.policy.n_layer=1",
+            "task.policy.n_emb=32",
+            "task.policy.crop_shape=[40,40]",
+            "training.precision=fp32",
+            "task.dataset.windows.val_ratio=0.3",
+            "training.batch_size=4",
+            "training.max_steps=2",
+            "training.checkpoint_every=2",
+            "training.log_every=1",
+            "training.warmup_steps=0",
+        ]
         with initialize_config_dir(str(ROOT / "config"), version_base=None):
             return TrainWorkspace(compose("train", overrides=[*small, *overrides]))
 
@@ -39,11 +52,15 @@ def start(train):
 
 
 def test_only_the_denoiser_learns_and_from_the_features_of_the_policy(train, start):
-    workspace = train("frozen", "objective=frozen_encoder", "objective.views=3", f"init_checkpoint={start}", "training.batch_size=4")
+    workspace = train(
+        "frozen", "objective=frozen_encoder", "objective.views=3", f"init_checkpoint={start}", "training.batch_size=4"
+    )
     rows = torch.arange(len(workspace.val_set))
     images = workspace.val_set.dataset[rows]
     policy = workspace.policy.eval()
-    torch.testing.assert_close(workspace.val_set[rows]["features"][:, :, 0], policy.encode_observation(images), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        workspace.val_set[rows]["features"][:, :, 0], policy.encode_observation(images), atol=1e-5, rtol=0
+    )
     assert workspace.train_set[[0, 1]]["features"].shape == (2, 2, 3, policy.obs_dim)
     assert torch.isfinite(torch.tensor(workspace.validate()))
     before = {name: value.clone() for name, value in policy.state_dict().items()}
@@ -51,7 +68,7 @@ def test_only_the_denoiser_learns_and_from_the_features_of_the_policy(train, sta
     trained = load_policy(workspace.output_dir / "checkpoints" / "step-000002").policy.state_dict()
     for name, value in trained.items():
         if name.startswith(("obs_encoder.", "normalizer.")):
-            torch.testing.assert_close(value, before[name], atol=1e-3, rtol=1e-3, msg=name)     # stored in half precision
+            torch.testing.assert_close(value, before[name], atol=1e-3, rtol=1e-3, msg=name)  # stored in half precision
     assert not torch.equal(workspace.policy.model.head.weight, before["model.head.weight"])
 
 
@@ -61,9 +78,13 @@ def test_the_loss_on_centre_crops_is_that_of_an_ordinary_training(train, start):
     rows = torch.arange(4)
     features, images = frozen.train_set[rows], ordinary.train_set[rows]
     ordinary.policy.eval(), frozen.learner.eval()
-    losses = [policy.denoising_loss(f, batch["action"], torch.Generator().manual_seed(0)) for policy, f, batch in (
-        (frozen.policy, features["features"][:, :, 0], features),
-        (ordinary.policy, ordinary.policy.encode_observation(images), images))]
+    losses = [
+        policy.denoising_loss(f, batch["action"], torch.Generator().manual_seed(0))
+        for policy, f, batch in (
+            (frozen.policy, features["features"][:, :, 0], features),
+            (ordinary.policy, ordinary.policy.encode_observation(images), images),
+        )
+    ]
     torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
 
 
@@ -78,7 +99,7 @@ def test_finished_views_are_not_encoded_again(train, start, monkeypatch):
     torch.testing.assert_close(again.train_set.features, first.train_set.features)
     train("frozen", *options, "objective.views=3")
     assert len(views) == 1
-    train("frozen", *options, "seed=1")     # other crops
+    train("frozen", *options, "seed=1")  # other crops
     assert len(views) == 3
 
 

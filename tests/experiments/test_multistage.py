@@ -1,4 +1,5 @@
 """Block Pushing and Kitchen from end to end: a tiny policy in the real simulator, profiled, cached, scored by stage."""
+
 from __future__ import annotations
 
 import subprocess
@@ -8,15 +9,15 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from diffusion_policy.common.config import ConfigError, register_resolvers, to_plain
-from diffusion_policy.common.policy_files import build_policy, save_policy
-from diffusion_policy.env.kitchen.definition import TASKS
-from diffusion_policy.model.common.normalizer import LinearNormalizer
 from bac_workbench.evaluation.comparison import compare
 from bac_workbench.evaluation.evaluate import evaluate
 from bac_workbench.evaluation.folder import open_output_dir
 from bac_workbench.evaluation.report import metrics_table, throughput_line
 from bac_workbench.setup.experiment import load_experiment
+from diffusion_policy.common.config import ConfigError, register_resolvers, to_plain
+from diffusion_policy.common.policy_files import build_policy, save_policy
+from diffusion_policy.env.kitchen.definition import TASKS
+from diffusion_policy.model.common.normalizer import LinearNormalizer
 from tests.conftest import ROOT
 
 CONFIG = str(ROOT / "config")
@@ -33,6 +34,7 @@ def config(*overrides, script="eval"):
 @pytest.fixture
 def make_cfg(tmp_path):
     """make_cfg(task, ...) -> eval config on a random policy of one small layer, everything written under tmp_path."""
+
     def make(task, *overrides):
         for package in {"block_pushing": ("pybullet",), "kitchen": ("mujoco", "gymnasium_robotics")}[task]:
             pytest.importorskip(package)
@@ -43,14 +45,36 @@ def make_cfg(tmp_path):
         torch.manual_seed(0)
         policy = build_policy({"task": cfg.task.name, "policy": policy_config})
         limits = torch.tensor([[-1.0], [1.0]])
-        policy.set_normalizer(LinearNormalizer.fit(
-            {"obs": limits.expand(2, cfg.task.obs_dim), "action": 0.03 * limits.expand(2, cfg.task.action_dim)}))
-        save_policy(tmp_path / "policy", policy, {"task": cfg.task.name, "policy": policy_config}, {"weights": "ema", "step": "1"})
+        policy.set_normalizer(
+            LinearNormalizer.fit(
+                {"obs": limits.expand(2, cfg.task.obs_dim), "action": 0.03 * limits.expand(2, cfg.task.action_dim)}
+            )
+        )
+        save_policy(
+            tmp_path / "policy",
+            policy,
+            {"task": cfg.task.name, "policy": policy_config},
+            {"weights": "ema", "step": "1"},
+        )
         return config(
-            f"task={task}", f"checkpoint={tmp_path}/policy", f"assets_dir={tmp_path}/assets", f"output_dir={tmp_path}/out/run",
-            "device=cpu", "threads=1", "profile.n_episodes=1", "profile.n_observations=2",
-            "profile.noise_seeds=[0]", "eval.n_test=3", "eval.n_envs=2", "eval.n_workers=2", "eval.n_videos=0", "benchmark.n_chunks=0",
-            "task.adapter.max_steps=16", *overrides)
+            f"task={task}",
+            f"checkpoint={tmp_path}/policy",
+            f"assets_dir={tmp_path}/assets",
+            f"output_dir={tmp_path}/out/run",
+            "device=cpu",
+            "threads=1",
+            "profile.n_episodes=1",
+            "profile.n_observations=2",
+            "profile.noise_seeds=[0]",
+            "eval.n_test=3",
+            "eval.n_envs=2",
+            "eval.n_workers=2",
+            "eval.n_videos=0",
+            "benchmark.n_chunks=0",
+            "task.adapter.max_steps=16",
+            *overrides,
+        )
+
     return make
 
 
@@ -65,7 +89,7 @@ def test_profile_cache_and_stage_metrics(make_cfg, tmp_path, task):
     assert sorted(results["metrics"]) == sorted(STAGES[task])
     for estimate in results["metrics"].values():
         low, high = estimate["interval_95"]
-        assert 0.0 <= low <= estimate["mean"] <= high <= 1.0 and high - low > 0.5      # three episodes prove little
+        assert 0.0 <= low <= estimate["mean"] <= high <= 1.0 and high - low > 0.5  # three episodes prove little
     assert metrics_table(results).row_count == len(STAGES[task])
     assert results["rollout"]["env_steps"] == 48 and 0 < results["rollout"]["policy_share"] < 1
     assert "48 environment steps" in throughput_line(results)
@@ -94,9 +118,22 @@ def test_a_policy_of_another_task_is_refused(make_cfg, tmp_path, task):
 @every_task
 def test_training_without_demonstrations_says_how_to_make_them(tmp_path, task):
     result = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), f"task={task}", f"task.dataset.zarr_path={tmp_path}/none",
-         f"output_dir={tmp_path}/train"], capture_output=True, text=True, timeout=120)
-    assert result.returncode == 1 and f"scripts/make_demos.py task={task}" in result.stderr and "Traceback" not in result.stderr
+        [
+            sys.executable,
+            str(ROOT / "scripts" / "train.py"),
+            f"task={task}",
+            f"task.dataset.zarr_path={tmp_path}/none",
+            f"output_dir={tmp_path}/train",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (
+        result.returncode == 1
+        and f"scripts/make_demos.py task={task}" in result.stderr
+        and "Traceback" not in result.stderr
+    )
 
 
 def test_scripted_demonstrations_are_named_in_every_result():

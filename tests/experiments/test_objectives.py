@@ -1,4 +1,5 @@
 """Training in stages: the condition encoder first."""
+
 from __future__ import annotations
 
 import json
@@ -29,17 +30,31 @@ def train(tmp_path):
     register_resolvers()
 
     def make(name, *overrides):
-        small = ["task=block_pushing", "device=cpu", f"output_dir={tmp_path / name}", "task.policy.model.n_emb=32",
-                 f"task.dataset.zarr_path={tmp_path / 'demos.zarr'}", "task.dataset.effector_noise=0",
-                 "task.dataset.symmetries=false", "training.precision=fp32",
-                 "task.dataset.windows.val_ratio=0.2", "training.log_every=10", "training.warmup_steps=5"]
+        small = [
+            "task=block_pushing",
+            "device=cpu",
+            f"output_dir={tmp_path / name}",
+            "task.policy.model.n_emb=32",
+            f"task.dataset.zarr_path={tmp_path / 'demos.zarr'}",
+            "task.dataset.effector_noise=0",
+            "task.dataset.symmetries=false",
+            "training.precision=fp32",
+            "task.dataset.windows.val_ratio=0.2",
+            "training.log_every=10",
+            "training.warmup_steps=5",
+        ]
         with initialize_config_dir(CONFIG, version_base=None):
             return TrainWorkspace(compose("train", overrides=[*small, *overrides]))
 
     return make
 
 
-CONDITION = ["objective=condition", "task.policy.model.n_layer=1", "training.batch_size=64", "training.validate_every=0"]
+CONDITION = [
+    "objective=condition",
+    "task.policy.model.n_layer=1",
+    "training.batch_size=64",
+    "training.validate_every=0",
+]
 
 
 @torch.no_grad()
@@ -51,7 +66,9 @@ def tokens(policy, workspace):
 
 
 def test_condition_tokens_learn_and_are_standardised(train):
-    workspace = train("condition", *CONDITION, "training.max_steps=150", "training.checkpoint_every=150", "training.save_every=0")
+    workspace = train(
+        "condition", *CONDITION, "training.max_steps=150", "training.checkpoint_every=150", "training.save_every=0"
+    )
     before = workspace.validate()
     workspace.run()
     assert workspace.validate() < before - 0.2
@@ -61,14 +78,29 @@ def test_condition_tokens_learn_and_are_standardised(train):
 
 
 def test_a_policy_from_the_condition_objective_is_the_start_of_the_denoising(train):
-    first = train("condition", "objective=condition", "task.policy.model.n_layer=2", "training.batch_size=64", "training.validate_every=0",
-                  "training.max_steps=20", "training.checkpoint_every=20")
+    first = train(
+        "condition",
+        "objective=condition",
+        "task.policy.model.n_layer=2",
+        "training.batch_size=64",
+        "training.validate_every=0",
+        "training.max_steps=20",
+        "training.checkpoint_every=20",
+    )
     layers = {name: value.clone() for name, value in first.policy.state_dict().items() if ".layers." in name}
     first.run()
     start = first.output_dir / "checkpoints" / "step-000020"
-    second = train("denoising", "task.policy.model.n_layer=2", f"init_checkpoint={start}", "training.max_steps=2", "training.checkpoint_every=0")
+    second = train(
+        "denoising",
+        "task.policy.model.n_layer=2",
+        f"init_checkpoint={start}",
+        "training.max_steps=2",
+        "training.checkpoint_every=0",
+    )
     for name, value in layers.items():
-        torch.testing.assert_close(second.policy.state_dict()[name], value, atol=1e-4, rtol=1e-3)     # untouched, in half precision
+        torch.testing.assert_close(
+            second.policy.state_dict()[name], value, atol=1e-4, rtol=1e-3
+        )  # untouched, in half precision
     rows = torch.arange(8)
     obs = {"obs": first.val_set[rows]["obs"][:, :3]}
     before = second.policy.eval().encode_observation(obs)
@@ -79,19 +111,40 @@ def test_a_policy_from_the_condition_objective_is_the_start_of_the_denoising(tra
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_policy_with_other_layers_is_refused(train, layers):
-    first = train("first", "task.policy.model.n_layer=2", "training.max_steps=1", "training.batch_size=8", "training.checkpoint_every=1")
+    first = train(
+        "first",
+        "task.policy.model.n_layer=2",
+        "training.max_steps=1",
+        "training.batch_size=8",
+        "training.checkpoint_every=1",
+    )
     first.run()
     with pytest.raises(ConfigError, match="is another model"):
-        train("other", f"task.policy.model.n_layer={layers}", f"init_checkpoint={first.output_dir / 'checkpoints' / 'step-000001'}")
+        train(
+            "other",
+            f"task.policy.model.n_layer={layers}",
+            f"init_checkpoint={first.output_dir / 'checkpoints' / 'step-000001'}",
+        )
 
 
 def test_what_fits_of_another_tasks_policy_is_taken_over(train):
-    other = train("other", "task.policy.model.n_layer=2", "training.max_steps=1", "training.batch_size=8", "training.checkpoint_every=1",
-                  "task.horizon=8", "task.n_action_steps=4", "task.dataset.obs_eef_target=false")
+    other = train(
+        "other",
+        "task.policy.model.n_layer=2",
+        "training.max_steps=1",
+        "training.batch_size=8",
+        "training.checkpoint_every=1",
+        "task.horizon=8",
+        "task.n_action_steps=4",
+        "task.dataset.obs_eef_target=false",
+    )
     other.run()
     path = other.output_dir / "checkpoints" / "step-000001"
     workspace = train("here", "task.policy.model.n_layer=2", f"transfer_from={path}")
-    own, found, fresh = (policy.state_dict() for policy in (workspace.policy, load_policy(path).policy, train("fresh", "task.policy.model.n_layer=2").policy))
+    own, found, fresh = (
+        policy.state_dict()
+        for policy in (workspace.policy, load_policy(path).policy, train("fresh", "task.policy.model.n_layer=2").policy)
+    )
     assert own["model.pos_emb"].shape != found["model.pos_emb"].shape
     for name, value in own.items():
         # Sizes that differ, masks and the normalizer are this task's.
@@ -101,8 +154,14 @@ def test_what_fits_of_another_tasks_policy_is_taken_over(train):
 
 
 def test_a_policy_of_another_width_has_nothing_to_take_over(train):
-    other = train("other", "task.policy.model.n_emb=16", "task.policy.model.n_layer=1", "training.max_steps=1", "training.batch_size=8",
-                  "training.checkpoint_every=1")
+    other = train(
+        "other",
+        "task.policy.model.n_emb=16",
+        "task.policy.model.n_layer=1",
+        "training.max_steps=1",
+        "training.batch_size=8",
+        "training.checkpoint_every=1",
+    )
     other.run()
     path = other.output_dir / "checkpoints" / "step-000001"
     with pytest.raises(ConfigError, match="no layer of it fits"):
@@ -121,7 +180,7 @@ def test_other_vectors_of_the_demonstrations_are_foretold_with_the_action(train)
     torch.testing.assert_close(learner.further_std, values.std(0))
 
     @torch.no_grad()
-    def foretold(learner):      # numbers of the observation, scaled; of the likeliest mode
+    def foretold(learner):  # numbers of the observation, scaled; of the likeliest mode
         out = learner.head(learner.scale(learner.tokens({"obs": batch["obs"][:, 2:3]}))).unflatten(-1, (4, -1))
         return out[torch.arange(64), out[..., 0].argmax(-1), 3:6]
 
@@ -141,7 +200,12 @@ def test_what_the_demonstrations_lack_cannot_be_foretold(train, also):
 
 
 def test_an_interrupted_condition_training_resumes_to_the_same_weights(train):
-    settings = [*CONDITION, "training.checkpoint_every=4", "training.lr_schedule=trapezoid", "training.decay_fraction=0.01"]
+    settings = [
+        *CONDITION,
+        "training.checkpoint_every=4",
+        "training.lr_schedule=trapezoid",
+        "training.decay_fraction=0.01",
+    ]
     whole = train("whole", *settings, "training.max_steps=4")
     whole.run()
     part = train("part", *settings, "training.max_steps=2", "training.save_every=2")
@@ -149,8 +213,8 @@ def test_an_interrupted_condition_training_resumes_to_the_same_weights(train):
     rest = train("part", *settings, "training.max_steps=4")
     rest.run()
     a, b = (tokens(load_policy(w.output_dir / "checkpoints" / "step-000004").policy, whole) for w in (whole, rest))
-    torch.testing.assert_close(a, b, atol=2e-3, rtol=0)     # half precision
-    assert (a - tokens(part.ema.averaged.trained_policy(), whole)).abs().max() > 0.05     # two steps matter
+    torch.testing.assert_close(a, b, atol=2e-3, rtol=0)  # half precision
+    assert (a - tokens(part.ema.averaged.trained_policy(), whole)).abs().max() > 0.05  # two steps matter
 
 
 def test_an_optimizer_of_other_parameters_is_refused(train):
@@ -215,10 +279,24 @@ def test_a_precision_that_is_not_there_is_refused(train, precision, message):
 @pytest.mark.gpu
 def test_training_on_a_gpu_with_and_without_a_recorded_step(train, tmp_path):
     """With a process that loads, whose pinned memory is allocated while the step is recorded; the second half is resumed."""
+
     def losses(name, *overrides):
-        options = ["device=cuda", "training.batch_size=16", "training.log_every=1", "training.num_workers=1", "training.save_every=6"]
+        options = [
+            "device=cuda",
+            "training.batch_size=16",
+            "training.log_every=1",
+            "training.num_workers=1",
+            "training.save_every=6",
+        ]
         for steps in (6, 12):
-            train(name, *options, f"training.max_steps={steps}", "training.lr_schedule=cosine", "training.learning_rate=1e-4", *overrides).run()
+            train(
+                name,
+                *options,
+                f"training.max_steps={steps}",
+                "training.lr_schedule=cosine",
+                "training.learning_rate=1e-4",
+                *overrides,
+            ).run()
         return [json.loads(line)["train_loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
 
     recorded = losses("recorded")

@@ -2,6 +2,7 @@
 
 The policies have the original's names, config and vision encoder, but random weights and a small Transformer.
 """
+
 from __future__ import annotations
 
 import json
@@ -15,27 +16,29 @@ from omegaconf import DictConfig, OmegaConf
 from bac.accelerate import accelerate
 from bac.native.build import CompilerMissing, find_compiler
 from bac.schedule import Schedule
+from bac_workbench.evaluation.evaluate import evaluate
+from bac_workbench.evaluation.folder import open_output_dir
+from bac_workbench.setup.checkpoints import DOMAIN_SHIFT
+from bac_workbench.setup.experiment import Experiment, load_experiment
 from diffusion_policy.common.config import ConfigError, register_resolvers, to_plain
 from diffusion_policy.common.policy_files import build_policy
 from diffusion_policy.env.robomimic.definition import TASKS
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
-from bac_workbench.setup.checkpoints import DOMAIN_SHIFT
-from bac_workbench.evaluation.evaluate import evaluate
-from bac_workbench.evaluation.folder import open_output_dir
-from bac_workbench.setup.experiment import Experiment, load_experiment
 from tests.conftest import ROOT
 from tests.original_checkpoints import image_config, image_payload, saved
 
 CHECKPOINT = "checkpoint/{}_ph/diffusion_policy_transformer/train_0/checkpoints/latest.ckpt"
-GRIPPER_DOWN = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)      # as a 6D rotation
-AGREE = 1e-5                                        # of the action range
+GRIPPER_DOWN = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # as a 6D rotation
+AGREE = 1e-5  # of the action range
 
 
 def original(name: str, shape_meta: dict | None = None, **changes) -> dict:
     """Payload of a checkpoint for the task `name`, whose actions are poses near its table."""
     task = TASKS[name]
-    obs = {key: {"shape": list(shape), "type": "rgb"} if len(shape) == 3 else {"shape": list(shape)}
-           for key, shape in task.image_shapes.items()}
+    obs = {
+        key: {"shape": list(shape), "type": "rgb"} if len(shape) == 3 else {"shape": list(shape)}
+        for key, shape in task.image_shapes.items()
+    }
     meta = shape_meta or {"obs": obs, "action": {"shape": [task.action_dim(abs_action=True)]}}
     crop = [216, 216] if task.image_size == 240 else [76, 76]
     cfg = image_config(f"{name}_image_abs", meta, crop, **{"n_emb": 64, "n_head": 4, **changes})
@@ -54,8 +57,17 @@ def original(name: str, shape_meta: dict | None = None, **changes) -> dict:
 
 def eval_config(name: str, *overrides: str) -> DictConfig:
     register_resolvers()
-    usual = [f"task={name}_ph", "device=cpu", "threads=1", "profile.n_episodes=1", "profile.n_observations=2",
-             "profile.noise_seeds=[0]", "eval.n_videos=0", "benchmark.n_chunks=1", "benchmark.warmup=0"]
+    usual = [
+        f"task={name}_ph",
+        "device=cpu",
+        "threads=1",
+        "profile.n_episodes=1",
+        "profile.n_observations=2",
+        "profile.noise_seeds=[0]",
+        "eval.n_videos=0",
+        "benchmark.n_chunks=1",
+        "benchmark.warmup=0",
+    ]
     with initialize_config_dir(str(ROOT / "config"), version_base="1.3"):
         return compose("eval", [*usual, *overrides])
 
@@ -75,7 +87,11 @@ def check_results(results: dict, n_episodes: int, budget: int, runtime: str) -> 
     assert 0 <= results["mean_score"] <= 1
     assert budget * 6 <= results["block_updates"]["per_chunk"] < results["block_updates"]["full"]
     provenance = results["provenance"]
-    assert (provenance["checkpoint_format"], provenance["train_steps"], provenance["runtime"]) == ("original", 77, runtime)
+    assert (provenance["checkpoint_format"], provenance["train_steps"], provenance["runtime"]) == (
+        "original",
+        77,
+        runtime,
+    )
     assert provenance["notes"] == [DOMAIN_SHIFT]
 
 
@@ -110,10 +126,19 @@ def put(place: Path, name: str, payload: dict, **how) -> Path:
 
 def test_lift_briefly(place):
     payload = original("lift", steps=4)
-    del payload["state_dicts"]["model"]     # the raw weights; half of the time to write it
+    del payload["state_dicts"]["model"]  # the raw weights; half of the time to write it
     put(place, "lift", payload)
-    cfg = eval_config("lift", "cache=bac", "cache.budget=2", "sampler.steps=4", "eval.n_test=1",
-                      "eval.n_envs=1", "eval.n_workers=0", "+task.adapter.max_steps=8", "benchmark.n_chunks=0")
+    cfg = eval_config(
+        "lift",
+        "cache=bac",
+        "cache.budget=2",
+        "sampler.steps=4",
+        "eval.n_test=1",
+        "eval.n_envs=1",
+        "eval.n_workers=0",
+        "+task.adapter.max_steps=8",
+        "benchmark.n_chunks=0",
+    )
     _, results, _ = run(cfg)
     check_results(results, 1, 2, "planned")
     assert results["rollout"]["env_steps"] == 8
@@ -156,4 +181,5 @@ def test_images_of_another_size_are_refused_before_anything_runs(place):
     with pytest.raises(ConfigError) as caught:
         load_experiment(eval_config("lift", "cache=full"))
     assert str(caught.value).endswith(
-        "not a policy for task lift_ph: it needs agentview_image [3, 96, 96], the environment shows [3, 84, 84]")
+        "not a policy for task lift_ph: it needs agentview_image [3, 96, 96], the environment shows [3, 84, 84]"
+    )

@@ -1,4 +1,5 @@
 """Which sampler an experiment uses: the checkpoint's own unless asked for another, under the name of what it is."""
+
 from __future__ import annotations
 
 import json
@@ -7,13 +8,13 @@ import pytest
 import torch
 import yaml
 
+from bac_workbench.caching.methods import parse_method
+from bac_workbench.evaluation.evaluate import evaluate
+from bac_workbench.evaluation.folder import open_output_dir
+from bac_workbench.setup.experiment import load_experiment
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.policy_files import save_policy
-from bac_workbench.evaluation.evaluate import evaluate
-from bac_workbench.evaluation.folder import open_output_dir
-from bac_workbench.caching.methods import parse_method
-from bac_workbench.setup.experiment import load_experiment
 
 pytest.importorskip("pymunk")
 OWN = ["sampler=checkpoint", "sampler.steps=null"]
@@ -22,6 +23,7 @@ OWN = ["sampler=checkpoint", "sampler.steps=null"]
 @pytest.fixture
 def altered(checkpoint, tmp_path):
     """altered(num_inference_steps, **scheduler settings) -> the tiny policy's folder with another sampler in its file."""
+
     def make(steps, **scheduler):
         config = yaml.safe_load((checkpoint / "config.yaml").read_text())
         config["policy"]["noise_scheduler"].update(scheduler)
@@ -29,6 +31,7 @@ def altered(checkpoint, tmp_path):
         folder = tmp_path / "altered"
         save_policy(folder, load_policy(checkpoint).policy, config, {"weights": "ema", "step": "1"}, half=False)
         return folder
+
     return make
 
 
@@ -48,18 +51,24 @@ def run(cfg):
     return evaluate(experiment, open_output_dir(experiment), lambda text: None)
 
 
-@pytest.mark.parametrize("overrides, name, steps", [
-    (OWN, "ddpm100", 100),
-    (["sampler=ddim16", "sampler.steps=16"], "ddim16", 16),
-    (["sampler.type=ddim"], "ddim8", 8),
-    (["sampler.type=ddim", "sampler.eta=0.5"], "ddim8-eta0.5", 8),
-    (["sampler.type=ddim", "sampler.timestep_spacing=trailing"], "ddim8-trailing", 8),
-    (["sampler.clip_sample=false"], "ddpm8-noclip", 8),
-    (["sampler.variance_type=fixed_large"], "ddpm8-fixed_large", 8),
-    (["sampler.name=ddpm8"], "ddpm8", 8),
-    (["sampler.type=ddim", "+sampler.dynamic_thresholding_ratio=0.9", "sampler.thresholding=true"],
-     "ddim8-dynamic_thresholding_ratio0.9-thresholding", 8),
-])
+@pytest.mark.parametrize(
+    "overrides, name, steps",
+    [
+        (OWN, "ddpm100", 100),
+        (["sampler=ddim16", "sampler.steps=16"], "ddim16", 16),
+        (["sampler.type=ddim"], "ddim8", 8),
+        (["sampler.type=ddim", "sampler.eta=0.5"], "ddim8-eta0.5", 8),
+        (["sampler.type=ddim", "sampler.timestep_spacing=trailing"], "ddim8-trailing", 8),
+        (["sampler.clip_sample=false"], "ddpm8-noclip", 8),
+        (["sampler.variance_type=fixed_large"], "ddpm8-fixed_large", 8),
+        (["sampler.name=ddpm8"], "ddpm8", 8),
+        (
+            ["sampler.type=ddim", "+sampler.dynamic_thresholding_ratio=0.9", "sampler.thresholding=true"],
+            "ddim8-dynamic_thresholding_ratio0.9-thresholding",
+            8,
+        ),
+    ],
+)
 def test_the_name_is_of_what_runs(make_cfg, overrides, name, steps):
     experiment = load_experiment(make_cfg(*overrides))
     assert experiment.sampler == name == experiment.cfg.sampler.name
@@ -74,7 +83,9 @@ def test_the_name_is_of_what_runs(make_cfg, overrides, name, steps):
 def test_options_change_what_is_sampled(make_cfg):
     def actions(*overrides):
         policy = load_experiment(make_cfg("sampler.type=ddim", *overrides)).policy
-        return policy.predict_action(policy.random_observation(1, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(0))["action"]
+        return policy.predict_action(
+            policy.random_observation(1, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(0)
+        )["action"]
 
     plain = actions()
     assert torch.equal(plain, actions("sampler.eta=0.0"))
@@ -82,25 +93,28 @@ def test_options_change_what_is_sampled(make_cfg):
         assert not torch.equal(plain, actions(option))
 
 
-@pytest.mark.parametrize("overrides, message", [
-    (["sampler.name=ddpm100"], "sampler.name=ddpm100 is not what these settings are, which is ddpm8"),
-    (["sampler.type=ddim", "sampler.name=ddpm8"], "which is ddim8"),
-    (["sampler.type=ddim", "sampler.steps=null"], "needs a number of steps"),
-    (["sampler.steps=8.5"], "use 1 to 100"),
-    (["sampler.steps=0"], "use 1 to 100"),
-    (["sampler.eta=0.5"], "sampler.eta is no option of a ddpm sampler"),
-    (["sampler.type=ddim", "sampler.eta=2"], "a number from 0 to 1"),
-    (["sampler.type=ddim", "sampler.eta=abc"], "a number from 0 to 1"),
-    (["sampler.type=ddim", "sampler.variance_type=fixed_large"], "no option of a ddim sampler"),
-    (["sampler.variance_type=learned"], "fixed_small, fixed_small_log, fixed_large"),
-    (["sampler.timestep_spacing=odd"], "leading, linspace, trailing"),
-    (["sampler.clip_sample=2"], "true or false"),
-    (["sampler.solver_order=1"], "no option of a ddpm sampler"),
-    (["+sampler.num_train_timesteps=50"], "belongs to the training"),
-    (["+sampler.prediction_type=sample"], "belongs to the training"),
-    (["+sampler.no_such_thing=1"], "no option of a ddpm sampler: it has"),
-    (["sampler.steps_offset=99"], "not possible"),
-])
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["sampler.name=ddpm100"], "sampler.name=ddpm100 is not what these settings are, which is ddpm8"),
+        (["sampler.type=ddim", "sampler.name=ddpm8"], "which is ddim8"),
+        (["sampler.type=ddim", "sampler.steps=null"], "needs a number of steps"),
+        (["sampler.steps=8.5"], "use 1 to 100"),
+        (["sampler.steps=0"], "use 1 to 100"),
+        (["sampler.eta=0.5"], "sampler.eta is no option of a ddpm sampler"),
+        (["sampler.type=ddim", "sampler.eta=2"], "a number from 0 to 1"),
+        (["sampler.type=ddim", "sampler.eta=abc"], "a number from 0 to 1"),
+        (["sampler.type=ddim", "sampler.variance_type=fixed_large"], "no option of a ddim sampler"),
+        (["sampler.variance_type=learned"], "fixed_small, fixed_small_log, fixed_large"),
+        (["sampler.timestep_spacing=odd"], "leading, linspace, trailing"),
+        (["sampler.clip_sample=2"], "true or false"),
+        (["sampler.solver_order=1"], "no option of a ddpm sampler"),
+        (["+sampler.num_train_timesteps=50"], "belongs to the training"),
+        (["+sampler.prediction_type=sample"], "belongs to the training"),
+        (["+sampler.no_such_thing=1"], "no option of a ddpm sampler: it has"),
+        (["sampler.steps_offset=99"], "not possible"),
+    ],
+)
 def test_what_is_impossible_or_would_be_ignored_is_refused(make_cfg, overrides, message):
     with pytest.raises(ConfigError, match=message):
         load_experiment(make_cfg(*overrides))
@@ -112,7 +126,9 @@ def test_results_of_a_sampler_given_by_type_and_steps_say_so(make_cfg, tmp_path)
     assert results["sampler"] == provenance["sampler"] == provenance["sampler_settings"]["name"] == "ddim3"
     assert (provenance["checkpoint_sampler"], provenance["sampler_steps"]) == ("ddpm100", 3)
     assert results["block_updates"] == {"per_chunk": 18, "full": 18, "plain": 600}
-    assert results["flops"]["ratio_full_to_method"] == 1 and results["flops"]["ratio_plain_to_method"] == pytest.approx(100 / 3)
+    assert results["flops"]["ratio_full_to_method"] == 1 and results["flops"]["ratio_plain_to_method"] == pytest.approx(
+        100 / 3
+    )
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["sampler"] == "ddim3"
 
 
@@ -120,13 +136,15 @@ def test_results_of_a_sampler_given_by_type_and_steps_say_so(make_cfg, tmp_path)
 def test_the_plain_policy_is_what_the_checkpoints_file_says(make_cfg, altered, kind):
     folder = ddim(altered) if kind == "ddim" else altered(5, num_train_timesteps=5)
     name = {"ddim": "ddim4", "ddpm": "ddpm5"}[kind]
-    cfg = make_cfg("cache=full", *OWN, f"checkpoint={folder}", "runtime=reference", "benchmark.n_chunks=5", "eval.n_test=1")
+    cfg = make_cfg(
+        "cache=full", *OWN, f"checkpoint={folder}", "runtime=reference", "benchmark.n_chunks=5", "eval.n_test=1"
+    )
     experiment = load_experiment(cfg)
     assert experiment.sampler == experiment.own_sampler == name and "the checkpoint's own" in experiment.sampler_line
     evaluation = run(cfg)
     assert evaluation.benchmark["plain_policy"]["sampler"] == evaluation.results["sampler"] == name
     assert evaluation.results["flops"]["ratio_plain_to_method"] == 1
-    assert 0.5 < evaluation.results["speedup"] < 2      # the same work on both sides
+    assert 0.5 < evaluation.results["speedup"] < 2  # the same work on both sides
 
 
 def test_own_step_options_stay_with_the_own_type_only(make_cfg, altered):
@@ -144,7 +162,9 @@ def test_methods_name_samplers_that_have_no_file():
 
 
 def test_a_chunk_of_another_length_is_executed_and_labelled(make_cfg):
-    cfg = make_cfg("cache=full", "task.n_action_steps=4", "eval.n_test=1", "task.adapter.max_steps=16", "output_dir=null")
+    cfg = make_cfg(
+        "cache=full", "task.n_action_steps=4", "eval.n_test=1", "task.adapter.max_steps=16", "output_dir=null"
+    )
     experiment = load_experiment(cfg, n_test=1, n_train=0)
     observation = experiment.policy.random_observation(1, torch.Generator().manual_seed(0))
     assert experiment.policy.predict_action(observation)["action"].shape == (1, 4, 2)
@@ -152,9 +172,19 @@ def test_a_chunk_of_another_length_is_executed_and_labelled(make_cfg):
     evaluation = run(make_cfg("cache=full", "task.n_action_steps=4", "eval.n_test=1", "task.adapter.max_steps=16"))
     assert evaluation.episodes[0].policy_calls == 4
     provenance = evaluation.results["provenance"]
-    assert (provenance["n_action_steps"], provenance["n_latency_steps"]) == (4, 0) and provenance["notes"] == experiment.notes
+    assert (provenance["n_action_steps"], provenance["n_latency_steps"]) == (4, 0) and provenance[
+        "notes"
+    ] == experiment.notes
 
 
 def test_latency_takes_actions_from_the_chunk(make_cfg):
-    evaluation = run(make_cfg("cache=full", "task.n_action_steps=6", "task.n_latency_steps=2", "eval.n_test=1", "task.adapter.max_steps=12"))
+    evaluation = run(
+        make_cfg(
+            "cache=full",
+            "task.n_action_steps=6",
+            "task.n_latency_steps=2",
+            "eval.n_test=1",
+            "task.adapter.max_steps=12",
+        )
+    )
     assert evaluation.episodes[0].policy_calls == 2 and evaluation.results["provenance"]["n_latency_steps"] == 2

@@ -1,4 +1,5 @@
 """The schemas of all commands: right settings pass unchanged, wrong kinds of values never do, texts stay as they were typed."""
+
 from __future__ import annotations
 
 import re
@@ -18,10 +19,10 @@ from omegaconf import OmegaConf
 from bac.acs import OBJECTIVES
 from bac.runtime.choose import RUNTIMES
 from bac.similarity import METRICS
-from diffusion_policy.common.config import ConfigError, register_resolvers
 from bac_workbench.settings import check, read_arguments
 from bac_workbench.settings.launch import check_command_line, config_folder, jobs_of, with_texts_quoted
 from bac_workbench.settings.schema import SCHEMAS, field_at, field_problems, fields, kind_of, near_keys, schema_of
+from diffusion_policy.common.config import ConfigError, register_resolvers
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = sorted(path.stem for path in (ROOT / "config" / "task").glob("*.yaml"))
@@ -53,32 +54,69 @@ def test_every_task_passes_and_nothing_is_changed(command, task):
     assert OmegaConf.to_container(after, resolve=False) == OmegaConf.to_container(before, resolve=False)
 
 
-@pytest.mark.parametrize("command, task", [
-    ("benchmark", "can_ph"), ("profile_blocks", "kitchen"), ("make_demos", "lift"), ("convert_actions", "can_ph")])
+@pytest.mark.parametrize(
+    "command, task",
+    [("benchmark", "can_ph"), ("profile_blocks", "kitchen"), ("make_demos", "lift"), ("convert_actions", "can_ph")],
+)
 def test_every_other_command_passes(command, task):
     checked(command, task=task)
 
 
-@pytest.mark.parametrize("overrides", [
-    ["cache=full"], ["cache=uniform", "cache.budget=7"], ["cache=blockwise_acs", "cache.metric=l2"], ["cache.forced_refresh=[99]"],
-    ["cache.forced_refresh=null"], ["sampler=ddim16"], ["sampler.type=ddim", "sampler.steps=17"], ["sampler.type=null", "sampler.steps=null"],
-    ["sampler.type=checkpoint"], ["++sampler.eta=0.5"], ["++sampler.timestep_spacing=trailing"], ["eval.n_test=0", "eval.n_train=6"],
-    ["threads=4", "seed=9223372036854775807"], ["eval.n_workers=0"], ["output_dir=a b"], ["output_dir=/tmp/x/y"], ["++seed=3"],
-    ["++task.adapter.max_steps=4"], ["task.adapter.max_steps=24"], ["precision=bf16"],
-    ["runtime=compiled"], ["runtime=reference"], ["weights=raw"], ["profile.noise_seeds=[3]"], ["wandb.mode=offline"],
-    ["output_dir=${task.name}/x"], ["benchmark.n_chunks=0", "eval.n_videos=0"], ["hydra.run.dir=x"], ["device=cpu"],
-])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["cache=full"],
+        ["cache=uniform", "cache.budget=7"],
+        ["cache=blockwise_acs", "cache.metric=l2"],
+        ["cache.forced_refresh=[99]"],
+        ["cache.forced_refresh=null"],
+        ["sampler=ddim16"],
+        ["sampler.type=ddim", "sampler.steps=17"],
+        ["sampler.type=null", "sampler.steps=null"],
+        ["sampler.type=checkpoint"],
+        ["++sampler.eta=0.5"],
+        ["++sampler.timestep_spacing=trailing"],
+        ["eval.n_test=0", "eval.n_train=6"],
+        ["threads=4", "seed=9223372036854775807"],
+        ["eval.n_workers=0"],
+        ["output_dir=a b"],
+        ["output_dir=/tmp/x/y"],
+        ["++seed=3"],
+        ["++task.adapter.max_steps=4"],
+        ["task.adapter.max_steps=24"],
+        ["precision=bf16"],
+        ["runtime=compiled"],
+        ["runtime=reference"],
+        ["weights=raw"],
+        ["profile.noise_seeds=[3]"],
+        ["wandb.mode=offline"],
+        ["output_dir=${task.name}/x"],
+        ["benchmark.n_chunks=0", "eval.n_videos=0"],
+        ["hydra.run.dir=x"],
+        ["device=cpu"],
+    ],
+)
 def test_right_settings_of_eval_pass(overrides):
     checked("eval", *overrides)
     check_command_line(["task=pusht_lowdim", *overrides], "eval")
 
 
-@pytest.mark.parametrize("overrides", [
-    ["training.learning_rate=0.0"], ["training.learning_rate=1"], ["training.snr_gamma=5"], ["training.validate_every=0"],
-    ["+ema.min_value=0.1", "+ema.update_after_step=5"], ["init_checkpoint=x"], ["objective=condition", "objective.also={object_pose: 3}"],
-    ["objective=condition", "+objective.also.object_pose=3"], ["objective=frozen_encoder", "init_checkpoint=x"],
-    ["task.policy.model.n_layer=1", "task.policy.model.n_emb=32"], ["training.max_steps=1", "training.num_workers=2"],
-])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.learning_rate=0.0"],
+        ["training.learning_rate=1"],
+        ["training.snr_gamma=5"],
+        ["training.validate_every=0"],
+        ["+ema.min_value=0.1", "+ema.update_after_step=5"],
+        ["init_checkpoint=x"],
+        ["objective=condition", "objective.also={object_pose: 3}"],
+        ["objective=condition", "+objective.also.object_pose=3"],
+        ["objective=frozen_encoder", "init_checkpoint=x"],
+        ["task.policy.model.n_layer=1", "task.policy.model.n_emb=32"],
+        ["training.max_steps=1", "training.num_workers=2"],
+    ],
+)
 def test_right_settings_of_train_pass(overrides):
     checked("train", *overrides)
     check_command_line(["task=pusht_lowdim", *overrides], "train")
@@ -94,14 +132,16 @@ def documented() -> list[tuple[str, str]]:
             if assigned := re.match(r"(\w+)=(?:\"([^\"]*)\"|'([^']*)'|(\S*))", line.strip()):
                 variables[assigned.group(1)] = next(value for value in assigned.groups()[1:] if value is not None)
             if started := re.match(r"python scripts/(\w+)\.py ([^#]*)", line.strip()):
-                text = re.sub(r"\$\{?(\w+)\}?", lambda match: variables.get(match.group(1), match.group()), started.group(2))
+                text = re.sub(
+                    r"\$\{?(\w+)\}?", lambda match: variables.get(match.group(1), match.group()), started.group(2)
+                )
                 found.append((started.group(1), text.strip()))
     return [item for item in found if item[0] in HYDRA]
 
 
 @pytest.mark.parametrize("command, line", documented())
 def test_every_documented_command_passes(command, line):
-    if not torch.cuda.is_available():       # the same command for this machine
+    if not torch.cuda.is_available():  # the same command for this machine
         line = line.replace("device=cuda", "device=cpu").replace("training.precision=tf32", "training.precision=fp32")
     check_command_line(shlex.split(line), command)
 
@@ -111,6 +151,7 @@ def test_the_documentation_has_commands():
 
 
 # ---- wrong kinds of values never pass ----
+
 
 @pytest.mark.parametrize("command", SCHEMAS)
 def test_no_setting_takes_values_of_every_kind(command):
@@ -127,7 +168,11 @@ def test_no_setting_takes_values_of_every_kind(command):
         assert not any(isinstance(value, float) and value != 4.7 for value in accepted)
 
 
-@given(value=st.one_of(st.floats(), st.booleans(), st.text(), st.none(), st.integers(max_value=-1), st.integers(min_value=2**63)))
+@given(
+    value=st.one_of(
+        st.floats(), st.booleans(), st.text(), st.none(), st.integers(max_value=-1), st.integers(min_value=2**63)
+    )
+)
 def test_only_whole_numbers_in_range_are_seeds(value):
     assert field_problems(schema_of("eval"), {"seed": value}).keys() == {"seed"}
 
@@ -138,7 +183,10 @@ def test_whole_numbers_in_range_are_seeds(value):
 
 
 def test_choices_are_those_of_the_code_that_reads_them():
-    choices = {name: kind_of(field_at(schema_of("eval"), name)).choices for name in ("runtime", "cache.metric", "cache.objective")}
+    choices = {
+        name: kind_of(field_at(schema_of("eval"), name)).choices
+        for name in ("runtime", "cache.metric", "cache.objective")
+    }
     assert choices == {"runtime": tuple(RUNTIMES), "cache.metric": tuple(METRICS), "cache.objective": tuple(OBJECTIVES)}
 
 
@@ -153,6 +201,7 @@ def test_every_setting_of_a_command_has_a_schema(command):
                 value = OmegaConf.to_container(node, resolve=False)[name]
                 if isinstance(value, dict):
                     check_known(OmegaConf.create(value), f"{prefix}{name}.")
+
     check_known(cfg)
 
 
@@ -164,15 +213,29 @@ def test_unknown_keys_of_a_config_are_left_alone():
 
 
 # ---- texts ----
-@pytest.mark.parametrize("text", ["20240601", "007", "1e5", "1_000", "true", "False", "1.50", "-5", "nan", "inf", "0x10", "2024-06-01", "5"])
-@pytest.mark.parametrize("command, name", [
-    ("eval", "output_dir"), ("eval", "checkpoint"), ("train", "output_dir"), ("train", "task.dataset.zarr_path"), ("eval", "wandb.project"),
-    ("benchmark", "assets_dir")])
+@pytest.mark.parametrize(
+    "text", ["20240601", "007", "1e5", "1_000", "true", "False", "1.50", "-5", "nan", "inf", "0x10", "2024-06-01", "5"]
+)
+@pytest.mark.parametrize(
+    "command, name",
+    [
+        ("eval", "output_dir"),
+        ("eval", "checkpoint"),
+        ("train", "output_dir"),
+        ("train", "task.dataset.zarr_path"),
+        ("eval", "wandb.project"),
+        ("benchmark", "assets_dir"),
+    ],
+)
 def test_a_text_stays_as_it_was_typed(command, name, text):
     assert OmegaConf.select(checked(command, f"{name}={text}"), name) == text
 
 
-@given(st.integers(0, 10**20).map(str) | st.from_regex("0[0-9]{1,8}", fullmatch=True) | st.from_regex("[0-9]{1,4}e[0-9]{1,3}", fullmatch=True))
+@given(
+    st.integers(0, 10**20).map(str)
+    | st.from_regex("0[0-9]{1,8}", fullmatch=True)
+    | st.from_regex("[0-9]{1,4}e[0-9]{1,3}", fullmatch=True)
+)
 def test_numeric_folder_names_are_texts(text):
     cfg = OmegaConf.create({"output_dir": None, "task": {"name": "x"}})
     OmegaConf.update(cfg, "output_dir", float(text) if "e" in text else int(text))
@@ -191,7 +254,10 @@ def test_lists_of_texts_stay_as_they_were_typed():
 
 
 def test_quotes_of_hydra_are_no_part_of_a_text():
-    assert checked("eval", 'output_dir="a=b"').output_dir == "a=b" and checked("eval", "output_dir='007'").output_dir == "007"
+    assert (
+        checked("eval", 'output_dir="a=b"').output_dir == "a=b"
+        and checked("eval", "output_dir='007'").output_dir == "007"
+    )
 
 
 def test_null_stays_null_where_it_has_a_meaning():
@@ -237,7 +303,8 @@ def test_near_names_come_from_the_same_group_first():
 def test_own_tasks_from_another_folder_are_checked_and_may_have_settings_of_their_own(tmp_path):
     (tmp_path / "task").mkdir()
     (tmp_path / "task" / "my_arm.yaml").write_text(
-        "defaults: [pusht_lowdim, _self_]\nname: my_arm\nadapter: null\nmine: {speed: 3}\ncheckpoint: x\n")
+        "defaults: [pusht_lowdim, _self_]\nname: my_arm\nadapter: null\nmine: {speed: 3}\ncheckpoint: x\n"
+    )
     line = ["--config-dir", str(tmp_path), "task=my_arm"]
     check_command_line([*line, "task.mine.speed=4", "++task.mine.speed=5"], "eval")
     with pytest.raises(ConfigError, match="task.mine.speed"):
@@ -265,7 +332,9 @@ def test_a_sweep_passes_if_all_its_jobs_do():
 
 
 def test_the_schema_is_quick_to_import():
-    code = "import sys, time; import hydra, torch; import bac_workbench.setup.experiment, bac_workbench.benchmark.run; t = time.process_time(); " \
-           "import bac_workbench.settings.evaluation, bac_workbench.settings.launch; print(time.process_time() - t)"
+    code = (
+        "import sys, time; import hydra, torch; import bac_workbench.setup.experiment, bac_workbench.benchmark.run; t = time.process_time(); "
+        "import bac_workbench.settings.evaluation, bac_workbench.settings.launch; print(time.process_time() - t)"
+    )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert float(result.stdout) < 1.5, result.stderr

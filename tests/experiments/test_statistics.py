@@ -1,4 +1,5 @@
 """Intervals cover what they promise."""
+
 from __future__ import annotations
 
 import numpy as np

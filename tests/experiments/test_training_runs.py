@@ -1,4 +1,5 @@
 """A training that is killed, goes on, meets other settings, diverges, or loses its folder."""
+
 from __future__ import annotations
 
 import json
@@ -8,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,10 +23,24 @@ from diffusion_policy.demos.storage import write_replay_buffer
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.conftest import ROOT
 
-SMALL = ["task=block_pushing", "device=cpu", "task.policy.model.n_emb=16", "task.policy.model.n_layer=1", "task.policy.model.n_head=2",
-         "task.dataset.effector_noise=0", "task.dataset.symmetries=false", "task.dataset.windows.val_ratio=0.2",
-         "training.precision=fp32", "training.batch_size=16", "training.warmup_steps=2", "training.log_every=1", "training.save_every=2",
-         "training.checkpoint_every=5", "training.validate_every=0", "training.max_steps=8"]
+SMALL = [
+    "task=block_pushing",
+    "device=cpu",
+    "task.policy.model.n_emb=16",
+    "task.policy.model.n_layer=1",
+    "task.policy.model.n_head=2",
+    "task.dataset.effector_noise=0",
+    "task.dataset.symmetries=false",
+    "task.dataset.windows.val_ratio=0.2",
+    "training.precision=fp32",
+    "training.batch_size=16",
+    "training.warmup_steps=2",
+    "training.log_every=1",
+    "training.save_every=2",
+    "training.checkpoint_every=5",
+    "training.validate_every=0",
+    "training.max_steps=8",
+]
 
 
 def demonstrations(path, seed=0, episodes=4):
@@ -67,7 +81,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_state_and_logs_every_step_o
     arguments = [*arguments, "training.max_steps=100", "training.checkpoint_every=7", "training.save_every=4"]
     out, moments, kills = tmp_path / "out", random.Random(3), 0
     for _ in range(2):
-        process = subprocess.Popen(script(arguments), cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            script(arguments), cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         for line in process.stdout:
             if line.startswith("step "):
                 break
@@ -76,7 +92,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_state_and_logs_every_step_o
         process.kill()
         process.wait()
         process.stdout.close()
-        for folder in (out / "checkpoints").glob("step-*"):      # whatever has a config is a policy
+        for folder in (out / "checkpoints").glob("step-*"):  # whatever has a config is a policy
             if (folder / "config.yaml").exists():
                 load_policy(folder)
         if (out / "latest.safetensors").exists():
@@ -84,23 +100,34 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_state_and_logs_every_step_o
     assert kills == 2
     train(*arguments).run()
     assert steps(out) == list(range(1, 101))
-    assert [path for path in out.rglob(".*")] == []              # neither locks nor temporary files
-    train("training.max_steps=100", "training.checkpoint_every=0", "training.log_every=0",
-          f"output_dir={tmp_path / 'whole'}", "training.save_every=100").run()
+    assert [path for path in out.rglob(".*")] == []  # neither locks nor temporary files
+    train(
+        "training.max_steps=100",
+        "training.checkpoint_every=0",
+        "training.log_every=0",
+        f"output_dir={tmp_path / 'whole'}",
+        "training.save_every=100",
+    ).run()
     a, b = load_file(out / "latest.safetensors"), load_file(tmp_path / "whole" / "latest.safetensors")
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("override, line", [
-    ("task.policy.noise_scheduler.prediction_type=sample", "policy.noise_scheduler.prediction_type: epsilon -> sample"),
-    ("task.policy.noise_scheduler.num_train_timesteps=50", "policy.noise_scheduler.num_train_timesteps: 100 -> 50"),
-    ("task.policy.model.p_drop_attn=0.5", "policy.model.p_drop_attn"),
-    ("seed=7", "seed: 42 -> 7"),
-    ("training.batch_size=8", "training.batch_size: 16 -> 8"),
-    ("task.dataset.windows.val_ratio=0.5", "demonstrations, train windows"),
-    ("task.dataset.symmetries=true", "demonstrations, numbers of obs"),
-    ("task.name=other", "task: block_pushing -> other"),
-])
+@pytest.mark.parametrize(
+    "override, line",
+    [
+        (
+            "task.policy.noise_scheduler.prediction_type=sample",
+            "policy.noise_scheduler.prediction_type: epsilon -> sample",
+        ),
+        ("task.policy.noise_scheduler.num_train_timesteps=50", "policy.noise_scheduler.num_train_timesteps: 100 -> 50"),
+        ("task.policy.model.p_drop_attn=0.5", "policy.model.p_drop_attn"),
+        ("seed=7", "seed: 42 -> 7"),
+        ("training.batch_size=8", "training.batch_size: 16 -> 8"),
+        ("task.dataset.windows.val_ratio=0.5", "demonstrations, train windows"),
+        ("task.dataset.symmetries=true", "demonstrations, numbers of obs"),
+        ("task.name=other", "task: block_pushing -> other"),
+    ],
+)
 def test_settings_that_decide_what_the_weights_mean_cannot_change(train, override, line):
     first = train("training.max_steps=2")
     first.run()
@@ -117,7 +144,7 @@ def test_other_data_of_the_same_size_are_noticed(train, tmp_path):
     with pytest.raises(ConfigError, match="demonstrations, numbers of action"):
         train(f"task.dataset.zarr_path={tmp_path / 'others.zarr'}").run()
     shutil.move(tmp_path / "demos.zarr", tmp_path / "moved.zarr")
-    train(f"task.dataset.zarr_path={tmp_path / 'moved.zarr'}").run()       # the same data elsewhere
+    train(f"task.dataset.zarr_path={tmp_path / 'moved.zarr'}").run()  # the same data elsewhere
 
 
 def test_another_start_is_noticed(train, tmp_path):
@@ -131,12 +158,24 @@ def test_another_start_is_noticed(train, tmp_path):
 
 def test_settings_that_change_the_course_go_on_and_are_listed(train, capsys):
     train("training.max_steps=2").run()
-    train("training.learning_rate=1e-5", "ema.power=0.5", "training.lr_schedule=cosine", "training.num_workers=1",
-          "training.save_every=3", "wandb.project=other").run()
+    train(
+        "training.learning_rate=1e-5",
+        "ema.power=0.5",
+        "training.lr_schedule=cosine",
+        "training.num_workers=1",
+        "training.save_every=3",
+        "wandb.project=other",
+    ).run()
     lines = {line.partition(":")[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert all(f"{name}: " in lines["changed, from here on"] for name in ("training.learning_rate", "ema.power", "training.lr_schedule"))
+    assert all(
+        f"{name}: " in lines["changed, from here on"]
+        for name in ("training.learning_rate", "ema.power", "training.lr_schedule")
+    )
     harmless = lines["changed, without effect on what is learned"]
-    assert all(f"{name}: " in harmless for name in ("training.max_steps", "training.num_workers", "training.save_every", "wandb.project"))
+    assert all(
+        f"{name}: " in harmless
+        for name in ("training.max_steps", "training.num_workers", "training.save_every", "wandb.project")
+    )
     assert "resuming" in "".join(lines)
 
 
@@ -166,13 +205,20 @@ def test_a_log_with_repeated_and_half_lines_is_put_right(train):
 
 @pytest.mark.parametrize("every", [0, 1])
 def test_nothing_that_is_not_finite_is_ever_saved(train, every):
-    workspace = train(f"training.log_every={every}", "training.learning_rate=1e30", "training.save_every=1", "training.checkpoint_every=1",
-                      "training.warmup_steps=0")
+    workspace = train(
+        f"training.log_every={every}",
+        "training.learning_rate=1e30",
+        "training.save_every=1",
+        "training.checkpoint_every=1",
+        "training.warmup_steps=0",
+    )
     with pytest.raises(ConfigError, match="likeliest cause is training.learning_rate") as error:
         workspace.run()
     if workspace.state_file.exists():
         assert f"last state whose numbers are finite is {workspace.state_file}" in str(error.value)
-        assert all(torch.isfinite(value).all() for name, value in load_file(workspace.state_file).items() if "mask" not in name)
+        assert all(
+            torch.isfinite(value).all() for name, value in load_file(workspace.state_file).items() if "mask" not in name
+        )
     else:
         assert "No state has been saved" in str(error.value)
     for folder in (workspace.output_dir / "checkpoints").glob("*"):
@@ -182,7 +228,9 @@ def test_nothing_that_is_not_finite_is_ever_saved(train, every):
 def test_a_loss_that_is_nan_from_the_first_step_is_no_matter_of_the_learning_rate(train):
     workspace = train()
     workspace.train_set.fields["action"][:] = torch.nan
-    with pytest.raises(ConfigError, match="the loss is nan at step 1.*before anything was learned.*No state has been saved"):
+    with pytest.raises(
+        ConfigError, match="the loss is nan at step 1.*before anything was learned.*No state has been saved"
+    ):
         workspace.run()
 
 
@@ -198,9 +246,15 @@ def test_a_state_that_holds_nan_is_refused(train):
         train().run()
 
 
-@pytest.mark.parametrize("damage", [
-    lambda b: b[:1000], lambda b: b"", lambda b: b"\xff" * 100, lambda b: b.replace(b'\\"step\\":', b'\\"stop\\":', 1),
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[:1000],
+        lambda b: b"",
+        lambda b: b"\xff" * 100,
+        lambda b: b.replace(b'\\"step\\":', b'\\"stop\\":', 1),
+    ],
+)
 def test_a_damaged_state_is_named_before_the_data_are_read(train, damage):
     first = train("training.max_steps=2")
     first.run()
@@ -213,12 +267,19 @@ def test_a_full_disk_leaves_the_state_of_before(train):
     first = train("training.max_steps=2")
     first.run()
     before = first.state_file.read_bytes()
-    code = ("import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2); sys.argv = sys.argv[1:]; "
-            "sys.path.insert(0, 'scripts'); runpy.run_path(sys.argv[0], run_name='__main__')")
+    code = (
+        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2); sys.argv = sys.argv[1:]; "
+        "sys.path.insert(0, 'scripts'); runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     arguments = [*SMALL, f"output_dir={first.output_dir}", f"task.dataset.zarr_path={first.cfg.task.dataset.zarr_path}"]
-    result = subprocess.run([sys.executable, "-c", code, *script([*arguments, "training.checkpoint_every=0"])[1:]],
-                            cwd=ROOT, env=ENV, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code, *script([*arguments, "training.checkpoint_every=0"])[1:]],
+        cwd=ROOT,
+        env=ENV,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "cannot be written" in result.stderr and "the state of before is still there" in result.stderr, result.stderr
     assert first.state_file.read_bytes() == before
@@ -245,8 +306,10 @@ def test_a_folder_that_vanishes_ends_the_training(train, replaced):
 
 
 def test_two_trainings_do_not_share_a_folder(train, tmp_path):
-    code = ("import sys, time; from diffusion_policy.common.lock import locked\n"
-            "with locked(sys.argv[1], 'training of x'): print('.', flush=True); time.sleep(60)")
+    code = (
+        "import sys, time; from diffusion_policy.common.lock import locked\n"
+        "with locked(sys.argv[1], 'training of x'): print('.', flush=True); time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         process.stdout.readline()
@@ -260,19 +323,36 @@ def test_two_trainings_do_not_share_a_folder(train, tmp_path):
         assert (tmp_path / "out" / LOCK_FILE).exists()
 
 
-@pytest.mark.parametrize("override, says", [
-    ("training.batch_size=-4", "training.batch_size=-4"), ("training.batch_size=2.5", "whole number"),
-    ("training.weight_decay=-1", "training.weight_decay=-1"), ("training.grad_clip=-1", "above 0"), ("training.grad_clip=null", "above 0"),
-    ("training.snr_gamma=-5", "training.snr_gamma=-5"), ("training.snr_gamma=abc", "training.snr_gamma=abc"),
-    ("training.lr_schedule=cosin", "cosine or trapezoid"), ("training.learning_rate=.nan", "training.learning_rate=.nan"),
-    ("training.learning_rate=-1", "training.learning_rate"), ("training.betas=[0.9]", "two numbers"),
-    ("training.betas=[0.9, 1.0]", "below 1"),
-    ("training.log_every=-1", "training.log_every"), ("training.max_steps=0", "training.max_steps"), ("training.topk=0", "training.topk"),
-    ("training.noise_draws=0", "training.noise_draws"), ("training.num_workers=-1", "training.num_workers"),
-    ("training.num_threads=0", "training.num_threads"), ("training.decay_fraction=2", "at most 1"), ("seed=-1", "seed=-1"),
-    ("seed=1.5", "seed=1.5"),
-    ("ema.max_value=2", "ema.max_value=2"), ("ema.inv_gamma=0", "ema.inv_gamma"), ("ema.power=-1", "ema.power"), ("resume=5", "resume=5"),
-])
+@pytest.mark.parametrize(
+    "override, says",
+    [
+        ("training.batch_size=-4", "training.batch_size=-4"),
+        ("training.batch_size=2.5", "whole number"),
+        ("training.weight_decay=-1", "training.weight_decay=-1"),
+        ("training.grad_clip=-1", "above 0"),
+        ("training.grad_clip=null", "above 0"),
+        ("training.snr_gamma=-5", "training.snr_gamma=-5"),
+        ("training.snr_gamma=abc", "training.snr_gamma=abc"),
+        ("training.lr_schedule=cosin", "cosine or trapezoid"),
+        ("training.learning_rate=.nan", "training.learning_rate=.nan"),
+        ("training.learning_rate=-1", "training.learning_rate"),
+        ("training.betas=[0.9]", "two numbers"),
+        ("training.betas=[0.9, 1.0]", "below 1"),
+        ("training.log_every=-1", "training.log_every"),
+        ("training.max_steps=0", "training.max_steps"),
+        ("training.topk=0", "training.topk"),
+        ("training.noise_draws=0", "training.noise_draws"),
+        ("training.num_workers=-1", "training.num_workers"),
+        ("training.num_threads=0", "training.num_threads"),
+        ("training.decay_fraction=2", "at most 1"),
+        ("seed=-1", "seed=-1"),
+        ("seed=1.5", "seed=1.5"),
+        ("ema.max_value=2", "ema.max_value=2"),
+        ("ema.inv_gamma=0", "ema.inv_gamma"),
+        ("ema.power=-1", "ema.power"),
+        ("resume=5", "resume=5"),
+    ],
+)
 def test_settings_that_cannot_be_are_refused_before_anything_is_read_or_written(train, tmp_path, override, says):
     with pytest.raises(ConfigError) as error:
         train(override, "task.dataset.zarr_path=nowhere.zarr")
@@ -305,7 +385,9 @@ for resume in (True, True, False):
 def test_a_training_that_goes_on_goes_on_in_its_wandb_run(tmp_path):
     pytest.importorskip("wandb")
     env = {**ENV, "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true", "WANDB_MODE": "offline"}
-    result = subprocess.run([sys.executable, "-c", TRACKED, str(tmp_path)], cwd=ROOT, env=env, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", TRACKED, str(tmp_path)], cwd=ROOT, env=env, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     ids = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("id ")]
     assert ids[0] == ids[1] != ids[2] and (tmp_path / "wandb_run").read_text().strip() == ids[2]

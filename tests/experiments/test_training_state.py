@@ -1,4 +1,5 @@
 """Damaged training states are refused with the file's name."""
+
 from __future__ import annotations
 
 import copy
@@ -34,11 +35,17 @@ def changed(path, change) -> None:
     save_file(tensors, path, metadata=header)
 
 
-@pytest.mark.parametrize("change", [
-    lambda tensors: tensors.pop("optimizer.0.step"), lambda tensors: tensors.update({"optimizer.-1.step": torch.zeros(())}),
-    lambda tensors: tensors.update({"optimizer.0.step": torch.zeros(3)}), lambda tensors: tensors.update({"optimizer.0": torch.zeros(3)}),
-    lambda tensors: tensors.update({"optimizer.0.exp_avg": torch.zeros(1)}),
-], ids=["no step", "a negative number", "three steps", "no key", "another shape"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.pop("optimizer.0.step"),
+        lambda tensors: tensors.update({"optimizer.-1.step": torch.zeros(())}),
+        lambda tensors: tensors.update({"optimizer.0.step": torch.zeros(3)}),
+        lambda tensors: tensors.update({"optimizer.0": torch.zeros(3)}),
+        lambda tensors: tensors.update({"optimizer.0.exp_avg": torch.zeros(1)}),
+    ],
+    ids=["no step", "a negative number", "three steps", "no key", "another shape"],
+)
 def test_moments_of_another_optimizer_are_refused(training, tmp_path, change):
     path = tmp_path / "latest.safetensors"
     read_state(path, *training, torch.device("cpu"))
@@ -53,7 +60,13 @@ def test_a_shape_that_no_tensor_has_is_refused(training, tmp_path):
     content = path.read_bytes()
     at = content.index(b'"x":{')
     shape = content.index(b'"shape":[1]', at)
-    header = content[8:shape] + b'"shape":[' + b",".join([b"1"] * 70) + b"]" + content[shape + 11:8 + int.from_bytes(content[:8], "little")]
-    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + int.from_bytes(content[:8], "little"):])
+    header = (
+        content[8:shape]
+        + b'"shape":['
+        + b",".join([b"1"] * 70)
+        + b"]"
+        + content[shape + 11 : 8 + int.from_bytes(content[:8], "little")]
+    )
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + int.from_bytes(content[:8], "little") :])
     with pytest.raises(ConfigError, match="cannot be read"):
         read_state(path, *training, torch.device("cpu"))

@@ -1,4 +1,5 @@
 """Dropout drops what it should, as PyTorch's does, and repeats with its seed."""
+
 import pytest
 import torch
 
@@ -18,8 +19,8 @@ def test_drops_the_share_and_keeps_the_mean(p, dtype):
 def test_entries_and_calls_are_independent():
     torch.manual_seed(0)
     masks = torch.stack([dropout(torch.ones(64, 4096), 0.5, True) == 0 for _ in range(2)]).float()
-    assert abs(torch.corrcoef(masks.reshape(2, -1))[0, 1]) < 0.01               # two calls
-    for distance in (1, 2, 3, 4, 8):                                            # within and across random words
+    assert abs(torch.corrcoef(masks.reshape(2, -1))[0, 1]) < 0.01  # two calls
+    for distance in (1, 2, 3, 4, 8):  # within and across random words
         a, b = masks[0, :, :-distance], masks[0, :, distance:]
         assert abs(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) < 0.01
 

@@ -1,4 +1,5 @@
 """Normaliser and weight averaging."""
+
 from __future__ import annotations
 
 import copy
@@ -34,7 +35,11 @@ def test_one_scale_for_all_or_none():
     one_scale, unchanged = FieldNormalizer.fit(data, "max_abs"), FieldNormalizer.fit(data, "identity")
     assert torch.equal(one_scale.normalize(data), data / 4) and torch.equal(unchanged.normalize(data), data)
     for normalizer in (one_scale, unchanged):
-        assert normalizer.input_stats["min"].tolist() == [-4, 0, 1] and normalizer.input_stats["max"].tolist() == [2, 0, 3]
+        assert normalizer.input_stats["min"].tolist() == [-4, 0, 1] and normalizer.input_stats["max"].tolist() == [
+            2,
+            0,
+            3,
+        ]
     zeros = torch.zeros(5, 2)
     assert torch.equal(FieldNormalizer.fit(zeros, "max_abs").normalize(zeros), zeros)
 

@@ -1,4 +1,5 @@
 """The vision encoder: robomimic's numbers and names, crops that can be repeated."""
+
 from __future__ import annotations
 
 import importlib
@@ -15,7 +16,10 @@ from diffusion_policy.model.vision.resnet import ResNet18Conv
 from diffusion_policy.model.vision.spatial_softmax import SpatialSoftmax
 
 CAN = {
-    "agentview_image": (3, 84, 84), "robot0_eye_in_hand_image": (3, 84, 84), "robot0_eef_pos": (3,), "robot0_eef_quat": (4,),
+    "agentview_image": (3, 84, 84),
+    "robot0_eye_in_hand_image": (3, 84, 84),
+    "robot0_eef_pos": (3,),
+    "robot0_eef_quat": (4,),
     "robot0_gripper_qpos": (2,),
 }
 CAMERAS = tuple(name for name, shape in CAN.items() if len(shape) == 3)
@@ -50,12 +54,18 @@ def test_tensors_have_the_names_of_the_original(can_encoder):
     block = ["conv1.weight", "bn1.weight", "bn1.bias", "conv2.weight", "bn2.weight", "bn2.bias"]
     shortcut = ["downsample.0.weight", "downsample.1.weight", "downsample.1.bias"]
     trunk = ["0.weight", "1.weight", "1.bias"] + [
-        f"{stage}.{i}.{name}" for stage in range(4, 8) for i in range(2)
+        f"{stage}.{i}.{name}"
+        for stage in range(4, 8)
+        for i in range(2)
         for name in block + (shortcut if stage > 4 and i == 0 else [])
     ]
     pool = ["temperature", "pos_x", "pos_y", "nets.weight", "nets.bias"]
     one = [f"backbone.nets.{name}" for name in trunk] + [f"pool.{name}" for name in pool]
-    one += [f"nets.0.nets.{name}" for name in trunk] + [f"nets.1.{name}" for name in pool] + ["nets.3.weight", "nets.3.bias"]
+    one += (
+        [f"nets.0.nets.{name}" for name in trunk]
+        + [f"nets.1.{name}" for name in pool]
+        + ["nets.3.weight", "nets.3.bias"]
+    )
     state = can_encoder.state_dict()
     assert set(state) == {f"obs_nets.{camera}.{name}" for camera in CAMERAS for name in one}
     assert state["obs_nets.agentview_image.pool.pos_x"].shape == (1, 9)
@@ -98,7 +108,9 @@ def test_features_are_those_of_the_written_out_network(can_encoder):
     assert features.shape == (1, 137) and can_encoder.output_dim == 137
     for i, camera in enumerate(CAMERAS):
         prefix = f"obs_nets.{camera}."
-        state = {name[len(prefix):]: value for name, value in can_encoder.state_dict().items() if name.startswith(prefix)}
+        state = {
+            name[len(prefix) :]: value for name, value in can_encoder.state_dict().items() if name.startswith(prefix)
+        }
         expected = written_out(state, obs[camera][:, :, 4:80, 4:80])
         torch.testing.assert_close(features[:, 64 * i : 64 * (i + 1)], expected, atol=1e-5, rtol=0)
     lowdim = torch.cat([obs[name] for name in CAN if name not in CAMERAS], dim=-1)
@@ -249,5 +261,7 @@ def test_features_are_those_of_robomimic(robomimic, can_encoder):
     for name in CAMERAS:
         theirs.obs_randomizers[name] = None  # cropped here, where the centre is
     assert theirs.load_state_dict(can_encoder.state_dict()).missing_keys == []
-    expected = theirs.eval()({name: value[:, :, 4:80, 4:80] if name in CAMERAS else value for name, value in obs.items()})
+    expected = theirs.eval()(
+        {name: value[:, :, 4:80, 4:80] if name in CAMERAS else value for name, value in obs.items()}
+    )
     torch.testing.assert_close(can_encoder(obs), expected, atol=1e-6, rtol=0)

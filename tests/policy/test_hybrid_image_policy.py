@@ -1,4 +1,5 @@
 """The image policy as a user calls it."""
+
 from __future__ import annotations
 
 import copy
@@ -11,16 +12,21 @@ import torch
 from diffusers import DDPMScheduler
 from safetensors.torch import load_file, save_file
 
+from bac_workbench.timing.latency import interleaved
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.policy_files import (
-    WEIGHTS_FILE, build_policy, complete_state, distinct_state, repeated_names, save_policy,
+    WEIGHTS_FILE,
+    build_policy,
+    complete_state,
+    distinct_state,
+    repeated_names,
+    save_policy,
 )
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
 from diffusion_policy.model.vision.observation_encoder import SmallCropWarning
 from diffusion_policy.policy.diffusion_transformer_hybrid_image_policy import DiffusionTransformerHybridImagePolicy
 from diffusion_policy.workspace.condition_learner import ConditionLearner
-from bac_workbench.timing.latency import interleaved
 
 POLICY = f"{DiffusionTransformerHybridImagePolicy.__module__}.{DiffusionTransformerHybridImagePolicy.__qualname__}"
 ARM = {"robot0_eef_pos": {"shape": [3]}, "robot0_eef_quat": {"shape": [4]}, "robot0_gripper_qpos": {"shape": [2]}}
@@ -33,8 +39,11 @@ def camera(size: int) -> dict:
 CAN = {"obs": {"agentview_image": camera(84), "robot0_eye_in_hand_image": camera(84), **ARM}, "action": {"shape": [10]}}
 TRANSPORT = {
     "obs": {
-        "shouldercamera0_image": camera(84), "robot0_eye_in_hand_image": camera(84), **ARM,
-        "shouldercamera1_image": camera(84), "robot1_eye_in_hand_image": camera(84),
+        "shouldercamera0_image": camera(84),
+        "robot0_eye_in_hand_image": camera(84),
+        **ARM,
+        "shouldercamera1_image": camera(84),
+        "robot1_eye_in_hand_image": camera(84),
         **{name.replace("robot0", "robot1"): entry for name, entry in ARM.items()},
     },
     "action": {"shape": [20]},
@@ -47,9 +56,19 @@ def config_of(shape_meta, **changes) -> dict:
     """The original config of the class with a tiny Transformer, and `changes` to it."""
     scheduler = {"_target_": "diffusers.DDPMScheduler", "num_train_timesteps": 10, "beta_schedule": "squaredcos_cap_v2"}
     policy = {
-        "_target_": POLICY, "shape_meta": shape_meta, "noise_scheduler": scheduler, "horizon": 10, "n_action_steps": 8,
-        "n_obs_steps": 2, "num_inference_steps": 4, "crop_shape": [76, 76], "obs_encoder_group_norm": True,
-        "eval_fixed_crop": True, "n_layer": 2, "n_head": 2, "n_emb": 16,
+        "_target_": POLICY,
+        "shape_meta": shape_meta,
+        "noise_scheduler": scheduler,
+        "horizon": 10,
+        "n_action_steps": 8,
+        "n_obs_steps": 2,
+        "num_inference_steps": 4,
+        "crop_shape": [76, 76],
+        "obs_encoder_group_norm": True,
+        "eval_fixed_crop": True,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_emb": 16,
     }
     return {"task": None, "policy": copy.deepcopy({**policy, **changes})}
 
@@ -84,7 +103,9 @@ def seeded(seed: int) -> torch.Generator:
 def test_parameter_counts_of_the_published_policies():
     for meta, features, millions in [(CAN, 137, 31.39), (TRANSPORT, 274, 53.8), (PUSHT, 66, 20.2)]:
         with torch.device("meta"):
-            policy = DiffusionTransformerHybridImagePolicy(meta, DDPMScheduler(100), 10, 8, 2, obs_encoder_group_norm=True)
+            policy = DiffusionTransformerHybridImagePolicy(
+                meta, DDPMScheduler(100), 10, 8, 2, obs_encoder_group_norm=True
+            )
         total, denoiser = (sum(p.numel() for p in module.parameters()) for module in (policy, policy.model))
         assert policy.obs_dim == policy.model.cond_dim == features
         assert policy.trajectory_shape == (10, meta["action"]["shape"][0])
@@ -135,14 +156,19 @@ def test_inpainting_gives_the_encoded_observations_of_the_first_steps(time_as_co
 def test_inpainting_cannot_be_trained_on_images():
     policy = make_small(obs_as_cond=False).train()
     batch = {name: value.repeat_interleave(5, 1) for name, value in policy.random_observation(2, seeded(0)).items()}
-    for training in (lambda: policy.optimizer_groups(1e-3), lambda: policy.compute_loss({**batch, "action": torch.rand(2, 10, 2)})):
+    for training in (
+        lambda: policy.optimizer_groups(1e-3),
+        lambda: policy.compute_loss({**batch, "action": torch.rand(2, 10, 2)}),
+    ):
         with pytest.raises(ConfigError, match="obs_as_cond=False does not go with training on images.*vision encoder"):
             training()
 
 
 def test_a_policy_that_inpaints_loads_and_acts(tmp_path):
     policy = make_small(obs_as_cond=False)
-    save_policy(tmp_path, policy, config_of(SMALL, crop_shape=[36, 36], obs_as_cond=False), {"weights": "ema"}, half=False)
+    save_policy(
+        tmp_path, policy, config_of(SMALL, crop_shape=[36, 36], obs_as_cond=False), {"weights": "ema"}, half=False
+    )
     loaded = load_policy(tmp_path).policy
     obs = policy.random_observation(1, seeded(0))
     assert torch.equal(*(p.predict_action(obs, seeded(0))["action"] for p in (policy, loaded)))
@@ -150,7 +176,9 @@ def test_a_policy_that_inpaints_loads_and_acts(tmp_path):
 
 def test_a_crop_of_a_small_part_of_the_images_warns_once(tmp_path):
     meta = {"obs": {"front": {"shape": [3, 120, 160], "type": "rgb"}}, "action": {"shape": [2]}}
-    with pytest.warns(SmallCropWarning, match=r"crop_shape 76 x 76 leaves 30.1 % of the images of front, 120 x 160 pixels"):
+    with pytest.warns(
+        SmallCropWarning, match=r"crop_shape 76 x 76 leaves 30.1 % of the images of front, 120 x 160 pixels"
+    ):
         policy = make_policy(meta)
     save_policy(tmp_path, policy, config_of(meta), {"weights": "ema"})
     with pytest.warns(SmallCropWarning, match="Set crop_shape to") as caught:
@@ -158,7 +186,9 @@ def test_a_crop_of_a_small_part_of_the_images_warns_once(tmp_path):
     assert len(caught) == 1
 
 
-@pytest.mark.parametrize("size, crop", [([84, 84], [76, 76]), ([240, 320], [216, 288]), ([96, 96], [76, 76]), ([240, 320], None)])
+@pytest.mark.parametrize(
+    "size, crop", [([84, 84], [76, 76]), ([240, 320], [216, 288]), ([96, 96], [76, 76]), ([240, 320], None)]
+)
 def test_usual_crops_do_not_warn(size, crop):
     with warnings.catch_warnings():
         warnings.simplefilter("error", SmallCropWarning)
@@ -174,29 +204,46 @@ def test_images_may_be_bytes_and_numpy_arrays(small):
     torch.testing.assert_close(small.encode_observation(arrays), expected, atol=1e-6, rtol=0)
     longer = {name: torch.cat([value, value], dim=1) for name, value in {**obs, "image": pixels}.items()}
     assert torch.equal(small.encode_observation(longer), expected)  # the first steps count
-    assert torch.equal(small.encode_observation({**longer, "depth": torch.full((1,), math.nan)}), expected)  # not asked for
+    assert torch.equal(
+        small.encode_observation({**longer, "depth": torch.full((1,), math.nan)}), expected
+    )  # not asked for
 
 
 def changed(**changes) -> dict:
     return {**{"image": torch.full((2, 2, 3, 40, 40), 0.5), "agent_pos": torch.zeros(2, 2, 2)}, **changes}
 
 
-@pytest.mark.parametrize("obs, message", [
-    ({"agent_pos": torch.zeros(2, 2, 2)}, r"needs the key 'image' \[B, To, 3, 40, 40\]; it has \['agent_pos'\]"),
-    ({"image": torch.zeros(2, 2, 3, 40, 40)}, r"needs the key 'agent_pos' \[B, To, 2\]"),
-    (changed(image=torch.zeros(2, 2, 3, 96, 96)), r"image has shape \(2, 2, 3, 96, 96\); this policy expects "
-     r"\[B, 2, 3, 40, 40\] \(batch, observation steps, channels, height, width\): let the camera draw 40 x 40 pixels, or"),
-    (changed(image=torch.zeros(2, 2, 40, 40, 3)), "put the channels before height and width"),
-    (changed(image=torch.zeros(2, 1, 3, 40, 40)), r"expects \[B, 2, 3, 40, 40\]"),
-    (changed(image=torch.zeros(2, 3, 40, 40)), r"expects \[B, 2, 3, 40, 40\]"),
-    (changed(image=torch.full((2, 2, 3, 40, 40), 200.0)), r"values from 200 to 200: give images in \[0, 1\], or uint8"),
-    (changed(image=torch.full((2, 2, 3, 40, 40), -0.5)), "from -0.5 to -0.5"),
-    (changed(image=torch.zeros(2, 2, 3, 40, 40, dtype=torch.int64)), "is of type torch.int64: give uint8"),
-    (changed(image=torch.full((2, 2, 3, 40, 40), math.nan)), r"image holds NaN or infinite values in batch rows \[0, 1\]"),
-    (changed(agent_pos=torch.tensor([[[0, 0], [0, math.inf]]] * 2)), "agent_pos holds NaN or infinite"),
-    (changed(agent_pos=torch.zeros(2, 2, 3)), r"expects \[B, 2, 2\] \(batch, observation steps, observation size\)"),
-    (changed(agent_pos=torch.zeros(3, 2, 2)), "different batch sizes: {'image': 2, 'agent_pos': 3}"),
-])
+@pytest.mark.parametrize(
+    "obs, message",
+    [
+        ({"agent_pos": torch.zeros(2, 2, 2)}, r"needs the key 'image' \[B, To, 3, 40, 40\]; it has \['agent_pos'\]"),
+        ({"image": torch.zeros(2, 2, 3, 40, 40)}, r"needs the key 'agent_pos' \[B, To, 2\]"),
+        (
+            changed(image=torch.zeros(2, 2, 3, 96, 96)),
+            r"image has shape \(2, 2, 3, 96, 96\); this policy expects "
+            r"\[B, 2, 3, 40, 40\] \(batch, observation steps, channels, height, width\): let the camera draw 40 x 40 pixels, or",
+        ),
+        (changed(image=torch.zeros(2, 2, 40, 40, 3)), "put the channels before height and width"),
+        (changed(image=torch.zeros(2, 1, 3, 40, 40)), r"expects \[B, 2, 3, 40, 40\]"),
+        (changed(image=torch.zeros(2, 3, 40, 40)), r"expects \[B, 2, 3, 40, 40\]"),
+        (
+            changed(image=torch.full((2, 2, 3, 40, 40), 200.0)),
+            r"values from 200 to 200: give images in \[0, 1\], or uint8",
+        ),
+        (changed(image=torch.full((2, 2, 3, 40, 40), -0.5)), "from -0.5 to -0.5"),
+        (changed(image=torch.zeros(2, 2, 3, 40, 40, dtype=torch.int64)), "is of type torch.int64: give uint8"),
+        (
+            changed(image=torch.full((2, 2, 3, 40, 40), math.nan)),
+            r"image holds NaN or infinite values in batch rows \[0, 1\]",
+        ),
+        (changed(agent_pos=torch.tensor([[[0, 0], [0, math.inf]]] * 2)), "agent_pos holds NaN or infinite"),
+        (
+            changed(agent_pos=torch.zeros(2, 2, 3)),
+            r"expects \[B, 2, 2\] \(batch, observation steps, observation size\)",
+        ),
+        (changed(agent_pos=torch.zeros(3, 2, 2)), "different batch sizes: {'image': 2, 'agent_pos': 3}"),
+    ],
+)
 def test_bad_observations_are_clear_errors(small, obs, message):
     with pytest.raises(ValueError, match=message):
         small.predict_action(obs)
@@ -206,27 +253,40 @@ def small_meta(**obs) -> dict:
     return {"obs": obs, "action": {"shape": [2]}}
 
 
-@pytest.mark.parametrize("meta, message", [
-    (small_meta(), "names no observation"), ({"obs": {"image": camera(40)}}, "shape_meta needs"),
-    (small_meta(image=[3, 40, 40]), "shape_meta needs"), ({"obs": 3, "action": {"shape": [2]}}, "shape_meta needs"),
-    (small_meta(cloud={"shape": [9], "type": "depth"}), "cloud is of type 'depth'.*use 'rgb' or 'low_dim'"),
-    (small_meta(image={"shape": [40, 40], "type": "rgb"}), r"image \(rgb\) is .40, 40.; .* 3 positive whole numbers"),
-    (small_meta(state={"shape": [4, 4]}), "1 positive whole number"),
-    (small_meta(state={"shape": [0]}), "1 positive whole number"),
-    (small_meta(action={"shape": [2]}), "cannot be named 'action'"), (small_meta(**{"a.b": camera(40)}), "cannot be built"),
-    ({**SMALL, "action": {"shape": "2"}}, "shape of action is '2'"),
-])
+@pytest.mark.parametrize(
+    "meta, message",
+    [
+        (small_meta(), "names no observation"),
+        ({"obs": {"image": camera(40)}}, "shape_meta needs"),
+        (small_meta(image=[3, 40, 40]), "shape_meta needs"),
+        ({"obs": 3, "action": {"shape": [2]}}, "shape_meta needs"),
+        (small_meta(cloud={"shape": [9], "type": "depth"}), "cloud is of type 'depth'.*use 'rgb' or 'low_dim'"),
+        (
+            small_meta(image={"shape": [40, 40], "type": "rgb"}),
+            r"image \(rgb\) is .40, 40.; .* 3 positive whole numbers",
+        ),
+        (small_meta(state={"shape": [4, 4]}), "1 positive whole number"),
+        (small_meta(state={"shape": [0]}), "1 positive whole number"),
+        (small_meta(action={"shape": [2]}), "cannot be named 'action'"),
+        (small_meta(**{"a.b": camera(40)}), "cannot be built"),
+        ({**SMALL, "action": {"shape": "2"}}, "shape of action is '2'"),
+    ],
+)
 def test_observations_that_cannot_be_described(meta, message):
     with pytest.raises(ConfigError, match=message):
         build_policy(config_of(meta, crop_shape=[36, 36]))
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"crop_shape": [36]}, "crop_shape is .36.; it has to be 2 positive"), ({"crop_shape": "36"}, "crop_shape is '36'"),
-    ({"crop_shape": [44, 36]}, "crop_shape 44 x 36 exceeds the images of image, 40 x 40"),
-    ({"time_as_cond": False}, "time_as_cond=True"),
-    ({"n_action_steps": 10}, "exceeds horizon"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"crop_shape": [36]}, "crop_shape is .36.; it has to be 2 positive"),
+        ({"crop_shape": "36"}, "crop_shape is '36'"),
+        ({"crop_shape": [44, 36]}, "crop_shape 44 x 36 exceeds the images of image, 40 x 40"),
+        ({"time_as_cond": False}, "time_as_cond=True"),
+        ({"n_action_steps": 10}, "exceeds horizon"),
+    ],
+)
 def test_impossible_settings(changes, message):
     with pytest.raises(ConfigError, match=message):
         make_small(**changes)
@@ -270,14 +330,23 @@ def test_every_parameter_is_in_one_optimizer_group(small):
 
 def test_the_condition_objective_trains_all_that_makes_a_token_and_nothing_of_the_denoiser():
     learner = ConditionLearner(make_small()).train()
-    batch = {**learner.policy.random_observation(8, seeded(0)), "action": torch.rand(8, 10, 2, generator=seeded(1)) * 10 - 20}
+    batch = {
+        **learner.policy.random_observation(8, seeded(0)),
+        "action": torch.rand(8, 10, 2, generator=seeded(1)) * 10 - 20,
+    }
     losses = [learner.compute_loss(batch, seeded(seed)) for seed in (5, 5, 6)]
-    assert losses[0].item() == losses[1].item() != losses[2].item()     # the crops
+    assert losses[0].item() == losses[1].item() != losses[2].item()  # the crops
     losses[0].backward()
     moved = {name for name, p in learner.named_parameters() if p.grad is not None and p.grad.any()}
-    parts = ("head.", "policy.obs_encoder.", "policy.model.cond_obs_emb.", "policy.model.encoder.", "policy.model.cond_pos_emb")
+    parts = (
+        "head.",
+        "policy.obs_encoder.",
+        "policy.model.cond_obs_emb.",
+        "policy.model.encoder.",
+        "policy.model.cond_pos_emb",
+    )
     expected = {name for name, p in learner.named_parameters() if name.startswith(parts) and p.requires_grad}
-    assert moved | {"policy.model.encoder.2.bias"} == expected      # the normalisation over the batch takes this one out
+    assert moved | {"policy.model.encoder.2.bias"} == expected  # the normalisation over the batch takes this one out
 
 
 def test_the_condition_objective_may_look_at_the_centre_of_images():
@@ -286,14 +355,19 @@ def test_the_condition_objective_may_look_at_the_centre_of_images():
     batch = {**policy.random_observation(8, seeded(0)), "action": torch.rand(8, 10, 2, generator=seeded(1)) * 10 - 20}
     tokens = [learner.tokens({name: batch[name][:, :1] for name in policy.obs_shapes}, seeded(seed)) for seed in (5, 6)]
     assert torch.equal(*tokens)
-    torch.testing.assert_close(learner.eval().tokens({name: batch[name][:, :1] for name in policy.obs_shapes}), tokens[0])
+    torch.testing.assert_close(
+        learner.eval().tokens({name: batch[name][:, :1] for name in policy.obs_shapes}), tokens[0]
+    )
     assert ConditionLearner(make_small()).train().policy.obs_encoder.training
 
 
 def test_what_a_token_says_stops_to_depend_on_its_batch():
     """At first the batch scales the tokens; after `scale_steps` a loss is that of each observation by itself, in training, too."""
     learner = ConditionLearner(make_small(), scale_steps=3).train()
-    batch = {**learner.policy.random_observation(8, seeded(0)), "action": torch.rand(8, 10, 2, generator=seeded(1)) * 10 - 20}
+    batch = {
+        **learner.policy.random_observation(8, seeded(0)),
+        "action": torch.rand(8, 10, 2, generator=seeded(1)) * 10 - 20,
+    }
     half = {name: value[:4] for name, value in batch.items()}
     rest = {name: value[4:] for name, value in batch.items()}
     learner.random_crops = False
@@ -311,7 +385,9 @@ def test_a_tensor_with_two_names_is_written_once_and_read_under_both(small, tmp_
     repeated = repeated_names(small)
     prefix = "obs_encoder.obs_nets.image."
     assert repeated[f"{prefix}nets.0.nets.0.weight"] == f"{prefix}backbone.nets.0.weight"
-    assert repeated[f"{prefix}nets.1.pos_x"] == f"{prefix}pool.pos_x" and all(name.startswith(prefix) for name in repeated)
+    assert repeated[f"{prefix}nets.1.pos_x"] == f"{prefix}pool.pos_x" and all(
+        name.startswith(prefix) for name in repeated
+    )
     stored = {name: value.contiguous() for name, value in distinct_state(small).items()}
     save_file(stored, tmp_path / "x.safetensors")  # refuses tensors that share memory
     state = complete_state(small, load_file(tmp_path / "x.safetensors"))

@@ -1,4 +1,5 @@
 """The low-dimensional policy as a user calls it."""
+
 from __future__ import annotations
 
 import warnings
@@ -17,10 +18,23 @@ def make_policy(obs_as_cond=True, only_chunk=False, **kwargs):
     torch.manual_seed(0)
     tokens = 3 if only_chunk else 8
     width = 2 if obs_as_cond else 2 + 5
-    model = TransformerForDiffusion(width, width, tokens, n_obs_steps=2, cond_dim=5 if obs_as_cond else 0, n_layer=2, n_head=2, n_emb=32,
-                                    p_drop_emb=0.0, p_drop_attn=0.0, causal_attn=True)
+    model = TransformerForDiffusion(
+        width,
+        width,
+        tokens,
+        n_obs_steps=2,
+        cond_dim=5 if obs_as_cond else 0,
+        n_layer=2,
+        n_head=2,
+        n_emb=32,
+        p_drop_emb=0.0,
+        p_drop_attn=0.0,
+        causal_attn=True,
+    )
     scheduler = DDPMScheduler(10, beta_schedule="squaredcos_cap_v2", clip_sample=True)
-    policy = DiffusionTransformerLowdimPolicy(model, scheduler, 8, 5, 2, 3, 2, obs_as_cond=obs_as_cond, pred_action_steps_only=only_chunk, **kwargs)
+    policy = DiffusionTransformerLowdimPolicy(
+        model, scheduler, 8, 5, 2, 3, 2, obs_as_cond=obs_as_cond, pred_action_steps_only=only_chunk, **kwargs
+    )
     policy.set_normalizer(LinearNormalizer.fit({"obs": torch.rand(50, 5) * 100, "action": torch.rand(50, 2) * 10 - 20}))
     return policy.eval()
 
@@ -55,12 +69,15 @@ def test_a_sample_does_not_depend_on_its_batch_mates_noise():
         policy.predict_action({"obs": obs}, seeds(1, 2))
 
 
-@pytest.mark.parametrize("obs, message", [
-    ({"obs": torch.full((2, 2, 5), float("nan"))}, r"NaN or infinite values in batch rows \[0, 1\]"),
-    ({"obs": torch.zeros(2, 1, 5)}, r"expects \[B, 2, 5\]"),
-    ({"obs": torch.zeros(2, 2, 6)}, r"expects \[B, 2, 5\]"),
-    ({"image": torch.zeros(2, 2, 6)}, "needs the key 'obs'"),
-])
+@pytest.mark.parametrize(
+    "obs, message",
+    [
+        ({"obs": torch.full((2, 2, 5), float("nan"))}, r"NaN or infinite values in batch rows \[0, 1\]"),
+        ({"obs": torch.zeros(2, 1, 5)}, r"expects \[B, 2, 5\]"),
+        ({"obs": torch.zeros(2, 2, 6)}, r"expects \[B, 2, 5\]"),
+        ({"image": torch.zeros(2, 2, 6)}, "needs the key 'obs'"),
+    ],
+)
 def test_bad_observations_are_clear_errors(obs, message):
     with pytest.raises(ValueError, match=message):
         make_policy().predict_action(obs)
@@ -94,7 +111,7 @@ def test_weights_of_the_timesteps():
     for gamma in (0.5, 5.0):
         noise, clean = (min_snr_weights(alphas_cumprod, gamma, kind) for kind in ("epsilon", "sample"))
         assert noise.mean().item() == pytest.approx(1) == clean.mean().item()
-        assert (noise.diff() >= -1e-6).all() and noise[0] < noise[-1]      # the cleanest trajectories count least
+        assert (noise.diff() >= -1e-6).all() and noise[0] < noise[-1]  # the cleanest trajectories count least
         # A loss on the noise is SNR times the one on the clean trajectory: both kinds weigh the timesteps alike.
         ratio = noise * snr / clean
         assert torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-4)
@@ -111,13 +128,16 @@ def test_the_weighed_loss_is_the_plain_one_where_only_one_timestep_counts():
 def test_the_loss_with_drawn_timesteps_is_on_average_the_weighed_one():
     class NoisyItself(torch.nn.Module):
         """Foretells noise as if there were nothing else: worse the cleaner the trajectory."""
+
         def forward(self, sample, timestep, cond):
             return sample
 
     policy = make_policy()
     policy.model = NoisyItself()
     batch = {"obs": torch.rand(64, 8, 5) * 100, "action": torch.rand(64, 8, 2) * 10 - 20}
-    drawn, alike = (policy.compute_loss(batch, torch.Generator().manual_seed(0), gamma, noise_draws=500) for gamma in (1.0, None))
+    drawn, alike = (
+        policy.compute_loss(batch, torch.Generator().manual_seed(0), gamma, noise_draws=500) for gamma in (1.0, None)
+    )
     trajectory = policy.normalizer["action"].normalize(batch["action"]).repeat(50, 1, 1)
     noise = torch.randn(trajectory.shape, generator=torch.Generator().manual_seed(1))
     noisy = [policy.noise_scheduler.add_noise(trajectory, noise, torch.full((len(noise),), t)) for t in range(10)]
@@ -133,14 +153,16 @@ def test_several_noises_of_one_window_are_as_many_windows(obs_as_cond):
     batch = {"obs": torch.rand(6, 8, 5) * 100, "action": torch.rand(6, 8, 2) * 10 - 20}
     repeated = {name: value.repeat(3, 1, 1) for name, value in batch.items()}
     several = policy.compute_loss(batch, torch.Generator().manual_seed(0), noise_draws=3)
-    assert several.item() == pytest.approx(policy.compute_loss(repeated, torch.Generator().manual_seed(0)).item(), rel=1e-5)
+    assert several.item() == pytest.approx(
+        policy.compute_loss(repeated, torch.Generator().manual_seed(0)).item(), rel=1e-5
+    )
 
 
 def test_a_normalizer_moves_to_where_the_policy_is():
     policy = make_policy()
     fitted, policy.normalizer = policy.normalizer, LinearNormalizer()
-    policy.to("meta")       # any device but the CPU
+    policy.to("meta")  # any device but the CPU
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")     # loading numbers to that device does nothing, and warns
+        warnings.simplefilter("ignore")  # loading numbers to that device does nothing, and warns
         policy.set_normalizer(fitted)
     assert {parameter.device.type for parameter in policy.normalizer.parameters()} == {"meta"}

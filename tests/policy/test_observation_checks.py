@@ -1,4 +1,5 @@
 """Observations of a wrong shape: the message names what is wrong, and only that."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -16,26 +17,29 @@ def refusal(value, shape=(3, 40, 48), steps=2) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("found", "advice"), [
-    ((2, 1, 3, 40, 48), "it has 1 observation step instead of 2: pass the last 2 frames"),
-    ((1, 1, 3, 40, 48), "it has 1 observation step instead of 2: pass the last 2 frames"),
-    ((3, 0, 3, 40, 48), "it has no observation step instead of 2"),
-    ((2, 1, 3, 40, 48), "swap the first two axes"),
-    ((2, 3, 40, 48), "the axis of the batch is missing"),
-    ((1, 3, 40, 48), "the axis of observation steps is missing"),
-    ((5, 3, 40, 48), "the axis of the batch or that of observation steps is missing"),
-    ((3, 40, 48), "the axes of batch and observation steps are missing"),
-    ((1, 6, 40, 48), "the 2 observation steps are joined"),
-    ((1, 2, 1, 3, 40, 48), "it has 6 axes instead of 5"),
-    ((1, 2, 40, 48, 3), "put the channels before height and width"),
-    ((1, 1, 40, 48, 3), "put the channels before height and width"),
-    ((1, 2, 3, 48, 40), "height and width are swapped"),
-    ((1, 2, 480, 640, 3), "put the channels before height and width, and let the camera draw 40 x 48 pixels"),
-    ((1, 2, 1, 40, 48), "its images have 1 channel instead of 3"),
-    ((1, 2, 4, 40, 48), "its images have 4 channels instead of 3"),
-    ((1, 2, 3, 480, 640), "let the camera draw 40 x 48 pixels, or resize its images"),
-    ((40,), "it holds no images"),
-])
+@pytest.mark.parametrize(
+    ("found", "advice"),
+    [
+        ((2, 1, 3, 40, 48), "it has 1 observation step instead of 2: pass the last 2 frames"),
+        ((1, 1, 3, 40, 48), "it has 1 observation step instead of 2: pass the last 2 frames"),
+        ((3, 0, 3, 40, 48), "it has no observation step instead of 2"),
+        ((2, 1, 3, 40, 48), "swap the first two axes"),
+        ((2, 3, 40, 48), "the axis of the batch is missing"),
+        ((1, 3, 40, 48), "the axis of observation steps is missing"),
+        ((5, 3, 40, 48), "the axis of the batch or that of observation steps is missing"),
+        ((3, 40, 48), "the axes of batch and observation steps are missing"),
+        ((1, 6, 40, 48), "the 2 observation steps are joined"),
+        ((1, 2, 1, 3, 40, 48), "it has 6 axes instead of 5"),
+        ((1, 2, 40, 48, 3), "put the channels before height and width"),
+        ((1, 1, 40, 48, 3), "put the channels before height and width"),
+        ((1, 2, 3, 48, 40), "height and width are swapped"),
+        ((1, 2, 480, 640, 3), "put the channels before height and width, and let the camera draw 40 x 48 pixels"),
+        ((1, 2, 1, 40, 48), "its images have 1 channel instead of 3"),
+        ((1, 2, 4, 40, 48), "its images have 4 channels instead of 3"),
+        ((1, 2, 3, 480, 640), "let the camera draw 40 x 48 pixels, or resize its images"),
+        ((40,), "it holds no images"),
+    ],
+)
 def test_images(found, advice):
     message = refusal(torch.zeros(found))
     assert advice in message and str(found) in message and "[B, 2, 3, 40, 48]" in message
@@ -43,19 +47,29 @@ def test_images(found, advice):
         assert "pixels" not in message and "channels before" not in message
 
 
-@pytest.mark.parametrize(("found", "advice"), [
-    ((4, 1, 7), "it has 1 observation step instead of 2"), ((2, 7), "the axis of the batch is missing"),
-    ((1, 7), "the axis of observation steps is missing"), ((7,), "the axes of batch and observation steps are missing"),
-    ((3, 14), "the 2 observation steps are joined"), ((3, 7, 2), "the last two axes are swapped"),
-    ((3, 2, 5), "an observation has 5 numbers instead of 7"), ((2, 5), "an observation has 5 numbers instead of 7"),
-    ((3, 2, 1, 7), "it has 4 axes instead of 3"), ((), "bring its axes into this order"),
-])
+@pytest.mark.parametrize(
+    ("found", "advice"),
+    [
+        ((4, 1, 7), "it has 1 observation step instead of 2"),
+        ((2, 7), "the axis of the batch is missing"),
+        ((1, 7), "the axis of observation steps is missing"),
+        ((7,), "the axes of batch and observation steps are missing"),
+        ((3, 14), "the 2 observation steps are joined"),
+        ((3, 7, 2), "the last two axes are swapped"),
+        ((3, 2, 5), "an observation has 5 numbers instead of 7"),
+        ((2, 5), "an observation has 5 numbers instead of 7"),
+        ((3, 2, 1, 7), "it has 4 axes instead of 3"),
+        ((), "bring its axes into this order"),
+    ],
+)
 def test_vectors(found, advice):
     assert advice in refusal(torch.zeros(found), shape=(7,))
 
 
 def test_one_observation_step():
-    assert "the axis of observation steps is missing: pass the last frame" in refusal(torch.zeros(5, 7), shape=(7,), steps=1)
+    assert "the axis of observation steps is missing: pass the last frame" in refusal(
+        torch.zeros(5, 7), shape=(7,), steps=1
+    )
 
 
 @pytest.mark.parametrize("value", ["text", None, [[1, 2], [3]], object(), np.array(["a"])])

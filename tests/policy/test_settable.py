@@ -1,4 +1,5 @@
 """What is set on a policy takes effect, or is refused."""
+
 from __future__ import annotations
 
 import threading
@@ -18,8 +19,12 @@ OBS = {"obs": torch.linspace(0, 1, 30).view(3, 2, 5)}
 def make_policy(chunk_only=False, steps=None, scheduler=None, **kwargs):
     torch.manual_seed(0)
     tokens = 3 if chunk_only else 8
-    model = TransformerForDiffusion(2, 2, tokens, n_obs_steps=2, cond_dim=5, n_layer=1, n_head=2, n_emb=32, p_drop_emb=0.0, p_drop_attn=0.0)
-    scheduler = DDPMScheduler(num_train_timesteps=20, beta_schedule="squaredcos_cap_v2") if scheduler is None else scheduler
+    model = TransformerForDiffusion(
+        2, 2, tokens, n_obs_steps=2, cond_dim=5, n_layer=1, n_head=2, n_emb=32, p_drop_emb=0.0, p_drop_attn=0.0
+    )
+    scheduler = (
+        DDPMScheduler(num_train_timesteps=20, beta_schedule="squaredcos_cap_v2") if scheduler is None else scheduler
+    )
     policy = DiffusionTransformerLowdimPolicy(
         model, scheduler, 8, 5, 2, 3, 2, steps, obs_as_cond=True, pred_action_steps_only=chunk_only, **kwargs
     )
@@ -58,7 +63,9 @@ def test_noise_scheduler():
     policy.noise_scheduler = DDIMScheduler.from_config(policy.noise_scheduler.config)
     policy.num_inference_steps = 5
     assert denoiser_calls(policy) == 5 and isinstance(policy.noise_scheduler, DDIMScheduler)
-    assert torch.equal(act(policy), act(make_policy(steps=5, scheduler=DDIMScheduler(20, beta_schedule="squaredcos_cap_v2"))))
+    assert torch.equal(
+        act(policy), act(make_policy(steps=5, scheduler=DDIMScheduler(20, beta_schedule="squaredcos_cap_v2")))
+    )
     with pytest.raises(AttributeError, match="has to be a scheduler of diffusers"):
         policy.noise_scheduler = "ddim"
     with pytest.warns(UserWarning, match="another noise schedule or prediction_type"):
@@ -90,7 +97,9 @@ def test_number_of_executed_actions(chunk_only, most):
     for count in (1, 2, most):
         policy.n_action_steps = count
         result = policy.predict_action(OBS, torch.Generator().manual_seed(0))
-        assert torch.equal(result["action_pred"], whole) and torch.equal(result["action"], whole[:, start : start + count])
+        assert torch.equal(result["action_pred"], whole) and torch.equal(
+            result["action"], whole[:, start : start + count]
+        )
     for wrong in (0, most + 1, 1.5):
         with pytest.raises(ValueError, match=f"use 1 to {most}"):
             policy.n_action_steps = wrong
@@ -104,10 +113,19 @@ def test_the_model():
     assert torch.equal(act(policy), act(other))
 
 
-@pytest.mark.parametrize("name, value", [
-    ("horizon", 4), ("n_obs_steps", 1), ("obs_dim", 4), ("action_dim", 3), ("obs_as_cond", False), ("pred_action_steps_only", True),
-    ("obs_shapes", {}), ("cameras", ("image",)),
-])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("horizon", 4),
+        ("n_obs_steps", 1),
+        ("obs_dim", 4),
+        ("action_dim", 3),
+        ("obs_as_cond", False),
+        ("pred_action_steps_only", True),
+        ("obs_shapes", {}),
+        ("cameras", ("image",)),
+    ],
+)
 def test_what_the_weights_are_made_for_cannot_be_set(name, value):
     policy = make_policy()
     with pytest.raises(AttributeError, match=f"{name}=.*cannot be set: the policy was made and trained with"):
@@ -123,10 +141,16 @@ def test_a_sampler_has_to_be_a_denoising_loop(value):
     assert torch.equal(act(policy), before)
 
 
-@pytest.mark.parametrize("name, meant", [
-    ("num_inference_step", "num_inference_steps"), ("num_inferences_steps", "num_inference_steps"), ("n_actions_steps", "n_action_steps"),
-    ("noise_schedule", "noise_scheduler"), ("noise_shceduler", "noise_scheduler"),
-])
+@pytest.mark.parametrize(
+    "name, meant",
+    [
+        ("num_inference_step", "num_inference_steps"),
+        ("num_inferences_steps", "num_inference_steps"),
+        ("n_actions_steps", "n_action_steps"),
+        ("noise_schedule", "noise_scheduler"),
+        ("noise_shceduler", "noise_scheduler"),
+    ],
+)
 def test_almost_a_name_is_refused(name, meant):
     with pytest.raises(AttributeError, match=f"did you mean '{meant}'"):
         setattr(make_policy(), name, 8)
@@ -146,7 +170,9 @@ def test_what_the_originals_loops_call():
 
 
 def test_velocity_is_learned_and_sampled():
-    policy = make_policy(scheduler=DDPMScheduler(20, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")).train()
+    policy = make_policy(
+        scheduler=DDPMScheduler(20, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    ).train()
     batch = {"obs": torch.rand(16, 8, 5), "action": torch.rand(16, 8, 2)}
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=0.01)
     losses = []
@@ -195,10 +221,13 @@ def test_calls_of_several_threads_do_not_share_a_scheduler(kind, runtime):
 
 
 @pytest.mark.parametrize("runtime", [None, "reference", "planned"])
-@pytest.mark.parametrize("obs, message", [
-    (torch.zeros(0, 2, 5), "the batch of observations is empty"),
-    (torch.full((1, 2, 5), 1e30), "once normalised.*check its units"),
-])
+@pytest.mark.parametrize(
+    "obs, message",
+    [
+        (torch.zeros(0, 2, 5), "the batch of observations is empty"),
+        (torch.full((1, 2, 5), 1e30), "once normalised.*check its units"),
+    ],
+)
 def test_one_rule_for_every_runtime(runtime, obs, message):
     policy = make_policy()
     with pytest.raises(ValueError, match=message):
@@ -212,4 +241,4 @@ def test_one_rule_for_every_runtime(runtime, obs, message):
 def test_actions_that_are_not_finite_are_an_error():
     policy = make_policy(scheduler=DPMSolverMultistepScheduler(20, beta_schedule="squaredcos_cap_v2"), steps=20)
     with pytest.raises(ValueError, match=r"actions of batch rows \[0, 1, 2\] are not finite"):
-        act(policy)     # two of its timesteps coincide
+        act(policy)  # two of its timesteps coincide

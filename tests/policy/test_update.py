@@ -1,4 +1,5 @@
 """A training step, and the same recorded as a CUDA graph."""
+
 from __future__ import annotations
 
 import copy
@@ -17,8 +18,13 @@ def batches(policy, count: int, size: int = 4) -> list[dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.rand(size, policy.horizon, *shape, generator=generator)  # noqa: E731
     shapes = {**policy.obs_shapes, "action": (policy.action_dim,)}
-    return [{name: (255 * draw(*shape)).byte() if name in policy.cameras else draw(*shape) for name, shape in shapes.items()}
-            for _ in range(count)]
+    return [
+        {
+            name: (255 * draw(*shape)).byte() if name in policy.cameras else draw(*shape)
+            for name, shape in shapes.items()
+        }
+        for _ in range(count)
+    ]
 
 
 def trained(policy, kind, data, device, first_seed=0):

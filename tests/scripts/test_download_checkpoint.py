@@ -1,4 +1,5 @@
 """scripts/download_checkpoint.py against a server on this machine: what arrives, resumes, is refused and is found."""
+
 from __future__ import annotations
 
 import functools
@@ -10,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from bac_workbench.setup.checkpoints import task_files
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.policy_files import build_policy
 from diffusion_policy.dataset.fetch import file_sha256
 from diffusion_policy.model.common.normalizer import LinearNormalizer
-from bac_workbench.setup.checkpoints import task_files
 from tests.original_checkpoints import lowdim_config, lowdim_payload, saved
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "download_checkpoint.py"
@@ -34,7 +35,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         path = Path(self.translate_path(self.path))
         if not path.is_file():
             return super().do_GET()
-        body, start = path.read_bytes(), int(asked[len("bytes="):-1]) if asked else 0
+        body, start = path.read_bytes(), int(asked[len("bytes=") : -1]) if asked else 0
         if start >= len(body):
             return self.send_error(416)
         self.send_response(206 if start else 200)
@@ -91,6 +92,7 @@ def download(tmp_path, url, monkeypatch, capsys):
     def run(*arguments: str, address: str = url):
         code = main(["task=can_lowdim_ph", f"url={address}", *arguments])
         return code, *capsys.readouterr()
+
     return run
 
 
@@ -103,8 +105,10 @@ def test_the_last_checkpoint_arrives_where_other_commands_find_it(download, orig
     assert code == 0 and here() == ["latest.ckpt", "latest.ckpt.sha256"]
     assert (FOLDER / "latest.ckpt").read_bytes() == original.read_bytes()
     digest = file_sha256(original)
-    assert (FOLDER / "latest.ckpt.sha256").read_text() == f"{digest}  latest.ckpt\n"        # as sha256sum -c reads it
-    assert digest in out and "first one recorded" in out and f"{original.stat().st_size / 1e6:,.1f} MB, step 1234" in out
+    assert (FOLDER / "latest.ckpt.sha256").read_text() == f"{digest}  latest.ckpt\n"  # as sha256sum -c reads it
+    assert (
+        digest in out and "first one recorded" in out and f"{original.stat().st_size / 1e6:,.1f} MB, step 1234" in out
+    )
     assert load_policy(FOLDER / "latest.ckpt").hash[:12] in out
     assert out.endswith("python scripts/eval.py task=can_lowdim_ph cache=bac\n")
     assert task_files()["can_lowdim_ph"].downloaded() == [FOLDER / "latest.ckpt"]
@@ -136,13 +140,17 @@ def test_an_interrupted_download_is_resumed(download, handler, original):
 def test_names_with_scores(download, handler):
     code, out, _ = download("name=list")
     assert code == 0 and out.splitlines() == [
-        "epoch=0300-test_mean_score=1.000.ckpt", BEST, "epoch=2000-test_mean_score=0.955.ckpt", "latest.ckpt"]
+        "epoch=0300-test_mean_score=1.000.ckpt",
+        BEST,
+        "epoch=2000-test_mean_score=0.955.ckpt",
+        "latest.ckpt",
+    ]
     assert not Path("checkpoint").exists()
     assert download("name=best")[0] == 0 and here() == [BEST, f"{BEST}.sha256"]
     assert handler.requested[-1][0] == f"/{BEST.replace('=', '%3D')}"
     code, out, _ = download(f"name={BEST}", "train=2")
     other = FOLDER.parents[1] / "train_2" / "checkpoints" / BEST
-    assert code == 0 and other.exists() and f"""'checkpoint="{other}"'""" in out     # two now: it has to be named
+    assert code == 0 and other.exists() and f"""'checkpoint="{other}"'""" in out  # two now: it has to be named
 
 
 def test_what_the_server_has_instead_is_refused_and_kept(download, served, original):
@@ -173,15 +181,22 @@ def test_a_file_put_in_place_by_hand_needs_no_network(download, original):
     assert code == 0 and file_sha256(original) in out and here() == ["latest.ckpt", "latest.ckpt.sha256"]
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["task=null"], "which task? use one of task=block_pushing"), (["nmae=best"], "unknown setting nmae"),
-    (["task=kitchen"], "no original checkpoint is known for task=kitchen"),
-    (["name=newest"], "use best, list or the name"), (["name=../x.ckpt"], "use best, list or the name of a .ckpt file"),
-    (["train=3"], "use 0, 1 or 2"), (["sha256=abc"], "64 hexadecimal"),
-    (["name=epoch=0001.ckpt"], "answered 404"), (["url=http://127.0.0.1:9"], "cannot download"),
-    (["url=http://127.0.0.1:9", "name=best"], "cannot list http://127.0.0.1:9/"),
-    (["url={url}/empty", "name=list"], "lists no checkpoints"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task=null"], "which task? use one of task=block_pushing"),
+        (["nmae=best"], "unknown setting nmae"),
+        (["task=kitchen"], "no original checkpoint is known for task=kitchen"),
+        (["name=newest"], "use best, list or the name"),
+        (["name=../x.ckpt"], "use best, list or the name of a .ckpt file"),
+        (["train=3"], "use 0, 1 or 2"),
+        (["sha256=abc"], "64 hexadecimal"),
+        (["name=epoch=0001.ckpt"], "answered 404"),
+        (["url=http://127.0.0.1:9"], "cannot download"),
+        (["url=http://127.0.0.1:9", "name=best"], "cannot list http://127.0.0.1:9/"),
+        (["url={url}/empty", "name=list"], "lists no checkpoints"),
+    ],
+)
 def test_bad_input_is_one_error_and_exit_code_1(download, served, url, arguments, message):
     (served / "empty").mkdir()
     code, out, error = download(*(argument.format(url=url) for argument in arguments))

@@ -1,4 +1,5 @@
 """The command line of scripts/download_data.py."""
+
 from __future__ import annotations
 
 import runpy
@@ -50,15 +51,27 @@ def test_help(main, capsys):
     assert "verify=true" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["url=abc"], "url=abc: use an address"), (["url=5", "data_dir=5"], "url=5: use an address"), (["data_dir="], "data_dir=: use a path"),
-    (["data_dir=null"], "data_dir=null: use a path"), (["verify=5"], "verify=true or verify=false"), (["verify"], "have the form key=value"),
-    (["sha256=5"], "64 hexadecimal"), (["a.b=1"], "unknown setting a.b"), (["url=https://x.org/"], "names no file")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["url=abc"], "url=abc: use an address"),
+        (["url=5", "data_dir=5"], "url=5: use an address"),
+        (["data_dir="], "data_dir=: use a path"),
+        (["data_dir=null"], "data_dir=null: use a path"),
+        (["verify=5"], "verify=true or verify=false"),
+        (["verify"], "have the form key=value"),
+        (["sha256=5"], "64 hexadecimal"),
+        (["a.b=1"], "unknown setting a.b"),
+        (["url=https://x.org/"], "names no file"),
+    ],
+)
 def test_values_that_cannot_be_meant(main, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert main(["task=pusht_lowdim", *arguments]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and message in error and "Traceback" not in error and list(tmp_path.iterdir()) == []
+    assert (
+        error.startswith("error: ") and message in error and "Traceback" not in error and list(tmp_path.iterdir()) == []
+    )
 
 
 @pytest.mark.parametrize("name", ["20240601", "2024_06_01", "1e5", "007", "true", "a=b"])

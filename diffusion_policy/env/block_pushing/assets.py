@@ -2,6 +2,7 @@
 
 The arm and the ground plane come from pybullet_data. Lengths are metres, masses kg.
 """
+
 from __future__ import annotations
 
 import math
@@ -15,8 +16,9 @@ TIP_RADIUS, TIP_LENGTH, TIP_OFFSET = 0.001, 0.028, 0.029
 
 RED, GREEN, GREY, BLUE = "1 0.34 0.35 1", "0.34 1 0.35 1", "0.2 0.2 0.2 1", "0.18 0.5 0.77 1"
 # Bullet multiplies the inertia of a link by `inertia_scaling`, which makes the light cubes turn calmly.
-CONTACT = ('<contact><lateral_friction value="1"/><rolling_friction value="0.0001"/>'
-           '<inertia_scaling value="3"/></contact>')
+CONTACT = (
+    '<contact><lateral_friction value="1"/><rolling_friction value="0.0001"/><inertia_scaling value="3"/></contact>'
+)
 
 BLOCKS = ("block.urdf", "block2.urdf")
 ZONES = ("zone.urdf", "zone2.urdf")
@@ -40,7 +42,8 @@ def write_assets(folder: Path) -> None:
         link("shaft", mass=0.1, visual=shaft, color=GREY, collision=shaft),
         '<joint name="tip_joint" type="fixed"><parent link="shaft"/><child link="tip"/>'
         f'<origin xyz="0 0 {TIP_OFFSET}"/></joint>',
-        link("tip", mass=0.1, visual=tip, color=BLUE, collision=tip))
+        link("tip", mass=0.1, visual=tip, color=BLUE, collision=tip),
+    )
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
 
@@ -52,10 +55,12 @@ def robot(*elements: str) -> str:
 def link(name: str, mass: float, visual: str, color: str, collision: str | None = None) -> str:
     """A URDF link with its origin as centre of mass. Bullet takes the inertia from the collision shape."""
     solid = f"<collision><geometry>{collision}</geometry></collision>" if collision else ""
-    return (f'<link name="{name}">{CONTACT}'
-            f'<inertial><mass value="{mass}"/><inertia ixx="1" ixy="0" ixz="0" iyy="1" iyz="0" izz="1"/></inertial>'
-            f'<visual><geometry>{visual}</geometry><material name="{name}"><color rgba="{color}"/></material></visual>'
-            f"{solid}</link>")
+    return (
+        f'<link name="{name}">{CONTACT}'
+        f'<inertial><mass value="{mass}"/><inertia ixx="1" ixy="0" ixz="0" iyy="1" iyz="0" izz="1"/></inertial>'
+        f'<visual><geometry>{visual}</geometry><material name="{name}"><color rgba="{color}"/></material></visual>'
+        f"{solid}</link>"
+    )
 
 
 def box(x: float, y: float, z: float) -> str:
@@ -65,9 +70,12 @@ def box(x: float, y: float, z: float) -> str:
 def prism_obj(sides: int, radius: float, height: float) -> str:
     """An upright regular prism from z = 0 to `height`, as Wavefront OBJ."""
     angles = [2 * math.pi * corner / sides for corner in range(sides)]
-    lines = [f"v {radius * math.cos(angle):.9f} {radius * math.sin(angle):.9f} {z:.9f}"
-             for z in (0.0, height) for angle in angles]
-    for a in range(1, sides + 1):       # OBJ counts vertices from 1: the bottom ring, then the top ring
+    lines = [
+        f"v {radius * math.cos(angle):.9f} {radius * math.sin(angle):.9f} {z:.9f}"
+        for z in (0.0, height)
+        for angle in angles
+    ]
+    for a in range(1, sides + 1):  # OBJ counts vertices from 1: the bottom ring, then the top ring
         b = a % sides + 1
         lines += [f"f {a} {b} {b + sides}", f"f {a} {b + sides} {a + sides}"]
     for corner in range(2, sides):

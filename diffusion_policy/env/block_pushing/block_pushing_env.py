@@ -3,6 +3,7 @@
 The task of Behavior Transformers (Shafiullah et al., 2022) on the table of Implicit Behavioral Cloning (Florence et al.,
 2021), in the version of Diffusion Policy (Chi et al., 2023). A seed means the same initial state as there.
 """
+
 from __future__ import annotations
 
 import math
@@ -11,14 +12,21 @@ import gymnasium
 import numpy as np
 
 from diffusion_policy.env.block_pushing.definition import (
-    ACTION_DIM, OBS_DIM, SOLVED_REWARD, TARGET_YAW_SPREAD, WORKSPACE_HIGH, WORKSPACE_LOW, RewardEvents)
+    ACTION_DIM,
+    OBS_DIM,
+    SOLVED_REWARD,
+    TARGET_YAW_SPREAD,
+    WORKSPACE_HIGH,
+    WORKSPACE_LOW,
+    RewardEvents,
+)
 from diffusion_policy.env.block_pushing.scene import SETTLE_STEPS, SIM_HZ, Scene
 
 CONTROL_HZ = 10
 EFFECTOR_START = np.array([0.3, -0.4])
 BLOCK_CENTRE, BLOCK_SPREAD = np.array([0.4, -0.2]), np.array([0.1, 0.15])
 TARGET_CENTRE, TARGET_SPREAD, TARGET_OFFSET = np.array([0.4, 0.2]), np.array([0.005, 0.0075]), 0.12
-MIN_BLOCK_DISTANCE = 0.1        # m, along x only
+MIN_BLOCK_DISTANCE = 0.1  # m, along x only
 ATTEMPTS = 1000
 
 
@@ -44,10 +52,12 @@ class BlockPushingEnv(gymnasium.Env):
         self.render_size = tuple(render_size)
         self.render_mode = "rgb_array"
         self.observation_space = gymnasium.spaces.Box(-5.0, 5.0, shape=(OBS_DIM,), dtype=np.float32)
-        low, high = (WORKSPACE_LOW, WORKSPACE_HIGH) if abs_action else (np.full(ACTION_DIM, -0.1), np.full(ACTION_DIM, 0.1))
+        low, high = (
+            (WORKSPACE_LOW, WORKSPACE_HIGH) if abs_action else (np.full(ACTION_DIM, -0.1), np.full(ACTION_DIM, 0.1))
+        )
         self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float64)
-        self.scene: Scene | None = None                 # of the running episode
-        self.rng: np.random.RandomState | None = None   # of the running episode; the oracle goes on with it
+        self.scene: Scene | None = None  # of the running episode
+        self.rng: np.random.RandomState | None = None  # of the running episode; the oracle goes on with it
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         """Start the episode of `seed`: block and target poses are drawn, then everything settles."""
@@ -94,14 +104,15 @@ class BlockPushingEnv(gymnasium.Env):
         return self.scene
 
     def _poses(self) -> tuple[np.ndarray, np.ndarray]:
-        blocks = np.stack([self.scene.block_pose(index) for index in range(2)])     # [2, 3]
-        targets = np.stack([self.scene.zone_pose(index) for index in range(2)])     # [2, 3]
+        blocks = np.stack([self.scene.block_pose(index) for index in range(2)])  # [2, 3]
+        targets = np.stack([self.scene.zone_pose(index) for index in range(2)])  # [2, 3]
         return blocks, targets
 
     def _observation(self) -> np.ndarray:
         blocks, targets = self._poses()
-        return np.concatenate([blocks.ravel(), self.scene.effector_xy(), self.effector_target,
-                               targets.ravel()]).astype(np.float32)
+        return np.concatenate([blocks.ravel(), self.scene.effector_xy(), self.effector_target, targets.ravel()]).astype(
+            np.float32
+        )
 
     def _info(self) -> dict:
         metrics = self._events.metrics()
@@ -124,7 +135,7 @@ def draw_block(rng: np.random.RandomState, avoid_x: float) -> np.ndarray:
         xy = BLOCK_CENTRE + rng.uniform(-BLOCK_SPREAD, BLOCK_SPREAD)
         if apart(xy[0], avoid_x):
             break
-    return np.array([*xy, rng.uniform(math.pi, 1.0)])      # these bounds, in this order, are the benchmark's
+    return np.array([*xy, rng.uniform(math.pi, 1.0)])  # these bounds, in this order, are the benchmark's
 
 
 def apart(x: float, other_x: float) -> bool:

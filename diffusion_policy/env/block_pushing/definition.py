@@ -1,16 +1,17 @@
 """What Block Pushing is, apart from its simulation: observation, action, rewards, score. Imports no simulator."""
+
 from __future__ import annotations
 
 import numpy as np
 
 OBS_DIM, ACTION_DIM = 16, 2
-BLOCKS = slice(0, 6)                # in the observation: x, y, yaw of each
+BLOCKS = slice(0, 6)  # in the observation: x, y, yaw of each
 EFFECTOR = slice(6, 8)
 EFFECTOR_TARGET = slice(8, 10)
-TARGETS = slice(10, 16)             # x, y, yaw of each
-TARGET_YAW_SPREAD = np.pi / 30      # rad, a target's yaw is drawn within this of 0
-WORKSPACE_LOW, WORKSPACE_HIGH = np.array([0.15, -0.5]), np.array([0.7, 0.5])    # m, of the effector's target
-TOLERANCE = 0.05            # m, a block's centre counts as in a target within this distance of the target's centre
+TARGETS = slice(10, 16)  # x, y, yaw of each
+TARGET_YAW_SPREAD = np.pi / 30  # rad, a target's yaw is drawn within this of 0
+WORKSPACE_LOW, WORKSPACE_HIGH = np.array([0.15, -0.5]), np.array([0.7, 0.5])  # m, of the effector's target
+TOLERANCE = 0.05  # m, a block's centre counts as in a target within this distance of the target's centre
 ENTER_REWARD = 0.49
 SOLVED_REWARD = 0.51
 
@@ -24,12 +25,12 @@ class RewardEvents:
     """
 
     def __init__(self):
-        self._entered = np.zeros((2, 2), dtype=bool)    # [block, target]
+        self._entered = np.zeros((2, 2), dtype=bool)  # [block, target]
         self._rewards = {0.0}
 
     def step(self, blocks: np.ndarray, targets: np.ndarray) -> float:
         """Reward of a step after which the blocks are at `blocks` [2, 2] (xy, m), the targets at `targets` [2, 2]."""
-        distances = np.linalg.norm(blocks[:, None] - targets[None], axis=-1)    # [block, target]
+        distances = np.linalg.norm(blocks[:, None] - targets[None], axis=-1)  # [block, target]
         inside = distances < TOLERANCE
         new = inside & ~self._entered
         self._entered |= inside

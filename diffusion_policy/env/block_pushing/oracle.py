@@ -4,6 +4,7 @@ It walks behind a block, turns the block square to the target by circling it in 
 it gets out of line; then it goes back the way it came and does the second block. Distances and speeds are those of the
 expert that made the benchmark's demonstrations (Florence et al., 2021; Shafiullah et al., 2022).
 """
+
 from __future__ import annotations
 
 import enum
@@ -14,17 +15,17 @@ import numpy as np
 
 from diffusion_policy.env.block_pushing.definition import BLOCKS, EFFECTOR_TARGET, TARGETS, TOLERANCE
 
-CONTROL_PERIOD = 0.1        # s
-SWITCH_DISTANCE = 0.04      # m, the first block is done
-ARRIVED = 0.001             # m, from a waypoint,
-NEARLY_ARRIVED = 0.006      # and for an expert that is led astray
-BEHIND = 0.05               # m from the block's centre, on the far side of the target: where an attempt starts,
-TOUCH = 0.03                # where it is close to contact,
-INSIDE = 0.01               # and the point that pushing aims for
-TURN_RADIUS = 0.025         # m, circling while turning a block
-TURN_ANGLE = 0.2            # rad ahead on that circle
-MISALIGNED, ALIGNED = 0.2, 0.03     # rad
-CLEAR = 0.04                # m from a block's centre, too far away to touch it
+CONTROL_PERIOD = 0.1  # s
+SWITCH_DISTANCE = 0.04  # m, the first block is done
+ARRIVED = 0.001  # m, from a waypoint,
+NEARLY_ARRIVED = 0.006  # and for an expert that is led astray
+BEHIND = 0.05  # m from the block's centre, on the far side of the target: where an attempt starts,
+TOUCH = 0.03  # where it is close to contact,
+INSIDE = 0.01  # and the point that pushing aims for
+TURN_RADIUS = 0.025  # m, circling while turning a block
+TURN_ANGLE = 0.2  # rad ahead on that circle
+MISALIGNED, ALIGNED = 0.2, 0.03  # rad
+CLEAR = 0.04  # m from a block's centre, too far away to touch it
 
 # (block, target) pairs in their order
 ORDERS = (((0, 0), (1, 1)), ((0, 1), (1, 0)), ((1, 0), (0, 1)), ((1, 1), (0, 0)))
@@ -50,10 +51,10 @@ class Phase(enum.Enum):
 class Geometry:
     """The block to push, seen along its way to the target."""
 
-    effector: np.ndarray        # [2], where the controller aims
-    block: np.ndarray           # [2]
-    direction: np.ndarray       # [2], unit vector from block to target
-    misalignment: float         # rad, from the block's nearest face normal to `direction`
+    effector: np.ndarray  # [2], where the controller aims
+    block: np.ndarray  # [2]
+    direction: np.ndarray  # [2], unit vector from block to target
+    misalignment: float  # rad, from the block's nearest face normal to `direction`
 
     def behind(self, distance: float) -> np.ndarray:
         return self.block - distance * self.direction
@@ -100,8 +101,8 @@ class MultimodalPushOracle:
         self.phase = Phase.APPROACH
         self.intention: Intention | None = None
         self._stage = 0
-        self._origin: np.ndarray | None = None          # where the episode started
-        self._first_start: np.ndarray | None = None     # where the first push started
+        self._origin: np.ndarray | None = None  # where the episode started
+        self._first_start: np.ndarray | None = None  # where the first push started
 
     def action(self, observation: np.ndarray) -> np.ndarray:
         """Observation [16] -> change of the effector's target, float32 [2], m."""
@@ -177,7 +178,9 @@ class RecoveringOracle(MultimodalPushOracle):
     def astray(self, observation: np.ndarray) -> None:
         """The effector is not where the expert wanted it; the observation [16] is the one to act on next."""
         blocks, targets = observation[BLOCKS].reshape(2, 3), observation[TARGETS].reshape(2, 3)
-        done = [order for order in ORDERS if np.linalg.norm(blocks[order[0][0]][:2] - targets[order[0][1]][:2]) < TOLERANCE]
+        done = [
+            order for order in ORDERS if np.linalg.norm(blocks[order[0][0]][:2] - targets[order[0][1]][:2]) < TOLERANCE
+        ]
         self._stage = 1 if done else 0
 
         def way(order: tuple) -> float:
@@ -195,17 +198,21 @@ class RecoveringOracle(MultimodalPushOracle):
         start, end = now.effector - now.block, waypoint - now.block
         angle = math.atan2(start[0] * end[1] - start[1] * end[0], start @ end)
         way = end - start
-        nearest = start - np.clip(start @ way / max(way @ way, 1e-12), -1.0, 0.0) * way     # of the straight way to the block
+        nearest = (
+            start - np.clip(start @ way / max(way @ way, 1e-12), -1.0, 0.0) * way
+        )  # of the straight way to the block
         if abs(angle) < math.pi / 3 or np.linalg.norm(nearest) > CLEAR:
             return waypoint, False
         tangent = math.acos(min(1.0, BEHIND / np.linalg.norm(start)))
-        return now.block + BEHIND * _rotated(_unit(start), math.copysign(min(abs(angle), max(0.6, tangent)), angle)), True
+        return now.block + BEHIND * _rotated(
+            _unit(start), math.copysign(min(abs(angle), max(0.6, tangent)), angle)
+        ), True
 
 
 def _geometry(effector: np.ndarray, block: np.ndarray, target: np.ndarray) -> Geometry:
     direction = _unit(target[:2] - block[:2])
     heading = math.atan2(direction[1], direction[0])
-    quarter = math.pi / 2       # a cube looks the same after a quarter turn
+    quarter = math.pi / 2  # a cube looks the same after a quarter turn
     misalignment = (heading - float(block[2]) + quarter / 2) % quarter - quarter / 2
     return Geometry(effector, block[:2], direction, misalignment)
 

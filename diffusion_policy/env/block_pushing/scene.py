@@ -1,4 +1,5 @@
 """The simulated table of Block Pushing: an xArm6 that holds an effector upright over the board, two cubes, two zones."""
+
 from __future__ import annotations
 
 import contextlib
@@ -42,11 +43,17 @@ with quiet():
 
 SIM_HZ = 240
 SETTLE_STEPS = 100
-INITIAL_JOINTS = (-0.9254632489674508, 0.6990770671568564, -1.106629064060494,     # rad; the effector hangs down
-                  0.0006653351931553931, 0.3987969742311386, -4.063402065624296)   # over (0.3, -0.4)
+INITIAL_JOINTS = (
+    -0.9254632489674508,
+    0.6990770671568564,
+    -1.106629064060494,  # rad; the effector hangs down
+    0.0006653351931553931,
+    0.3987969742311386,
+    -4.063402065624296,
+)  # over (0.3, -0.4)
 EFFECTOR_LINK = 6
-EFFECTOR_HEIGHT = 0.06                          # m, of the flange that the effector is fixed to
-EFFECTOR_DOWN = (0.0, 1.0, 0.0, 0.0)            # xyzw, half a turn about y
+EFFECTOR_HEIGHT = 0.06  # m, of the flange that the effector is fixed to
+EFFECTOR_DOWN = (0.0, 1.0, 0.0, 0.0)  # xyzw, half a turn about y
 JOINT_FORCE = 1200.0
 CAMERA_EYE, CAMERA_TARGET, CAMERA_FOV = (1.0, 0.0, 0.75), (0.25, 0.0, 0.0), 50.1
 
@@ -73,8 +80,11 @@ class Scene:
             assets.write_assets(folder)
             self.client.loadURDF(str(folder / assets.BOARD), (0.35, 0, 0))
             self._arm = self.client.loadURDF(str(data / "xarm" / "xarm6_robot.urdf"), (0, 0, 0))
-            self._joints = [index for index in range(self.client.getNumJoints(self._arm))
-                            if self.client.getJointInfo(self._arm, index)[2] == pybullet.JOINT_REVOLUTE]
+            self._joints = [
+                index
+                for index in range(self.client.getNumJoints(self._arm))
+                if self.client.getJointInfo(self._arm, index)[2] == pybullet.JOINT_REVOLUTE
+            ]
             self._place_arm()
             self._attach_effector(str(folder / assets.EFFECTOR))
             self.advance(SETTLE_STEPS)
@@ -101,19 +111,34 @@ class Scene:
         """Let the arm's position controllers aim for the joint angles that bring the effector to `xy`."""
         angles = [state[0] for state in self.client.getJointStates(self._arm, self._joints)]
         solution = self.client.calculateInverseKinematics(
-            self._arm, EFFECTOR_LINK, (*xy, EFFECTOR_HEIGHT), EFFECTOR_DOWN,
-            lowerLimits=[-17.0] * 6, upperLimits=[17.0] * 6, jointRanges=[17.0] * 6, restPoses=[0.0, 0.0, *angles[2:]],
-            maxNumIterations=100, residualThreshold=1e-10)
-        self.client.setJointMotorControlArray(self._arm, self._joints, pybullet.POSITION_CONTROL,
-                                              targetPositions=solution, forces=[JOINT_FORCE] * 6)
+            self._arm,
+            EFFECTOR_LINK,
+            (*xy, EFFECTOR_HEIGHT),
+            EFFECTOR_DOWN,
+            lowerLimits=[-17.0] * 6,
+            upperLimits=[17.0] * 6,
+            jointRanges=[17.0] * 6,
+            restPoses=[0.0, 0.0, *angles[2:]],
+            maxNumIterations=100,
+            residualThreshold=1e-10,
+        )
+        self.client.setJointMotorControlArray(
+            self._arm, self._joints, pybullet.POSITION_CONTROL, targetPositions=solution, forces=[JOINT_FORCE] * 6
+        )
 
     def render(self, height: int, width: int) -> np.ndarray:
         """Software-rendered view from across the table, uint8 RGB [H, W, 3]."""
         view = self.client.computeViewMatrix(CAMERA_EYE, CAMERA_TARGET, (0, 0, 1))
         projection = self.client.computeProjectionMatrixFOV(CAMERA_FOV, width / height, 0.01, 10.0)
-        pixels = self.client.getCameraImage(width, height, view, projection, shadow=0,
-                                            renderer=pybullet.ER_TINY_RENDERER,
-                                            flags=pybullet.ER_NO_SEGMENTATION_MASK)[2]
+        pixels = self.client.getCameraImage(
+            width,
+            height,
+            view,
+            projection,
+            shadow=0,
+            renderer=pybullet.ER_TINY_RENDERER,
+            flags=pybullet.ER_NO_SEGMENTATION_MASK,
+        )[2]
         return np.array(pixels, dtype=np.uint8).reshape(height, width, 4)[..., :3]
 
     def close(self) -> None:
@@ -129,8 +154,9 @@ class Scene:
     def _attach_effector(self, path: str) -> None:
         position, orientation = self.client.getLinkState(self._arm, EFFECTOR_LINK)[:2]
         effector = self.client.loadURDF(path, position, orientation)
-        weld = self.client.createConstraint(self._arm, EFFECTOR_LINK, effector, -1, pybullet.JOINT_FIXED,
-                                            (0, 0, 0), (0, 0, 0), (0, 0, 0))
+        weld = self.client.createConstraint(
+            self._arm, EFFECTOR_LINK, effector, -1, pybullet.JOINT_FIXED, (0, 0, 0), (0, 0, 0), (0, 0, 0)
+        )
         self.client.changeConstraint(weld, maxForce=50)
 
     def _load(self, path: Path, pose: np.ndarray, height: float) -> int:

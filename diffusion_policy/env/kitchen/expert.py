@@ -1,4 +1,5 @@
 """A scripted expert for the kitchen: it plans the joint positions for one task after the other."""
+
 from __future__ import annotations
 
 import math
@@ -11,11 +12,11 @@ from diffusion_policy.env.kitchen.subtasks import NOMINAL, SUBTASKS, Variation, 
 
 # rad per step; the servos' torque limits let the arm move at about 0.8 rad/s (first four joints) and 1.1 rad/s.
 JOINT_STEP = np.array([0.055] * 4 + [0.075] * 3)
-STRAIGHT_STEP = 0.03        # m per step, along straight lines
-RESOLUTION = 0.01           # m, of the inverse kinematics along straight lines
+STRAIGHT_STEP = 0.03  # m per step, along straight lines
+RESOLUTION = 0.01  # m, of the inverse kinematics along straight lines
 DIRECT_POINTS = 21
-SMOOTHING = np.array([0.25, 0.5, 0.25])     # of joint positions over steps
-POSTURE = INITIAL_QPOS[:N_ARM]              # the arm stays near it, so that a pose always has the same joint positions
+SMOOTHING = np.array([0.25, 0.5, 0.25])  # of joint positions over steps
+POSTURE = INITIAL_QPOS[:N_ARM]  # the arm stays near it, so that a pose always has the same joint positions
 
 
 class KitchenExpert:
@@ -30,7 +31,7 @@ class KitchenExpert:
         self.data = env.unwrapped.data
         self.kinematics = InverseKinematics(env.unwrapped.model)
         self.speed = speed
-        self._arm = self.data.qpos[:N_ARM].copy()       # where the plans so far have led
+        self._arm = self.data.qpos[:N_ARM].copy()  # where the plans so far have led
 
     def plan(self, task: str, variation: Variation = NOMINAL) -> np.ndarray:
         """The actions [T, 9] that do `task` from where the last plan ended and as the kitchen is now.
@@ -39,7 +40,9 @@ class KitchenExpert:
             UnreachableError: the arm cannot get there.
         """
         path, fingers = self._path(SUBTASKS[task](self.data, variation), variation.detour)
-        arm = np.stack([np.convolve(np.pad(joint, 2, mode="edge"), SMOOTHING, mode="valid") for joint in path.T], axis=1)
+        arm = np.stack(
+            [np.convolve(np.pad(joint, 2, mode="edge"), SMOOTHING, mode="valid") for joint in path.T], axis=1
+        )
         fingers = np.concatenate([fingers[:1], fingers, fingers[-1:]])
         velocity = np.gradient(arm, CONTROL_DT, axis=0)
         control = np.stack([self.kinematics.control(q, v) for q, v in zip(arm, velocity, strict=True)])

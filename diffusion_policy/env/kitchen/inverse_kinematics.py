@@ -1,4 +1,5 @@
 """Joint positions of the kitchen's arm for poses of its gripper, and the control that holds them against gravity."""
+
 from __future__ import annotations
 
 import math
@@ -10,12 +11,12 @@ from diffusion_policy.env.kitchen.definition import CONTROL_HIGH, CONTROL_LOW, I
 from diffusion_policy.env.offscreen import import_mujoco
 
 N_ARM = 7
-TIP_OFFSET = 0.045          # m, from the site `end_effector` to the tips of the fingers, along the approach direction
-DAMPING = 0.02              # of the least-squares steps
-POSTURE_GAIN = 0.1          # pull towards the reference posture, in the directions that leave the gripper where it is
-LIMIT_MARGIN = 0.005        # rad, kept from the limits of joints and control
-MAX_CHANGE = 0.3            # rad, of one joint in one iteration
-ROTATION_WEIGHT = 0.3       # m/rad
+TIP_OFFSET = 0.045  # m, from the site `end_effector` to the tips of the fingers, along the approach direction
+DAMPING = 0.02  # of the least-squares steps
+POSTURE_GAIN = 0.1  # pull towards the reference posture, in the directions that leave the gripper where it is
+LIMIT_MARGIN = 0.005  # rad, kept from the limits of joints and control
+MAX_CHANGE = 0.3  # rad, of one joint in one iteration
+ROTATION_WEIGHT = 0.3  # m/rad
 
 
 @dataclass(frozen=True)
@@ -26,27 +27,40 @@ class Pose:
     `yaw`, tilted down by `pitch`, and turned about the direction in which it points by `roll`. rad.
     """
 
-    position: np.ndarray        # [3]
+    position: np.ndarray  # [3]
     yaw: float = 0.0
     pitch: float = 0.0
     roll: float = 0.0
 
     def rotation(self) -> np.ndarray:
         """[3, 3]; its columns are the axes of the site `end_effector`: up, opening and approach direction."""
-        forward = np.array([-math.sin(self.yaw) * math.cos(self.pitch), math.cos(self.yaw) * math.cos(self.pitch),
-                            -math.sin(self.pitch)])
+        forward = np.array(
+            [
+                -math.sin(self.yaw) * math.cos(self.pitch),
+                math.cos(self.yaw) * math.cos(self.pitch),
+                -math.sin(self.pitch),
+            ]
+        )
         side = np.array([math.cos(self.yaw), math.sin(self.yaw), 0.0])
         up = np.cross(side, forward)
-        return np.stack([math.cos(self.roll) * up - math.sin(self.roll) * side,
-                         math.cos(self.roll) * side + math.sin(self.roll) * up, forward], axis=1)
+        return np.stack(
+            [
+                math.cos(self.roll) * up - math.sin(self.roll) * side,
+                math.cos(self.roll) * side + math.sin(self.roll) * up,
+                forward,
+            ],
+            axis=1,
+        )
 
     def moved(self, position: np.ndarray) -> Pose:
         return Pose(position, self.yaw, self.pitch, self.roll)
 
     def between(self, other: Pose, share: float) -> Pose:
         """The pose at `share` (0: this, 1: the other) of the way."""
-        values = [(1.0 - share) * getattr(self, name) + share * getattr(other, name)
-                  for name in ("position", "yaw", "pitch", "roll")]
+        values = [
+            (1.0 - share) * getattr(self, name) + share * getattr(other, name)
+            for name in ("position", "yaw", "pitch", "roll")
+        ]
         return Pose(*values)
 
 
@@ -80,8 +94,9 @@ class InverseKinematics:
         rotation = self.data.site_xmat[self._site].reshape(3, 3).copy()
         return self.data.site_xpos[self._site] + TIP_OFFSET * rotation[:, 2], rotation
 
-    def solve(self, pose: Pose, start: np.ndarray, posture: np.ndarray, tolerance: float = 2e-3,
-              iterations: int = 200) -> np.ndarray:
+    def solve(
+        self, pose: Pose, start: np.ndarray, posture: np.ndarray, tolerance: float = 2e-3, iterations: int = 200
+    ) -> np.ndarray:
         """Arm joint positions [7] for `pose`, searched from `start` [7], near `posture` [7] where there is a choice.
 
         Raises:
@@ -92,8 +107,9 @@ class InverseKinematics:
             raise UnreachableError(f"the arm misses {pose} by {residual:.4f}")
         return arm
 
-    def nearest(self, pose: Pose, start: np.ndarray, posture: np.ndarray, tolerance: float,
-                iterations: int) -> tuple[np.ndarray, float]:
+    def nearest(
+        self, pose: Pose, start: np.ndarray, posture: np.ndarray, tolerance: float, iterations: int
+    ) -> tuple[np.ndarray, float]:
         """As `solve`, but returns the last joint positions [7] and by how much they miss the pose."""
         arm, target = np.clip(start, self.low, self.high), pose.rotation()
         residual = math.inf
@@ -107,7 +123,7 @@ class InverseKinematics:
                 break
             self._mujoco.mj_jac(self.model, self.data, jacobian[0], jacobian[1], tip, self._body)
             matrix = np.concatenate([jacobian[0][:, :N_ARM], ROTATION_WEIGHT * jacobian[1][:, :N_ARM]])
-            inverse = matrix.T @ np.linalg.inv(matrix @ matrix.T + DAMPING ** 2 * np.eye(6))
+            inverse = matrix.T @ np.linalg.inv(matrix @ matrix.T + DAMPING**2 * np.eye(6))
             pull = POSTURE_GAIN * (posture - arm)
             step = inverse @ error + pull - inverse @ (matrix @ pull)
             moved = np.clip(arm + np.clip(step, -MAX_CHANGE, MAX_CHANGE), self.low, self.high)

@@ -2,14 +2,29 @@
 
 Relay Policy Learning (Gupta et al. 2019) in the version of Diffusion Policy (Chi et al. 2023), without a goal.
 """
+
 from __future__ import annotations
 
 import gymnasium
 import numpy as np
 
 from diffusion_policy.env.kitchen.definition import (
-    ACTION_DIM, CONTROL_DT, CONTROL_HIGH, CONTROL_LOW, DEMONSTRATED_TASKS, INITIAL_QPOS, MAX_SPEED, N_QPOS,
-    N_ROBOT, NOISE_AMPLITUDE, NOISE_RATIO, OBS_DIM, SPEED_LIMIT, TASKS, CompletedTasks)
+    ACTION_DIM,
+    CONTROL_DT,
+    CONTROL_HIGH,
+    CONTROL_LOW,
+    DEMONSTRATED_TASKS,
+    INITIAL_QPOS,
+    MAX_SPEED,
+    N_QPOS,
+    N_ROBOT,
+    NOISE_AMPLITUDE,
+    NOISE_RATIO,
+    OBS_DIM,
+    SPEED_LIMIT,
+    TASKS,
+    CompletedTasks,
+)
 from diffusion_policy.env.kitchen.model import load_model
 from diffusion_policy.env.offscreen import OffscreenRenderer, import_mujoco
 
@@ -39,7 +54,9 @@ class KitchenEnv(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 1 / CONTROL_DT}
 
-    def __init__(self, abs_action: bool = True, noise_ratio: float = NOISE_RATIO, render_size: tuple[int, int] = (240, 360)):
+    def __init__(
+        self, abs_action: bool = True, noise_ratio: float = NOISE_RATIO, render_size: tuple[int, int] = (240, 360)
+    ):
         self._mujoco = import_mujoco("kitchen")
         self.model = load_model()
         self.data = self._mujoco.MjData(self.model)
@@ -47,7 +64,7 @@ class KitchenEnv(gymnasium.Env):
         self.render_mode = "rgb_array"
         self._frame_skip = round(CONTROL_DT / self.model.opt.timestep)
         self._renderer: OffscreenRenderer | None = None
-        self._observed: np.ndarray | None = None        # [30], joint positions with noise; None: no running episode
+        self._observed: np.ndarray | None = None  # [30], joint positions with noise; None: no running episode
         limit = 8.0 if abs_action else 1.0
         self.observation_space = gymnasium.spaces.Box(-8.0, 8.0, shape=(OBS_DIM,), dtype=np.float32)
         self.action_space = gymnasium.spaces.Box(-limit, limit, shape=(ACTION_DIM,), dtype=np.float64)
@@ -109,8 +126,11 @@ class KitchenEnv(gymnasium.Env):
 
     def _info(self) -> dict:
         order = self.completed.order
-        return {"is_success": len(order) >= DEMONSTRATED_TASKS, "metrics": self.completed.metrics(),
-                "completed_tasks": tuple(order)}
+        return {
+            "is_success": len(order) >= DEMONSTRATED_TASKS,
+            "metrics": self.completed.metrics(),
+            "completed_tasks": tuple(order),
+        }
 
 
 def _initial_state(options: dict, n_velocities: int) -> tuple[np.ndarray, np.ndarray]:

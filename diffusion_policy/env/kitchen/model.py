@@ -1,4 +1,5 @@
 """The kitchen's MuJoCo model, from the files that the package gymnasium-robotics installs."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -9,19 +10,22 @@ from diffusion_policy.env.extras import MissingExtraError
 from diffusion_policy.env.offscreen import import_mujoco
 
 MODEL_FILE = "envs/assets/kitchen_franka/kitchen_assets/kitchen_env_model.xml"
-PEDESTAL_RADIUS = 0.12      # m
+PEDESTAL_RADIUS = 0.12  # m
 
 
 def model_path() -> Path:
     """The model's XML file. Found without importing the package, which would register its own environments."""
     spec = importlib.util.find_spec("gymnasium_robotics")
     if spec is None:
-        raise MissingExtraError("the kitchen's model files come with gymnasium-robotics. "
-                                "Install it with: pip install -e .[kitchen]")
+        raise MissingExtraError(
+            "the kitchen's model files come with gymnasium-robotics. Install it with: pip install -e .[kitchen]"
+        )
     path = Path(spec.submodule_search_locations[0], MODEL_FILE)
     if not path.exists():
-        raise MissingExtraError(f"{path} is missing: this gymnasium-robotics has other files than the pinned version. "
-                                "Install that one with: pip install -e .[kitchen]")
+        raise MissingExtraError(
+            f"{path} is missing: this gymnasium-robotics has other files than the pinned version. "
+            "Install that one with: pip install -e .[kitchen]"
+        )
     return path
 
 

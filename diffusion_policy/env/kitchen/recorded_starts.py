@@ -1,4 +1,5 @@
 """Kitchen episodes that start where the human demonstrations did."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 """How the scripted expert does each task of the kitchen: the way of the gripper, relative to what it handles."""
+
 from __future__ import annotations
 
 import math
@@ -10,7 +11,7 @@ import numpy as np
 
 from diffusion_policy.env.kitchen.inverse_kinematics import Pose
 
-OPEN, CLOSED = 0.04, 0.0    # m, position of either finger
+OPEN, CLOSED = 0.04, 0.0  # m, position of either finger
 
 
 @dataclass(frozen=True)
@@ -83,17 +84,26 @@ def microwave(scene, variation: Variation) -> list[Waypoint]:
     start = start.moved(start.position + variation.approach)
     last = -0.74 - 0.04 * variation.extent
     arc = [Waypoint(at(angle, 0.0), CLOSED) for angle in np.linspace(0.0, last, 6)[1:]]
-    return [Waypoint(start, OPEN, direct=True), Waypoint(at(0.0, 0.0), OPEN),
-            Waypoint(at(0.0, 0.0), CLOSED, dwell=3), *arc, Waypoint(arc[-1].pose, OPEN, dwell=2),
-            Waypoint(at(last, 0.12), OPEN)]
+    return [
+        Waypoint(start, OPEN, direct=True),
+        Waypoint(at(0.0, 0.0), OPEN),
+        Waypoint(at(0.0, 0.0), CLOSED, dwell=3),
+        *arc,
+        Waypoint(arc[-1].pose, OPEN, dwell=2),
+        Waypoint(at(last, 0.12), OPEN),
+    ]
 
 
 def _push(from_point, to_point, turn: Mapping[str, float], variation: Variation) -> list[Waypoint]:
     """In from the front beside a lever, along x through it, and out again, with closed fingers."""
     start = Pose(from_point - [0.0, 0.10, 0.0] + variation.approach, **turn)
     end = Pose(to_point, **turn)
-    return [Waypoint(start, CLOSED, direct=True), Waypoint(Pose(from_point, **turn), CLOSED), Waypoint(end, CLOSED),
-            Waypoint(end.moved(end.position - [0.0, 0.08, 0.0]), CLOSED)]
+    return [
+        Waypoint(start, CLOSED, direct=True),
+        Waypoint(Pose(from_point, **turn), CLOSED),
+        Waypoint(end, CLOSED),
+        Waypoint(end.moved(end.position - [0.0, 0.08, 0.0]), CLOSED),
+    ]
 
 
 def _burner(knob: np.ndarray, variation: Variation) -> list[Waypoint]:
@@ -110,8 +120,13 @@ def _burner(knob: np.ndarray, variation: Variation) -> list[Waypoint]:
     press = touch.moved(knob + [0.03, 0.001, height])
     end = touch.moved(knob + [0.10 + 0.002 * variation.extent, 0.001, height + 0.004])
     away = end.moved(end.position - [0.0, 0.10, 0.0])
-    return [Waypoint(start, CLOSED, direct=True), Waypoint(touch, CLOSED), Waypoint(press, CLOSED, speed=0.7),
-            Waypoint(end, CLOSED, speed=0.22), Waypoint(away, CLOSED)]
+    return [
+        Waypoint(start, CLOSED, direct=True),
+        Waypoint(touch, CLOSED),
+        Waypoint(press, CLOSED, speed=0.7),
+        Waypoint(end, CLOSED, speed=0.22),
+        Waypoint(away, CLOSED),
+    ]
 
 
 def bottom_burner(scene, variation: Variation) -> list[Waypoint]:
@@ -125,8 +140,12 @@ def top_burner(scene, variation: Variation) -> list[Waypoint]:
 def light_switch(scene, variation: Variation) -> list[Waypoint]:
     """Pushes it to the left."""
     switch = scene.site("light_site").xpos
-    return _push(switch + [0.055, 0.0, -0.006 + 0.004 * variation.contact],
-                 switch + [-0.085 - 0.01 * variation.extent, 0.01, -0.006], {"yaw": -0.1, "pitch": 0.1}, variation)
+    return _push(
+        switch + [0.055, 0.0, -0.006 + 0.004 * variation.contact],
+        switch + [-0.085 - 0.01 * variation.extent, 0.01, -0.006],
+        {"yaw": -0.1, "pitch": 0.1},
+        variation,
+    )
 
 
 def slide_cabinet(scene, variation: Variation) -> list[Waypoint]:
@@ -134,11 +153,21 @@ def slide_cabinet(scene, variation: Variation) -> list[Waypoint]:
     handle = scene.site("slide_site").xpos
     height = -0.06 + 0.03 * variation.contact
     open_by = 0.30 + 0.03 * variation.extent
-    return _push(handle + [-0.06, 0.015, height], handle + [open_by - 0.04, 0.015, height],
-                 {"yaw": -0.3, "pitch": 0.1}, variation)
+    return _push(
+        handle + [-0.06, 0.015, height],
+        handle + [open_by - 0.04, 0.015, height],
+        {"yaw": -0.3, "pitch": 0.1},
+        variation,
+    )
 
 
-SUBTASKS: Mapping[str, Callable[..., list[Waypoint]]] = MappingProxyType({
-    "kettle": kettle, "microwave": microwave, "bottom burner": bottom_burner, "top burner": top_burner,
-    "light switch": light_switch, "slide cabinet": slide_cabinet,
-})
+SUBTASKS: Mapping[str, Callable[..., list[Waypoint]]] = MappingProxyType(
+    {
+        "kettle": kettle,
+        "microwave": microwave,
+        "bottom burner": bottom_burner,
+        "top burner": top_burner,
+        "light switch": light_switch,
+        "slide cabinet": slide_cabinet,
+    }
+)

@@ -5,6 +5,7 @@ OpenCV's bilinear resize: the demonstrations' images come out exactly with pygam
 the edges of polygons slightly differently. pymunk's own debug drawing visits the shapes; it also fixes their order and
 marks the current contact points.
 """
+
 from __future__ import annotations
 
 import os
@@ -20,10 +21,10 @@ pygame = import_extra("pygame", "pusht")
 cv2 = import_extra("cv2", "pusht")
 
 BACKGROUND_COLOR = (255, 255, 255)
-GOAL_COLOR = (144, 238, 144)       # LightGreen
+GOAL_COLOR = (144, 238, 144)  # LightGreen
 ACTION_COLOR = (255, 0, 0)
-OUTLINE_RADIUS = 2                 # px
-AGENT_RIM = 4                      # px
+OUTLINE_RADIUS = 2  # px
+AGENT_RIM = 4  # px
 
 
 def draw_scene(space: pymunk.Space, goal_vertices: Sequence[Sequence[tuple[float, float]]], size: int) -> np.ndarray:
@@ -41,8 +42,14 @@ def draw_action(frame: np.ndarray, action: np.ndarray) -> None:
     """Mark `action` [2] (px on the table) with a red cross in `frame` [H, H, 3], in place."""
     size = frame.shape[0]
     x, y = (np.asarray(action) / TABLE_SIZE * size).astype(np.int32).tolist()
-    cv2.drawMarker(frame, (x, y), color=ACTION_COLOR, markerType=cv2.MARKER_CROSS,
-                   markerSize=max(1, int(8 / 96 * size)), thickness=max(1, int(1 / 96 * size)))
+    cv2.drawMarker(
+        frame,
+        (x, y),
+        color=ACTION_COLOR,
+        markerType=cv2.MARKER_CROSS,
+        markerSize=max(1, int(8 / 96 * size)),
+        thickness=max(1, int(1 / 96 * size)),
+    )
 
 
 class _SceneDrawing(pymunk.SpaceDebugDrawOptions):
@@ -81,8 +88,16 @@ class _SceneDrawing(pymunk.SpaceDebugDrawOptions):
         rise, run = abs(end[1] - start[1]), abs(end[0] - start[0])  # unsigned, also for lines that climb
         scale = radius / (rise**2 + run**2) ** 0.5
         dx, dy = round(rise * scale), round(run * scale)
-        pygame.draw.polygon(self._canvas, color, [(start[0] - dx, start[1] - dy), (start[0] + dx, start[1] + dy),
-                                                  (end[0] + dx, end[1] + dy), (end[0] - dx, end[1] - dy)])
+        pygame.draw.polygon(
+            self._canvas,
+            color,
+            [
+                (start[0] - dx, start[1] - dy),
+                (start[0] + dx, start[1] + dy),
+                (end[0] + dx, end[1] + dy),
+                (end[0] - dx, end[1] - dy),
+            ],
+        )
         pygame.draw.circle(self._canvas, color, start, round(radius))
         pygame.draw.circle(self._canvas, color, end, round(radius))
 

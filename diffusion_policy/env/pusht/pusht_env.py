@@ -4,6 +4,7 @@ The task of Implicit Behavioral Cloning (Florence et al., 2021) in the version o
 on a 512 x 512 px table seen from above (x right, y down). The physics follow the human demonstrations: replaying their
 actions from their first states reproduces the recorded trajectories.
 """
+
 from __future__ import annotations
 
 import gymnasium
@@ -14,16 +15,16 @@ from diffusion_policy.env.extras import import_extra
 pymunk = import_extra("pymunk", "pusht")
 shapely = import_extra("shapely", "pusht")
 
-TABLE_SIZE = 512                           # px
+TABLE_SIZE = 512  # px
 SIM_HZ, CONTROL_HZ = 100, 10
-K_P, K_V = 100.0, 20.0                     # PD gains of the agent, 1/s^2 and 1/s
-AGENT_RADIUS = 15.0                        # px
-WALL_RADIUS = 2.0                          # px
-WALL_LOW, WALL_HIGH = 5.0, 506.0           # px
-BAR = ((-60.0, 0.0), (60.0, 0.0), (60.0, 30.0), (-60.0, 30.0))          # the two rectangles of the tee, px,
-STEM = ((-15.0, 30.0), (15.0, 30.0), (15.0, 120.0), (-15.0, 120.0))     # in the frame of the block
-OUTLINE = (*BAR[:3], *STEM[1:], STEM[0], BAR[3])                        # the tee as one polygon
-GOAL_POSE = (256.0, 256.0, np.pi / 4)      # px, px, rad
+K_P, K_V = 100.0, 20.0  # PD gains of the agent, 1/s^2 and 1/s
+AGENT_RADIUS = 15.0  # px
+WALL_RADIUS = 2.0  # px
+WALL_LOW, WALL_HIGH = 5.0, 506.0  # px
+BAR = ((-60.0, 0.0), (60.0, 0.0), (60.0, 30.0), (-60.0, 30.0))  # the two rectangles of the tee, px,
+STEM = ((-15.0, 30.0), (15.0, 30.0), (15.0, 120.0), (-15.0, 120.0))  # in the frame of the block
+OUTLINE = (*BAR[:3], *STEM[1:], STEM[0], BAR[3])  # the tee as one polygon
+GOAL_POSE = (256.0, 256.0, np.pi / 4)  # px, px, rad
 SUCCESS_COVERAGE = 0.95
 
 # RGBA. Named colours: LightGray, RoyalBlue, LightSlateGray.
@@ -62,8 +63,10 @@ class PushTEnv(gymnasium.Env):
         goal = _goal_body()
         self._goal_outline = shapely.Polygon([goal.local_to_world(v) for v in OUTLINE])
         # World corners of the goal's two rectangles, in pymunk's order of corners, for drawing.
-        self.goal_vertices = [[tuple(goal.local_to_world(v)) for v in pymunk.Poly(goal, rectangle).get_vertices()]
-                              for rectangle in (BAR, STEM)]
+        self.goal_vertices = [
+            [tuple(goal.local_to_world(v)) for v in pymunk.Poly(goal, rectangle).get_vertices()]
+            for rectangle in (BAR, STEM)
+        ]
         self.latest_action: np.ndarray | None = None
         self._build_space()
 
@@ -96,8 +99,10 @@ class PushTEnv(gymnasium.Env):
         dt = 1.0 / SIM_HZ
         for _ in range(SIM_HZ // CONTROL_HZ):
             position, velocity = self.agent.position, self.agent.velocity
-            self.agent.velocity = (velocity.x + (K_P * (x - position.x) - K_V * velocity.x) * dt,
-                                   velocity.y + (K_P * (y - position.y) - K_V * velocity.y) * dt)
+            self.agent.velocity = (
+                velocity.x + (K_P * (x - position.x) - K_V * velocity.x) * dt,
+                velocity.y + (K_P * (y - position.y) - K_V * velocity.y) * dt,
+            )
             self.space.step(dt)
         coverage = self.coverage()
         info = self._info(coverage)
@@ -140,8 +145,15 @@ class PushTEnv(gymnasium.Env):
     @staticmethod
     def _initial_state(seed: int) -> np.ndarray:
         rng = np.random.RandomState(seed)  # the legacy generator is part of what a seed means
-        return np.array([rng.randint(50, 450), rng.randint(50, 450), rng.randint(100, 400), rng.randint(100, 400),
-                         rng.randn() * 2 * np.pi - np.pi])
+        return np.array(
+            [
+                rng.randint(50, 450),
+                rng.randint(50, 450),
+                rng.randint(100, 400),
+                rng.randint(100, 400),
+                rng.randn() * 2 * np.pi - np.pi,
+            ]
+        )
 
     def _observation(self) -> np.ndarray:
         return np.array([*self.agent.position, *self.block.position, self.block.angle % (2 * np.pi)])
@@ -165,8 +177,12 @@ class PushTEnv(gymnasium.Env):
         self._n_contact_points = 0
         self.space.damping = 0.0  # quasi-static: whatever is not pushed stops at once
         corners = [(WALL_LOW, WALL_HIGH), (WALL_LOW, WALL_LOW), (WALL_HIGH, WALL_LOW), (WALL_HIGH, WALL_HIGH)]
-        for a, b in ((corners[0], corners[1]), (corners[1], corners[2]),
-                     (corners[2], corners[3]), (corners[0], corners[3])):
+        for a, b in (
+            (corners[0], corners[1]),
+            (corners[1], corners[2]),
+            (corners[2], corners[3]),
+            (corners[0], corners[3]),
+        ):
             wall = pymunk.Segment(self.space.static_body, a, b, WALL_RADIUS)
             wall.color = WALL_COLOR
             self.space.add(wall)
@@ -182,8 +198,9 @@ class PushTEnv(gymnasium.Env):
         self._block_shapes = [pymunk.Poly(self.block, BAR), pymunk.Poly(self.block, STEM)]
         for shape in self._block_shapes:
             shape.color = BLOCK_COLOR
-        self.block.center_of_gravity = sum(
-            (shape.center_of_gravity for shape in self._block_shapes), pymunk.Vec2d(0, 0)) / 2
+        self.block.center_of_gravity = (
+            sum((shape.center_of_gravity for shape in self._block_shapes), pymunk.Vec2d(0, 0)) / 2
+        )
         self.block.position = (256.0, 300.0)
         self.space.add(self.block, *self._block_shapes)
 

@@ -1,4 +1,5 @@
 """Push-T observed through a camera above the table: the image benchmark of Diffusion Policy."""
+
 from __future__ import annotations
 
 import gymnasium
@@ -6,7 +7,7 @@ import numpy as np
 
 from diffusion_policy.env.pusht.pusht_env import TABLE_SIZE, PushTEnv
 
-IMAGE_SIZE = 96                            # px; the demonstrations' images have it too
+IMAGE_SIZE = 96  # px; the demonstrations' images have it too
 IMAGE_SHAPE = (3, IMAGE_SIZE, IMAGE_SIZE)
 
 
@@ -27,10 +28,12 @@ class PushTImageEnv(PushTEnv):
     def __init__(self, legacy: bool = False, render_size: int = 96, render_action: bool = True):
         super().__init__(legacy=legacy, render_size=render_size, render_action=render_action)
         self.frames = True
-        self.observation_space = gymnasium.spaces.Dict({
-            "image": gymnasium.spaces.Box(0.0, 1.0, shape=IMAGE_SHAPE, dtype=np.float32),
-            "agent_pos": gymnasium.spaces.Box(0.0, float(TABLE_SIZE), shape=(2,), dtype=np.float32),
-        })
+        self.observation_space = gymnasium.spaces.Dict(
+            {
+                "image": gymnasium.spaces.Box(0.0, 1.0, shape=IMAGE_SHAPE, dtype=np.float32),
+                "agent_pos": gymnasium.spaces.Box(0.0, float(TABLE_SIZE), shape=(2,), dtype=np.float32),
+            }
+        )
 
     def _observation(self) -> dict[str, np.ndarray]:
         image = self._image() if self.frames else np.zeros(IMAGE_SHAPE, dtype=np.float32)
@@ -39,5 +42,5 @@ class PushTImageEnv(PushTEnv):
     def _image(self) -> np.ndarray:
         from diffusion_policy.env.pusht import pusht_draw
 
-        pixels = pusht_draw.draw_scene(self.space, self.goal_vertices, IMAGE_SIZE)     # uint8 [H, W, 3]
+        pixels = pusht_draw.draw_scene(self.space, self.goal_vertices, IMAGE_SIZE)  # uint8 [H, W, 3]
         return np.ascontiguousarray(np.moveaxis(pixels, -1, 0), dtype=np.float32) / 255

@@ -1,4 +1,5 @@
 """Push-T observed through keypoints on the block: the low-dimensional benchmark of Diffusion Policy."""
+
 from __future__ import annotations
 
 import gymnasium
@@ -7,17 +8,19 @@ import numpy as np
 from diffusion_policy.env.pusht.pusht_env import TABLE_SIZE, PushTEnv
 
 # [9, 2] px, in the frame of the block. The demonstrations' `keypoint` array holds these points in the table's frame.
-BLOCK_KEYPOINTS = np.array([
-    [9.269786713763871, 90.04097352393619],
-    [-60.983472364471474, -1.1867297607997276],
-    [60.91275557727772, -1.3933642242328201],
-    [-0.2705034390160016, 25.54362499146542],
-    [-14.064927576212233, 122.81585355412153],
-    [39.002738500170146, 32.857404276587566],
-    [-39.966414424694534, 32.729655446429945],
-    [-16.82434437939744, 62.86317892234989],
-    [23.54146122024909, -1.7002881094626152],
-])
+BLOCK_KEYPOINTS = np.array(
+    [
+        [9.269786713763871, 90.04097352393619],
+        [-60.983472364471474, -1.1867297607997276],
+        [60.91275557727772, -1.3933642242328201],
+        [-0.2705034390160016, 25.54362499146542],
+        [-14.064927576212233, 122.81585355412153],
+        [39.002738500170146, 32.857404276587566],
+        [-39.966414424694534, 32.729655446429945],
+        [-16.82434437939744, 62.86317892234989],
+        [23.54146122024909, -1.7002881094626152],
+    ]
+)
 N_KEYPOINT_VALUES = BLOCK_KEYPOINTS.size + 2
 
 
@@ -43,4 +46,3 @@ def block_keypoints(block_pose: np.ndarray) -> np.ndarray:
     x, y, angle = block_pose
     cos, sin = np.cos(angle), np.sin(angle)
     return BLOCK_KEYPOINTS @ np.array([[cos, sin], [-sin, cos]]) + np.array([x, y])
-

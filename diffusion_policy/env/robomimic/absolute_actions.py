@@ -1,4 +1,5 @@
 """Relative actions of recorded demonstrations as absolute ones: the poses that they told the controllers to reach."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,7 +14,7 @@ from diffusion_policy.env.robomimic.definition import ROBOT_ARM_DIM, task_named
 from diffusion_policy.env.robomimic.simulation import global_random_state, make_simulation
 
 BUILD_SEED = 0
-SKIPPED = 1     # first steps that the largest error leaves out, as in the original
+SKIPPED = 1  # first steps that the largest error leaves out, as in the original
 
 
 class ActionConverter:
@@ -51,9 +52,12 @@ class ActionConverter:
         converted = self._convert(states, actions, seed)
         if not self.evaluate:
             return {"actions": converted}
-        return {"actions": converted, "relative_error": self._step_error(states, actions, relative=True),
-                "absolute_error": self._step_error(states, converted, relative=False),
-                "success": np.asarray(self._succeeds(states[0], converted))}
+        return {
+            "actions": converted,
+            "relative_error": self._step_error(states, actions, relative=True),
+            "absolute_error": self._step_error(states, converted, relative=False),
+            "success": np.asarray(self._succeeds(states[0], converted)),
+        }
 
     def close(self) -> None:
         self._simulation.close()
@@ -63,12 +67,16 @@ class ActionConverter:
         width = 1 + sim.model.nq + sim.model.nv
         with open_demonstrations(self.path) as file, readable(self.path):
             name = demo_names(file)[index]
-            states, actions = (demo_array(file, name, part, None, self.path, "The conversion needs it")[...]
-                               for part in ("states", "actions"))
+            states, actions = (
+                demo_array(file, name, part, None, self.path, "The conversion needs it")[...]
+                for part in ("states", "actions")
+            )
         if states.shape != (len(actions), width) or actions.shape[1:] != (ROBOT_ARM_DIM * self.task.n_arms,):
-            raise DatasetError(f"{self.path}: {name} has states {list(states.shape)} and actions {list(actions.shape)} "
-                               f"instead of [T, {width}] and [T, {ROBOT_ARM_DIM * self.task.n_arms}]: it was recorded in "
-                               "another task or version of robosuite")
+            raise DatasetError(
+                f"{self.path}: {name} has states {list(states.shape)} and actions {list(actions.shape)} "
+                f"instead of [T, {width}] and [T, {ROBOT_ARM_DIM * self.task.n_arms}]: it was recorded in "
+                "another task or version of robosuite"
+            )
         for part, values in (("states", states), ("actions", actions)):
             require_finite(self.path, f"{name}/{part}", values)
         return states.astype(np.float64), actions
@@ -85,9 +93,9 @@ class ActionConverter:
             positions[row] = np.concatenate([controller.ee_pos for controller in self._controllers])
             for arm, controller in enumerate(self._controllers):
                 start = ROBOT_ARM_DIM * arm
-                controller.set_goal(np.asarray(action[start:start + 6], dtype=np.float64))
-                converted[row, start:start + 3] = controller.goal_pos
-                converted[row, start + 3:start + 6] = matrix_to_axis_angle(controller.goal_ori)
+                controller.set_goal(np.asarray(action[start : start + 6], dtype=np.float64))
+                converted[row, start : start + 3] = controller.goal_pos
+                converted[row, start + 3 : start + 6] = matrix_to_axis_angle(controller.goal_ori)
         if are_absolute(actions, positions):
             raise DatasetError(f"{self.path}: the actions of demonstration {index} are absolute already")
         return converted
@@ -125,7 +133,7 @@ class ActionConverter:
     def _restore(self, state: np.ndarray) -> None:
         self._simulation.sim.set_state_from_flattened(state)
         for controller in self._controllers:
-            controller.update(force=True)       # it also calls sim.forward()
+            controller.update(force=True)  # it also calls sim.forward()
 
     def _poses(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Where the grippers are: positions [3] and rotation matrices [3, 3] by arm."""

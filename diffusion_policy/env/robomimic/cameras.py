@@ -1,4 +1,5 @@
 """Draws what the cameras of a simulation see."""
+
 from __future__ import annotations
 
 from types import ModuleType
@@ -27,7 +28,7 @@ class Cameras:
         self._renderer = make_renderer(mujoco, model, height, width)
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = reflections
         self._options = mujoco.MjvOption()
-        self._options.geomgroup[:2] = 0, 1      # what is seen, not what collides
+        self._options.geomgroup[:2] = 0, 1  # what is seen, not what collides
         self._leaves_out = not reflections and not np.any(model.light_castshadow)
 
     def image(self, data, camera: str) -> np.ndarray:
@@ -40,10 +41,12 @@ class Cameras:
     def _leave_out_unseen(self, data, camera: int) -> None:
         """Draw nothing for the geoms whose bounding sphere lies outside of the view's pyramid."""
         scene, is_geom = self._renderer.scene, self._mujoco.mjtObj.mjOBJ_GEOM
-        geoms = scene.geoms[:scene.ngeom]
+        geoms = scene.geoms[: scene.ngeom]
         ids = np.array([geom.objid if geom.objtype == is_geom else -1 for geom in geoms])
-        radius = np.where(ids < 0, 0.0, self._model.geom_rbound[ids])       # 0: without end, or no geom of the model
-        x, y, z = ((data.geom_xpos[ids] - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)).T  # it looks along -z
+        radius = np.where(ids < 0, 0.0, self._model.geom_rbound[ids])  # 0: without end, or no geom of the model
+        x, y, z = (
+            (data.geom_xpos[ids] - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)
+        ).T  # it looks along -z
         half_height = np.tan(np.radians(self._model.cam_fovy[camera]) / 2)
         outside = z > radius
         for across, half in ((x, half_height * self._aspect), (y, half_height)):

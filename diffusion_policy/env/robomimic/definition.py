@@ -3,6 +3,7 @@
 Five tasks of robosuite (Zhu et al. 2020) as robomimic (Mandlekar et al. 2021) and Diffusion Policy (Chi et al. 2023) set
 them up.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -15,10 +16,10 @@ import numpy as np
 from diffusion_policy.common.rotation import axis_angle_to_rotation_6d, rotation_6d_to_axis_angle
 
 CONTROL_HZ = 20
-POLICY_ARM_DIM = 10     # of an absolute action of a policy: position (m), rotation (6D), gripper (-1 open, 1 closed)
-ROBOT_ARM_DIM = 7       # of an action of the simulation: position, axis-angle (rad), gripper; or their changes, in [-1, 1]
-PROPRIOCEPTION = (("eef_pos", 3), ("eef_quat", 4), ("gripper_qpos", 2))     # m, xyzw, m
-DATASETS = ("ph", "mh")                     # proficient or multiple humans gave the demonstrations
+POLICY_ARM_DIM = 10  # of an absolute action of a policy: position (m), rotation (6D), gripper (-1 open, 1 closed)
+ROBOT_ARM_DIM = 7  # of an action of the simulation: position, axis-angle (rad), gripper; or their changes, in [-1, 1]
+PROPRIOCEPTION = (("eef_pos", 3), ("eef_quat", 4), ("gripper_qpos", 2))  # m, xyzw, m
+DATASETS = ("ph", "mh")  # proficient or multiple humans gave the demonstrations
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class RobomimicTask:
     @property
     def obs_dim(self) -> int:
         """Do of a policy without images."""
-        return sum(size for size, in self.lowdim_shapes.values())
+        return sum(size for (size,) in self.lowdim_shapes.values())
 
     @property
     def image_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -74,23 +75,49 @@ class RobomimicTask:
         return shapes
 
 
-TASKS: Mapping[str, RobomimicTask] = MappingProxyType({task.name: task for task in (
-    RobomimicTask("lift", "Lift", 10, {"ph": 400, "mh": 500}, random_sizes=True),
-    RobomimicTask("can", "PickPlaceCan", 14, {"ph": 400, "mh": 500}),
-    RobomimicTask("square", "NutAssemblySquare", 14, {"ph": 400, "mh": 500}),
-    RobomimicTask("transport", "TwoArmTransport", 41, {"ph": 700, "mh": 700}, random_sizes=True, cameras=(
-        ("shouldercamera0", "robot0_eye_in_hand"), ("shouldercamera1", "robot1_eye_in_hand"))),
-    RobomimicTask("tool_hang", "ToolHang", 44, {"ph": 700}, cameras=(("sideview", "robot0_eye_in_hand"),), image_size=240),
-)})
+TASKS: Mapping[str, RobomimicTask] = MappingProxyType(
+    {
+        task.name: task
+        for task in (
+            RobomimicTask("lift", "Lift", 10, {"ph": 400, "mh": 500}, random_sizes=True),
+            RobomimicTask("can", "PickPlaceCan", 14, {"ph": 400, "mh": 500}),
+            RobomimicTask("square", "NutAssemblySquare", 14, {"ph": 400, "mh": 500}),
+            RobomimicTask(
+                "transport",
+                "TwoArmTransport",
+                41,
+                {"ph": 700, "mh": 700},
+                random_sizes=True,
+                cameras=(("shouldercamera0", "robot0_eye_in_hand"), ("shouldercamera1", "robot1_eye_in_hand")),
+            ),
+            RobomimicTask(
+                "tool_hang", "ToolHang", 44, {"ph": 700}, cameras=(("sideview", "robot0_eye_in_hand"),), image_size=240
+            ),
+        )
+    }
+)
 
 # Operational space control of the gripper's pose. Data of the benchmark, with the names of its data files.
-CONTROLLER = MappingProxyType({
-    "type": "OSC_POSE", "input_max": 1, "input_min": -1,
-    "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5], "output_min": [-0.05, -0.05, -0.05, -0.5, -0.5, -0.5],
-    "kp": 150, "damping": 1, "impedance_mode": "fixed", "kp_limits": [0, 300], "damping_limits": [0, 10],
-    "position_limits": None, "orientation_limits": None, "uncouple_pos_ori": True, "control_delta": True,
-    "interpolation": None, "ramp_ratio": 0.2,
-})
+CONTROLLER = MappingProxyType(
+    {
+        "type": "OSC_POSE",
+        "input_max": 1,
+        "input_min": -1,
+        "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5],
+        "output_min": [-0.05, -0.05, -0.05, -0.5, -0.5, -0.5],
+        "kp": 150,
+        "damping": 1,
+        "impedance_mode": "fixed",
+        "kp_limits": [0, 300],
+        "damping_limits": [0, 10],
+        "position_limits": None,
+        "orientation_limits": None,
+        "uncouple_pos_ori": True,
+        "control_delta": True,
+        "interpolation": None,
+        "ramp_ratio": 0.2,
+    }
+)
 
 
 def task_named(name: str) -> RobomimicTask:
@@ -105,11 +132,25 @@ def env_metadata(task: RobomimicTask, abs_action: bool) -> dict:
     if task.n_arms == 2:
         arms["env_configuration"] = "single-arm-opposed"
     controller = deepcopy(dict(CONTROLLER)) | {"control_delta": not abs_action}
-    return {"env_name": task.robosuite_name, "type": 1, "env_kwargs": {
-        **arms, "controller_configs": controller, "control_freq": CONTROL_HZ, "reward_shaping": False, "ignore_done": True,
-        "has_renderer": False, "has_offscreen_renderer": False, "use_camera_obs": False, "use_object_obs": True,
-        "camera_names": list(task.camera_names), "camera_heights": task.image_size, "camera_widths": task.image_size,
-        "camera_depths": False}}
+    return {
+        "env_name": task.robosuite_name,
+        "type": 1,
+        "env_kwargs": {
+            **arms,
+            "controller_configs": controller,
+            "control_freq": CONTROL_HZ,
+            "reward_shaping": False,
+            "ignore_done": True,
+            "has_renderer": False,
+            "has_offscreen_renderer": False,
+            "use_camera_obs": False,
+            "use_object_obs": True,
+            "camera_names": list(task.camera_names),
+            "camera_heights": task.image_size,
+            "camera_widths": task.image_size,
+            "camera_depths": False,
+        },
+    }
 
 
 def to_robot_action(action: np.ndarray) -> np.ndarray:

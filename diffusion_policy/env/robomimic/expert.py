@@ -4,6 +4,7 @@ What an expert does next follows from how things are now: where gripper and obje
 its fingers are open and whether they hold the object. There are no phases to remember, so wherever the gripper is pushed,
 the expert goes on from there, and nothing that decides its actions is hidden from a policy that sees two observations.
 """
+
 from __future__ import annotations
 
 import math
@@ -17,19 +18,19 @@ from scipy.spatial.transform import Rotation
 
 from diffusion_policy.common.rotation import matrix_to_rotation_6d
 
-OPEN, CLOSED = -1.0, 1.0        # actions of the fingers
-DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])   # the gripper at yaw 0: its fingers open along y
+OPEN, CLOSED = -1.0, 1.0  # actions of the fingers
+DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])  # the gripper at yaw 0: its fingers open along y
 # The controller is a stiff, well damped spring that stops 1 to 2 cm late and short. Aiming beyond the goal, and before it
 # while the gripper still moves there, makes up for both.
 GAIN = 2.0
-BRAKING = 0.08          # s
-TURN_LEAD = 0.5         # rad, how far ahead of the gripper its rotation is commanded
-TURN_WEIGHT = 0.05      # m per rad: how far off a gripper counts that is turned wrongly
-OFF_LINE = 0.05         # m off the line down to the object, where the gripper stays at its hover height
-AT_GRASP, NEAR_GRASP = 0.012, 0.025     # m: where the fingers start to close, and where they go on closing
-CLOSING = 0.065         # m between fingers that have started to close
-GRASPED = 0.056         # m, at most, between fingers that hold an object where they should: cube 0.044, can 0.050, nut 0.032
-STILL = 0.02            # m/s, of fingers that press on what they hold
+BRAKING = 0.08  # s
+TURN_LEAD = 0.5  # rad, how far ahead of the gripper its rotation is commanded
+TURN_WEIGHT = 0.05  # m per rad: how far off a gripper counts that is turned wrongly
+OFF_LINE = 0.05  # m off the line down to the object, where the gripper stays at its hover height
+AT_GRASP, NEAR_GRASP = 0.012, 0.025  # m: where the fingers start to close, and where they go on closing
+CLOSING = 0.065  # m between fingers that have started to close
+GRASPED = 0.056  # m, at most, between fingers that hold an object where they should: cube 0.044, can 0.050, nut 0.032
+STILL = 0.02  # m/s, of fingers that press on what they hold
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,15 @@ class Expert(ABC):
         body, site = sim.model.body_name2id(self.body), robot.eef_site_id
         turned = sim.data.body_xmat[body].reshape(3, 3)
         velocity = sim.data.get_site_xvelp(robot.gripper.important_sites["grip_site"])
-        return Scene(sim.data.site_xpos[site].copy(), velocity.copy(), sim.data.site_xmat[site].reshape(3, 3).copy(),
-                     float(left - right), bool(is_held), sim.data.body_xpos[body].copy(),
-                     math.atan2(turned[1, 0], turned[0, 0]))
+        return Scene(
+            sim.data.site_xpos[site].copy(),
+            velocity.copy(),
+            sim.data.site_xmat[site].reshape(3, 3).copy(),
+            float(left - right),
+            bool(is_held),
+            sim.data.body_xpos[body].copy(),
+            math.atan2(turned[1, 0], turned[0, 0]),
+        )
 
     def object_pose(self) -> np.ndarray:
         """Position (m) and quaternion (xyzw) of what is handled, float32 [7]."""
@@ -155,7 +162,7 @@ class LiftExpert(Expert):
     """Grasps the cube at the nearer pair of its sides and raises it."""
 
     body = "cube_main"
-    RISE = 0.2          # m, further than needed
+    RISE = 0.2  # m, further than needed
 
     def _geoms(self) -> list[str]:
         return self._simulation.cube.contact_geoms
@@ -173,10 +180,10 @@ class CanExpert(Expert):
     """Carries the can over the walls of the bins and lets it drop into its own."""
 
     body = "Can_main"
-    GRASP = np.array([0.0, 0.0, 0.015])         # m above the can's middle: the hand stays above the bin's wall
-    SHORT = np.array([-0.04, -0.035, 0.0])      # m: the middle of the bin is at the end of the arm's reach
-    CARRY, DROP, RELEASE = 0.2, 0.1, 0.15       # m above the bin: carried, aimed at, let go
-    OVER = 0.035                                # m off the place
+    GRASP = np.array([0.0, 0.0, 0.015])  # m above the can's middle: the hand stays above the bin's wall
+    SHORT = np.array([-0.04, -0.035, 0.0])  # m: the middle of the bin is at the end of the arm's reach
+    CARRY, DROP, RELEASE = 0.2, 0.1, 0.15  # m above the bin: carried, aimed at, let go
+    OVER = 0.035  # m off the place
 
     def _geoms(self) -> list[str]:
         return self._simulation.objects[self._simulation.object_id].contact_geoms
@@ -193,7 +200,7 @@ class CanExpert(Expert):
         carry = self.CARRY + self.style.clearance
         way[2] = self.DROP + (carry - self.DROP) * _ramp(off, 0.8 * self.OVER, 2.0 * self.OVER) - height
         if off > self.OVER:
-            way[:2] *= 1.0 - _ramp(carry - height, 0.02, 0.06)      # up first, then across
+            way[:2] *= 1.0 - _ramp(carry - height, 0.02, 0.06)  # up first, then across
         return Goal(scene.position + way, self.style.turn, CLOSED)
 
 
@@ -205,14 +212,14 @@ class SquareExpert(Expert):
     """
 
     body = "SquareNut_main"
-    HANDLE = 0.064              # m from the nut's middle: open fingers pass its frame
-    DONE = 0.04                 # m above the table, of a nut that lies around the peg
+    HANDLE = 0.064  # m from the nut's middle: open fingers pass its frame
+    DONE = 0.04  # m above the table, of a nut that lies around the peg
     CARRY, TOUCH = 0.04, -0.02  # m above the peg's end: where the nut is carried, and aimed at when it fits
     FITS, MISSES = 0.006, 0.02  # m off the peg
-    AROUND = 0.012              # m off the peg, of a nut that is lower than its end and around it
-    NEAR, SLOW = 0.03, 0.03     # m off the peg, where the gripper goes down slowly
-    TURN_WEIGHT = 0.03          # m per rad
-    WRIST = 1.7                 # rad
+    AROUND = 0.012  # m off the peg, of a nut that is lower than its end and around it
+    NEAR, SLOW = 0.03, 0.03  # m off the peg, where the gripper goes down slowly
+    TURN_WEIGHT = 0.03  # m per rad
+    WRIST = 1.7  # rad
 
     def _geoms(self) -> list[str]:
         return self._simulation.nuts[self._simulation.nut_to_id["square"]].contact_geoms
@@ -237,10 +244,10 @@ class SquareExpert(Expert):
             way[2] = self.TOUCH - above + (carry - self.TOUCH) * _ramp(wrong, self.FITS, self.MISSES)
         else:
             way[2] = carry - above
-            way[:2] *= 1.0 - _ramp(way[2], 0.02, 0.1)       # up first, then across
+            way[:2] *= 1.0 - _ramp(way[2], 0.02, 0.1)  # up first, then across
         if off < self.NEAR:
             way[2] = max(way[2], -self.SLOW)
-        arm = scene.position - scene.object     # it turns with the nut
+        arm = scene.position - scene.object  # it turns with the nut
         return Goal(scene.position + way + _turned(arm, turn) - arm, scene.yaw + turn, CLOSED)
 
     def _peg_end(self) -> np.ndarray:
@@ -254,7 +261,9 @@ class SquareExpert(Expert):
             nut, gripper: yaw of the nut and of the gripper that holds it, rad.
         """
         turns = [_wrapped(final - nut) for final in (math.pi, math.pi / 2, -math.pi / 2)]
-        costs = [abs(turn) + abs(gripper + turn) / 2 + 10.0 * max(0.0, abs(gripper + turn) - self.WRIST) for turn in turns]
+        costs = [
+            abs(turn) + abs(gripper + turn) / 2 + 10.0 * max(0.0, abs(gripper + turn) - self.WRIST) for turn in turns
+        ]
         return min(zip(turns, costs), key=lambda choice: choice[1])
 
 

@@ -1,4 +1,5 @@
 """robomimic episodes that start where the human demonstrations did."""
+
 from __future__ import annotations
 
 from collections.abc import Collection
@@ -38,10 +39,14 @@ def initial_state(path: str | Path, index: int) -> np.ndarray:
     try:
         with open_demonstrations(path) as file, readable(path):
             if f"demo_{index}" not in demo_names(file, path):
-                raise DatasetError(f"it holds no data/demo_{index}/states: it has fewer demonstrations, or is no data file of robomimic")
+                raise DatasetError(
+                    f"it holds no data/demo_{index}/states: it has fewer demonstrations, or is no data file of robomimic"
+                )
             states = demo_array(file, f"demo_{index}", "states", None, path)
             if states.ndim != 2 or len(states) == 0:
-                raise DatasetError(f"demo_{index}/states is {list(states.shape)} instead of [T, 1 + nq + nv] with T >= 1")
+                raise DatasetError(
+                    f"demo_{index}/states is {list(states.shape)} instead of [T, 1 + nq + nv] with T >= 1"
+                )
             start = np.asarray(states[0], dtype=np.float64)
         require_finite(path, f"demo_{index}/states", start[None])
     except DatasetError as error:

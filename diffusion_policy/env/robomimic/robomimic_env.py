@@ -1,4 +1,5 @@
 """The robomimic tasks (Lift, Can, Square, Transport, Tool Hang) in the conventions of Diffusion Policy."""
+
 from __future__ import annotations
 
 import gymnasium
@@ -9,7 +10,7 @@ from diffusion_policy.env.robomimic.cameras import Cameras
 from diffusion_policy.env.robomimic.definition import CONTROL_HZ, task_named, to_robot_action
 from diffusion_policy.env.robomimic.simulation import EXTRA, global_random_state, make_simulation
 
-BUILD_SEED = 0      # of what is drawn when a simulation is built that lasts for many episodes
+BUILD_SEED = 0  # of what is drawn when a simulation is built that lasts for many episodes
 
 
 class RobomimicEnv(gymnasium.Env):
@@ -44,7 +45,11 @@ class RobomimicEnv(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}
 
     def __init__(
-        self, task: str, image: bool = True, abs_action: bool = True, reflections: bool = False,
+        self,
+        task: str,
+        image: bool = True,
+        abs_action: bool = True,
+        reflections: bool = False,
         render_size: tuple[int, int] = (240, 240),
     ):
         self.task = task_named(task)
@@ -57,7 +62,7 @@ class RobomimicEnv(gymnasium.Env):
         with global_random_state(self._random):
             self._simulation = make_simulation(self.task, abs_action, objects=not image)
         self._simulation.hard_reset = self._rebuilds = self.task.random_sizes and not image
-        self._cameras: dict[tuple[int, int], Cameras] = {}      # by size
+        self._cameras: dict[tuple[int, int], Cameras] = {}  # by size
         self._is_running = False
         self.observation_space = _observation_space(self.task, image)
         limit = np.inf if abs_action else 1.0
@@ -91,7 +96,7 @@ class RobomimicEnv(gymnasium.Env):
         self._require_running()
         action = np.asarray(action, dtype=np.float64)
         if action.shape != self.action_space.shape or not np.isfinite(action).all():
-            size, = self.action_space.shape
+            (size,) = self.action_space.shape
             raise ValueError(f"an action of {self.task.name!r} is {size} finite numbers, not {action!r}")
         raw, *_ = self._simulation.step(to_robot_action(action) if self.abs_action else action)
         info = self._info()
@@ -134,8 +139,10 @@ class RobomimicEnv(gymnasium.Env):
         sim = self._simulation.sim
         expected = 1 + sim.model.nq + sim.model.nv
         if state.shape != (expected,):
-            raise ValueError(f"a state of {self.task.name!r} is {expected} numbers, not {list(state.shape)}: "
-                             "it was recorded in another task or version")
+            raise ValueError(
+                f"a state of {self.task.name!r} is {expected} numbers, not {list(state.shape)}: "
+                "it was recorded in another task or version"
+            )
         sim.set_state_from_flattened(state)
         sim.forward()
         return self._simulation._get_observations(force_update=True)
@@ -144,8 +151,10 @@ class RobomimicEnv(gymnasium.Env):
         if not self.image:
             parts = [raw["object-state" if name == "object" else name] for name in self.task.lowdim_shapes]
             return np.concatenate(parts).astype(np.float32)
-        return {name: self._image(name, shape) if len(shape) == 3 else np.asarray(raw[name], dtype=np.float32)
-                for name, shape in self.task.image_shapes.items()}
+        return {
+            name: self._image(name, shape) if len(shape) == 3 else np.asarray(raw[name], dtype=np.float32)
+            for name, shape in self.task.image_shapes.items()
+        }
 
     def _image(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         if not self.frames:
@@ -164,9 +173,14 @@ class RobomimicEnv(gymnasium.Env):
 def _observation_space(task, image: bool) -> gymnasium.Space:
     if not image:
         return gymnasium.spaces.Box(-np.inf, np.inf, (task.obs_dim,), np.float32)
-    return gymnasium.spaces.Dict({
-        name: gymnasium.spaces.Box(0.0, 1.0, shape, np.float32) if len(shape) == 3 else
-        gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32) for name, shape in task.image_shapes.items()})
+    return gymnasium.spaces.Dict(
+        {
+            name: gymnasium.spaces.Box(0.0, 1.0, shape, np.float32)
+            if len(shape) == 3
+            else gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32)
+            for name, shape in task.image_shapes.items()
+        }
+    )
 
 
 def _state_option(options: dict) -> np.ndarray | None:

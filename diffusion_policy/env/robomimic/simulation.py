@@ -1,4 +1,5 @@
 """robosuite, imported and built in the way that the robomimic tasks need."""
+
 from __future__ import annotations
 
 import logging
@@ -14,8 +15,8 @@ from diffusion_policy.env.offscreen import VARIABLE, RenderingError, choose_back
 from diffusion_policy.env.robomimic.definition import RobomimicTask, env_metadata
 
 EXTRA = "robomimic"
-VERSION = "1.4"         # in 1.5 NumPy's seed no longer decides how an episode starts
-NO_DRAWING = "glx"      # a backend that robosuite imports without any OpenGL
+VERSION = "1.4"  # in 1.5 NumPy's seed no longer decides how an episode starts
+NO_DRAWING = "glx"  # a backend that robosuite imports without any OpenGL
 
 
 def import_robosuite() -> ModuleType:
@@ -31,15 +32,19 @@ def import_robosuite() -> ModuleType:
     os.environ[VARIABLE] = chosen or NO_DRAWING
     try:
         robosuite = import_extra("robosuite", EXTRA)
-    except AttributeError as error:     # of PyOpenGL, about a library that it has not found
-        raise RenderingError(f"robosuite cannot be imported with {VARIABLE}={chosen}: {error}. Install that OpenGL (Debian: "
-                             f"libegl1 libgl1-mesa-dri, or libosmesa6) or unset {VARIABLE}") from error
+    except AttributeError as error:  # of PyOpenGL, about a library that it has not found
+        raise RenderingError(
+            f"robosuite cannot be imported with {VARIABLE}={chosen}: {error}. Install that OpenGL (Debian: "
+            f"libegl1 libgl1-mesa-dri, or libosmesa6) or unset {VARIABLE}"
+        ) from error
     finally:
         # robosuite has overwritten the choice of those who asked for a window system.
         os.environ.pop(VARIABLE) if chosen is None else os.environ.update({VARIABLE: chosen})
     if not robosuite.__version__.startswith(f"{VERSION}."):
-        raise ImportError(f"robosuite {robosuite.__version__} starts other episodes than version {VERSION} does. "
-                          f"Install the pinned one with: pip install -e .[{EXTRA}]")
+        raise ImportError(
+            f"robosuite {robosuite.__version__} starts other episodes than version {VERSION} does. "
+            f"Install the pinned one with: pip install -e .[{EXTRA}]"
+        )
     return robosuite
 
 

@@ -1,6 +1,7 @@
 """Per-dimension affine normalisation stored with the policy, in the original project's state-dict layout:
 `params_dict.<field>.{scale, offset, input_stats.{min, max, mean, std}}` with `x_normalised = x * scale + offset`.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ class FieldNormalizer(nn.Module):
     @classmethod
     def image(cls) -> FieldNormalizer:
         """Maps pixel values [0, 1] of any shape to [-1, 1], with one scale for all, whatever the data."""
-        one = torch.ones(1)     # the statistics are those of the uniform distribution
+        one = torch.ones(1)  # the statistics are those of the uniform distribution
         return cls(2 * one, -one, {"min": 0 * one, "max": one, "mean": 0.5 * one, "std": (one / 12).sqrt()})
 
     def normalize(self, x: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class LinearNormalizer(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         """Creates the fields a checkpoint holds before they are loaded, so that a fresh policy needs no data set."""
         start = prefix + "params_dict."
-        names = {key[len(start):].split(".")[0] for key in state_dict if key.startswith(start)}
+        names = {key[len(start) :].split(".")[0] for key in state_dict if key.startswith(start)}
         for name in sorted(names - set(self.params_dict)):
             scale = state_dict.get(f"{start}{name}.scale")
             if scale is not None:

@@ -1,11 +1,12 @@
 """Dropout that costs little on a CPU."""
+
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEVELS = 1 << 16    # the probability is rounded to multiples of 1 / LEVELS
+LEVELS = 1 << 16  # the probability is rounded to multiples of 1 / LEVELS
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -19,7 +20,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     if x.device.type != "cpu" or p >= 1.0:
         return F.dropout(x, p)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
-    drawn = words.view(torch.int16)[: x.numel()].view(x.shape)      # uniform in [-LEVELS / 2, LEVELS / 2)
+    drawn = words.view(torch.int16)[: x.numel()].view(x.shape)  # uniform in [-LEVELS / 2, LEVELS / 2)
     dropped = round(p * LEVELS)
     keep = (drawn >= dropped - LEVELS // 2).to(x.dtype)
     return x * keep.mul_(LEVELS / (LEVELS - dropped))

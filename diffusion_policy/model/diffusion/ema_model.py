@@ -1,4 +1,5 @@
 """Exponential moving average of the weights with a warm-up of the decay (Chi et al. 2023; power-law warm-up by K. Crowson)."""
+
 from __future__ import annotations
 
 import math
@@ -20,15 +21,29 @@ class EMAModel:
     """
 
     def __init__(
-        self, averaged: nn.Module, update_after_step: int = 0, inv_gamma: float = 1.0, power: float = 0.75,
-        min_value: float = 0.0, max_value: float = 0.9999,
+        self,
+        averaged: nn.Module,
+        update_after_step: int = 0,
+        inv_gamma: float = 1.0,
+        power: float = 0.75,
+        min_value: float = 0.0,
+        max_value: float = 0.9999,
     ):
-        _require("update_after_step", update_after_step, isinstance(update_after_step, int) and update_after_step >= 0,
-                 "a whole number, at least 0")
+        _require(
+            "update_after_step",
+            update_after_step,
+            isinstance(update_after_step, int) and update_after_step >= 0,
+            "a whole number, at least 0",
+        )
         _require("inv_gamma", inv_gamma, _is_number(inv_gamma) and inv_gamma > 0, "a number above 0")
         _require("power", power, _is_number(power) and power > 0, "a number above 0")
         _require("max_value", max_value, _is_number(max_value) and 0 <= max_value <= 1, "a number from 0 to 1")
-        _require("min_value", min_value, _is_number(min_value) and 0 <= min_value <= max_value, f"a number from 0 to max_value={max_value}")
+        _require(
+            "min_value",
+            min_value,
+            _is_number(min_value) and 0 <= min_value <= max_value,
+            f"a number from 0 to max_value={max_value}",
+        )
         self.averaged = averaged.eval().requires_grad_(False)
         self.update_after_step, self.inv_gamma, self.power = update_after_step, inv_gamma, power
         self.min_value, self.max_value = min_value, max_value

@@ -1,4 +1,5 @@
 """Which entries of a trajectory are given (conditioned on) when the policy inpaints."""
+
 from __future__ import annotations
 
 import torch

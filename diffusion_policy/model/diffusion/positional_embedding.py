@@ -1,4 +1,5 @@
 """Sinusoidal embedding of the diffusion timestep (Vaswani et al. 2017, section 3.5; no learned parameters)."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """The denoiser of Transformer Diffusion Policy (Chi et al., RSS 2023, section III-A, "time-series diffusion transformer")."""
+
 from __future__ import annotations
 
 import torch
@@ -46,7 +47,9 @@ class TransformerForDiffusion(nn.Module):
         super().__init__()
         obs_as_cond = cond_dim > 0
         if obs_as_cond and not time_as_cond:
-            raise ValueError("observations can only be condition tokens together with the time token: set time_as_cond=True")
+            raise ValueError(
+                "observations can only be condition tokens together with the time token: set time_as_cond=True"
+            )
         n_obs_steps = horizon if n_obs_steps is None else n_obs_steps
         self.horizon, self.input_dim, self.output_dim = horizon, input_dim, output_dim
         self.cond_dim, self.n_obs_steps = cond_dim, n_obs_steps

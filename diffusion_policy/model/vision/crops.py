@@ -1,4 +1,5 @@
 """Crops of camera images: anywhere while training, so that small shifts of the camera do not matter; else the centre."""
+
 from __future__ import annotations
 
 import torch

@@ -1,4 +1,5 @@
 """Camera images and low-dimensional observations -> one feature vector, with robomimic's arithmetic and parameter names."""
+
 from __future__ import annotations
 
 import warnings
@@ -51,8 +52,12 @@ class ObservationEncoder(nn.Module):
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], cameras: Collection[str], crop_shape: tuple[int, int] | None,
-        use_group_norm: bool, fixed_crop: bool,
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        cameras: Collection[str],
+        crop_shape: tuple[int, int] | None,
+        use_group_norm: bool,
+        fixed_crop: bool,
     ):
         super().__init__()
         self.shapes, self.cameras = dict(shapes), frozenset(cameras)
@@ -70,28 +75,36 @@ class ObservationEncoder(nn.Module):
         self.output_dim = sum(FEATURES if name in self.cameras else shape[0] for name, shape in shapes.items())
 
     def _warn_of_small_crops(self) -> None:
-        if self.crop_shape is None or all(parameter.is_meta for parameter in self.parameters()):  # an outline sees nothing
+        if self.crop_shape is None or all(
+            parameter.is_meta for parameter in self.parameters()
+        ):  # an outline sees nothing
             return
         height, width = self.crop_shape
         sizes = {name: self.shapes[name][1:] for name in self.obs_nets}
         small = [
             f"{100 * height * width / (h * w):.1f} % of the images of {name}, {h} x {w} pixels"
-            for name, (h, w) in sizes.items() if height * width < SMALL_CROP * h * w
+            for name, (h, w) in sizes.items()
+            if height * width < SMALL_CROP * h * w
         ]
         if small:
             warnings.warn(
                 f"crop_shape {height} x {width} leaves {', '.join(small)}: in evaluation the policy sees no more than that. "
                 "Set crop_shape to about nine tenths of height and width (null: all of the image), or draw smaller images",
-                SmallCropWarning, stacklevel=4,
+                SmallCropWarning,
+                stacklevel=4,
             )
 
     def forward(self, obs: Mapping[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """`generator` decides where images are cropped, where that is random."""
-        features = [self._camera(name, obs[name], generator) if name in self.cameras else obs[name] for name in self.shapes]
+        features = [
+            self._camera(name, obs[name], generator) if name in self.cameras else obs[name] for name in self.shapes
+        ]
         return torch.cat(features, dim=-1)
 
     def _camera(self, name: str, images: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.crop_shape is not None:
             random = self.training or not self.fixed_crop
-            images = random_crops(images, *self.crop_shape, generator) if random else centre_crops(images, *self.crop_shape)
+            images = (
+                random_crops(images, *self.crop_shape, generator) if random else centre_crops(images, *self.crop_shape)
+            )
         return self.obs_nets[name](images)

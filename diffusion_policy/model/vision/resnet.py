@@ -1,4 +1,5 @@
 """ResNet-18 without its classifier (He et al. 2016), with the parameter names of torchvision inside a numbered list."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -46,11 +47,19 @@ class ResNet18Conv(nn.Module):
         super().__init__()
 
         def stage(before: int, channels: int, stride: int) -> nn.Sequential:
-            return nn.Sequential(ResidualBlock(before, channels, stride, norm), ResidualBlock(channels, channels, 1, norm))
+            return nn.Sequential(
+                ResidualBlock(before, channels, stride, norm), ResidualBlock(channels, channels, 1, norm)
+            )
 
         self.nets = nn.Sequential(
-            nn.Conv2d(channels_in, 64, 7, stride=2, padding=3, bias=False), norm(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1),
-            stage(64, 64, 1), stage(64, 128, 2), stage(128, 256, 2), stage(256, CHANNELS, 2),
+            nn.Conv2d(channels_in, 64, 7, stride=2, padding=3, bias=False),
+            norm(64),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, 1),
+            stage(64, 64, 1),
+            stage(64, 128, 2),
+            stage(128, 256, 2),
+            stage(256, CHANNELS, 2),
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

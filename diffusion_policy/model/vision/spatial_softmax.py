@@ -1,4 +1,5 @@
 """Key points of a feature map: where in the image each learned feature is (Finn et al. 2016)."""
+
 from __future__ import annotations
 
 import torch

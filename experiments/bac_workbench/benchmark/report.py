@@ -1,4 +1,5 @@
 """Tables, the picture and the trace summary of a benchmark."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -8,10 +9,10 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from diffusion_policy.common.files import atomic_path
 from bac_workbench.console import console, table
 from bac_workbench.evaluation.report import WIDE, method_label
 from bac_workbench.setup.experiment import Experiment
+from diffusion_policy.common.files import atomic_path
 
 RUNTIME_COLOURS = {"reference": "#9a9a9a", "planned": "#4c8bbe", "compiled": "#d9722e"}
 
@@ -24,19 +25,37 @@ def benchmark_table(result: dict[str, Any]) -> Iterator[Table]:
         rows = []
         for r in (row for row in result["rows"] if row["batch"] == batch):
             parts = r["breakdown_ms"]
-            rows.append([
-                method_label(r["method"], r["sampler"], provenance["checkpoint_sampler"]), r["runtime"],
-                f"{r['ms_p50']:.1f}", f"{r['ms_p95']:.1f}", f"{r['speedup']:.2f}x", f"{r['speedup_same_runtime']:.2f}x",
-                f"{r['flop_ratio_bound']:.2f}x",
-                "-" if r["max_action_diff"] is None else f"{r['max_action_diff']:.0e}",
-                f"{parts['observation_encoder']:.1f} / {parts['conditioning']:.1f} / {parts['denoiser']:.1f} / {parts['scheduler']:.1f}",
-                f"{r['share_of_arithmetic_floor']:.0%} / {r['share_of_weights_floor']:.0%}",
-            ])
-        columns = ["method", "runtime", "ms p50", "ms p95", "speedup", "same runtime", "FLOP bound", "max diff",
-                   "ms encode / cond / denoise / sched", "arith / weights share"]
+            rows.append(
+                [
+                    method_label(r["method"], r["sampler"], provenance["checkpoint_sampler"]),
+                    r["runtime"],
+                    f"{r['ms_p50']:.1f}",
+                    f"{r['ms_p95']:.1f}",
+                    f"{r['speedup']:.2f}x",
+                    f"{r['speedup_same_runtime']:.2f}x",
+                    f"{r['flop_ratio_bound']:.2f}x",
+                    "-" if r["max_action_diff"] is None else f"{r['max_action_diff']:.0e}",
+                    f"{parts['observation_encoder']:.1f} / {parts['conditioning']:.1f} / {parts['denoiser']:.1f} / {parts['scheduler']:.1f}",
+                    f"{r['share_of_arithmetic_floor']:.0%} / {r['share_of_weights_floor']:.0%}",
+                ]
+            )
+        columns = [
+            "method",
+            "runtime",
+            "ms p50",
+            "ms p95",
+            "speedup",
+            "same runtime",
+            "FLOP bound",
+            "max diff",
+            "ms encode / cond / denoise / sched",
+            "arith / weights share",
+        ]
         shown = len(columns) if console.width >= WIDE else len(columns) - 2  # the rest is in benchmark.json
         plain = f"full {provenance['checkpoint_sampler']}"
-        kinds = f"speedup: against the plain policy ({plain}, reference); same runtime: against {plain} in the same runtime"
+        kinds = (
+            f"speedup: against the plain policy ({plain}, reference); same runtime: against {plain} in the same runtime"
+        )
         yield table(f"batch {batch}, {machine}\n{kinds}", columns[:shown], [row[:shown] for row in rows])
 
 
@@ -53,9 +72,14 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
         runtimes = [name for name in RUNTIME_COLOURS if any(r["runtime"] == name for r in rows)]
         height = 0.8 / len(runtimes)
         for r in rows:
-            y = methods.index(f"{r['method']} {r['sampler']}") + (runtimes.index(r["runtime"]) - (len(runtimes) - 1) / 2) * height
+            y = (
+                methods.index(f"{r['method']} {r['sampler']}")
+                + (runtimes.index(r["runtime"]) - (len(runtimes) - 1) / 2) * height
+            )
             axis.barh(y, r["ms_p50"], height * 0.92, color=RUNTIME_COLOURS[r["runtime"]])
-            axis.text(r["ms_p50"] * 1.03, y, f"{_short(r['ms_p50'])} ms, {_short(r['speedup'])}x", va="center", fontsize=7)
+            axis.text(
+                r["ms_p50"] * 1.03, y, f"{_short(r['ms_p50'])} ms, {_short(r['speedup'])}x", va="center", fontsize=7
+            )
         for name in runtimes:
             axis.barh(0, 0, color=RUNTIME_COLOURS[name], label=name)
         axis.set_xscale("log")
@@ -63,7 +87,9 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
         axis.set_yticks(range(len(methods)), methods)
         axis.invert_yaxis()
         axis.set_xlabel("ms per action chunk (median, log scale)")
-        axis.set_title(f"{result['provenance']['task']}, batch {batch}, {result['provenance']['hardware']}", fontsize=9, loc="left")
+        axis.set_title(
+            f"{result['provenance']['task']}, batch {batch}, {result['provenance']['hardware']}", fontsize=9, loc="left"
+        )
         axis.legend(frameon=False, fontsize=8, loc="lower right")
         axis.spines[["top", "right"]].set_visible(False)
     with atomic_path(path) as temporary:
@@ -86,4 +112,6 @@ def trace_summary(experiment: Experiment, rows: int = 25) -> str:
         key = "self_device_time_total"
     with torch.profiler.profile(activities=activities) as profile:
         policy.predict_action(obs)
-    return f"full policy, {experiment.sampler}, {experiment.device}\n" + profile.key_averages().table(sort_by=key, row_limit=rows)
+    return f"full policy, {experiment.sampler}, {experiment.device}\n" + profile.key_averages().table(
+        sort_by=key, row_limit=rows
+    )

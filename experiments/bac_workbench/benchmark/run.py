@@ -1,4 +1,5 @@
 """How fast every method is in every runtime, in one interleaved run."""
+
 from __future__ import annotations
 
 import json
@@ -15,16 +16,17 @@ from bac.native import build
 from bac.runtime.choose import RUNTIMES, AcceleratedSampler, make_sampler
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
-from diffusion_policy.common.config import ConfigError
-from bac_workbench.timing.breakdown import breakdown
+from bac_workbench.caching.methods import Method, parse_method
+from bac_workbench.caching.schedules import check_cache, schedule_for
 from bac_workbench.evaluation.evaluate import SPEEDUPS
+from bac_workbench.provenance import environment
+from bac_workbench.setup.experiment import Experiment, attach
+from bac_workbench.setup.samplers import build_sampler, name_of
+from bac_workbench.timing.breakdown import breakdown
 from bac_workbench.timing.floors import Floors, measure_floors, weight_bytes_per_chunk
 from bac_workbench.timing.latency import Latency, interleaved, speed_ratio
-from bac_workbench.caching.methods import Method, parse_method
-from bac_workbench.provenance import environment
-from bac_workbench.setup.samplers import build_sampler, name_of
-from bac_workbench.caching.schedules import check_cache, schedule_for
-from bac_workbench.setup.experiment import Experiment, attach
+from diffusion_policy.common.config import ConfigError
+
 
 def run_benchmark(experiment: Experiment, say=print, progress=None) -> dict[str, Any]:
     """Measures and returns {'rows': [...], 'floors': {...}, 'provenance': {...}}.
@@ -42,14 +44,24 @@ def run_benchmark(experiment: Experiment, say=print, progress=None) -> dict[str,
         shares = {key: breakdown(policy, sampler, batch, latencies[key].p50) for key, sampler in samplers.items()}
         for key in samplers:
             bytes_per_weight = getattr(samplers[key], "bytes_per_weight", 4)  # the reference reads fp32
-            rows.append(make_row(experiment, key, batch, schedules[key[0]], latencies, actions, shares[key], floors, bytes_per_weight))
+            rows.append(
+                make_row(
+                    experiment, key, batch, schedules[key[0]], latencies, actions, shares[key], floors, bytes_per_weight
+                )
+            )
     return {
         "rows": rows,
-        "floors": {**floors.__dict__, "note": "fp32 matrix product, reading as many bytes as the packed weights, reading 256 MiB; best of 7"},
+        "floors": {
+            **floors.__dict__,
+            "note": "fp32 matrix product, reading as many bytes as the packed weights, reading 256 MiB; best of 7",
+        },
         "preparation_s": {f"{method} {runtime}": round(seconds, 3) for (method, runtime), seconds in prepared.items()},
         "compilation_s": round(build.build_seconds, 2),
         "provenance": {
-            **benchmark_settings(experiment), "checkpoint": str(experiment.loaded.source), "rounds": int(cfg.n_chunks), "speedups": SPEEDUPS,
+            **benchmark_settings(experiment),
+            "checkpoint": str(experiment.loaded.source),
+            "rounds": int(cfg.n_chunks),
+            "speedups": SPEEDUPS,
             **environment(experiment.device, torch.get_num_threads()),
         },
     }
@@ -63,10 +75,16 @@ def benchmark_settings(experiment: Experiment) -> dict[str, Any]:
     """What a benchmark is of."""
     cfg = experiment.cfg
     return {
-        "task": cfg.task.name, "checkpoint_hash": experiment.loaded.hash, "weights": experiment.loaded.weights,
+        "task": cfg.task.name,
+        "checkpoint_hash": experiment.loaded.hash,
+        "weights": experiment.loaded.weights,
         "checkpoint_sampler": experiment.own_sampler,
-        "checkpoint_noise": noise_digest(experiment.own.scheduler), "methods": [str(text) for text in cfg.methods], "runtimes": list(cfg.runtimes),
-        "batches": batches(cfg), "precision": cfg.precision, "device": experiment.device.type,
+        "checkpoint_noise": noise_digest(experiment.own.scheduler),
+        "methods": [str(text) for text in cfg.methods],
+        "runtimes": list(cfg.runtimes),
+        "batches": batches(cfg),
+        "precision": cfg.precision,
+        "device": experiment.device.type,
     }
 
 
@@ -82,11 +100,19 @@ def check_folder(folder: Path, experiment: Experiment) -> None:
     try:
         stored = json.loads(path.read_bytes())["provenance"]
         settings = benchmark_settings(experiment)
-        differs = [f"{name} {stored.get(name, 'not recorded')} there, {value} now" for name, value in settings.items() if stored.get(name) != value]
+        differs = [
+            f"{name} {stored.get(name, 'not recorded')} there, {value} now"
+            for name, value in settings.items()
+            if stored.get(name) != value
+        ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{path} is damaged ({error}): restore it, choose another output_dir=, or overwrite=true to replace it") from error
+        raise ConfigError(
+            f"{path} is damaged ({error}): restore it, choose another output_dir=, or overwrite=true to replace it"
+        ) from error
     if differs:
-        raise ConfigError(f"{folder} holds another benchmark ({'; '.join(differs)}): choose another output_dir=, or overwrite=true to replace it")
+        raise ConfigError(
+            f"{folder} holds another benchmark ({'; '.join(differs)}): choose another output_dir=, or overwrite=true to replace it"
+        )
 
 
 def planned_methods(experiment: Experiment) -> list[Method]:
@@ -108,7 +134,10 @@ def planned_methods(experiment: Experiment) -> list[Method]:
 
 def combinations(experiment: Experiment) -> int:
     """How many (method, runtime) pairs are measured."""
-    names = {(method.label, name_of(build_sampler(experiment.own, method.sampler), experiment.own)) for method in planned_methods(experiment)}
+    names = {
+        (method.label, name_of(build_sampler(experiment.own, method.sampler), experiment.own))
+        for method in planned_methods(experiment)
+    }
     runtimes = set(experiment.cfg.runtimes)
     return len(names) * len(runtimes) + ("reference" not in runtimes)
 
@@ -144,13 +173,24 @@ def plain_policy(experiment: Experiment, runtime: str = "reference") -> tuple[st
 
 
 def make_row(
-    experiment: Experiment, key: tuple[str, str], batch: int, schedule: Schedule, latencies: dict[Any, Latency],
-    actions: dict[Any, torch.Tensor], parts: dict[str, float], floors: Floors, bytes_per_weight: int,
+    experiment: Experiment,
+    key: tuple[str, str],
+    batch: int,
+    schedule: Schedule,
+    latencies: dict[Any, Latency],
+    actions: dict[Any, torch.Tensor],
+    parts: dict[str, float],
+    floors: Floors,
+    bytes_per_weight: int,
 ) -> dict[str, Any]:
     """One line of benchmark.json."""
     method, runtime = key
     label, _, sampler = method.partition("@")
-    latency, reference, same_runtime = latencies[key], latencies[plain_policy(experiment)], latencies[plain_policy(experiment, runtime)]
+    latency, reference, same_runtime = (
+        latencies[key],
+        latencies[plain_policy(experiment)],
+        latencies[plain_policy(experiment, runtime)],
+    )
     cost = denoiser_cost(experiment.policy.model)
     plain = Schedule.full(schedule.blocks, experiment.own.num_inference_steps)
     flops, bound = cost.flops(schedule), cost.flops(plain) / cost.flops(schedule)
@@ -158,19 +198,34 @@ def make_row(
     own_reference = (method, "reference")
     weight_bytes = weight_bytes_per_chunk(experiment.policy.model, schedule, bytes_per_weight)
     # in normalised units, in which the trained action range is [-1, 1]
-    difference = ((actions[key] - actions[own_reference]) * experiment.policy.normalizer["action"].scale).abs().max().item() \
-        if own_reference in actions else None
+    difference = (
+        ((actions[key] - actions[own_reference]) * experiment.policy.normalizer["action"].scale).abs().max().item()
+        if own_reference in actions
+        else None
+    )
     computed = flops if runtime == "reference" else hoisted_cost(experiment.policy.model).flops(schedule)
     arithmetic_ms, weights_ms = batch * computed / floors.gflops / 1e6, weight_bytes / floors.weights_gb_per_s / 1e6
     return {
-        "method": label, "sampler": sampler, "runtime": runtime, "batch": batch, "threads": torch.get_num_threads(),
-        "device": experiment.device.type, **latency.to_dict(),
-        "gflop_per_chunk": round(flops / 1e9, 4), "speedup": round(speedup, 3), "speedup_same_runtime": round(speedup_same_runtime, 3),
+        "method": label,
+        "sampler": sampler,
+        "runtime": runtime,
+        "batch": batch,
+        "threads": torch.get_num_threads(),
+        "device": experiment.device.type,
+        **latency.to_dict(),
+        "gflop_per_chunk": round(flops / 1e9, 4),
+        "speedup": round(speedup, 3),
+        "speedup_same_runtime": round(speedup_same_runtime, 3),
         "max_action_diff": difference,
-        "speedup_vs_same_method_reference": round(speed_ratio(latencies[own_reference], latency), 3) if own_reference in latencies else None,
-        "flop_ratio_bound": round(bound, 3), "share_of_flop_bound": round(speedup_same_runtime / bound, 3),
+        "speedup_vs_same_method_reference": round(speed_ratio(latencies[own_reference], latency), 3)
+        if own_reference in latencies
+        else None,
+        "flop_ratio_bound": round(bound, 3),
+        "share_of_flop_bound": round(speedup_same_runtime / bound, 3),
         "computed_gflop_per_chunk": round(computed / 1e9, 4),
-        "ms_arithmetic_floor": round(arithmetic_ms, 3), "ms_weights_floor": round(weights_ms, 3),
-        "share_of_arithmetic_floor": round(arithmetic_ms / latency.p50, 3), "share_of_weights_floor": round(weights_ms / latency.p50, 3),
+        "ms_arithmetic_floor": round(arithmetic_ms, 3),
+        "ms_weights_floor": round(weights_ms, 3),
+        "share_of_arithmetic_floor": round(arithmetic_ms / latency.p50, 3),
+        "share_of_weights_floor": round(weights_ms / latency.p50, 3),
         "breakdown_ms": parts,
     }

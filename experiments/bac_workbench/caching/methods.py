@@ -1,4 +1,5 @@
 """Methods by name, as the benchmark and the profiler list them: full, bac_s10, uniform_s5@ddim16."""
+
 from __future__ import annotations
 
 import re
@@ -7,10 +8,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_policy.common.config import ConfigError
+from bac_workbench.caching.schedules import METHODS
 from bac_workbench.provenance import ROOT
 from bac_workbench.setup.samplers import SCHEDULERS
-from bac_workbench.caching.schedules import METHODS
+from diffusion_policy.common.config import ConfigError
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ def parse_method(text: str) -> Method:
     cache_name, _, budget = label.partition("_s") if "_s" in label else (label, "", "")
     cache_file = ROOT / "config" / "cache" / f"{cache_name}.yaml"
     if cache_name not in METHODS or not cache_file.exists() or (budget and not budget.isdecimal()):
-        raise ConfigError(f"method {text!r} is not known: write <cache>[_s<budget>][@<sampler>] with cache one of {', '.join(METHODS)}")
+        raise ConfigError(
+            f"method {text!r} is not known: write <cache>[_s<budget>][@<sampler>] with cache one of {', '.join(METHODS)}"
+        )
     if budget and cache_name == "full":
         raise ConfigError(f"method {text!r} is not known: full has no budget, it computes every block at every step")
     cache = OmegaConf.load(cache_file)
@@ -48,6 +51,8 @@ def parse_sampler(name: str, method: str) -> dict[str, Any]:
         return {}
     found = re.fullmatch(rf"({'|'.join(SCHEDULERS)})(\d+)", name)
     if found is None:
-        raise ConfigError(f"method {method!r} names an unknown sampler: use {', '.join(f'{kind}<steps>' for kind in SCHEDULERS)} or checkpoint, "
-                          "such as full@ddim16")
+        raise ConfigError(
+            f"method {method!r} names an unknown sampler: use {', '.join(f'{kind}<steps>' for kind in SCHEDULERS)} or checkpoint, "
+            "such as full@ddim16"
+        )
     return {"type": found[1], "steps": int(found[2])}

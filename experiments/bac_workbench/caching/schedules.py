@@ -1,4 +1,5 @@
 """The schedule a cache config asks for: read from the assets, or built from a profile that is measured if need be."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,13 @@ from bac.provenance import Provenance
 from bac.schedule import Schedule, ScheduleError
 from bac.similarity import METRICS
 from bac.uniform import uniform
-from diffusion_policy.common.config import ConfigError
-from diffusion_policy.common.lock import locked
 from bac_workbench.profiling.assets import Assets
 from bac_workbench.profiling.pictures import DEFAULT_TOP_K
 from bac_workbench.profiling.profile_settings import USUAL, of_schedule, other_identity, read_info, same_origin
 from bac_workbench.profiling.profiles import Say, profile_for
 from bac_workbench.setup.experiment import Experiment
+from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.lock import locked
 
 METHODS = ("full", "uniform", "unified_acs", "blockwise_acs", "bac")
 
@@ -66,10 +67,14 @@ def check_cache(cache: DictConfig, blocks: Sequence[str], steps: int) -> str:
     if cache.method == "full":
         return label
     if type(cache.budget) is not int or not 1 <= cache.budget <= steps:
-        raise ConfigError(f"cache.budget={cache.budget} is not possible: use 1 to {steps}, the sampler's number of steps")
+        raise ConfigError(
+            f"cache.budget={cache.budget} is not possible: use 1 to {steps}, the sampler's number of steps"
+        )
     if cache.method == "bac":
         if type(cache.top_k) is not int or not 0 <= cache.top_k <= len(blocks):
-            raise ConfigError(f"cache.top_k={cache.top_k} is not possible: use 0 to {len(blocks)}, the model's number of blocks")
+            raise ConfigError(
+                f"cache.top_k={cache.top_k} is not possible: use 0 to {len(blocks)}, the model's number of blocks"
+            )
         if (refresh := forced_refresh(cache)) and refresh[-1] >= steps:
             raise ConfigError(f"cache.forced_refresh={list(refresh)} is not possible: use steps from 0 to {steps - 1}")
     elif forced_refresh(cache):
@@ -77,7 +82,9 @@ def check_cache(cache: DictConfig, blocks: Sequence[str], steps: int) -> str:
     return label
 
 
-def schedule_for(experiment: Experiment, cache: DictConfig, say: Say = print, usual: Mapping[str, Any] = USUAL) -> Schedule | None:
+def schedule_for(
+    experiment: Experiment, cache: DictConfig, say: Say = print, usual: Mapping[str, Any] = USUAL
+) -> Schedule | None:
     """The schedule of a cache config; None for the full policy.
 
     Raises:
@@ -98,7 +105,7 @@ def schedule_for(experiment: Experiment, cache: DictConfig, say: Say = print, us
     target = assets.writable(profile.info)
     path = target / "schedules" / f"{label}.json"
     with locked(target, f"writing {path.name} of {experiment.cfg.task.name}"):
-        if path.exists():   # written by another process meanwhile, or not what its name says
+        if path.exists():  # written by another process meanwhile, or not what its name says
             return checked(Schedule.load(path), path, cache, experiment)
         schedule.save(path)
     say(f"schedule: {path} (built from {folder / 'profile.npz'})")
@@ -122,9 +129,13 @@ def stored_schedule(assets: Assets, label: str) -> Path | None:
             differs = other_identity(origin, assets.experiment)
             for name in ("observations", "noise_seeds", "source"):
                 if getattr(origin, name) != getattr(info, name):
-                    differs.append(f"{name} {getattr(origin, name)} there, {getattr(info, name)} in {folder / 'profile.json'}")
-            raise ScheduleError(f"{path} was not made from the profile beside it ({'; '.join(differs)}). It is left as it is: move it away, after "
-                                "which it is made anew, or use another assets_dir=")
+                    differs.append(
+                        f"{name} {getattr(origin, name)} there, {getattr(info, name)} in {folder / 'profile.json'}"
+                    )
+            raise ScheduleError(
+                f"{path} was not made from the profile beside it ({'; '.join(differs)}). It is left as it is: move it away, after "
+                "which it is made anew, or use another assets_dir="
+            )
     return None
 
 
@@ -134,21 +145,37 @@ def checked(schedule: Schedule, path: Path, cache: DictConfig, experiment: Exper
     Raises:
         ScheduleError: it is not, whatever its name.
     """
-    schedule.check_fits(model_blocks(experiment.policy.model), experiment.base.num_inference_steps, experiment.loaded.hash)
+    schedule.check_fits(
+        model_blocks(experiment.policy.model), experiment.base.num_inference_steps, experiment.loaded.hash
+    )
     origin = schedule.provenance
-    wanted: dict[str, Any] = {"method": cache.method, "budget": cache.budget, "metric": cache.metric, "objective": cache.objective}
+    wanted: dict[str, Any] = {
+        "method": cache.method,
+        "budget": cache.budget,
+        "metric": cache.metric,
+        "objective": cache.objective,
+    }
     if cache.method == "bac":
         wanted |= {"top_k": cache.top_k, "forced_refresh": forced_refresh(cache)}
-    wrong = [f"{name} {getattr(origin, name)} instead of {value}" for name, value in wanted.items() if getattr(origin, name) != value]
+    wrong = [
+        f"{name} {getattr(origin, name)} instead of {value}"
+        for name, value in wanted.items()
+        if getattr(origin, name) != value
+    ]
     if not wrong:
         if cache.method == "bac" and len(origin.repaired) != cache.top_k:
             wrong.append(f"{len(origin.repaired)} repaired blocks instead of {cache.top_k}")
         most = cache.budget + len(origin.forced_refresh)
-        wrong += [f"{count} updates of {block} instead of {cache.budget}" for block, count in schedule.updates_per_block.items()
-                  if not (cache.budget <= count and (block in origin.repaired or count <= most))]
+        wrong += [
+            f"{count} updates of {block} instead of {cache.budget}"
+            for block, count in schedule.updates_per_block.items()
+            if not (cache.budget <= count and (block in origin.repaired or count <= most))
+        ]
     if wrong:
-        raise ScheduleError(f"{path} is not what its name says ({'; '.join(wrong[:4])}). It is left as it is: move it away, after which it is "
-                            "made anew, or use another assets_dir=")
+        raise ScheduleError(
+            f"{path} is not what its name says ({'; '.join(wrong[:4])}). It is left as it is: move it away, after which it is "
+            "made anew, or use another assets_dir="
+        )
     return schedule
 
 
@@ -156,13 +183,26 @@ def build_schedule(profile: Profile, cache: DictConfig) -> Schedule:
     """Runs the chosen method on a profile."""
     info = profile.info
     provenance = Provenance(
-        checkpoint_hash=info.checkpoint_hash, weights=info.weights, observations=info.observations, seeds=info.noise_seeds,
-        sampler=info.sampler, sampler_steps=info.steps, extras={"observations_from": info.source},
+        checkpoint_hash=info.checkpoint_hash,
+        weights=info.weights,
+        observations=info.observations,
+        seeds=info.noise_seeds,
+        sampler=info.sampler,
+        sampler_steps=info.steps,
+        extras={"observations_from": info.source},
     )
     matrices, budget = profile.matrices[cache.metric], cache.budget
     if cache.method == "unified_acs":
         return unified_acs(matrices, budget, cache.metric, cache.objective, provenance=provenance)
     if cache.method == "blockwise_acs":
         return blockwise_acs(matrices, budget, cache.metric, cache.objective, provenance=provenance)
-    return bac(matrices, profile.matrices["l1"], budget, cache.top_k, cache.metric, cache.objective,
-               forced_refresh=forced_refresh(cache), provenance=provenance)
+    return bac(
+        matrices,
+        profile.matrices["l1"],
+        budget,
+        cache.top_k,
+        cache.metric,
+        cache.objective,
+        forced_refresh=forced_refresh(cache),
+        provenance=provenance,
+    )

@@ -1,4 +1,5 @@
 """Runs one check in this process and writes its rows: python child.py CHECK RESULT_FILE. Started by `bac_workbench.doctor.runner`."""
+
 from __future__ import annotations
 
 import importlib
@@ -7,7 +8,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-sys.path[:1] = [str(Path(__file__).resolve().parents[n]) for n in (2, 3)]  # this project, and not the folder of this file
+sys.path[:1] = [
+    str(Path(__file__).resolve().parents[n]) for n in (2, 3)
+]  # this project, and not the folder of this file
 
 from bac_workbench.doctor.rows import FAIL, Row, first_line, install_extra, system_library  # noqa: E402
 from bac_workbench.doctor.runner import CHECKS  # noqa: E402

@@ -1,4 +1,5 @@
 """Checks of torch, GPUs, the native library and the bundled policies."""
+
 from __future__ import annotations
 
 import json
@@ -28,7 +29,9 @@ def torch_and_gpus() -> list[Row]:
             else:
                 why = "this is the CPU build"
                 repair = pip_install(f"--force-reinstall torch=={torch.__version__.split('+')[0]}")
-            rows.append(Row("GPU", f"an NVIDIA driver is here, but torch sees no GPU: {why}", FAIL, repair, needed=False))
+            rows.append(
+                Row("GPU", f"an NVIDIA driver is here, but torch sees no GPU: {why}", FAIL, repair, needed=False)
+            )
         return rows
     rows += [_gpu(torch, index) for index in range(torch.cuda.device_count())]
     return rows
@@ -44,7 +47,9 @@ def _gpu(torch, index: int) -> Row:
     except RuntimeError as error:
         return Row(item, first_line(error), FAIL, f"nvidia-smi -i {index}; without a GPU: device=cpu")
     if not right:
-        return Row(item, f"{name}: a product of integers is wrong", FAIL, f"nvidia-smi -i {index}; without a GPU: device=cpu")
+        return Row(
+            item, f"{name}: a product of integers is wrong", FAIL, f"nvidia-smi -i {index}; without a GPU: device=cpu"
+        )
     return Row(item, f"{name}, {memory / 2**30:.0f} GiB, multiplies right", PASS)
 
 
@@ -56,8 +61,15 @@ def native() -> list[Row]:
 
     folder = build.cache_folder()
     problem = write_problem(folder)
-    rows = [Row("write access: cache", str(folder) if problem is None else problem, PASS if problem is None else FAIL,
-                "" if problem is None else "export BAC_CACHE=<a folder that can be written>", needed=False)]
+    rows = [
+        Row(
+            "write access: cache",
+            str(folder) if problem is None else problem,
+            PASS if problem is None else FAIL,
+            "" if problem is None else "export BAC_CACHE=<a folder that can be written>",
+            needed=False,
+        )
+    ]
     try:
         started = time.perf_counter()
         build.library()
@@ -72,7 +84,14 @@ def native() -> list[Row]:
             found = "no C++ compiler: runtime=compiled is not available on a CPU"
             rows.append(Row("native library", found, MISSING, command, needed=False))
     except OSError as error:
-        rows.append(Row("native library", first_line(error), FAIL, f"rm -r {shown(folder)}, or export BAC_CACHE=<another folder>"))
+        rows.append(
+            Row(
+                "native library",
+                first_line(error),
+                FAIL,
+                f"rm -r {shown(folder)}, or export BAC_CACHE=<another folder>",
+            )
+        )
     if torch.cuda.is_available():
         rows.append(_agreement("CUDA graph", torch.cuda.get_device_name(0), "cuda"))
     return rows
@@ -116,12 +135,33 @@ def small_policy():
 
     torch.manual_seed(0)
     model = TransformerForDiffusion(
-        input_dim=2, output_dim=2, horizon=6, n_obs_steps=2, cond_dim=3, n_layer=2, n_head=2, n_emb=32, p_drop_emb=0.0,
-        p_drop_attn=0.0, causal_attn=True, time_as_cond=True, obs_as_cond=True, n_cond_layers=0,
+        input_dim=2,
+        output_dim=2,
+        horizon=6,
+        n_obs_steps=2,
+        cond_dim=3,
+        n_layer=2,
+        n_head=2,
+        n_emb=32,
+        p_drop_emb=0.0,
+        p_drop_attn=0.0,
+        causal_attn=True,
+        time_as_cond=True,
+        obs_as_cond=True,
+        n_cond_layers=0,
     )
     scheduler = DDPMScheduler(num_train_timesteps=10, beta_schedule="squaredcos_cap_v2", variance_type="fixed_small")
     policy = DiffusionTransformerLowdimPolicy(
-        model, scheduler, horizon=6, obs_dim=3, action_dim=2, n_action_steps=4, n_obs_steps=2, num_inference_steps=10, obs_as_cond=True)
+        model,
+        scheduler,
+        horizon=6,
+        obs_dim=3,
+        action_dim=2,
+        n_action_steps=4,
+        n_obs_steps=2,
+        num_inference_steps=10,
+        obs_as_cond=True,
+    )
     policy.set_normalizer(LinearNormalizer.fit({"obs": torch.randn(50, 3), "action": 40 + 7 * torch.randn(50, 2)}))
     return policy.eval()
 
@@ -145,7 +185,14 @@ def checkpoints() -> list[Row]:
         if expected is None:
             rows.append(Row(item, f"loads, hash {found[:12]}; no profile tells which it should be", PASS))
         elif found != expected:
-            rows.append(Row(item, f"hash {found[:12]}, but the profile in {shown(profile.parent)} is of {str(expected)[:12]}", FAIL, again))
+            rows.append(
+                Row(
+                    item,
+                    f"hash {found[:12]}, but the profile in {shown(profile.parent)} is of {str(expected)[:12]}",
+                    FAIL,
+                    again,
+                )
+            )
         else:
             rows.append(Row(item, f"loads, hash {found[:12]} as profiled", PASS))
     if not rows:

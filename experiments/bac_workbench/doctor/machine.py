@@ -1,4 +1,5 @@
 """Checks of the machine that need Python's own library only."""
+
 from __future__ import annotations
 
 import os
@@ -20,7 +21,9 @@ def python() -> list[Row]:
     supported = re.search(r'^requires-python = "(.+)"$', text, re.MULTILINE).group(1)
     version = sys.version_info[:2]
     compare = {">=": version.__ge__, "<": version.__lt__}
-    fits = all(compare[sign]((int(major), int(minor))) for sign, major, minor in re.findall(r"(>=|<)(\d+)\.(\d+)", supported))
+    fits = all(
+        compare[sign]((int(major), int(minor))) for sign, major, minor in re.findall(r"(>=|<)(\d+)\.(\d+)", supported)
+    )
     found = f"{sys.version.split()[0]} ({sys.executable}); supported: {supported}"
     return [Row("Python", found, PASS if fits else FAIL, "" if fits else "make setup PYTHON=python3.11")]
 
@@ -30,7 +33,9 @@ def cpu() -> list[Row]:
     cores = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     limit, asked = cgroup_cpus(), os.environ.get("OMP_NUM_THREADS")
-    found = f"{cores} cores, {usable} usable, container limit {'none' if limit is None else f'{limit:g}'}, OMP_NUM_THREADS "
+    found = (
+        f"{cores} cores, {usable} usable, container limit {'none' if limit is None else f'{limit:g}'}, OMP_NUM_THREADS "
+    )
     found += "not set" if asked is None else asked
     most = usable if limit is None else max(1, min(usable, int(limit)))
     repair = f"export OMP_NUM_THREADS={most}"
@@ -47,9 +52,9 @@ def cgroup_cpus() -> float | None:
     limits = []
     for folder in _cgroups():
         try:
-            if (folder / "cpu.max").exists():                                   # version 2: "quota period" or "max period"
+            if (folder / "cpu.max").exists():  # version 2: "quota period" or "max period"
                 quota, period = (folder / "cpu.max").read_text().split()
-            else:                                                               # version 1; -1 without a limit
+            else:  # version 1; -1 without a limit
                 quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
             if quota not in ("max", "-1"):
                 limits.append(int(quota) / int(period))
@@ -74,8 +79,10 @@ def _cgroups() -> list[Path]:
 
 def write_access() -> list[Row]:
     """Whether results can be written in the current folder, and profiles and schedules beside the project's own."""
-    return [_writable("results", Path.cwd() / "results", "name another folder with output_dir="),
-            _writable("assets", ROOT / "assets", "name another folder with assets_dir=")]
+    return [
+        _writable("results", Path.cwd() / "results", "name another folder with output_dir="),
+        _writable("assets", ROOT / "assets", "name another folder with assets_dir="),
+    ]
 
 
 def _writable(name: str, folder: Path, otherwise: str) -> Row:
@@ -112,7 +119,9 @@ def disk() -> list[Row]:
     if not full:
         return [Row("disk space", f"free: {found}", PASS)]
     where = " ".join(shown(places[name]) for name in full)
-    return [Row("disk space", f"free: {found}; under {SPACE / 1e9:g} GB: {', '.join(full)}", FAIL, f"free space in {where}")]
+    return [
+        Row("disk space", f"free: {found}; under {SPACE / 1e9:g} GB: {', '.join(full)}", FAIL, f"free space in {where}")
+    ]
 
 
 def git() -> list[Row]:

@@ -1,4 +1,5 @@
 """Checks of what experiments write beside numbers: videos and Weights & Biases."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -40,7 +41,9 @@ def video() -> list[Row]:
 def weights_and_biases() -> list[Row]:
     """Whether an offline run starts, and whether an online one could."""
     if importlib.util.find_spec("wandb") is None:
-        return [Row("wandb", "optional: wandb.mode=disabled is the default", MISSING, install_extra("wandb"), needed=False)]
+        return [
+            Row("wandb", "optional: wandb.mode=disabled is the default", MISSING, install_extra("wandb"), needed=False)
+        ]
     with tempfile.TemporaryDirectory() as folder:
         # Read by wandb when it is imported: nothing of this run stays, and nothing is printed.
         os.environ.update(WANDB_DIR=folder, WANDB_CACHE_DIR=folder, WANDB_DATA_DIR=folder, WANDB_SILENT="true")

@@ -1,4 +1,5 @@
 """The pinned versions of pyproject.toml against what is installed."""
+
 from __future__ import annotations
 
 import shlex
@@ -25,12 +26,18 @@ def packages() -> list[Row]:
 
     rows, differing = [], {}
     for extra, lines in requirements().items():
-        wanted = [item for item in map(Requirement, lines) if item.name != NAME and (item.marker is None or item.marker.evaluate())]
+        wanted = [
+            item
+            for item in map(Requirement, lines)
+            if item.name != NAME and (item.marker is None or item.marker.evaluate())
+        ]
         if not wanted:
             continue
         versions = {item: installed(item.name) for item in wanted}
         absent = [item.name for item, version in versions.items() if version is None]
-        wrong = {item: version for item, version in versions.items() if version is not None and version not in item.specifier}
+        wrong = {
+            item: version for item, version in versions.items() if version is not None and version not in item.specifier
+        }
         differing.update({str(item): (item, version) for item, version in wrong.items()})
         title = f"packages: extra {extra}" if extra else "packages: core"
         if absent:
@@ -40,6 +47,13 @@ def packages() -> list[Row]:
             as_pinned = len(wanted) - len(wrong)
             rows.append(Row(title, f"{as_pinned} of {len(wanted)} as pinned", PASS))
     for item, version in differing.values():
-        rows.append(Row(f"version of {item.name}", f"{version}, pinned is {item.specifier}", FAIL,
-                        pip_install(shlex.quote(f"{item.name}{item.specifier}")), needed=False))
+        rows.append(
+            Row(
+                f"version of {item.name}",
+                f"{version}, pinned is {item.specifier}",
+                FAIL,
+                pip_install(shlex.quote(f"{item.name}{item.specifier}")),
+                needed=False,
+            )
+        )
     return rows

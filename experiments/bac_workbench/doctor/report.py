@@ -1,4 +1,5 @@
 """The doctor's rows as a table or as JSON."""
+
 from __future__ import annotations
 
 import json

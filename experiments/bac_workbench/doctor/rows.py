@@ -1,4 +1,5 @@
 """One finding of the doctor, and the commands that repair what was found."""
+
 from __future__ import annotations
 
 import os
@@ -12,8 +13,13 @@ ROOT = Path(__file__).resolve().parents[3]
 PASS, FAIL, MISSING = "pass", "fail", "not installed"
 # Debian's package of a shared library that simulators and renderers load.
 LIBRARIES = {
-    "libGL.so": "libgl1", "libEGL.so": "libegl1 libgl1-mesa-dri", "libOSMesa.so": "libosmesa6", "libgthread-2.0.so": "libglib2.0-0",
-    "libX11.so": "libx11-6", "libgomp.so": "libgomp1", "libstdc++.so": "libstdc++6",
+    "libGL.so": "libgl1",
+    "libEGL.so": "libegl1 libgl1-mesa-dri",
+    "libOSMesa.so": "libosmesa6",
+    "libgthread-2.0.so": "libglib2.0-0",
+    "libX11.so": "libx11-6",
+    "libgomp.so": "libgomp1",
+    "libstdc++.so": "libstdc++6",
 }
 
 

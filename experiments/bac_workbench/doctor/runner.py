@@ -1,4 +1,5 @@
 """Runs every check in a process of its own with a time limit, so that a crash or a hang is one row of the report."""
+
 from __future__ import annotations
 
 import json
@@ -58,7 +59,9 @@ CHECKS = {
 }
 
 
-def run_checks(names: Iterable[str], limit: float = TIME_LIMIT, say: Callable[[str], None] = lambda name: None) -> list[Row]:
+def run_checks(
+    names: Iterable[str], limit: float = TIME_LIMIT, say: Callable[[str], None] = lambda name: None
+) -> list[Row]:
     """Rows of the named checks, in the order of `names`.
 
     Args:
@@ -72,7 +75,9 @@ def run_checks(names: Iterable[str], limit: float = TIME_LIMIT, say: Callable[[s
         try:
             rows = run_check(name, limit, running)
         except OSError as error:  # no space for its files, or no further process
-            rows = [Row(CHECKS[name].title, f"could not be checked: {first_line(error)}", FAIL, "", CHECKS[name].needed)]
+            rows = [
+                Row(CHECKS[name].title, f"could not be checked: {first_line(error)}", FAIL, "", CHECKS[name].needed)
+            ]
         say(name)
         return rows
 
@@ -93,8 +98,13 @@ def run_check(name: str, limit: float = TIME_LIMIT, running: set[subprocess.Pope
         result, output = Path(folder, "rows.json"), Path(folder, "output.txt")
         with output.open("wb") as stream:
             # A session of its own: whatever the check has started ends with it.
-            process = subprocess.Popen([sys.executable, str(CHILD), name, str(result)], stdin=subprocess.DEVNULL,
-                                       stdout=stream, stderr=stream, start_new_session=True)
+            process = subprocess.Popen(
+                [sys.executable, str(CHILD), name, str(result)],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
             running.add(process)
             try:
                 process.wait(limit)

@@ -1,4 +1,5 @@
 """Checks of the simulators and of what MuJoCo draws with."""
+
 from __future__ import annotations
 
 import ctypes.util
@@ -22,7 +23,12 @@ SIMULATORS = {
     "pusht": ("Push-T", "pusht:pusht_lowdim_task", {}, ("pymunk",)),
     "blockpush": ("Block Pushing", "block_pushing:block_pushing_task", {}, ("pybullet",)),
     "kitchen": ("Kitchen", "kitchen:kitchen_task", {}, ("mujoco", "gymnasium-robotics")),
-    "lift": ("robomimic Lift", "robomimic:robomimic_task", {"task": "lift", "image": False, "abs_action": False}, ("robosuite", "mujoco")),
+    "lift": (
+        "robomimic Lift",
+        "robomimic:robomimic_task",
+        {"task": "lift", "image": False, "abs_action": False},
+        ("robosuite", "mujoco"),
+    ),
 }
 
 
@@ -37,7 +43,9 @@ def simulator(name: str) -> list[Row]:
     try:
         task.check_installed()
     except MissingExtraError as error:
-        return [Row(title, first_line(str(error).split(". Install")[0]), MISSING, install_extra(task.extra), needed=False)]
+        return [
+            Row(title, first_line(str(error).split(". Install")[0]), MISSING, install_extra(task.extra), needed=False)
+        ]
     try:
         slot = task.make_slot()
         obs = slot.reset(task.test_start_seed).obs
@@ -53,7 +61,9 @@ def simulator(name: str) -> list[Row]:
         slot.close()
     except Exception as error:  # of packages that are installed but do not work
         asked = os.environ.get(offscreen.VARIABLE)
-        if asked and ("gl" in str(error) or isinstance(error, offscreen.RenderingError)):  # PyOpenGL names the functions that it lacks
+        if asked and (
+            "gl" in str(error) or isinstance(error, offscreen.RenderingError)
+        ):  # PyOpenGL names the functions that it lacks
             return [Row(title, f"{offscreen.VARIABLE}={asked}: {first_line(error)}", FAIL, _another(asked))]
         return [Row(title, first_line(error), FAIL, system_library(str(error)) or reinstall(task.extra))]
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
@@ -80,7 +90,9 @@ def renderer(backend: str | None = None) -> list[Row]:
     if backend is not None:
         library = offscreen.LIBRARIES[backend]
         if ctypes.util.find_library(library) is None:
-            return [Row(title, f"the library {library} is not here", MISSING, f"apt install {GL_PACKAGES[backend]}", needed)]
+            return [
+                Row(title, f"the library {library} is not here", MISSING, f"apt install {GL_PACKAGES[backend]}", needed)
+            ]
         os.environ[offscreen.VARIABLE] = backend
         os.environ.pop("PYOPENGL_PLATFORM", None)
     asked = os.environ.get(offscreen.VARIABLE)
@@ -88,7 +100,15 @@ def renderer(backend: str | None = None) -> list[Row]:
         mujoco = offscreen.import_mujoco("kitchen")
     except MissingExtraError as error:
         if importlib.util.find_spec("mujoco") is None:
-            return [Row(title, "MuJoCo, which draws Kitchen and robomimic, is not installed", MISSING, install_extra("kitchen"), needed)]
+            return [
+                Row(
+                    title,
+                    "MuJoCo, which draws Kitchen and robomimic, is not installed",
+                    MISSING,
+                    install_extra("kitchen"),
+                    needed,
+                )
+            ]
         return [Row(title, first_line(error), FAIL, system_library(str(error)) or _another(asked), needed)]
     except Exception as error:  # of PyOpenGL, about a library that it has not found
         return [Row(title, f"{offscreen.VARIABLE}={asked}: {first_line(error)}", FAIL, _another(asked), needed)]
@@ -107,7 +127,15 @@ def renderer(backend: str | None = None) -> list[Row]:
     how = "" if backend is not None else f" ({offscreen.VARIABLE}={asked})" if asked else " (chosen by itself)"
     middle, corner = frame[24, 32].astype(int), frame[2, 2].astype(int)
     if not (frame.shape == (48, 64, 3) and middle[0] > middle[1] + 50 and abs(corner[0] - corner[1]) < 20):
-        return [Row(title, f"{used}{how} on {device}: a red ball on grey ground is not what was drawn", FAIL, _another(used), needed)]
+        return [
+            Row(
+                title,
+                f"{used}{how} on {device}: a red ball on grey ground is not what was drawn",
+                FAIL,
+                _another(used),
+                needed,
+            )
+        ]
     return [Row(title, f"{used}{how} on {device}", PASS, "", needed)]
 
 

@@ -1,4 +1,5 @@
 """Getting a checkpoint that the original project publishes. Checksums are not: the first download records its own."""
+
 from __future__ import annotations
 
 import re

@@ -1,4 +1,5 @@
 """What the download commands share: their arguments, their progress bar, their errors."""
+
 from __future__ import annotations
 
 import sys
@@ -12,12 +13,21 @@ from diffusion_policy.common.config import ConfigError
 
 def download_progress() -> Progress:
     """A bar of bytes, on stderr."""
-    return Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-                    TimeRemainingColumn(), console=Console(stderr=True))
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
 
 
 def run_command(
-    arguments: list[str], description: str | None, command: Callable[[list[str]], None], expected: tuple[type[Exception], ...]
+    arguments: list[str],
+    description: str | None,
+    command: Callable[[list[str]], None],
+    expected: tuple[type[Exception], ...],
 ) -> int:
     """Exit status of `command`, which runs unless the arguments ask for help; `expected` errors are shown as one line."""
     if any(argument in ("-h", "--help", "help") for argument in arguments):

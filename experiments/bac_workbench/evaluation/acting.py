@@ -1,4 +1,5 @@
 """A policy as the rollout loop calls it, with each episode's own noise."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """Evaluations of one task side by side, each paired with the full policy on the same episodes and noise."""
+
 from __future__ import annotations
 
 import re
@@ -8,18 +9,37 @@ from typing import Any
 
 from rich.table import Table
 
-from diffusion_policy.common.config import ConfigError
-from diffusion_policy.common.files import atomic_path, write_json
 from bac_workbench.console import table
 from bac_workbench.evaluation.report import interval_text, method_label
 from bac_workbench.evaluation.statistics import paired_difference, score_interval
 from bac_workbench.evaluation.stored_results import StoredEvaluation, read_evaluation
+from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.files import atomic_path, write_json
 
-COLUMNS = ("method", "mean score [95 %]", "paired difference to full [95 %]", "episodes", "block updates", "GFLOP/chunk")
-STAGES = re.compile(r"p\d+$")    # metrics of the multi-stage tasks: at least so many stages were completed
+COLUMNS = (
+    "method",
+    "mean score [95 %]",
+    "paired difference to full [95 %]",
+    "episodes",
+    "block updates",
+    "GFLOP/chunk",
+)
+STAGES = re.compile(r"p\d+$")  # metrics of the multi-stage tasks: at least so many stages were completed
 #: what two evaluations must share for their episodes to be pairs; their runtime may differ, which gives the same actions to rounding
-SAME = ("task", "checkpoint_hash", "weights", "checkpoint_sampler", "checkpoint_noise", "seed", "test_seeds_from", "precision",
-        "n_action_steps", "n_latency_steps", "max_steps", "adapter")
+SAME = (
+    "task",
+    "checkpoint_hash",
+    "weights",
+    "checkpoint_sampler",
+    "checkpoint_noise",
+    "seed",
+    "test_seeds_from",
+    "precision",
+    "n_action_steps",
+    "n_latency_steps",
+    "max_steps",
+    "adapter",
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +71,9 @@ def compare(folder: Path, reference: str | None = None) -> Comparison:
             skipped[evaluation.run] = reason
     rows.sort(key=lambda row: -row["gflop_per_chunk"])
     facts = {key: chosen.provenance.get(key) for key in (*SAME, "runtime", "commit", "hardware")}
-    write_json(folder / "comparison.json", {"reference": {"run": chosen.run, **facts}, "rows": rows, "skipped": skipped})
+    write_json(
+        folder / "comparison.json", {"reference": {"run": chosen.run, **facts}, "rows": rows, "skipped": skipped}
+    )
     with atomic_path(folder / "comparison.md") as path:
         path.write_text(markdown(rows))
     return Comparison(rows, chosen.run, skipped)
@@ -59,25 +81,39 @@ def compare(folder: Path, reference: str | None = None) -> Comparison:
 
 def choose_reference(folder: Path, evaluations: list[StoredEvaluation], name: str | None) -> StoredEvaluation:
     """The run to pair with: it has to BE the full policy, every block at every step of the checkpoint's own sampler."""
-    found = "; ".join(f"{e.run} ({e.method}, sampler {e.sampler}" + (f": {why}" if (why := e.why_not_full()) else "") + ")" for e in evaluations)
+    found = "; ".join(
+        f"{e.run} ({e.method}, sampler {e.sampler}" + (f": {why}" if (why := e.why_not_full()) else "") + ")"
+        for e in evaluations
+    )
     if not evaluations:
-        raise ConfigError(f"{folder} holds no evaluations (no */eval_results.json): run scripts/eval.py with cache=full first")
+        raise ConfigError(
+            f"{folder} holds no evaluations (no */eval_results.json): run scripts/eval.py with cache=full first"
+        )
     if name is not None:
         named = [e for e in evaluations if e.run == name]
         if not named:
             raise ConfigError(f"{folder} holds no run {name}; it holds: {found}")
         if (why := named[0].why_not_full()) is not None:
-            raise ConfigError(f"{name} cannot be the reference, as it is not the full policy with the checkpoint's own sampler: {why}")
+            raise ConfigError(
+                f"{name} cannot be the reference, as it is not the full policy with the checkpoint's own sampler: {why}"
+            )
         return named[0]
     full = [e for e in evaluations if e.why_not_full() is None]
     if not full:
-        raise ConfigError(f"{folder} holds no evaluation of the full policy with the checkpoint's own sampler: run scripts/eval.py with cache=full "
-                          f"first. It holds: {found}")
+        raise ConfigError(
+            f"{folder} holds no evaluation of the full policy with the checkpoint's own sampler: run scripts/eval.py with cache=full "
+            f"first. It holds: {found}"
+        )
     if len(full) > 1:
-        differs = "; ".join(f"{e.run}: " + ", ".join(f"{key} {e.provenance[key]}" for key in ("checkpoint_hash", "weights", "seed", "runtime"))
-                            for e in full)
-        raise ConfigError(f"{folder} holds {len(full)} evaluations of the full policy ({differs}). Name the one to pair with: "
-                          f"python scripts/compare.py {folder} {full[0].run}")
+        differs = "; ".join(
+            f"{e.run}: "
+            + ", ".join(f"{key} {e.provenance[key]}" for key in ("checkpoint_hash", "weights", "seed", "runtime"))
+            for e in full
+        )
+        raise ConfigError(
+            f"{folder} holds {len(full)} evaluations of the full policy ({differs}). Name the one to pair with: "
+            f"python scripts/compare.py {folder} {full[0].run}"
+        )
     return full[0]
 
 
@@ -85,8 +121,11 @@ def why_not(evaluation: StoredEvaluation, reference: StoredEvaluation) -> str | 
     """Why an evaluation cannot be paired with the reference, None if it can."""
     if evaluation.incomplete:
         return evaluation.incomplete
-    differs = [f"{key} {_short(evaluation.provenance[key])} instead of {_short(reference.provenance[key])}" for key in SAME
-               if evaluation.provenance[key] != reference.provenance[key]]
+    differs = [
+        f"{key} {_short(evaluation.provenance[key])} instead of {_short(reference.provenance[key])}"
+        for key in SAME
+        if evaluation.provenance[key] != reference.provenance[key]
+    ]
     if differs:
         return "; ".join(differs)
     return None if evaluation.scores.keys() & reference.scores.keys() else "no test episode in common"
@@ -99,12 +138,25 @@ def make_row(evaluation: StoredEvaluation, reference: StoredEvaluation) -> dict[
     mean = score_interval(own)
     difference = paired_difference(own, base).to_dict() if evaluation is not reference and len(seeds) > 1 else None
     return {
-        "run": evaluation.run, "method": evaluation.method, "sampler": evaluation.sampler, "runtime": evaluation.provenance["runtime"],
+        "run": evaluation.run,
+        "method": evaluation.method,
+        "sampler": evaluation.sampler,
+        "runtime": evaluation.provenance["runtime"],
         "label": method_label(evaluation.method, evaluation.sampler, evaluation.provenance["checkpoint_sampler"])
-        + ("" if evaluation.provenance["runtime"] == reference.provenance["runtime"] else f" ({evaluation.provenance['runtime']})"),
-        "mean_score": mean.mean, "interval_95": [mean.low, mean.high], "paired_difference": difference,
-        "reference_mean_score": sum(base) / len(base), "n_episodes": len(seeds), "n_episodes_of_run": len(evaluation.scores),
-        "n_episodes_of_reference": len(reference.scores), "block_updates": evaluation.updates, "gflop_per_chunk": evaluation.gflop,
+        + (
+            ""
+            if evaluation.provenance["runtime"] == reference.provenance["runtime"]
+            else f" ({evaluation.provenance['runtime']})"
+        ),
+        "mean_score": mean.mean,
+        "interval_95": [mean.low, mean.high],
+        "paired_difference": difference,
+        "reference_mean_score": sum(base) / len(base),
+        "n_episodes": len(seeds),
+        "n_episodes_of_run": len(evaluation.scores),
+        "n_episodes_of_reference": len(reference.scores),
+        "block_updates": evaluation.updates,
+        "gflop_per_chunk": evaluation.gflop,
         "metrics": evaluation.metrics_over(seeds),
     }
 
@@ -116,7 +168,9 @@ def _short(value: Any) -> str:
 
 def stages(rows: list[dict[str, Any]]) -> list[str]:
     """The metrics shown beside the score: p1, p2, ... as far as any method gets."""
-    reached = {name for row in rows for name, estimate in row["metrics"].items() if STAGES.match(name) and estimate["mean"] > 0}
+    reached = {
+        name for row in rows for name, estimate in row["metrics"].items() if STAGES.match(name) and estimate["mean"] > 0
+    }
     return sorted(reached, key=lambda name: int(name[1:]))
 
 
@@ -135,7 +189,9 @@ def cells(row: dict[str, Any], shown: list[str]) -> list[str]:
         *(interval_text(row["metrics"][name]) if name in row["metrics"] else "-" for name in shown),
         f"{row['mean_score']:.3f} [{low:.3f}, {high:.3f}]",
         "-" if d is None else f"{d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]",
-        episodes, str(row["block_updates"]), f"{row['gflop_per_chunk']:.2f}",
+        episodes,
+        str(row["block_updates"]),
+        f"{row['gflop_per_chunk']:.2f}",
     ]
 
 

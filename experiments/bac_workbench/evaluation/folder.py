@@ -1,4 +1,5 @@
 """The folder of one evaluation: where it is, what is in it already, and whether that is this very evaluation."""
+
 from __future__ import annotations
 
 import json
@@ -8,11 +9,11 @@ from typing import Any
 
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
+from bac_workbench.caching.schedules import cache_label
+from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.config import ConfigError, to_plain
 from diffusion_policy.common.files import atomic_path, write_json
 from diffusion_policy.env_runner.episodes import Episode, EpisodeResult, load_episodes, missing_episodes
-from bac_workbench.caching.schedules import cache_label
-from bac_workbench.setup.experiment import Experiment
 
 SETTINGS, EPISODES = "settings.json", "episodes.jsonl"
 WRITTEN = (EPISODES, SETTINGS, "eval_results.json", "benchmark_results.json", "schedule.json", "schedule.png")
@@ -43,9 +44,11 @@ def open_output_dir(experiment: Experiment) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.touch()
-        probe.unlink(missing_ok=True)   # another process may probe, too
+        probe.unlink(missing_ok=True)  # another process may probe, too
     except OSError as error:
-        raise ConfigError(f"results cannot be written to {folder} ({error.strerror}): choose another output_dir=") from error
+        raise ConfigError(
+            f"results cannot be written to {folder} ({error.strerror}): choose another output_dir="
+        ) from error
     return folder
 
 
@@ -54,19 +57,36 @@ def evaluation_settings(experiment: Experiment, schedule: Schedule, episodes: li
     cfg, task, base = experiment.cfg, experiment.task, experiment.base
     adapter = {name: value for name, value in to_plain(cfg.task.adapter).items() if name not in ("n_train", "n_test")}
     settings = {
-        "task": cfg.task.name, "cache": cache_label(cfg.cache), "schedule_digest": schedule.digest, "sampler": experiment.sampler,
-        "sampler_steps": base.num_inference_steps, "checkpoint_sampler": experiment.own_sampler,
-        "checkpoint_noise": noise_digest(experiment.own.scheduler), "n_blocks": len(schedule.blocks),
-        "checkpoint_hash": experiment.loaded.hash, "weights": experiment.loaded.weights, "runtime": cfg.runtime,
-        "precision": cfg.precision, "device": experiment.device.type, "seed": int(cfg.seed), "n_envs": int(cfg.eval.n_envs),
-        "n_action_steps": task.n_action_steps, "n_latency_steps": task.n_latency_steps, "max_steps": task.max_steps,
-        "episodes": len(episodes), "adapter": adapter,
+        "task": cfg.task.name,
+        "cache": cache_label(cfg.cache),
+        "schedule_digest": schedule.digest,
+        "sampler": experiment.sampler,
+        "sampler_steps": base.num_inference_steps,
+        "checkpoint_sampler": experiment.own_sampler,
+        "checkpoint_noise": noise_digest(experiment.own.scheduler),
+        "n_blocks": len(schedule.blocks),
+        "checkpoint_hash": experiment.loaded.hash,
+        "weights": experiment.loaded.weights,
+        "runtime": cfg.runtime,
+        "precision": cfg.precision,
+        "device": experiment.device.type,
+        "seed": int(cfg.seed),
+        "n_envs": int(cfg.eval.n_envs),
+        "n_action_steps": task.n_action_steps,
+        "n_latency_steps": task.n_latency_steps,
+        "max_steps": task.max_steps,
+        "episodes": len(episodes),
+        "adapter": adapter,
     }
     return json.loads(json.dumps(settings))
 
 
 def resume(
-    output_dir: Path, settings: dict[str, Any], episodes: list[Episode], overwrite: bool, say: Callable[[str], None] = print
+    output_dir: Path,
+    settings: dict[str, Any],
+    episodes: list[Episode],
+    overwrite: bool,
+    say: Callable[[str], None] = print,
 ) -> tuple[dict[str, Any], list[EpisodeResult]]:
     """Settings and finished episodes of this very evaluation. Refuses a folder with another one unless `overwrite`.
 
@@ -83,8 +103,11 @@ def resume(
             stale.unlink(missing_ok=True)
     elif (rows.exists() and rows.stat().st_size) or (output_dir / "eval_results.json").exists():
         stored = stored_settings(path)
-        changed = [f"{key} {stored.get(key, 'not recorded')!r} there, {value!r} now" for key, value in settings.items()
-                   if key not in ("n_envs", "earlier_n_envs") and stored.get(key) != value]
+        changed = [
+            f"{key} {stored.get(key, 'not recorded')!r} there, {value!r} now"
+            for key, value in settings.items()
+            if key not in ("n_envs", "earlier_n_envs") and stored.get(key) != value
+        ]
         if changed:
             raise ConfigError(
                 f"{output_dir} holds another evaluation ({'; '.join(changed) if stored else 'without settings.json'}): "
@@ -94,11 +117,15 @@ def resume(
         settings["earlier_n_envs"] = sorted(set(earlier) - {settings["n_envs"]})
     try:
         if repeated := drop_repeated_rows(rows):
-            say(f"{rows} held {repeated} episode{'s' if repeated > 1 else ''} twice, with the same content: the second is dropped")
+            say(
+                f"{rows} held {repeated} episode{'s' if repeated > 1 else ''} twice, with the same content: the second is dropped"
+            )
         results = load_episodes(rows)
         missing_episodes(episodes, results)  # raises if a row is of another evaluation
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{error}; or use overwrite=true" if str(rows) in str(error) else f"{rows} is damaged: {error}") from error
+        raise ConfigError(
+            f"{error}; or use overwrite=true" if str(rows) in str(error) else f"{rows} is damaged: {error}"
+        ) from error
     write_json(path, settings)
     return settings, results
 
@@ -119,7 +146,9 @@ def stored_settings(path: Path) -> dict[str, Any]:
         if not isinstance(earlier, list) or any(type(n) is not int for n in earlier):
             raise ValueError("earlier_n_envs is no list of numbers")
     except (ValueError, RecursionError, OSError) as error:
-        raise ConfigError(f"{path} is damaged ({error}): restore it, choose another output_dir=, or overwrite=true to start over") from error
+        raise ConfigError(
+            f"{path} is damaged ({error}): restore it, choose another output_dir=, or overwrite=true to start over"
+        ) from error
     return stored
 
 

@@ -1,4 +1,5 @@
 """Tables from stored results."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,8 +9,17 @@ from rich.table import Table
 
 from bac_workbench.console import console, table
 
-COLUMNS = ["method", "mean score [95 %]", "episodes", "GFLOP/chunk", "block updates", "ms/chunk p50 / p95", "actions/s", "speedup",
-           "same runtime"]
+COLUMNS = [
+    "method",
+    "mean score [95 %]",
+    "episodes",
+    "GFLOP/chunk",
+    "block updates",
+    "ms/chunk p50 / p95",
+    "actions/s",
+    "speedup",
+    "same runtime",
+]
 
 WIDE = 130  # columns of a terminal that hold a row per method
 
@@ -25,14 +35,21 @@ def row(results: dict[str, Any], benchmark: dict[str, Any] | None) -> list[str]:
     flops, updates = results["flops"], results["block_updates"]
     cells = [
         method_label(results["method"], results["sampler"], results["checkpoint_sampler"]),
-        f"{results['mean_score']:.3f} [{low:.3f}, {high:.3f}]", str(results["n_episodes"]),
-        f"{flops['gflop_per_chunk']:.2f}", f"{updates['per_chunk']} of {updates['full']}",
+        f"{results['mean_score']:.3f} [{low:.3f}, {high:.3f}]",
+        str(results["n_episodes"]),
+        f"{flops['gflop_per_chunk']:.2f}",
+        f"{updates['per_chunk']} of {updates['full']}",
     ]
     if benchmark is None:
         return [*cells, *"----"]
     times = benchmark["method"]
-    return [*cells, f"{times['ms_p50']:.1f} / {times['ms_p95']:.1f}", f"{times['action_hz']:.0f}",
-            f"{benchmark['speedup']:.2f}x", f"{benchmark['speedup_same_runtime']:.2f}x"]
+    return [
+        *cells,
+        f"{times['ms_p50']:.1f} / {times['ms_p95']:.1f}",
+        f"{times['action_hz']:.0f}",
+        f"{benchmark['speedup']:.2f}x",
+        f"{benchmark['speedup_same_runtime']:.2f}x",
+    ]
 
 
 def summary_table(results: Sequence[dict[str, Any]], benchmarks: Sequence[dict[str, Any] | None]) -> Table:
@@ -41,8 +58,10 @@ def summary_table(results: Sequence[dict[str, Any]], benchmarks: Sequence[dict[s
     the method's own runtime."""
     first = results[0]["provenance"]
     plain = f"full {results[0]['checkpoint_sampler']}"
-    title = (f"{results[0]['task']}, {first['hardware']}; wall-clock at batch 1, speedup: against the plain policy ({plain}, reference); "
-             f"same runtime: against {plain} in the method's own runtime ({', '.join(dict.fromkeys(r['runtime'] for r in results))})")
+    title = (
+        f"{results[0]['task']}, {first['hardware']}; wall-clock at batch 1, speedup: against the plain policy ({plain}, reference); "
+        f"same runtime: against {plain} in the method's own runtime ({', '.join(dict.fromkeys(r['runtime'] for r in results))})"
+    )
     rows = [row(r, b) for r, b in zip(results, benchmarks)]
     if console.width >= WIDE:
         return table(title, COLUMNS, rows)
@@ -70,5 +89,7 @@ def throughput_line(results: dict[str, Any]) -> str:
     stats = results["rollout"]
     if not stats["env_steps"]:
         return "rollout: nothing was left to do"
-    return (f"rollout: {stats['env_steps']:,} environment steps in {stats['wall_s']:.0f} s = {stats['env_steps'] / stats['wall_s']:.0f} per second; "
-            f"{100 * stats['policy_share']:.0f} % of the time in the policy, the environments alone do {stats['env_steps_per_s']:.0f} per second")
+    return (
+        f"rollout: {stats['env_steps']:,} environment steps in {stats['wall_s']:.0f} s = {stats['env_steps'] / stats['wall_s']:.0f} per second; "
+        f"{100 * stats['policy_share']:.0f} % of the time in the policy, the environments alone do {stats['env_steps_per_s']:.0f} per second"
+    )

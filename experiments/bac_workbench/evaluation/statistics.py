@@ -3,6 +3,7 @@
 Scores that are successes or failures have intervals of their own, as Student's is empty where all are alike: Wilson's for a
 rate, Agresti and Min's for the difference of two.
 """
+
 from __future__ import annotations
 
 import math
@@ -30,7 +31,9 @@ class Estimate:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95, bounds: tuple[float, float] | None = None) -> Estimate:
+def mean_interval(
+    values: Sequence[float], confidence: float = 0.95, bounds: tuple[float, float] | None = None
+) -> Estimate:
     """Mean with Student's t interval, clipped to `bounds`. One value has no interval: it is infinite before clipping."""
     x = np.asarray(values, dtype=float)
     if x.size == 0:
@@ -70,7 +73,9 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], confid
     four outcomes of a pair.
     """
     if len(values) != len(baseline):
-        raise ValueError(f"paired comparison needs the same episodes on both sides, got {len(values)} and {len(baseline)}")
+        raise ValueError(
+            f"paired comparison needs the same episodes on both sides, got {len(values)} and {len(baseline)}"
+        )
     difference = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
     if not (len(values) and _binary(values) and _binary(baseline)):
         return mean_interval(difference, confidence)

@@ -1,4 +1,5 @@
 """A stored evaluation, read and checked."""
+
 from __future__ import annotations
 
 import json
@@ -7,12 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion_policy.common.config import ConfigError
 from bac_workbench.evaluation.statistics import score_interval
+from diffusion_policy.common.config import ConfigError
 
 #: what a comparison needs to know of a run; evaluations of earlier versions recorded less
-RECORDED = ("task", "checkpoint_hash", "weights", "checkpoint_sampler", "checkpoint_noise", "sampler_steps", "n_blocks", "seed",
-            "test_seeds_from", "precision", "n_action_steps", "n_latency_steps", "max_steps", "adapter", "runtime")
+RECORDED = (
+    "task",
+    "checkpoint_hash",
+    "weights",
+    "checkpoint_sampler",
+    "checkpoint_noise",
+    "sampler_steps",
+    "n_blocks",
+    "seed",
+    "test_seeds_from",
+    "precision",
+    "n_action_steps",
+    "n_latency_steps",
+    "max_steps",
+    "adapter",
+    "runtime",
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,10 @@ class StoredEvaluation:
         """Why this is not the full policy: every block at every step of the checkpoint's own sampler. None if it is."""
         if self.incomplete:
             return self.incomplete
-        own, all_updates = self.provenance["checkpoint_sampler"], self.provenance["sampler_steps"] * self.provenance["n_blocks"]
+        own, all_updates = (
+            self.provenance["checkpoint_sampler"],
+            self.provenance["sampler_steps"] * self.provenance["n_blocks"],
+        )
         if self.method != "full":
             return "it caches"
         if self.sampler != own or self.provenance.get("sampler") != own:
@@ -58,7 +77,10 @@ class StoredEvaluation:
             return self.means if len(seeds) == len(self.scores) else {}
         names = sorted(set.intersection(*(set(self.metrics[seed]) for seed in seeds)))
         estimates = {name: score_interval([self.metrics[seed][name] for seed in seeds]) for name in names}
-        return {name: {"mean": estimate.mean, "interval_95": [estimate.low, estimate.high]} for name, estimate in estimates.items()}
+        return {
+            name: {"mean": estimate.mean, "interval_95": [estimate.low, estimate.high]}
+            for name, estimate in estimates.items()
+        }
 
 
 def read_evaluation(path: Path) -> StoredEvaluation:
@@ -76,22 +98,37 @@ def read_evaluation(path: Path) -> StoredEvaluation:
         scores = {_integer(row["seed"]): _finite(row["score"]) for row in tests}
         if len(scores) < len(tests):
             raise ValueError("it holds a test seed twice")
-        metrics = {row["seed"]: {str(name): _finite(value) for name, value in row["metrics"].items()} for row in tests} \
-            if tests and all(row.get("metrics") for row in tests) else None
-        means = {str(name): {"mean": _finite(item["mean"]), "interval_95": [_finite(bound) for bound in item["interval_95"]]}
-                 for name, item in stored.get("metrics", {}).items()}
+        metrics = (
+            {row["seed"]: {str(name): _finite(value) for name, value in row["metrics"].items()} for row in tests}
+            if tests and all(row.get("metrics") for row in tests)
+            else None
+        )
+        means = {
+            str(name): {"mean": _finite(item["mean"]), "interval_95": [_finite(bound) for bound in item["interval_95"]]}
+            for name, item in stored.get("metrics", {}).items()
+        }
         missing = [name for name in RECORDED if name not in provenance]
         if not missing:
             _integer(provenance["sampler_steps"]), _integer(provenance["n_blocks"])
         return StoredEvaluation(
-            path.parent.name, _text(stored["method"]), _text(stored["sampler"]), scores, metrics, means,
-            _integer(stored["block_updates"]["per_chunk"]), _integer(stored["block_updates"]["full"]) if not missing else 0,
-            _finite(stored["flops"]["gflop_per_chunk"]), provenance,
-            f"made by an earlier version, which did not record {', '.join(missing)}: run it again" if missing else None)
+            path.parent.name,
+            _text(stored["method"]),
+            _text(stored["sampler"]),
+            scores,
+            metrics,
+            means,
+            _integer(stored["block_updates"]["per_chunk"]),
+            _integer(stored["block_updates"]["full"]) if not missing else 0,
+            _finite(stored["flops"]["gflop_per_chunk"]),
+            provenance,
+            f"made by an earlier version, which did not record {', '.join(missing)}: run it again" if missing else None,
+        )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, OSError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise ConfigError(f"{path} is damaged ({what}): run the same evaluation again, which writes it anew from the finished episodes, "
-                          "or remove it") from error
+        raise ConfigError(
+            f"{path} is damaged ({what}): run the same evaluation again, which writes it anew from the finished episodes, "
+            "or remove it"
+        ) from error
 
 
 def _finite(value: Any) -> float:

@@ -1,4 +1,5 @@
 """Where profiles and schedules are kept."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -6,10 +7,17 @@ from pathlib import Path
 
 from bac.profiling import ProfileInfo
 from bac.schedule import Schedule
-from diffusion_policy.common.config import ConfigError
-from bac_workbench.profiling.profile_settings import ProfileSettings, of_schedule, other_identity, other_settings, read_info, same_origin
+from bac_workbench.profiling.profile_settings import (
+    ProfileSettings,
+    of_schedule,
+    other_identity,
+    other_settings,
+    read_info,
+    same_origin,
+)
 from bac_workbench.provenance import ROOT
 from bac_workbench.setup.experiment import Experiment
+from diffusion_policy.common.config import ConfigError
 
 
 class Assets:
@@ -54,16 +62,26 @@ class Assets:
             folder = self.roots[0] / relative
             if self._is_free(folder, of):
                 return folder
-            info = read_info(folder)    # the own folder, but for the settings?
-            if info is not None and not other_identity(info, self.experiment) and self._is_free(folder / self.ask.folder, of):
+            info = read_info(folder)  # the own folder, but for the settings?
+            if (
+                info is not None
+                and not other_identity(info, self.experiment)
+                and self._is_free(folder / self.ask.folder, of)
+            ):
                 return folder / self.ask.folder
-        raise ConfigError(f"no folder below {self.roots[0] / self.relative[0]} is free for the profile of checkpoint "
-                          f"{self.experiment.loaded.hash[:12]}: choose another assets_dir=")
+        raise ConfigError(
+            f"no folder below {self.roots[0] / self.relative[0]} is free for the profile of checkpoint "
+            f"{self.experiment.loaded.hash[:12]}: choose another assets_dir="
+        )
 
     @staticmethod
     def _is_free(folder: Path, of: ProfileInfo | None) -> bool:
         info = read_info(folder)
-        stored = [info] if info is not None else [of_schedule(Schedule.load(path)) for path in (folder / "schedules").glob("*.json")]
+        stored = (
+            [info]
+            if info is not None
+            else [of_schedule(Schedule.load(path)) for path in (folder / "schedules").glob("*.json")]
+        )
         return all(of is not None and same_origin(other, of) for other in stored)
 
     def replaceable(self) -> Path:
@@ -79,7 +97,13 @@ class Assets:
         said = []
         for folder in self.folders():
             info = read_info(folder)
-            if info is not None and not other_identity(info, self.experiment) and (differs := other_settings(info, self.ask)):
-                said.append(f"{folder / 'profile.npz'} was measured otherwise ({'; '.join(differs)}) and stays as it is: "
-                            "to use it, leave these profile.* settings out")
+            if (
+                info is not None
+                and not other_identity(info, self.experiment)
+                and (differs := other_settings(info, self.ask))
+            ):
+                said.append(
+                    f"{folder / 'profile.npz'} was measured otherwise ({'; '.join(differs)}) and stays as it is: "
+                    "to use it, leave these profile.* settings out"
+                )
         return said

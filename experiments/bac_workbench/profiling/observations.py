@@ -1,4 +1,5 @@
 """Observations to profile on: states that the full policy visits in its simulator, or those of the task's data set."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -10,12 +11,12 @@ from omegaconf import OmegaConf
 from rich.progress import Progress
 
 from bac.accelerate import accelerate
+from bac_workbench.evaluation.acting import acting, as_tensors
+from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.env_runner.episodes import Episode
 from diffusion_policy.env_runner.observation import Observation, apply, stack
 from diffusion_policy.env_runner.rollout import rollout
-from bac_workbench.evaluation.acting import acting, as_tensors
-from bac_workbench.setup.experiment import Experiment
 
 
 def evenly(total: int, wanted: int) -> list[int]:
@@ -33,7 +34,10 @@ def visited_observations(
     seen: list[Observation] = []
 
     runtime = "reference" if experiment.cfg.get("runtime") == "reference" else "planned"
-    with accelerate(policy, runtime=runtime) as fast, task.vector_env(n_episodes, None if task.one_env_per_process else 0) as env:
+    with (
+        accelerate(policy, runtime=runtime) as fast,
+        task.vector_env(n_episodes, None if task.one_env_per_process else 0) as env,
+    ):
         full_policy = acting(fast.predict_action, seed_start)
 
         def act(obs, active, running, chunk_index):
@@ -55,15 +59,19 @@ def recorded_observations(experiment: Experiment, n_observations: int) -> tuple[
     if OmegaConf.select(cfg, "task.dataset._target_", default=None) is None:
         raise ConfigError(f"task {cfg.task.name} names no data set to profile on: give task.dataset a _target_")
     windows: Any = instantiate(cfg.task.dataset)[0]
-    batch = windows[torch.tensor(evenly(len(windows), n_observations))]     # a batch, as training takes it
+    batch = windows[torch.tensor(evenly(len(windows), n_observations))]  # a batch, as training takes it
     absent = [name for name in policy.obs_shapes if name not in batch]
     if absent:
-        raise ConfigError(f"the data set of task {cfg.task.name} has no {', '.join(absent)}, which the policy looks at; "
-                          f"it has {', '.join(batch)}")
+        raise ConfigError(
+            f"the data set of task {cfg.task.name} has no {', '.join(absent)}, which the policy looks at; "
+            f"it has {', '.join(batch)}"
+        )
     return {name: np.asarray(batch[name][:, : policy.n_obs_steps]) for name in policy.obs_shapes}, len(windows)
 
 
-def sampler_inputs(policy: Any, observations: Observation) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
+def sampler_inputs(
+    policy: Any, observations: Observation
+) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
     """Observations [N, To, Do] (or [N, To, ...] by name) -> (cond, condition, given) as `profile_features` takes them."""
     condition, given, cond = policy.sampler_inputs(as_tensors(observations))
     return cond, condition, given

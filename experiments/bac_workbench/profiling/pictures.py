@@ -1,4 +1,5 @@
 """Pictures of a profile."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,8 +15,11 @@ DEFAULT_TOP_K = 5
 def pictures(profile: Profile, folder: Path) -> dict[str, Path]:
     """Where the pictures of a profile are, by what they show."""
     figures = folder / "figures"
-    return {"similarity": figures / "similarity_cosine.png", "errors": figures / "block_errors.png",
-            "schedule": figures / f"schedule_bac_s{min(10, profile.info.steps)}.png"}
+    return {
+        "similarity": figures / "similarity_cosine.png",
+        "errors": figures / "block_errors.png",
+        "schedule": figures / f"schedule_bac_s{min(10, profile.info.steps)}.png",
+    }
 
 
 def missing_pictures(profile: Profile, folder: Path) -> list[Path]:

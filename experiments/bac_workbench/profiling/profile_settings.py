@@ -1,4 +1,5 @@
 """What a profile is measured with, what a stored one is of, and whether that is what was asked for."""
+
 from __future__ import annotations
 
 import hashlib
@@ -13,15 +14,17 @@ from omegaconf import DictConfig
 from bac.profiling import Profile, ProfileInfo
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
-from diffusion_policy.common.config import ConfigError
 from bac_workbench.setup.experiment import Experiment
+from diffusion_policy.common.config import ConfigError
 
 SOURCES = ("rollouts", "dataset")
 #: what a profile is measured with where nothing is asked for: when an evaluation needs one, and when it is made for its own sake
 USUAL = {"n_episodes": 4, "seed_start": 20000, "n_observations": 32, "noise_seeds": (0, 1)}
 THOROUGH = {**USUAL, "n_episodes": 8, "n_observations": 64}
 ALL_SEEN = ", which is all there were"
-PUBLISHED_NOISE = noise_digest(DDPMScheduler(num_train_timesteps=100, beta_start=1e-4, beta_end=0.02, beta_schedule="squaredcos_cap_v2"))
+PUBLISHED_NOISE = noise_digest(
+    DDPMScheduler(num_train_timesteps=100, beta_start=1e-4, beta_end=0.02, beta_schedule="squaredcos_cap_v2")
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class ProfileSettings:
     seed_start: int | None = None
     n_observations: int | None = None
     noise_seeds: tuple[int, ...] | None = None
-    batch_size: int = 4     # decides the memory it takes, not what is measured
+    batch_size: int = 4  # decides the memory it takes, not what is measured
 
     @classmethod
     def of(cls, section: DictConfig) -> ProfileSettings:
@@ -50,15 +53,25 @@ class ProfileSettings:
             if name == "batch_size" and values[name] is None:
                 values[name] = cls.batch_size
             elif values[name] is not None and (type(values[name]) is not int or values[name] < least):
-                raise ConfigError(f"profile.{name}={values[name]} is not possible: use a whole number of at least {least}")
+                raise ConfigError(
+                    f"profile.{name}={values[name]} is not possible: use a whole number of at least {least}"
+                )
         seeds = values["noise_seeds"]
         if seeds is not None:
             listed = list(seeds) if not isinstance(seeds, (str, int, float)) else []
-            if not listed or any(type(seed) is not int or seed < 0 for seed in listed) or len(set(listed)) < len(listed):
-                raise ConfigError(f"profile.noise_seeds={seeds} is not possible: use at least one whole number, each once, such as [0,1]")
+            if (
+                not listed
+                or any(type(seed) is not int or seed < 0 for seed in listed)
+                or len(set(listed)) < len(listed)
+            ):
+                raise ConfigError(
+                    f"profile.noise_seeds={seeds} is not possible: use at least one whole number, each once, such as [0,1]"
+                )
             values["noise_seeds"] = tuple(listed)
         if values["source"] == "dataset" and (values["n_episodes"], values["seed_start"]) != (None, None):
-            raise ConfigError("profile.n_episodes and profile.seed_start are of rollouts: leave them out with profile.source=dataset")
+            raise ConfigError(
+                "profile.n_episodes and profile.seed_start are of rollouts: leave them out with profile.source=dataset"
+            )
         return cls(**values)
 
     @property
@@ -70,7 +83,13 @@ class ProfileSettings:
     @property
     def folder(self) -> str:
         """A folder for a profile measured so: episodes1-observations2-noise0."""
-        tags = {"source": "", "n_episodes": "episodes", "seed_start": "from", "n_observations": "observations", "noise_seeds": "noise"}
+        tags = {
+            "source": "",
+            "n_episodes": "episodes",
+            "seed_start": "from",
+            "n_observations": "observations",
+            "noise_seeds": "noise",
+        }
         parts = []
         for name, value in self.asked.items():
             text = "_".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -97,10 +116,18 @@ def noise_of(info: ProfileInfo) -> str:
 
 def other_identity(info: ProfileInfo, experiment: Experiment) -> list[str]:
     """Where a profile is of something else than this checkpoint with this sampler."""
-    now = {"checkpoint_hash": experiment.loaded.hash, "weights": experiment.loaded.weights, "sampler": experiment.sampler,
-           "steps": experiment.base.num_inference_steps}
-    differs = [f"{name} {getattr(info, name)} there, {value} now" for name, value in now.items() if getattr(info, name) != value]
-    noise = noise_digest(experiment.own.scheduler)      # the hash is of the weights alone
+    now = {
+        "checkpoint_hash": experiment.loaded.hash,
+        "weights": experiment.loaded.weights,
+        "sampler": experiment.sampler,
+        "steps": experiment.base.num_inference_steps,
+    }
+    differs = [
+        f"{name} {getattr(info, name)} there, {value} now"
+        for name, value in now.items()
+        if getattr(info, name) != value
+    ]
+    noise = noise_digest(experiment.own.scheduler)  # the hash is of the weights alone
     return differs + ([f"noise schedule {noise_of(info)} there, {noise} now"] if noise_of(info) != noise else [])
 
 
@@ -108,10 +135,18 @@ def other_settings(info: ProfileInfo, ask: ProfileSettings) -> list[str]:
     """Where a profile was measured in another way than asked for."""
     found = stored_settings(info)
     if info.source.endswith(ALL_SEEN) and (ask.n_observations or 0) >= info.observations:
-        found["n_observations"] = ask.n_observations    # so many were not to be had
-    differs = [f"{name} {found.get(name)} there, {value} asked for" for name, value in ask.asked.items() if found.get(name) != value]
+        found["n_observations"] = ask.n_observations  # so many were not to be had
+    differs = [
+        f"{name} {found.get(name)} there, {value} asked for"
+        for name, value in ask.asked.items()
+        if found.get(name) != value
+    ]
     # More observations and seeds are a better estimate of the same averages; fewer are a worse one, and not what is meant by default.
-    if ask.n_observations is None and info.observations < USUAL["n_observations"] and not info.source.endswith(ALL_SEEN):
+    if (
+        ask.n_observations is None
+        and info.observations < USUAL["n_observations"]
+        and not info.source.endswith(ALL_SEEN)
+    ):
         differs.append(f"n_observations {info.observations} there, usually {USUAL['n_observations']} at least")
     if ask.n_episodes is None and found.get("n_episodes", USUAL["n_episodes"]) < USUAL["n_episodes"]:
         differs.append(f"n_episodes {found['n_episodes']} there, usually {USUAL['n_episodes']} at least")
@@ -130,14 +165,18 @@ def read_info(folder: Path) -> ProfileInfo | None:
     if not stored.exists():
         return None
     if not arrays.exists():
-        raise ConfigError(f"{stored} is there but not {arrays}: restore it, or remove profile.json, after which it is measured anew")
+        raise ConfigError(
+            f"{stored} is there but not {arrays}: restore it, or remove profile.json, after which it is measured anew"
+        )
     try:
         info = Profile.read_info(folder)
         if info is None or not isinstance(info.source, str) or not isinstance(info.observations, int):
             raise TypeError("it does not say what was profiled")
         return info
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{stored} is damaged ({error}): restore it, or remove it, after which the profile is measured anew") from error
+        raise ConfigError(
+            f"{stored} is damaged ({error}): restore it, or remove it, after which the profile is measured anew"
+        ) from error
 
 
 def load_profile(folder: Path) -> Profile:
@@ -145,17 +184,28 @@ def load_profile(folder: Path) -> Profile:
     try:
         return Profile.load(folder)
     except Exception as error:  # a damaged archive raises errors of many kinds
-        raise ConfigError(f"{folder / 'profile.npz'} is damaged ({type(error).__name__}: {error}): restore it, or remove profile.json beside it, "
-                          "after which the profile is measured anew") from error
+        raise ConfigError(
+            f"{folder / 'profile.npz'} is damaged ({type(error).__name__}: {error}): restore it, or remove profile.json beside it, "
+            "after which the profile is measured anew"
+        ) from error
 
 
 def of_schedule(schedule: Schedule) -> ProfileInfo:
     """The profile that a schedule says it was made from."""
     origin = schedule.provenance
-    return ProfileInfo(origin.checkpoint_hash or "", origin.weights or "", origin.sampler or "", schedule.steps, origin.observations or 0,
-                       origin.seeds, str(origin.extras.get("observations_from", "")))
+    return ProfileInfo(
+        origin.checkpoint_hash or "",
+        origin.weights or "",
+        origin.sampler or "",
+        schedule.steps,
+        origin.observations or 0,
+        origin.seeds,
+        str(origin.extras.get("observations_from", "")),
+    )
 
 
 def same_origin(one: ProfileInfo, other: ProfileInfo) -> bool:
     names = ("checkpoint_hash", "weights", "sampler", "steps", "observations", "source")
-    return all(getattr(one, name) == getattr(other, name) for name in names) and tuple(one.noise_seeds) == tuple(other.noise_seeds)
+    return all(getattr(one, name) == getattr(other, name) for name in names) and tuple(one.noise_seeds) == tuple(
+        other.noise_seeds
+    )

@@ -1,4 +1,5 @@
 """Every value of every command is checked before a policy is loaded or a file is written."""
+
 from bac_workbench.settings.arguments import read_arguments, read_positional
 from bac_workbench.settings.check import check
 from bac_workbench.settings.help import wants_help

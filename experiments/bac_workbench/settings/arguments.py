@@ -1,4 +1,5 @@
 """Arguments of the commands that do without Hydra: key=value pairs, or a folder."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -7,8 +8,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from diffusion_policy.common.config import ConfigError
 from bac_workbench.settings.schema import field_at, field_problems, kind_of, report, schema_of, shown, unknown
+from diffusion_policy.common.config import ConfigError
 
 
 def read_arguments(arguments: list[str], command: str, defaults: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +36,9 @@ def read_arguments(arguments: list[str], command: str, defaults: dict[str, Any])
         problems[name] = f"{name}={shown(typed[name])}: {message}"
     for name, default in defaults.items():
         if default is None and not kind_of(field_at(schema, name)).null and name not in typed:
-            problems[name] = f"{name}=<{kind_of(field_at(schema, name)).allowed.removeprefix('a ')}> is missing; {usage} shows examples"
+            problems[name] = (
+                f"{name}=<{kind_of(field_at(schema, name)).allowed.removeprefix('a ')}> is missing; {usage} shows examples"
+            )
     if problems:
         raise ConfigError(report(list(problems.values())))
     if values.get("sha256") is not None:
@@ -58,7 +61,9 @@ def read_positional(arguments: list[str], command: str, names: tuple[str, ...], 
         ConfigError: more or fewer, an empty one, or an option.
     """
     needed = len(names) - optional
-    usage = " ".join([f"usage: python scripts/{command}.py", *names[:needed], *(f"[{name}]" for name in names[needed:])])
+    usage = " ".join(
+        [f"usage: python scripts/{command}.py", *names[:needed], *(f"[{name}]" for name in names[needed:])]
+    )
     for argument in arguments:
         if argument.startswith("-"):
             raise ConfigError(f"{shown(argument)}: there is no such option\n{usage}")

@@ -1,4 +1,5 @@
 """Checks a composed config against the schema of its command."""
+
 from __future__ import annotations
 
 import re
@@ -9,13 +10,23 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_policy.common.config import ConfigError
 from bac_workbench.settings.kinds import Section
 from bac_workbench.settings.overrides import accepts, first_line, parsed, typed_texts
-from bac_workbench.settings.schema import field_at, field_problems, fields, kind_of, report, schema_of, section_of, shown, unknown
+from bac_workbench.settings.schema import (
+    field_at,
+    field_problems,
+    fields,
+    kind_of,
+    report,
+    schema_of,
+    section_of,
+    shown,
+    unknown,
+)
+from diffusion_policy.common.config import ConfigError
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
-FREE = ("hydra", "sampler", "task.shape_meta")      # options below these are judged by who reads them
+FREE = ("hydra", "sampler", "task.shape_meta")  # options below these are judged by who reads them
 
 
 def check(cfg: DictConfig, command: str, overrides: list[str] | None = None) -> DictConfig:
@@ -93,8 +104,11 @@ def parent(cfg: DictConfig, name: str) -> tuple[DictConfig, str]:
 def deleted(schema: type[Section], overrides: list[Override]) -> dict[str, str]:
     """Settings that were taken away with `~`. Those of the task have defaults in what the task builds."""
     names = [override.key_or_group for override in overrides if override.is_delete()]
-    return {name: f"~{name}: this setting is needed; give it another value instead"
-            for name in names if field_at(schema, name) is not None and not name.startswith("task.")}
+    return {
+        name: f"~{name}: this setting is needed; give it another value instead"
+        for name in names
+        if field_at(schema, name) is not None and not name.startswith("task.")
+    }
 
 
 def unread(cfg: DictConfig, schema: type[Section], command: str, added: list[Override]) -> dict[str, str]:
@@ -108,8 +122,10 @@ def unread(cfg: DictConfig, schema: type[Section], command: str, added: list[Ove
             continue
         if field_at(schema, name) is None:
             found[name] = f"{shown(override.input_line)}: {unknown(name, known, f'python scripts/{command}.py --help')}"
-        elif below("cache"):        # each cache reads the settings of its own file
-            found[name] = f"{shown(override.input_line)}: cache.method={OmegaConf.select(cfg, 'cache.method')} does not read it"
+        elif below("cache"):  # each cache reads the settings of its own file
+            found[name] = (
+                f"{shown(override.input_line)}: cache.method={OmegaConf.select(cfg, 'cache.method')} does not read it"
+            )
     return found
 
 
@@ -119,7 +135,13 @@ def restore_texts(cfg: DictConfig, schema: type[Section], typed: dict[str, str])
         field = field_at(schema, name)
         kind = None if field is None else kind_of(field)
         node, key = parent(cfg, name)
-        if kind is None or not kind.text or key not in node or OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+        if (
+            kind is None
+            or not kind.text
+            or key not in node
+            or OmegaConf.is_missing(node, key)
+            or OmegaConf.is_interpolation(node, key)
+        ):
             continue
         value = node[key]
         if isinstance(value, (bool, int, float)):
@@ -156,6 +178,7 @@ def plain(cfg: DictConfig, schema: type[Section], prefix: str = "") -> tuple[dic
 
 def without_consequences(wrong: dict[str, str], raw: Any) -> list[str]:
     """Names of `wrong` settings but for those that take their value from another wrong one."""
+
     def text(name: str) -> str:
         node = raw
         for part in name.split("."):

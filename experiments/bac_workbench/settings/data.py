@@ -1,4 +1,5 @@
 """Settings of the commands about data and checkpoints."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -6,7 +7,20 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bac_workbench.settings.kinds import Boolean, Count, EnvSeed, Kind, Path, Section, Sha256, Text, Url, Workers, choice, nullable
+from bac_workbench.settings.kinds import (
+    Boolean,
+    Count,
+    EnvSeed,
+    Kind,
+    Path,
+    Section,
+    Sha256,
+    Text,
+    Url,
+    Workers,
+    choice,
+    nullable,
+)
 from bac_workbench.settings.rules import Problem, Values, seed_problems
 from bac_workbench.settings.task import Task
 
@@ -20,7 +34,11 @@ class MakeDemos(Section):
 
     @staticmethod
     def fits(values: Values) -> str | None:
-        return None if values("task.demos") else f"task {values('task.name')} has no scripted expert: its demonstrations are downloaded"
+        return (
+            None
+            if values("task.demos")
+            else f"task {values('task.name')} has no scripted expert: its demonstrations are downloaded"
+        )
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
@@ -36,7 +54,11 @@ class ConvertActions(Section):
 
     @staticmethod
     def fits(values: Values) -> str | None:
-        return None if values("task.robomimic_task") else f"task {values('task.name')} is none of robomimic: its actions need no conversion"
+        return (
+            None
+            if values("task.robomimic_task")
+            else f"task {values('task.name')} is none of robomimic: its actions need no conversion"
+        )
 
 
 class ConvertCheckpoint(Section):

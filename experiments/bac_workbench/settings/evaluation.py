@@ -1,24 +1,44 @@
 """Settings of eval, benchmark and profile_blocks, and what they rule out together."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Optional, Union
+from typing import Annotated
 
 from bac.acs import OBJECTIVES
 from bac.similarity import METRICS
-from diffusion_policy.common.config import ConfigError
 from bac_workbench.benchmark.run import parse_method
 from bac_workbench.caching.schedules import METHODS
 from bac_workbench.settings.kinds import (
-    Boolean, Count, CountOrZero, Device, EnvSeed, Kind, NoiseSeed, Path, Positive, Section, Share, Text, Threads, Workers, choice, integer,
-    list_of, nullable)
+    Boolean,
+    Count,
+    CountOrZero,
+    Device,
+    EnvSeed,
+    Kind,
+    NoiseSeed,
+    Path,
+    Positive,
+    Section,
+    Share,
+    Text,
+    Threads,
+    Workers,
+    choice,
+    integer,
+    list_of,
+    nullable,
+)
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.task import PathOrNull, Precision, Runtime, Task, Wandb, Weights
 from bac_workbench.setup.samplers import SCHEDULERS
+from diffusion_policy.common.config import ConfigError
 
 Steps = integer(1, 100_000)
-Batch = Annotated[Union[Count, list_of(Count, "[1,28]")],
-                  Kind("a whole number from 1 to 1,000,000, or a list of them without repeats such as [1,28]")]
+Batch = Annotated[
+    Count | list_of(Count, "[1,28]"),
+    Kind("a whole number from 1 to 1,000,000, or a list of them without repeats such as [1,28]"),
+]
 
 
 class Sampler(Section):
@@ -93,9 +113,15 @@ class Eval(Section):
         test, train = values("eval.n_test"), values("eval.n_train")
         if test == 0 and train == 0:
             yield "eval.n_test", "there is nothing to evaluate: eval.n_test or eval.n_train has to be at least 1"
-        yield from seed_problems(values("task.adapter.test_start_seed"), test, "task.adapter.test_start_seed", "eval.n_test")
-        yield from seed_problems(values("task.adapter.train_start_seed"), train, "task.adapter.train_start_seed", "eval.n_train")
-        yield from seed_problems(values("profile.seed_start"), values("profile.n_episodes"), "profile.seed_start", "profile.n_episodes")
+        yield from seed_problems(
+            values("task.adapter.test_start_seed"), test, "task.adapter.test_start_seed", "eval.n_test"
+        )
+        yield from seed_problems(
+            values("task.adapter.train_start_seed"), train, "task.adapter.train_start_seed", "eval.n_train"
+        )
+        yield from seed_problems(
+            values("profile.seed_start"), values("profile.n_episodes"), "profile.seed_start", "profile.n_episodes"
+        )
         yield from cache_problems(values)
         budget, steps = values("cache.budget"), values("sampler.steps")
         if budget is not None and steps is not None and budget > steps:
@@ -120,7 +146,9 @@ class ProfileBlocks(Section):
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
         yield from device_problems(values)
-        yield from seed_problems(values("profile.seed_start"), values("profile.n_episodes"), "profile.seed_start", "profile.n_episodes")
+        yield from seed_problems(
+            values("profile.seed_start"), values("profile.n_episodes"), "profile.seed_start", "profile.n_episodes"
+        )
         yield from method_problems("schedules", values("schedules"), values("sampler.steps"))
 
 
@@ -147,8 +175,12 @@ class Benchmark(Section):
     def rules(values: Values) -> Iterator[Problem]:
         yield from device_problems(values)
         # The reference runtime always computes in fp32: it is what the others are compared with.
-        yield from precision_problems(values, [runtime for runtime in values("runtimes") or () if runtime != "reference"])
-        yield from seed_problems(values("profile.seed_start"), values("profile.n_episodes"), "profile.seed_start", "profile.n_episodes")
+        yield from precision_problems(
+            values, [runtime for runtime in values("runtimes") or () if runtime != "reference"]
+        )
+        yield from seed_problems(
+            values("profile.seed_start"), values("profile.n_episodes"), "profile.seed_start", "profile.n_episodes"
+        )
         yield from method_problems("methods", values("methods"), None)
 
 
@@ -162,7 +194,7 @@ def cache_problems(values: Values) -> Iterator[Problem]:
         yield "cache.method", f"{', '.join(f'cache.{name}' for name in missing)} missing: choose it with cache={method}"
 
 
-def method_problems(path: str, methods: Optional[list[str]], steps: Optional[int]) -> Iterator[Problem]:
+def method_problems(path: str, methods: list[str] | None, steps: int | None) -> Iterator[Problem]:
     """Of names such as bac_s7@ddim16; `steps`: of the sampler, where the name does not choose it."""
     for text in methods or ():
         try:
@@ -173,4 +205,7 @@ def method_problems(path: str, methods: Optional[list[str]], steps: Optional[int
         budget = method.cache.get("budget")
         allowed = method.sampler.get("steps") if steps is None or "@" in text else steps
         if budget is not None and (budget < 1 or allowed is not None and budget > allowed):
-            yield path, f"{text} has a budget of {budget}: use 1 to {allowed or 'the number of steps'}, the sampler's number of steps"
+            yield (
+                path,
+                f"{text} has a budget of {budget}: use 1 to {allowed or 'the number of steps'}, the sampler's number of steps",
+            )

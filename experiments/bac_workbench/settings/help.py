@@ -1,4 +1,5 @@
 """What --help prints: the description of a command, with examples, its choices and its settings."""
+
 from __future__ import annotations
 
 import re
@@ -25,10 +26,16 @@ def usage(command: str, description: str | None) -> str:
     for group in re.findall(r"^  - (?!_self_|override)(\w+)", defaults, re.MULTILINE):
         options = ", ".join(sorted(path.stem for path in (CONFIG / group).glob("*.yaml")))
         lines += textwrap.wrap(f"{group}= {options}", WIDTH, initial_indent="  ", subsequent_indent="      ")
-    lines += ["", "Settings with their defaults; what is indented is written with its group, such as <group>.<setting>=<value>:"]
+    lines += [
+        "",
+        "Settings with their defaults; what is indented is written with its group, such as <group>.<setting>=<value>:",
+    ]
     lines += [f"  {line}".rstrip() for line in settings.strip().splitlines()]
-    lines += ["", "Settings of a choice, such as task.adapter.max_steps=..., are in config/<choice>/*.yaml.",
-              "A text with = or , needs two kinds of quotes: 'checkpoint=\"epoch=0650.ckpt\"'."]
+    lines += [
+        "",
+        "Settings of a choice, such as task.adapter.max_steps=..., are in config/<choice>/*.yaml.",
+        "A text with = or , needs two kinds of quotes: 'checkpoint=\"epoch=0650.ckpt\"'.",
+    ]
     return "\n".join(lines)
 
 

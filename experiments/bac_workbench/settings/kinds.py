@@ -1,14 +1,15 @@
 """The kinds of values that settings have, each with the words that tell a user what is allowed."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MILLION = 1_000_000
-NO_CONTROL = r"[^\x00-\x1f\x7f]*"       # neither line breaks nor a NUL, which no file name can have
+NO_CONTROL = r"[^\x00-\x1f\x7f]*"  # neither line breaks nor a NUL, which no file name can have
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,15 @@ def integer(low: int, high: int = MILLION) -> Any:
     return Annotated[int, Field(ge=low, le=high), Kind(f"a whole number from {low:,} to {high:,}")]
 
 
-def number(low: float | None = None, high: float | None = None, *, above: float | None = None, below: float | None = None) -> Any:
+def number(
+    low: float | None = None, high: float | None = None, *, above: float | None = None, below: float | None = None
+) -> Any:
     """A finite number; `low` and `high` belong to the range, `above` and `below` do not."""
-    bounds = [f"{word} {bound:g}" for word, bound in (("of at least", low), ("above", above), ("at most", high), ("below", below))
-              if bound is not None]
+    bounds = [
+        f"{word} {bound:g}"
+        for word, bound in (("of at least", low), ("above", above), ("at most", high), ("below", below))
+        if bound is not None
+    ]
     limits = Field(ge=low, le=high, gt=above, lt=below, allow_inf_nan=False)
     return Annotated[float, limits, Kind(" ".join(["a finite number", " and ".join(bounds)]).strip())]
 
@@ -64,7 +70,7 @@ def nullable(kind: Any) -> Any:
     """`kind`, or null."""
     own = next(item for item in kind.__metadata__ if isinstance(item, Kind))
     allowed = f"{own.allowed.replace(' or ', ', ') if own.choices else own.allowed} or null"
-    return Annotated[Optional[kind], Kind(allowed, own.choices, own.text, null=True)]
+    return Annotated[kind | None, Kind(allowed, own.choices, own.text, null=True)]
 
 
 def list_of(kind: Any, example: str, empty: bool = False, distinct: bool = True) -> Any:
@@ -85,7 +91,7 @@ def _distinct(values: list) -> list:
 
 
 def _url(text: str) -> str:
-    parts = urlsplit(text)      # a ValueError for brackets and ports that cannot be
+    parts = urlsplit(text)  # a ValueError for brackets and ports that cannot be
     place = parts.path if parts.scheme == "file" else parts.hostname
     if parts.scheme not in ("http", "https", "file") or not place or parts.port == 0:
         raise ValueError("no address")
@@ -96,16 +102,28 @@ Count = integer(1)
 CountOrZero = integer(0)
 Boolean = Annotated[bool, Kind("{name}=true or {name}=false", choices=("true", "false"))]
 Path = Annotated[str, Field(pattern=rf"^{NO_CONTROL}[^\x00-\x20\x7f]{NO_CONTROL}$"), Kind("a path", text=True)]
-Text = Annotated[str, Field(pattern=rf"^{NO_CONTROL}[^\x00-\x20\x7f]{NO_CONTROL}$"), Kind("a text that is not empty", text=True)]
-FileName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f/\\]*[^\x00-\x20\x7f/\\.][^\x00-\x1f\x7f/\\]*$"),
-                     Kind("a name without / that can be part of a path", text=True)]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"),
-                   Kind("auto, cpu, cuda or cuda:<index>", choices=("auto", "cpu", "cuda", "cuda:0"))]
-Url = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f]+$"), AfterValidator(_url),
-                Kind("an address such as https://host/folder or file:///folder", text=True)]
+Text = Annotated[
+    str, Field(pattern=rf"^{NO_CONTROL}[^\x00-\x20\x7f]{NO_CONTROL}$"), Kind("a text that is not empty", text=True)
+]
+FileName = Annotated[
+    str,
+    Field(pattern=r"^[^\x00-\x1f\x7f/\\]*[^\x00-\x20\x7f/\\.][^\x00-\x1f\x7f/\\]*$"),
+    Kind("a name without / that can be part of a path", text=True),
+]
+Device = Annotated[
+    str,
+    Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"),
+    Kind("auto, cpu, cuda or cuda:<index>", choices=("auto", "cpu", "cuda", "cuda:0")),
+]
+Url = Annotated[
+    str,
+    Field(pattern=r"^[^\x00-\x20\x7f]+$"),
+    AfterValidator(_url),
+    Kind("an address such as https://host/folder or file:///folder", text=True),
+]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$"), Kind("the 64 hexadecimal digits of a SHA-256", text=True)]
 NoiseSeed = integer(0, 2**63 - 1)
-EnvSeed = integer(0, 2**32 - 1)         # what NumPy's legacy generator takes
+EnvSeed = integer(0, 2**32 - 1)  # what NumPy's legacy generator takes
 Workers = nullable(integer(0, 1024))
 Threads = nullable(integer(1, 1024))
 Share = number(0, 1)

@@ -1,4 +1,5 @@
 """Starts a Hydra command once its whole command line, with every job of a sweep, is right; shows its help."""
+
 from __future__ import annotations
 
 import contextlib
@@ -19,19 +20,31 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_policy.common.config import ConfigError, register_resolvers
 from bac_workbench.console import readable_errors
 from bac_workbench.settings.check import problems_of
 from bac_workbench.settings.help import usage, wants_help
 from bac_workbench.settings.overrides import accepts, first_line, parsed, text_of, unreadable
-from bac_workbench.settings.schema import field_at, group_problem, kind_of, meant, report, schema_of, section_of, shown, unknown
+from bac_workbench.settings.schema import (
+    field_at,
+    group_problem,
+    kind_of,
+    meant,
+    report,
+    schema_of,
+    section_of,
+    shown,
+    unknown,
+)
+from diffusion_policy.common.config import ConfigError, register_resolvers
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
 # Options of Hydra that run nothing, or look for the config elsewhere: Hydra answers them by itself.
 HYDRAS_OWN = ("hydra_help", "info", "cfg", "shell_completion", "config_path", "config_name")
 # How Hydra's messages name the override that cannot be composed.
-NAMED = re.compile(r"Could not (?:override|delete|append) .*?'([^']+)'|item is already at '([^']+)'|Multiple values for ([\w.@/]+)\."
-                   r"|^'?([\w.@/]+)'? appears")
+NAMED = re.compile(
+    r"Could not (?:override|delete|append) .*?'([^']+)'|item is already at '([^']+)'|Multiple values for ([\w.@/]+)\."
+    r"|^'?([\w.@/]+)'? appears"
+)
 SAMPLER = re.compile(r"([a-z_+]+?)_?(\d+)$")
 
 
@@ -58,7 +71,10 @@ def with_texts_quoted(arguments: list[str], command: str) -> list[str]:
         sweep, items = override.value(), text_of(override).split(",")
         if not isinstance(sweep, ChoiceSweep) or not sweep.simple_form or len(items) != len(sweep.list):
             return argument
-        texts = [f"'{item.strip()}'" if isinstance(value, (bool, int, float)) else item for item, value in zip(items, sweep.list)]
+        texts = [
+            f"'{item.strip()}'" if isinstance(value, (bool, int, float)) else item
+            for item, value in zip(items, sweep.list)
+        ]
         return f"{override.key_or_group}={','.join(texts)}"
 
     return [quoted(argument) for argument in arguments]
@@ -74,7 +90,7 @@ def check_command_line(arguments: list[str], command: str) -> None:
     options, rest = get_args_parser().parse_known_args(arguments)
     if any(getattr(options, name) for name in HYDRAS_OWN):
         return
-    overrides = [*options.overrides, *rest]      # rest: what starts with a dash and is no option of Hydra
+    overrides = [*options.overrides, *rest]  # rest: what starts with a dash and is no option of Hydra
     problems = [problem for text in overrides if (problem := unreadable(text, schema_of(command))) is not None]
     if problems:
         raise ConfigError(report(problems))
@@ -82,14 +98,16 @@ def check_command_line(arguments: list[str], command: str) -> None:
         raise ConfigError(f"--config-dir {options.config_dir}: there is no such folder")
     with config_folder():
         for job in jobs_of(overrides) if options.multirun else [overrides]:
-            problems += [problem for problem in job_problems(job, command, options.config_dir) if problem not in problems]
+            problems += [
+                problem for problem in job_problems(job, command, options.config_dir) if problem not in problems
+            ]
     if problems:
         raise ConfigError(report(problems))
 
 
 def jobs_of(overrides: list[str]) -> list[list[str]]:
     """The overrides of every job of a sweep; none for a sweeper of Hydra's plugins, whose jobs are checked when they start."""
-    loader = GlobalHydra.instance().config_loader()     # it lists what glob(...) matches
+    loader = GlobalHydra.instance().config_loader()  # it lists what glob(...) matches
     sweep = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
     if any(override.key_or_group == "hydra/sweeper" for override in sweep):
         return []
@@ -111,12 +129,18 @@ def config_folder() -> Iterator[None]:
 def job_problems(texts: list[str], command: str, config_dir: str | None) -> list[str]:
     """Everything that is wrong with one job. What cannot be composed is left out, so that the rest is checked as well."""
     overrides, problems = parsed(texts), []
-    for override in [override for override in overrides if is_choice(override) and not isinstance(override.value(), (str, QuotedString))]:
+    for override in [
+        override
+        for override in overrides
+        if is_choice(override) and not isinstance(override.value(), (str, QuotedString))
+    ]:
         options = ", ".join(sorted(path.stem for path in (CONFIG / override.key_or_group).glob("*.yaml")))
         swept = isinstance(override.value(), ChoiceSweep)
-        problems.append(f"{shown(override.input_line)}: {'add -m to run once for each' if swept else f'use one of {options}'}")
+        problems.append(
+            f"{shown(override.input_line)}: {'add -m to run once for each' if swept else f'use one of {options}'}"
+        )
         overrides.remove(override)
-        if override.key_or_group == "task":     # nothing can be composed without it
+        if override.key_or_group == "task":  # nothing can be composed without it
             return problems
     while True:
         try:
@@ -130,13 +154,18 @@ def job_problems(texts: list[str], command: str, config_dir: str | None) -> list
             overrides.remove(wrong)
     base = baseline(overrides, command, config_dir) if any(override.is_force_add() for override in overrides) else cfg
     # ++name=value changes a setting, or adds one that nobody may read.
-    added = [override for override in overrides
-             if override.is_add() or override.is_force_add() and not exists(base, override.key_or_group)]
+    added = [
+        override
+        for override in overrides
+        if override.is_add() or override.is_force_add() and not exists(base, override.key_or_group)
+    ]
     return problems + list(problems_of(cfg, command, overrides, added).values())
 
 
 def is_choice(override: Override) -> bool:
-    return not override.is_delete() and override.key_or_group in {path.name for path in CONFIG.iterdir() if path.is_dir()}
+    return not override.is_delete() and override.key_or_group in {
+        path.name for path in CONFIG.iterdir() if path.is_dir()
+    }
 
 
 def composed(texts: list[str], command: str, config_dir: str | None) -> DictConfig:
@@ -152,7 +181,9 @@ def exists(cfg: DictConfig, name: str) -> bool:
     return isinstance(node, DictConfig) and key in node
 
 
-def blame(error: Exception, overrides: list[Override], command: str, config_dir: str | None) -> tuple[Override | None, str]:
+def blame(
+    error: Exception, overrides: list[Override], command: str, config_dir: str | None
+) -> tuple[Override | None, str]:
     """The override that `error` is about, and a line that says what is wrong with it; no override if nothing can be composed."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -171,17 +202,25 @@ def blame(error: Exception, overrides: list[Override], command: str, config_dir:
         if wrong is not None:
             field = field_at(schema_of(command), wrong.key_or_group)
             is_group = field is not None and section_of(field) is not None
-            problem = group_problem(wrong.key_or_group, field) if is_group else "it does not fit what this setting holds"
+            problem = (
+                group_problem(wrong.key_or_group, field) if is_group else "it does not fit what this setting holds"
+            )
             return wrong, f"{shown(wrong.input_line)}: {problem}"
     if named := NAMED.search(text):
         name = next(group for group in named.groups() if group)
-        wrong = next((override for override in overrides if override.get_key_element().lstrip("+~") == name
-                      or override.key_or_group == name), None)
+        wrong = next(
+            (
+                override
+                for override in overrides
+                if override.get_key_element().lstrip("+~") == name or override.key_or_group == name
+            ),
+            None,
+        )
         if wrong is not None and wrong.is_add():
             return wrong, f"{shown(wrong.input_line)}: {name} is there already; leave out the +"
         if wrong is not None:
             return wrong, f"{shown(wrong.input_line)}: {why_not(name, text_of(wrong), overrides, command, config_dir)}"
-    for override in overrides:      # the one without which the others can be composed
+    for override in overrides:  # the one without which the others can be composed
         others = [item.input_line for item in overrides if item is not override]
         with contextlib.suppress(HydraException, OmegaConfBaseException, ValueError):
             composed(others, command, config_dir)
@@ -217,13 +256,15 @@ def why_not(name: str, value: str, overrides: list[Override], command: str, conf
     if (CONFIG / name).is_dir():
         return f"{command} has no choice of {name}; python scripts/{command}.py --help lists its settings"
     groups = sorted(path.name for path in CONFIG.iterdir() if path.is_dir() and path.name in base)
-    return unknown(name, [*groups, *names(OmegaConf.to_container(base, resolve=False))], f"python scripts/{command}.py --help")
+    return unknown(
+        name, [*groups, *names(OmegaConf.to_container(base, resolve=False))], f"python scripts/{command}.py --help"
+    )
 
 
 def baseline(overrides: list[Override], command: str, config_dir: str | None) -> DictConfig:
     """The config with the choices (task, cache, ...) among `overrides` alone, as far as they exist."""
     choices = [override for override in overrides if is_choice(override)]
-    choices.sort(key=lambda override: override.key_or_group != "task")      # nothing can be composed without it
+    choices.sort(key=lambda override: override.key_or_group != "task")  # nothing can be composed without it
     return first_composed(tuple(override.input_line for override in choices), command, config_dir)
 
 

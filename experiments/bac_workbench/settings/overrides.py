@@ -1,4 +1,5 @@
 """What was typed on the command line, in Hydra's grammar."""
+
 from __future__ import annotations
 
 import inspect
@@ -55,7 +56,7 @@ def unreadable(text: str, schema: type[Section]) -> str | None:
             return f"{shown(text)}: use {kind.allowed.format(name=key)}{meant(value, kind.choices)}"
         if value[:1] in ("'", '"') and value.count(value[0]) == 1:
             return f"{shown(text)}: a quote is opened and not closed"
-        quoted = quote(key, os.path.expanduser(value))      # a shell leaves ~ as it is after a =
+        quoted = quote(key, os.path.expanduser(value))  # a shell leaves ~ as it is after a =
         if quoted is not None:
             return f"{shown(text)}: Hydra needs quotes around this value; paste\n    {quoted}"
         return f"{shown(text)} cannot be read: {first_line(error)}"

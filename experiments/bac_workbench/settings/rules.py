@@ -1,4 +1,5 @@
 """What settings rule out together; one function for each thing that several commands share."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -38,11 +39,17 @@ def precision_problems(values: Values, runtimes: list[str | None]) -> Iterator[P
         if runtime == "reference":
             yield "precision", "runtime=reference computes in fp32: use precision=fp32"
         elif runtime == "compiled" and gpu is False:
-            yield "precision", f"runtime=compiled computes in fp32 on a CPU: use precision=fp32, or runtime=planned for {precision}"
+            yield (
+                "precision",
+                f"runtime=compiled computes in fp32 on a CPU: use precision=fp32, or runtime=planned for {precision}",
+            )
         elif runtime is not None and precision == "fp16" and gpu is False:
             yield "precision", "fp16 needs a GPU: on a CPU use fp32 or bf16"
 
 
 def seed_problems(start: int | None, count: int | None, start_name: str, count_name: str) -> Iterator[Problem]:
     if start is not None and count is not None and start + count > 2**32:
-        yield start_name, f"{count_name}={count} seeds from there on end beyond {2**32 - 1:,}, the last seed of an environment"
+        yield (
+            start_name,
+            f"{count_name}={count} seeds from there on end beyond {2**32 - 1:,}, the last seed of an environment",
+        )

@@ -1,4 +1,5 @@
 """Finding a setting in the schema of its command, and the words for what is wrong with it."""
+
 from __future__ import annotations
 
 import difflib
@@ -14,12 +15,18 @@ from bac_workbench.settings.kinds import Kind, Section, some
 
 # Imported when asked for: a command about data needs nothing of evaluation.
 SCHEMAS = {
-    "eval": "evaluation.Eval", "benchmark": "evaluation.Benchmark", "profile_blocks": "evaluation.ProfileBlocks", "train": "training.Train",
-    "make_demos": "data.MakeDemos", "convert_actions": "data.ConvertActions", "convert_checkpoint": "data.ConvertCheckpoint",
-    "download_data": "data.DownloadData", "download_checkpoint": "data.DownloadCheckpoint",
+    "eval": "evaluation.Eval",
+    "benchmark": "evaluation.Benchmark",
+    "profile_blocks": "evaluation.ProfileBlocks",
+    "train": "training.Train",
+    "make_demos": "data.MakeDemos",
+    "convert_actions": "data.ConvertActions",
+    "convert_checkpoint": "data.ConvertCheckpoint",
+    "download_data": "data.DownloadData",
+    "download_checkpoint": "data.DownloadCheckpoint",
 }
-LONGEST = 80        # characters of a value that are shown
-AT_MOST = 12        # wrong settings that are listed
+LONGEST = 80  # characters of a value that are shown
+AT_MOST = 12  # wrong settings that are listed
 
 
 def schema_of(command: str) -> type[Section]:
@@ -96,8 +103,12 @@ def near_keys(key: str, known: Sequence[str]) -> list[str]:
     siblings = {ending: item for item, ending in endings.items() if item.rpartition(".")[0] == above}
     near = [siblings[ending] for ending in difflib.get_close_matches(last, siblings, 1, 0.6)]
     near = near or [item for item, ending in endings.items() if ending == last]
-    near = near or [item for ending in difflib.get_close_matches(last, sorted(set(endings.values())), 1, 0.8)
-                    for item in endings if endings[item] == ending]
+    near = near or [
+        item
+        for ending in difflib.get_close_matches(last, sorted(set(endings.values())), 1, 0.8)
+        for item in endings
+        if endings[item] == ending
+    ]
     near = near or difflib.get_close_matches(key, endings, 1, 0.85)
     return sorted(near, key=lambda item: item.count("."))[:3]
 
@@ -126,8 +137,12 @@ def field_problems(schema: type[Section], values: dict[str, Any]) -> dict[str, s
         if section is not None:
             problems[name] = group_problem(name, field)
         else:
-            value = inside(values, [*path, *(part for part in error["loc"][len(path):] if isinstance(part, int))])
-            item = "" if isinstance(inside(values, path), str) or value == inside(values, path) else f"{shown(value)} is none; "
+            value = inside(values, [*path, *(part for part in error["loc"][len(path) :] if isinstance(part, int))])
+            item = (
+                ""
+                if isinstance(inside(values, path), str) or value == inside(values, path)
+                else f"{shown(value)} is none; "
+            )
             problems[name] = f"{item}use {kind.allowed.format(name=name)}{meant(shown(value), kind.choices)}"
     for name, field in fields(schema):
         kind, value = kind_of(field), inside(values, name.split("."))

@@ -1,12 +1,27 @@
 """What config/task/*.yaml holds, as far as every task means the same by it."""
-from __future__ import annotations
 
-from typing import Optional
+from __future__ import annotations
 
 from bac.runtime.choose import RUNTIMES
 from bac_workbench.settings.kinds import (
-    Boolean, Count, CountOrZero, EnvSeed, FileName, NoiseSeed, NotNegative, Path, Positive, Section, Share, Text, choice, integer,
-    list_of, nullable, number)
+    Boolean,
+    Count,
+    CountOrZero,
+    EnvSeed,
+    FileName,
+    NoiseSeed,
+    NotNegative,
+    Path,
+    Positive,
+    Section,
+    Share,
+    Text,
+    choice,
+    integer,
+    list_of,
+    nullable,
+    number,
+)
 
 Runtime = choice(*RUNTIMES)
 Weights = choice("ema", "raw")
@@ -97,7 +112,9 @@ class NoiseScheduler(Section):
     beta_start: number(above=0, below=1)
     beta_end: number(above=0, below=1)
     beta_schedule: choice("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
-    variance_type: nullable(choice("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range"))
+    variance_type: nullable(
+        choice("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range")
+    )
     clip_sample: Boolean
     prediction_type: choice("epsilon", "sample", "v_prediction")
 
@@ -144,8 +161,8 @@ class Task(Section):
     demonstrations: choice("ph", "mh")
     checkpoint: PathOrNull
     fps: Positive
-    adapter: Optional[Adapter]
-    demos: Optional[Demos]
+    adapter: Adapter | None
+    demos: Demos | None
     dataset: Dataset
     policy: Policy
     training: TaskTraining

@@ -1,15 +1,29 @@
 """Settings of train, and what they rule out together."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Optional
 
 from bac_workbench.settings.kinds import (
-    Boolean, Count, CountOrZero, Device, EnvSeed, NotNegative, Path, Positive, Section, Threads, choice, integer, nullable, number)
+    Boolean,
+    Count,
+    CountOrZero,
+    Device,
+    EnvSeed,
+    NotNegative,
+    Path,
+    Positive,
+    Section,
+    Threads,
+    choice,
+    integer,
+    nullable,
+    number,
+)
 from bac_workbench.settings.rules import Problem, Values, device_problems, on_gpu, seed_problems
 from bac_workbench.settings.task import PathOrNull, Runtime, Task, TaskTraining, Wandb
 
-TrainSeed = integer(0, 2**42)       # each step's own seed is a million times as large
+TrainSeed = integer(0, 2**42)  # each step's own seed is a million times as large
 FROZEN_ENCODER = "FrozenEncoderLearner"
 
 
@@ -62,7 +76,7 @@ class Train(Section):
     ema: Ema
     rollout: Rollout
     wandb: Wandb
-    objective: Optional[Objective]
+    objective: Objective | None
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
@@ -77,13 +91,18 @@ class Train(Section):
         low, high = values("ema.min_value"), values("ema.max_value")
         if low is not None and high is not None and low > high:
             yield "ema.min_value", f"it is above ema.max_value={high:g}"
-        yield from seed_problems(values("rollout.seed_start"), values("rollout.n_episodes"), "rollout.seed_start", "rollout.n_episodes")
+        yield from seed_problems(
+            values("rollout.seed_start"), values("rollout.n_episodes"), "rollout.seed_start", "rollout.n_episodes"
+        )
         if values("objective") is not None:
             if values("rollout.n_episodes"):
                 yield "rollout.n_episodes", "rollouts score denoising; with another objective leave it at 0"
             frozen = str(values("objective._target_")).endswith(FROZEN_ENCODER)
             if frozen and values("init_checkpoint") is None:
-                yield "init_checkpoint", "objective=frozen_encoder goes on from a policy whose encoder has learned: name it"
+                yield (
+                    "init_checkpoint",
+                    "objective=frozen_encoder goes on from a policy whose encoder has learned: name it",
+                )
         for part in ("task.policy", "task.policy.model"):
             width, heads = values(f"{part}.n_emb"), values(f"{part}.n_head")
             if width is not None and heads is not None and width % heads:

@@ -1,4 +1,5 @@
 """Which checkpoint a config means, and where to get one: shipped with this project, or published by the original one."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -8,11 +9,11 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from bac_workbench.provenance import ROOT
 from diffusion_policy.common.checkpoint import LoadedPolicy
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.policy_files import WEIGHTS_FILE
 from diffusion_policy.env.extras import MissingExtraError
-from bac_workbench.provenance import ROOT
 
 SERVER = "https://diffusion-policy.cs.columbia.edu/data/experiments"  # Chi et al. 2023, the authors' site
 METHOD = "diffusion_policy_transformer"
@@ -101,9 +102,11 @@ def missing(cfg: DictConfig, path: Path, task: TaskFile, files: dict[str, TaskFi
     lines = [f"there is no checkpoint for task {task.choice}: this project ships none ({path}, {places})"]
     if task.original:
         lines[0] += f", and no original one has been downloaded ({task.folder().parents[1]})"
-        lines += [f"The original project publishes some, at {SERVER}/{task.original}/{METHOD}/: get one with",
-                  f"    python scripts/download_checkpoint.py task={task.choice}",
-                  f"after which the same command finds it; or {elsewhere}"]
+        lines += [
+            f"The original project publishes some, at {SERVER}/{task.original}/{METHOD}/: get one with",
+            f"    python scripts/download_checkpoint.py task={task.choice}",
+            f"after which the same command finds it; or {elsewhere}",
+        ]
         if looks_through_robosuite(cfg):
             lines.append(f"Note: {DOMAIN_SHIFT}")
     else:
@@ -123,7 +126,11 @@ def missing(cfg: DictConfig, path: Path, task: TaskFile, files: dict[str, TaskFi
 
 def runnable(files: dict[str, TaskFile], wanted: TaskFile) -> list[str]:
     """task=<choice> of all tasks with a checkpoint, those of the same simulation as `wanted` first."""
-    here = [file for file in files.values() if (shipped(file.shipped()) / WEIGHTS_FILE).exists() or len(file.downloaded()) == 1]
+    here = [
+        file
+        for file in files.values()
+        if (shipped(file.shipped()) / WEIGHTS_FILE).exists() or len(file.downloaded()) == 1
+    ]
     family = wanted.choice.split("_")[0]
     here.sort(key=lambda file: (file.choice.split("_")[0] != family, file.choice))
     return [f"task={file.choice}" + ("" if file.name == file.choice else f" ({file.name})") for file in here]

@@ -1,4 +1,5 @@
 """From a config to the objects an experiment needs: task, policy, sampler."""
+
 from __future__ import annotations
 
 import copy
@@ -10,12 +11,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from bac_workbench.setup.checkpoints import find_checkpoint, notes
+from bac_workbench.setup.samplers import build_sampler, name_of, resolved
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy
 from diffusion_policy.common.config import ConfigError, choose_device
 from diffusion_policy.env_runner.task import TaskAdapter
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
-from bac_workbench.setup.checkpoints import find_checkpoint, notes
-from bac_workbench.setup.samplers import build_sampler, name_of, resolved
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ class Experiment:
         """What has to be said beside every result."""
         said = notes(self.cfg, self.loaded)
         if self.policy.n_action_steps != self.own_chunk:
-            said.append(f"{self.policy.n_action_steps} actions of a chunk are executed or dropped for latency; "
-                        f"the checkpoint's file says {self.own_chunk}")
+            said.append(
+                f"{self.policy.n_action_steps} actions of a chunk are executed or dropped for latency; "
+                f"the checkpoint's file says {self.own_chunk}"
+            )
         return said
 
 
@@ -174,11 +177,17 @@ def execute(policy: Any, task: TaskAdapter) -> None:
         return
     longest = policy.n_action_steps if policy.pred_action_steps_only else policy.horizon - policy.n_obs_steps + 1
     if policy.pred_action_steps_only:
-        raise ConfigError(f"task.n_action_steps={task.n_action_steps} with task.n_latency_steps={latency} is not possible: this policy "
-                          f"predicts exactly the {longest} actions of a chunk; n_action_steps and n_latency_steps have to add up to that")
+        raise ConfigError(
+            f"task.n_action_steps={task.n_action_steps} with task.n_latency_steps={latency} is not possible: this policy "
+            f"predicts exactly the {longest} actions of a chunk; n_action_steps and n_latency_steps have to add up to that"
+        )
     if latency < 0 or latency >= longest:
-        raise ConfigError(f"task.n_latency_steps={latency} is not possible: use 0 to {longest - 1}, as this policy predicts {longest} actions")
+        raise ConfigError(
+            f"task.n_latency_steps={latency} is not possible: use 0 to {longest - 1}, as this policy predicts {longest} actions"
+        )
     if not 1 <= task.n_action_steps <= longest - latency:
-        raise ConfigError(f"task.n_action_steps={task.n_action_steps} with task.n_latency_steps={latency} is not possible: "
-                          f"use 1 to {longest - latency}, as this policy predicts {longest} actions from the current one on")
+        raise ConfigError(
+            f"task.n_action_steps={task.n_action_steps} with task.n_latency_steps={latency} is not possible: "
+            f"use 1 to {longest - latency}, as this policy predicts {longest} actions from the current one on"
+        )
     policy.n_action_steps = wanted

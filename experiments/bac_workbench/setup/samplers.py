@@ -1,4 +1,5 @@
 """Samplers of a trained policy: the one its checkpoint names, or another with the same noise schedule."""
+
 from __future__ import annotations
 
 import inspect
@@ -19,8 +20,10 @@ SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpmpp": DPMSolverMu
 STEP_OPTIONS = {"eta": 0.0, "use_clipped_model_output": False}
 #: said by the config of the checkpoint, also to solvers whose class in diffusers has no such option
 CLIPPING = {"clip_sample": True, "clip_sample_range": 1.0}
-CHOICES = {**{name: tuple(values) for name, values in VALUES.items()},
-           "variance_type": ("fixed_small", "fixed_small_log", "fixed_large")}  # the others need a model that predicts a variance
+CHOICES = {
+    **{name: tuple(values) for name, values in VALUES.items()},
+    "variance_type": ("fixed_small", "fixed_small_log", "fixed_large"),
+}  # the others need a model that predicts a variance
 
 
 def name_of(sampler: DiffusionSampler, own: DiffusionSampler) -> str:
@@ -30,7 +33,10 @@ def name_of(sampler: DiffusionSampler, own: DiffusionSampler) -> str:
 
 def kind_of(sampler: DiffusionSampler) -> str:
     """What `sampler.type` calls it, or the name of its scheduler's class."""
-    return next((kind for kind, cls in SCHEDULERS.items() if isinstance(sampler.scheduler, cls)), type(sampler.scheduler).__name__)
+    return next(
+        (kind for kind, cls in SCHEDULERS.items() if isinstance(sampler.scheduler, cls)),
+        type(sampler.scheduler).__name__,
+    )
 
 
 def build_sampler(own: DiffusionSampler, settings: Mapping[str, Any]) -> DiffusionSampler:
@@ -48,7 +54,9 @@ def build_sampler(own: DiffusionSampler, settings: Mapping[str, Any]) -> Diffusi
     sampler = own if kind is None and steps is None and not asked else _other(own, kind, steps, asked)
     derived = name_of(sampler, own)
     if name is not None and str(name) != derived:
-        raise ConfigError(f"sampler.name={name} is not what these settings are, which is {derived}: leave sampler.name out, names are derived")
+        raise ConfigError(
+            f"sampler.name={name} is not what these settings are, which is {derived}: leave sampler.name out, names are derived"
+        )
     return sampler
 
 
@@ -67,8 +75,10 @@ def _other(own: DiffusionSampler, kind: Any, steps: Any, options: dict[str, Any]
     longest = own.scheduler.config["num_train_timesteps"]
     if steps is None:
         if not same_kind:
-            raise ConfigError(f"sampler.type={kind} needs a number of steps, as the checkpoint's own sampler is {kind_of(own)}: "
-                              f"add sampler.steps=1 to {longest}")
+            raise ConfigError(
+                f"sampler.type={kind} needs a number of steps, as the checkpoint's own sampler is {kind_of(own)}: "
+                f"add sampler.steps=1 to {longest}"
+            )
         steps = own.num_inference_steps
     if type(steps) is not int or not 1 <= steps <= longest:
         raise ConfigError(f"sampler.steps={steps} is not possible: use 1 to {longest}, the number it was trained with")
@@ -87,7 +97,9 @@ def _other(own: DiffusionSampler, kind: Any, steps: Any, options: dict[str, Any]
     except Exception as error:  # whatever diffusers raises: the settings were the user's
         raise ConfigError(f"a {kind} sampler of {steps} steps{_shown(options)} is not possible: {error}") from error
     if not finite:
-        raise ConfigError(f"a {kind} sampler of {steps} steps{_shown(options)} gives NaN or infinite actions: use other settings")
+        raise ConfigError(
+            f"a {kind} sampler of {steps} steps{_shown(options)} gives NaN or infinite actions: use other settings"
+        )
     return sampler
 
 
@@ -98,7 +110,9 @@ def _shown(options: Mapping[str, Any]) -> str:
 def _usual(cls: type, kind: str, name: str) -> Any:
     """The usual value of an option, or an error that says why it cannot be set."""
     if name in NOISE:
-        raise ConfigError(f"sampler.{name} belongs to the training of the checkpoint and cannot be set: use one that was trained so")
+        raise ConfigError(
+            f"sampler.{name} belongs to the training of the checkpoint and cannot be set: use one that was trained so"
+        )
     step = inspect.signature(cls.step).parameters
     constructor = inspect.signature(cls.__init__).parameters
     if name in STEP_OPTIONS and name in step:
@@ -107,8 +121,15 @@ def _usual(cls: type, kind: str, name: str) -> Any:
         return constructor[name].default
     if name in CLIPPING:
         return CLIPPING[name]
-    known = [*(option for option in STEP_OPTIONS if option in step), *CLIPPING,
-             *(option for option, item in constructor.items() if option not in (*NOISE, *CLIPPING, "self") and item.default is not None)]
+    known = [
+        *(option for option in STEP_OPTIONS if option in step),
+        *CLIPPING,
+        *(
+            option
+            for option, item in constructor.items()
+            if option not in (*NOISE, *CLIPPING, "self") and item.default is not None
+        ),
+    ]
     raise ConfigError(f"sampler.{name} is no option of a {kind} sampler: it has {', '.join(known)}")
 
 

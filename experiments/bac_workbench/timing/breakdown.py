@@ -1,4 +1,5 @@
 """Where the time of one action chunk goes: observation encoder, conditioning, denoiser, scheduler."""
+
 from __future__ import annotations
 
 import time
@@ -11,7 +12,9 @@ from bac.runtime.choose import AcceleratedSampler
 from bac.runtime.planned import PlannedSampler
 
 
-def breakdown(policy: Any, sampler: AcceleratedSampler, batch: int, total_ms: float, repeats: int = 5) -> dict[str, float]:
+def breakdown(
+    policy: Any, sampler: AcceleratedSampler, batch: int, total_ms: float, repeats: int = 5
+) -> dict[str, float]:
     """Milliseconds per chunk of each part, timed alone after the interleaved run; the denoiser is what remains of `total_ms`.
 
     `scheduler` includes drawing the noise. In the compiled runtime the scheduler's arithmetic is fused into the denoiser

@@ -1,4 +1,5 @@
 """What this machine can do at best: matrix arithmetic and memory reading, measured with PyTorch's own kernels."""
+
 from __future__ import annotations
 
 import time

@@ -1,4 +1,5 @@
 """Wall-clock of several samplers of one policy, measured in one interleaved run, and of the parts of a chunk."""
+
 from __future__ import annotations
 
 import time
@@ -18,7 +19,9 @@ class Latency:
     """Times of one `predict_action` call at one batch size, in milliseconds, in the order measured."""
 
     milliseconds: tuple[float, ...]
-    encoder_milliseconds: tuple[float, ...]     # of it, checking, normalising and encoding the observation: no cache touches that
+    encoder_milliseconds: tuple[
+        float, ...
+    ]  # of it, checking, normalising and encoding the observation: no cache touches that
     batch: int
     n_action_steps: int
 
@@ -41,9 +44,12 @@ class Latency:
 
     def to_dict(self) -> dict[str, float]:
         return {
-            "ms_p50": round(self.p50, 3), "ms_p95": round(self.percentile(95), 3),
-            "ms_iqr": round(self.percentile(75) - self.percentile(25), 3), "chunks_per_s": round(self.chunks_per_s, 3),
-            "action_hz": round(self.action_hz, 3), "n": len(self.milliseconds),
+            "ms_p50": round(self.p50, 3),
+            "ms_p95": round(self.percentile(95), 3),
+            "ms_iqr": round(self.percentile(75) - self.percentile(25), 3),
+            "chunks_per_s": round(self.chunks_per_s, 3),
+            "action_hz": round(self.action_hz, 3),
+            "n": len(self.milliseconds),
             "encoder_ms_p50": round(float(np.median(self.encoder_milliseconds)), 3),
             "denoiser_ms_p50": round(float(np.median(np.subtract(self.milliseconds, self.encoder_milliseconds))), 3),
         }
@@ -56,7 +62,11 @@ def speed_ratio(slow: Latency, fast: Latency) -> float:
 
 @torch.no_grad()
 def interleaved(
-    policy: Any, samplers: Mapping[str, Sampler], batch: int, rounds: int, warmup: int = 2,
+    policy: Any,
+    samplers: Mapping[str, Sampler],
+    batch: int,
+    rounds: int,
+    warmup: int = 2,
     progress: Callable[[], None] | None = None,
 ) -> tuple[dict[str, Latency], dict[str, Tensor]]:
     """Times every sampler once per round: A B C A B C ...
@@ -89,5 +99,8 @@ def interleaved(
                 times[name].append(((ended - started) * 1e3, (encoded - started) * 1e3))
             if progress is not None:
                 progress()
-    latencies = {name: Latency(*zip(*values), batch=batch, n_action_steps=policy.n_action_steps) for name, values in times.items()}
+    latencies = {
+        name: Latency(*zip(*values), batch=batch, n_action_steps=policy.n_action_steps)
+        for name, values in times.items()
+    }
     return latencies, actions

@@ -1,4 +1,5 @@
 """What training needs of the experiment side: rollouts that score a checkpoint."""
+
 from __future__ import annotations
 
 from hydra.utils import instantiate
@@ -7,10 +8,10 @@ from torch import nn
 
 from bac.accelerate import accelerate
 from bac.runtime.choose import RUNTIMES
+from bac_workbench.evaluation.acting import acting
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.env_runner.rollout import rollout
 from diffusion_policy.workspace.train_workspace import RolloutFunction
-from bac_workbench.evaluation.acting import acting
 
 
 def rollout_function(cfg: DictConfig) -> RolloutFunction | None:
@@ -34,7 +35,10 @@ def rollout_function(cfg: DictConfig) -> RolloutFunction | None:
     task.check_installed()
 
     def score(policy: nn.Module, step: int) -> float:
-        with accelerate(policy, runtime=cfg.rollout.runtime) as fast, task.vector_env(min(int(cfg.rollout.n_envs), n)) as env:
+        with (
+            accelerate(policy, runtime=cfg.rollout.runtime) as fast,
+            task.vector_env(min(int(cfg.rollout.n_envs), n)) as env,
+        ):
             results, _ = rollout(acting(fast.predict_action, int(cfg.seed)), env, task.episodes())
         return sum(result.score for result in results) / len(results)
 
