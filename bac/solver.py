@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
+from bac.errors import UserError
 from diffusion_policy.policy.schedulers import ClippedDPMSolver, GridDDIM, arguments, next_timestep, prepared
 
 COLUMNS = ("x_gain", "m_gain", "to_x", "to_x0", "to_last", "to_m", "sigma")
 
 
-class UnsupportedSolver(ValueError):
+class UnsupportedSolver(UserError, ValueError):
     """A scheduler or option whose arithmetic is not in the table form; the reference runtime can still run it."""
 
 

@@ -1,55 +1,8 @@
-"""Turn relative into absolute actions in robomimic's data: python scripts/convert_actions.py task=can_ph [n_workers=8 ...]
-
-Reads the file with relative actions (input=data/robomimic/datasets/can/ph/image.hdf5) and writes the one that the task
-trains on (output=.../image_abs.hdf5), in the simulator, and prints what the absolute actions of every demonstration do. The
-same command after an interruption goes on where it stopped. evaluate=false only converts, which is much faster.
-"""
-
-from __future__ import annotations
+"""`bac data convert-actions`, with the same arguments."""
 
 import sys
-from pathlib import Path
 
-import hydra
-from omegaconf import DictConfig
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
-
-
-@hydra.main(version_base="1.3", config_path="../config", config_name="convert_actions")
-def main(cfg: DictConfig) -> None:
-    # Imported here because worker processes import this file too.
-    from bac_workbench.console import console, progress_bar, readable_errors
-    from bac_workbench.settings import check
-    from diffusion_policy.common.config import ConfigError, register_resolvers
-    from diffusion_policy.dataset.robomimic_files import delta_path
-    from diffusion_policy.demos.absolute_actions import Conversion, convert_actions
-
-    register_resolvers()
-    with readable_errors():
-        cfg = check(cfg, "convert_actions")
-        source, output = Path(cfg.input or delta_path(cfg.output)), Path(cfg.output)
-        if source == output:
-            raise ConfigError(f"output={output} would be written over its own input: choose a name that ends with _abs")
-        with progress_bar() as bar:
-            job = bar.add_task("demonstrations", total=None)
-
-            def on_demo(conversion: Conversion, total: int) -> None:
-                bar.console.print(str(conversion))
-                bar.update(job, advance=1, total=total)
-
-            conversions = convert_actions(cfg.task.robomimic_task, source, output, cfg.n_workers, cfg.evaluate, on_demo)
-        console.print(f"{output}: absolute actions of {len(conversions)} demonstrations")
-        if cfg.evaluate:
-            largest = [max(values) for values in zip(*(conversion.absolute_error for conversion in conversions))]
-            succeeded = sum(conversion.success for conversion in conversions)
-            console.print(
-                f"a step ends at most {1000 * largest[0]:.3f} mm and {largest[1]:.5f} rad from the recording; "
-                f"{succeeded} of {len(conversions)} replays succeed"
-            )
-
+from door import open_door
 
 if __name__ == "__main__":
-    from bac_workbench.settings import launch  # here because worker processes import this file too
-
-    launch(main, "convert_actions", __doc__)
+    sys.exit(open_door("convert_actions"))

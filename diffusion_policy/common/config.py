@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ast
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
+
+from diffusion_policy.common.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 _OPERATORS = {
     ast.Add: operator.add,
@@ -29,7 +33,7 @@ _CONSTANTS = {"true": True, "false": False, "none": None, "null": None}
 _MAX_EXPRESSION = 1000  # characters; the parser's own memory and recursion are not bounded
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A setting that cannot work; the message says which one and what to use instead."""
 
 
@@ -102,6 +106,8 @@ def to_plain(cfg: DictConfig) -> dict:
 
 def choose_device(name: str) -> torch.device:
     """'auto', 'cpu', 'cuda', 'cuda:1', ... -> device; asking for one that is not there is an error."""
+    import torch  # which takes seconds, and a wrong command line is to be answered at once
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from diffusion_policy.common.errors import UserError
 
-class DatasetError(RuntimeError):
+
+class DatasetError(UserError, RuntimeError):
     """A data set that is missing, truncated or not of the expected form; the message says what to do."""

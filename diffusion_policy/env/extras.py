@@ -7,6 +7,8 @@ import re
 import sys
 from types import ModuleType
 
+from diffusion_policy.common.errors import UserError
+
 _LIBRARY = re.compile(r"\b(lib[\w+-]+?)(?:-[\d.]+)?\.so[\w.]*(?=: cannot open shared object file)")
 _DEBIAN = {
     "libGL": "libgl1",
@@ -22,7 +24,7 @@ _DEBIAN = {
 }
 
 
-class MissingExtraError(ImportError):
+class MissingExtraError(UserError, ImportError):
     """A task needs a package of an extra that is not installed."""
 
 

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
+from diffusion_policy.common.errors import UserError
 from diffusion_policy.env.extras import import_extra
 
 VARIABLE = "MUJOCO_GL"
@@ -25,7 +26,7 @@ _WINDOWED = ("glfw", "glx", "enable", "enabled", "on", "true", "1")
 _SYSTEM_OWN = {"Darwin": ("cgl",), "Windows": ("wgl",)}
 
 
-class RenderingError(OSError):
+class RenderingError(UserError, OSError):
     """Frames cannot be drawn on this machine."""
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffusion_policy.common.errors import UserError
 from diffusion_policy.env_runner.multistep import ChunkResult, MultiStep
 from diffusion_policy.env_runner.worker import Failure, Reset, SlotHost, Step, describe
 
@@ -30,7 +31,7 @@ _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NU
 CLOSE_GRACE_S = 2.0  # for workers to finish their step and close their environments
 
 
-class EnvWorkerError(RuntimeError):
+class EnvWorkerError(UserError, RuntimeError):
     """An environment raised an exception. The message ends with the worker's own traceback."""
 
 

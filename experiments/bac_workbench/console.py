@@ -6,52 +6,30 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from hydra.errors import HydraException, InstantiationException
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bac.native.errors import NativeError
-from bac.schedule import ScheduleError
-from bac.solver import UnsupportedSolver
-from diffusion_policy.common.config import ConfigError
-from diffusion_policy.dataset.replay_buffer import DatasetError
-from diffusion_policy.env.extras import MissingExtraError
-from diffusion_policy.env_runner.vector import EnvWorkerError
+from bac_workbench.errors import clearest, is_users
 
 console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
 
-#: errors that are about what the user asked for: their message is all a user needs
-EXPECTED = (
-    ConfigError,
-    ScheduleError,
-    DatasetError,
-    MissingExtraError,
-    UnsupportedSolver,
-    NativeError,
-    EnvWorkerError,
-    OmegaConfBaseException,
-    HydraException,
-    ValueError,
-    OSError,
-    MemoryError,
-)
+LONGEST = 3000  # characters of a message
 
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
-    """Prints an expected error without a traceback and exits with status 1; anything else is a bug and shows one."""
+    """Prints an error that is the user's without a traceback and exits with status 1; anything else is a bug and shows one."""
     try:
         yield
     except KeyboardInterrupt:
         console.print("\ninterrupted; what is finished is kept, the same command goes on from there", style="yellow")
         raise SystemExit(130) from None
-    except EXPECTED as error:
-        if isinstance(error, InstantiationException) and isinstance(error.__cause__, EXPECTED):
-            error = error.__cause__  # what Hydra was to build says it better
+    except Exception as error:
+        if not is_users(error):
+            raise
         Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]error:[/] ", end="")
-        print(str(error)[:3000], file=sys.stderr)
+        print(str(clearest(error))[:LONGEST], file=sys.stderr)
         raise SystemExit(1) from None
 
 

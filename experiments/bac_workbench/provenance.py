@@ -7,9 +7,12 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from bac_workbench.locations import CHECKOUT
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     "torch",
@@ -23,7 +26,6 @@ PACKAGES = (
     "robosuite",
     "robomimic",
 )
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:
@@ -45,20 +47,26 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
 
 def commit() -> str:
     """Git commit of this checkout, with '+changes' if files differ from it; 'unknown' outside a checkout."""
-    git = lambda *arguments: subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)  # noqa: E731
+    if CHECKOUT is None:
+        return "unknown"
     try:
-        top, head = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
+        top, head = _git("rev-parse", "--show-toplevel"), _git("rev-parse", "HEAD")
     except OSError:
         return "unknown"
-    if top.returncode or head.returncode or Path(top.stdout.strip()).resolve() != ROOT:
-        return "unknown"  # installed inside a repository of something else
-    return head.stdout.strip() + (
-        "+changes" if git("status", "--porcelain", "--untracked-files=no").stdout.strip() else ""
-    )
+    if top.returncode or head.returncode or Path(top.stdout.strip()).resolve() != CHECKOUT:
+        return "unknown"  # unpacked inside a repository of something else
+    changed = _git("status", "--porcelain", "--untracked-files=no").stdout.strip()
+    return head.stdout.strip() + ("+changes" if changed else "")
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", "-C", str(CHECKOUT), *arguments], capture_output=True, text=True)
 
 
 def hardware(device: torch.device) -> str:
     """Processor, cores and, for a CUDA device, the GPU."""
+    import torch
+
     name = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

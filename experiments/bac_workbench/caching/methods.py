@@ -8,9 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from bac_workbench.caching.schedules import METHODS
-from bac_workbench.provenance import ROOT
-from bac_workbench.setup.samplers import SCHEDULERS
+from bac_workbench.locations import CONFIG
+from bac_workbench.settings.choices import CACHE_METHODS, SAMPLER_TYPES
 from diffusion_policy.common.config import ConfigError
 
 
@@ -31,10 +30,10 @@ def parse_method(text: str) -> Method:
     """'bac_s7@ddim16' -> Method; budget and sampler may be left out. Other settings are those of config/cache/<cache>.yaml."""
     label, at, sampler_name = str(text).partition("@")
     cache_name, _, budget = label.partition("_s") if "_s" in label else (label, "", "")
-    cache_file = ROOT / "config" / "cache" / f"{cache_name}.yaml"
-    if cache_name not in METHODS or not cache_file.exists() or (budget and not budget.isdecimal()):
+    cache_file = CONFIG / "cache" / f"{cache_name}.yaml"
+    if cache_name not in CACHE_METHODS or not cache_file.exists() or (budget and not budget.isdecimal()):
         raise ConfigError(
-            f"method {text!r} is not known: write <cache>[_s<budget>][@<sampler>] with cache one of {', '.join(METHODS)}"
+            f"method {text!r} is not known: write <cache>[_s<budget>][@<sampler>] with cache one of {', '.join(CACHE_METHODS)}"
         )
     if budget and cache_name == "full":
         raise ConfigError(f"method {text!r} is not known: full has no budget, it computes every block at every step")
@@ -49,10 +48,10 @@ def parse_sampler(name: str, method: str) -> dict[str, Any]:
     """'ddim16' -> {'type': 'ddim', 'steps': 16}; 'checkpoint' is the checkpoint's own."""
     if name == "checkpoint":
         return {}
-    found = re.fullmatch(rf"({'|'.join(SCHEDULERS)})(\d+)", name)
+    found = re.fullmatch(rf"({'|'.join(SAMPLER_TYPES)})(\d+)", name)
     if found is None:
         raise ConfigError(
-            f"method {method!r} names an unknown sampler: use {', '.join(f'{kind}<steps>' for kind in SCHEDULERS)} or checkpoint, "
+            f"method {method!r} names an unknown sampler: use {', '.join(f'{kind}<steps>' for kind in SAMPLER_TYPES)} or checkpoint, "
             "such as full@ddim16"
         )
     return {"type": found[1], "steps": int(found[2])}

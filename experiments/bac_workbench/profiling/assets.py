@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bac.profiling import ProfileInfo
 from bac.schedule import Schedule
+from bac_workbench.locations import roots
 from bac_workbench.profiling.profile_settings import (
     ProfileSettings,
     of_schedule,
@@ -15,7 +16,6 @@ from bac_workbench.profiling.profile_settings import (
     read_info,
     same_origin,
 )
-from bac_workbench.provenance import ROOT
 from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.config import ConfigError
 
@@ -31,8 +31,7 @@ class Assets:
 
     def __init__(self, experiment: Experiment):
         self.experiment, self.ask = experiment, ProfileSettings.of(experiment.cfg.profile)
-        given = Path(str(experiment.cfg.assets_dir)).expanduser()
-        self.roots = [given] if given.resolve() == (ROOT / given).resolve() else [given, ROOT / given]
+        self.roots = roots(str(experiment.cfg.assets_dir))
         base = Path(experiment.cfg.task.name)
         if experiment.sampler != experiment.own_sampler:
             base = base / experiment.sampler

@@ -6,39 +6,52 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic.fields import FieldInfo
 from yaml import YAMLError
 
+from bac_workbench.command_words import typed
+from bac_workbench.settings.kinds import Section
 from bac_workbench.settings.schema import field_at, field_problems, kind_of, report, schema_of, shown, unknown
 from diffusion_policy.common.config import ConfigError
 
 
 def read_arguments(arguments: list[str], command: str, defaults: dict[str, Any]) -> dict[str, Any]:
-    """`defaults` with the key=value arguments. A default of None that null may not replace has to be given; a SHA-256 is in lower case.
+    """The arguments of one of this project's commands; see `read_settings`."""
+    return read_settings(arguments, schema_of(command), defaults, f"{typed(command)} --help")
+
+
+def read_settings(
+    arguments: list[str], schema: type[Section], defaults: dict[str, Any], help_command: str
+) -> dict[str, Any]:
+    """`defaults` with the key=value arguments.
+
+    A default of None that null may not replace has to be given. A SHA-256 is in lower case.
+
+    Args:
+        help_command: what lists the settings, named in messages.
 
     Raises:
         ConfigError: lists all arguments that are unreadable, unknown, wrong or missing.
     """
-    schema, values, typed = schema_of(command), dict(defaults), {}
+    values, typed_texts = dict(defaults), {}
     problems: dict[str, str] = {}
-    usage = f"python scripts/{command}.py --help"
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals or name.startswith("-"):
-            problems[argument] = f"{shown(argument)}: arguments have the form key=value; {usage} lists them"
+            problems[argument] = f"{shown(argument)}: arguments have the form key=value; {help_command} lists them"
             continue
         field = field_at(schema, name)
         if field is None or name not in defaults:
-            problems[name] = f"{shown(argument)}: {unknown(name, list(defaults), usage)}"
+            problems[name] = f"{shown(argument)}: {unknown(name, list(defaults), help_command)}"
             continue
-        kind, typed[name] = kind_of(field), text
-        values[name] = (None if text == "null" else text) if kind.text else _value(text)
-    for name, message in field_problems(schema, {name: values[name] for name in typed}).items():
-        problems[name] = f"{name}={shown(typed[name])}: {message}"
+        typed_texts[name] = text
+        values[name] = _value(text, field)
+    for name, message in field_problems(schema, {name: values[name] for name in typed_texts}).items():
+        problems[name] = f"{name}={shown(typed_texts[name])}: {message}"
     for name, default in defaults.items():
-        if default is None and not kind_of(field_at(schema, name)).null and name not in typed:
-            problems[name] = (
-                f"{name}=<{kind_of(field_at(schema, name)).allowed.removeprefix('a ')}> is missing; {usage} shows examples"
-            )
+        kind = kind_of(field_at(schema, name))
+        if default is None and not kind.null and name not in typed_texts:
+            problems[name] = f"{name}=<{kind.allowed.removeprefix('a ')}> is missing; {help_command} shows examples"
     if problems:
         raise ConfigError(report(list(problems.values())))
     if values.get("sha256") is not None:
@@ -46,8 +59,13 @@ def read_arguments(arguments: list[str], command: str, defaults: dict[str, Any])
     return values
 
 
-def _value(text: str) -> Any:
-    """A number, truth value or null as OmegaConf reads it; what it cannot read stays a text, which the schema then refuses."""
+def _value(text: str, field: FieldInfo) -> Any:
+    """A text as it was typed; else a number, truth value, list or null as OmegaConf reads it.
+
+    What OmegaConf cannot read stays a text, which the schema then refuses.
+    """
+    if kind_of(field).text:
+        return None if text == "null" else text
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
     except (OmegaConfBaseException, YAMLError):
@@ -61,9 +79,7 @@ def read_positional(arguments: list[str], command: str, names: tuple[str, ...], 
         ConfigError: more or fewer, an empty one, or an option.
     """
     needed = len(names) - optional
-    usage = " ".join(
-        [f"usage: python scripts/{command}.py", *names[:needed], *(f"[{name}]" for name in names[needed:])]
-    )
+    usage = " ".join([f"usage: {typed(command)}", *names[:needed], *(f"[{name}]" for name in names[needed:])])
     for argument in arguments:
         if argument.startswith("-"):
             raise ConfigError(f"{shown(argument)}: there is no such option\n{usage}")

@@ -10,6 +10,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bac_workbench.command_words import typed as typed_command
 from bac_workbench.settings.kinds import Section
 from bac_workbench.settings.overrides import accepts, first_line, parsed, typed_texts
 from bac_workbench.settings.schema import (
@@ -121,7 +122,7 @@ def unread(cfg: DictConfig, schema: type[Section], command: str, added: list[Ove
         if "@" in name or "/" in name or any(below(free) for free in FREE) or accepts(cfg, name):
             continue
         if field_at(schema, name) is None:
-            found[name] = f"{shown(override.input_line)}: {unknown(name, known, f'python scripts/{command}.py --help')}"
+            found[name] = f"{shown(override.input_line)}: {unknown(name, known, f'{typed_command(command)} --help')}"
         elif below("cache"):  # each cache reads the settings of its own file
             found[name] = (
                 f"{shown(override.input_line)}: cache.method={OmegaConf.select(cfg, 'cache.method')} does not read it"

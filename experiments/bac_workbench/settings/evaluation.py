@@ -7,8 +7,8 @@ from typing import Annotated
 
 from bac.acs import OBJECTIVES
 from bac.similarity import METRICS
-from bac_workbench.benchmark.run import parse_method
-from bac_workbench.caching.schedules import METHODS
+from bac_workbench.caching.methods import parse_method
+from bac_workbench.settings.choices import CACHE_METHODS, SAMPLER_TYPES
 from bac_workbench.settings.kinds import (
     Boolean,
     Count,
@@ -31,7 +31,6 @@ from bac_workbench.settings.kinds import (
 )
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.task import PathOrNull, Precision, Runtime, Task, Wandb, Weights
-from bac_workbench.setup.samplers import SCHEDULERS
 from diffusion_policy.common.config import ConfigError
 
 Steps = integer(1, 100_000)
@@ -43,7 +42,7 @@ Batch = Annotated[
 
 class Sampler(Section):
     name: nullable(Text)
-    type: nullable(choice(*dict.fromkeys(["checkpoint", *SCHEDULERS])))
+    type: nullable(choice(*dict.fromkeys(["checkpoint", *SAMPLER_TYPES])))
     steps: nullable(Steps)
     eta: nullable(Share)
     timestep_spacing: nullable(choice("leading", "linspace", "trailing"))
@@ -57,7 +56,7 @@ class Sampler(Section):
 
 
 class Cache(Section):
-    method: choice(*METHODS)
+    method: choice(*CACHE_METHODS)
     budget: Steps
     metric: choice(*METRICS)
     objective: choice(*OBJECTIVES)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from pathlib import Path
 
-CONFIG = Path(__file__).resolve().parents[3] / "config"
+from bac_workbench.command_words import typed
+from bac_workbench.locations import CONFIG
+
 WIDTH = 120
 
 
@@ -18,8 +19,8 @@ def usage(command: str, description: str | None) -> str:
     """Description, choices, and the settings with their defaults and comments as they stand in config/<command>.yaml."""
     text = (CONFIG / f"{command}.yaml").read_text()
     defaults, settings = parts(text)
-    example = re.search(r"^# (python scripts/.*)$", text, re.MULTILINE)
-    lines = [(description or "").strip(), "", f"usage: python scripts/{command}.py task=<task> [<setting>=<value> ...]"]
+    example = re.search(r"^# (bac .*)$", text, re.MULTILINE)
+    lines = [(description or "").strip(), "", f"usage: {typed(command)} task=<task> [<setting>=<value> ...]"]
     if example:
         lines += [f"example: {example.group(1)}"]
     lines += ["", "Choices:"]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
@@ -20,8 +21,10 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bac_workbench.command_words import typed
 from bac_workbench.console import readable_errors
-from bac_workbench.settings.check import problems_of
+from bac_workbench.locations import CONFIG
+from bac_workbench.settings.check import check, problems_of
 from bac_workbench.settings.help import usage, wants_help
 from bac_workbench.settings.overrides import accepts, first_line, parsed, text_of, unreadable
 from bac_workbench.settings.schema import (
@@ -37,7 +40,6 @@ from bac_workbench.settings.schema import (
 )
 from diffusion_policy.common.config import ConfigError, register_resolvers
 
-CONFIG = Path(__file__).resolve().parents[3] / "config"
 # Options of Hydra that run nothing, or look for the config elsewhere: Hydra answers them by itself.
 HYDRAS_OWN = ("hydra_help", "info", "cfg", "shell_completion", "config_path", "config_name")
 # How Hydra's messages name the override that cannot be composed.
@@ -48,15 +50,29 @@ NAMED = re.compile(
 SAMPLER = re.compile(r"([a-z_+]+?)_?(\d+)$")
 
 
-def launch(main: Callable[[], None], command: str, description: str | None) -> None:
-    """Runs a function decorated by `hydra.main`, unless the command line is wrong or asks for help."""
+def launch(job: Callable[[DictConfig], None], command: str, description: str | None) -> None:
+    """Runs `job` with the settings of the command line, once or, with -m, for each job of a sweep.
+
+    Nothing runs if the command line is wrong in any of them, or asks for help.
+
+    Args:
+        command: name of the schema and of the file in config/.
+        description: the first part of the help.
+    """
     with readable_errors():
         if wants_help(sys.argv[1:]):
             print(usage(command, description))
             return
         check_command_line(sys.argv[1:], command)
+
+    @functools.wraps(job)  # Hydra names a job after the file that its function is in
+    def checked(cfg: DictConfig) -> None:
+        register_resolvers()  # a sweep may run its jobs in processes of their own
+        with readable_errors():
+            job(check(cfg, command))
+
     sys.argv[1:] = with_texts_quoted(sys.argv[1:], command)
-    main()
+    hydra.main(version_base="1.3", config_path=str(CONFIG), config_name=command)(checked)()
 
 
 def with_texts_quoted(arguments: list[str], command: str) -> list[str]:
@@ -254,10 +270,10 @@ def why_not(name: str, value: str, overrides: list[Override], command: str, conf
         chosen = next((text_of(override) for override in overrides if override.key_or_group == group), None)
         return f"{name} is no setting of this {group}" + (f" ({group}={chosen})" if chosen else "")
     if (CONFIG / name).is_dir():
-        return f"{command} has no choice of {name}; python scripts/{command}.py --help lists its settings"
+        return f"{typed(command)} has no choice of {name}; {typed(command)} --help lists its settings"
     groups = sorted(path.name for path in CONFIG.iterdir() if path.is_dir() and path.name in base)
     return unknown(
-        name, [*groups, *names(OmegaConf.to_container(base, resolve=False))], f"python scripts/{command}.py --help"
+        name, [*groups, *names(OmegaConf.to_container(base, resolve=False))], f"{typed(command)} --help"
     )
 
 

@@ -15,14 +15,16 @@ Values = Callable[[str], Any]
 
 def on_gpu(device: str | None) -> bool | None:
     """None: a device that is not here, which is a problem of its own."""
+    if device in (None, "cpu"):
+        return None if device is None else False
     try:
-        return None if device is None else choose_device(device).type == "cuda"
+        return choose_device(device).type == "cuda"
     except ConfigError:
         return None
 
 
 def device_problems(values: Values) -> Iterator[Problem]:
-    if values("device") is not None:
+    if values("device") not in (None, "auto", "cpu"):  # these are always there; for others torch is asked
         try:
             choose_device(values("device"))
         except ConfigError as error:

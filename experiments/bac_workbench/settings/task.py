@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bac.runtime.choose import RUNTIMES
+from bac_workbench.settings.choices import RUNTIMES
 from bac_workbench.settings.kinds import (
     Boolean,
     Count,

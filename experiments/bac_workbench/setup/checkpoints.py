@@ -9,7 +9,7 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from bac_workbench.provenance import ROOT
+from bac_workbench.locations import CONFIG, SHIPPED, not_in_the_wheel, shipped
 from diffusion_policy.common.checkpoint import LoadedPolicy
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.policy_files import WEIGHTS_FILE
@@ -51,7 +51,7 @@ class TaskFile:
 
     def downloaded(self) -> list[Path]:
         """Original checkpoints that are here: in the working directory, or else where this project is."""
-        for root in (Path(), ROOT):
+        for root in (Path(), SHIPPED):
             if found := sorted((root / self.folder().parents[1]).glob("train_*/checkpoints/*.ckpt")):
                 return found
         return []
@@ -60,16 +60,10 @@ class TaskFile:
 def task_files() -> dict[str, TaskFile]:
     """All tasks by choice. `original` counts in the file itself only: variants of a task have other checkpoints, or none."""
     found = {}
-    for path in sorted((ROOT / "config" / "task").glob("*.yaml")):
+    for path in sorted((CONFIG / "task").glob("*.yaml")):
         content = yaml.safe_load(path.read_text()) or {}
         found[path.stem] = TaskFile(path.stem, content.get("name", path.stem), content.get("original"))
     return found
-
-
-def shipped(path: str | Path) -> Path:
-    """`path` as seen from the working directory; if nothing is there but this project has it, as seen from its root."""
-    path = Path(path).expanduser()
-    return ROOT / path if not path.exists() and (ROOT / path).exists() else path
 
 
 def find_checkpoint(cfg: DictConfig) -> Path:
@@ -98,8 +92,10 @@ def find_checkpoint(cfg: DictConfig) -> Path:
 def missing(cfg: DictConfig, path: Path, task: TaskFile, files: dict[str, TaskFile]) -> str:
     """What a user can do without a checkpoint for `task` at `path`."""
     elsewhere = "give any other with checkpoint=<folder or original .ckpt>"
-    places = f"in {Path.cwd()}" if Path.cwd() == ROOT else f"neither in {Path.cwd()} nor in {ROOT}"
+    places = f"in {Path.cwd()}" if Path.cwd() == SHIPPED else f"neither in {Path.cwd()} nor in {SHIPPED}"
     lines = [f"there is no checkpoint for task {task.choice}: this project ships none ({path}, {places})"]
+    if elsewhere_shipped := not_in_the_wheel(path):
+        lines.append(elsewhere_shipped)
     if task.original:
         lines[0] += f", and no original one has been downloaded ({task.folder().parents[1]})"
         lines += [

@@ -1,0 +1,25 @@
+"""How the commands are typed. Messages and --help pages name them so, whether `bac` or a script was started."""
+
+from __future__ import annotations
+
+#: name of the schema and of the configuration -> words after `bac`
+WORDS = {
+    "demo": "demo",
+    "eval": "eval",
+    "compare": "compare",
+    "profile_blocks": "profile",
+    "benchmark": "benchmark",
+    "train": "train",
+    "make_demos": "demos",
+    "download_data": "data download",
+    "convert_actions": "data convert-actions",
+    "download_checkpoint": "checkpoint download",
+    "convert_checkpoint": "checkpoint convert",
+    "doctor": "doctor",
+    "build": "build",
+}
+
+
+def typed(command: str) -> str:
+    """'profile_blocks' -> 'bac profile'."""
+    return f"bac {WORDS[command]}"

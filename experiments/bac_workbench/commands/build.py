@@ -1,0 +1,46 @@
+"""Compile the native library of runtime=compiled anew.
+
+    bac build                                 for this machine, into the cache
+    bac build output=native march=x86-64-v3   into a folder that is shipped with a robot's image and named by $BAC_PREBUILT
+                                              there, so that no compiler is needed
+
+Settings: output=null, a folder to ship (null: the cache); march=native, the processor to compile for: native (this one),
+x86-64-v3, armv8-a, ...
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bac_workbench.console import readable_errors
+from bac_workbench.settings import read_settings, wants_help
+from bac_workbench.settings.kinds import Path as PathText
+from bac_workbench.settings.kinds import Section, Text, nullable
+
+DEFAULTS = {"output": None, "march": "native"}
+
+
+class Build(Section):
+    output: nullable(PathText)
+    march: Text
+
+
+def main() -> None:
+    if wants_help(sys.argv[1:]):
+        print(__doc__)
+        return
+    with readable_errors():
+        settings = read_settings(sys.argv[1:], Build, DEFAULTS, "bac build --help")
+        build(None if settings["output"] is None else Path(settings["output"]), settings["march"])
+
+
+def build(output: Path | None, march: str) -> None:
+    from bac.native import build as native
+
+    record = native.build(None if output is None else output.absolute(), march)
+    folder = native.cache_folder() if output is None else output
+    print(f"{folder / record['library']}\ncompiler: {record['compiler']}\nflags: {' '.join(record['flags'])}")
+    if output is not None:
+        print(f"needs: {' '.join(record['needs']) or 'any ' + record['machine']}")
+        print(f"use it with BAC_PREBUILT={output.absolute()}")

@@ -1,0 +1,39 @@
+"""Compare stored evaluations, paired with the full policy: bac compare results/pusht_lowdim [full]
+
+usage: bac compare RESULTS_FOLDER [REFERENCE]   (the folder that holds full/, bac/, ...)
+
+The second argument names the run of the full policy to pair with, where there are several (other seeds, weights, runtimes).
+Evaluations of the same checkpoint, noise and test seeds are compared; comparison.md and comparison.json are written there.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bac_workbench.console import console, readable_errors
+from bac_workbench.settings import read_positional, wants_help
+from diffusion_policy.common.config import ConfigError
+
+
+def main() -> None:
+    if wants_help(sys.argv[1:]):
+        print(__doc__)
+        return
+    with readable_errors():
+        name, *reference = read_positional(sys.argv[1:], "compare", ("RESULTS_FOLDER", "REFERENCE"), optional=1)
+        folder = Path(name)
+        if not folder.is_dir():
+            raise ConfigError(f"there is no folder {folder}: name the one that holds full/, bac/, ...")
+        compare_runs(folder, reference)
+
+
+def compare_runs(folder: Path, reference: list[str]) -> None:
+    from bac_workbench.evaluation.comparison import compare, comparison_table
+
+    comparison = compare(folder, *reference)
+    console.print(comparison_table(comparison.rows))
+    console.print(f"paired with {comparison.reference}")
+    for run, reason in comparison.skipped.items():
+        console.print(f"left out: {run}: {reason}", style="yellow")
+    console.print(f"written: {folder / 'comparison.md'}, comparison.json")

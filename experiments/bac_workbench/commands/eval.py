@@ -1,0 +1,49 @@
+"""Evaluate a policy with a cache: bac eval task=pusht_lowdim cache=bac [cache.budget=7 sampler=ddim16 ...]
+
+cache=full|uniform|bac|unified_acs|blockwise_acs. Profiles the policy first if no schedule fits the checkpoint. Results go to
+results/<task>/<cache>/; the same command after an interruption goes on where it stopped. -m sweeps over comma-separated values.
+"""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from bac_workbench.settings import launch
+
+
+def main() -> None:
+    launch(evaluate_policy, "eval", __doc__)
+
+
+def evaluate_policy(cfg: DictConfig) -> None:
+    import torch
+
+    from bac_workbench.console import EpisodeProgress, console, progress_bar
+    from bac_workbench.evaluation.evaluate import evaluate
+    from bac_workbench.evaluation.folder import open_output_dir
+    from bac_workbench.evaluation.report import metrics_table, summary_table, throughput_line
+    from bac_workbench.setup.experiment import load_experiment
+    from bac_workbench.tracking import start_run
+
+    experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
+    experiment.task.check_workers(cfg.eval.n_envs, cfg.eval.n_workers)
+    output_dir = open_output_dir(experiment)
+    console.print(f"task {cfg.task.name}, {experiment.loaded}")
+    for note in experiment.notes:
+        console.print(f"note: {note}", style="yellow")
+    console.print(
+        f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {cfg.runtime}, "
+        f"{experiment.sampler_line}"
+    )
+    run = start_run(experiment.cfg, output_dir.name)
+    with progress_bar() as bar:
+        episodes = EpisodeProgress(bar, len(experiment.task.episodes()))
+        evaluation = evaluate(experiment, output_dir, bar.console.print, episodes)
+    console.print(summary_table([evaluation.results], [evaluation.benchmark]))
+    if (metrics := metrics_table(evaluation.results)) is not None:
+        console.print(metrics)
+    console.print(throughput_line(evaluation.results))
+    console.print(f"results: {output_dir}")
+    if run is not None:
+        run.summary.update({k: v for k, v in evaluation.results.items() if isinstance(v, (int, float))})
+        run.finish()

@@ -1,0 +1,65 @@
+"""Profile a policy and write its schedules: bac profile task=pusht_lowdim [sampler=ddim16 ...]"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from bac_workbench.settings import launch
+from diffusion_policy.common.config import ConfigError
+
+if TYPE_CHECKING:
+    from bac_workbench.caching.methods import Method
+    from bac_workbench.setup.experiment import Experiment
+
+
+def main() -> None:
+    launch(profile_policy, "profile_blocks", __doc__)
+
+
+def profile_policy(cfg: DictConfig) -> None:
+    from bac_workbench.caching.methods import parse_method
+    from bac_workbench.caching.schedules import schedule_for
+    from bac_workbench.console import console
+    from bac_workbench.profiling.profile_settings import THOROUGH
+    from bac_workbench.profiling.profiles import profile_for, replace_profile
+    from bac_workbench.setup.experiment import load_experiment
+
+    methods = [parse_method(text) for text in cfg.schedules]
+    experiment = load_experiment(cfg, needs_simulator=False)  # a stored profile needs none, a data set neither
+    console.print(f"task {cfg.task.name}, {experiment.loaded}, {experiment.sampler_line}")
+    check_methods(experiment, methods)
+    printed: set[str] = set()
+
+    def say(line: str) -> None:
+        if line not in printed:  # every schedule names the same profile
+            console.print(line)
+        printed.add(line)
+
+    _, folder = replace_profile(experiment, say) if cfg.overwrite else profile_for(experiment, say, THOROUGH)
+    for method in methods:
+        schedule = schedule_for(experiment, method.cache, say, THOROUGH)
+        if schedule is not None:
+            console.print(
+                f"{method.label}: {schedule.update_count} block updates of {schedule.steps * len(schedule.blocks)}"
+            )
+    console.print(f"profile, schedules and figures: {folder}")
+
+
+def check_methods(experiment: Experiment, methods: list[Method]) -> None:
+    """Before anything is measured: every schedule is possible, on the sampler that is profiled.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    from bac.denoiser import model_blocks
+    from bac_workbench.caching.schedules import check_cache
+
+    for method in methods:
+        if method.sampler:
+            raise ConfigError(
+                f"schedules: {method.label}@... names a sampler; what is profiled is set by sampler=, and is "
+                f"{experiment.sampler}"
+            )
+        check_cache(method.cache, model_blocks(experiment.policy.model), experiment.base.num_inference_steps)

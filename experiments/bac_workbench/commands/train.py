@@ -1,0 +1,30 @@
+"""Train a policy: bac train task=pusht_lowdim [training.max_steps=16000 device=cuda ...]
+
+The same command after an interruption resumes from the last save, also with other training.max_steps, learning rate, device or
+logging; settings that decide what the weights mean, or which batches come, have to be those of before.
+"""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from bac_workbench.settings import launch
+
+
+def main() -> None:
+    launch(train, "train", __doc__)
+
+
+def train(cfg: DictConfig) -> None:
+    from bac_workbench.tracking import check_tracking, start_run
+    from bac_workbench.training.rollouts import rollout_function
+    from diffusion_policy.common.lock import locked
+    from diffusion_policy.workspace.train_workspace import TrainWorkspace
+
+    check_tracking(cfg)
+    workspace = TrainWorkspace(cfg, rollout_function(cfg))
+    with locked(workspace.output_dir, workspace.purpose):
+        workspace.wandb_run = start_run(cfg, f"train-{cfg.task.name}", workspace.output_dir, resume=cfg.resume)
+        workspace.run()
+        if workspace.wandb_run is not None:
+            workspace.wandb_run.finish()
