@@ -19,7 +19,10 @@ LONGEST = 3000  # characters of a message
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
-    """Prints an error that is the user's without a traceback and exits with status 1; anything else is a bug and shows one."""
+    """Prints an error that is the user's without a traceback and exits with status 1.
+
+    Anything else is a bug and shows its traceback.
+    """
     try:
         yield
     except KeyboardInterrupt:

@@ -35,17 +35,12 @@ def roots(path: str | Path) -> list[Path]:
     return [path] if path.resolve() == (SHIPPED / path).resolve() else [path, SHIPPED / path]
 
 
-def not_in_the_wheel(path: str | Path) -> str:
-    """A sentence for messages about a checkpoint that is not here: where it may be had. Empty in a checkout, which has all."""
+def only_in_a_checkout(path: str | Path) -> str:
+    """For messages: where to get a trained policy that this project has but no wheel holds; empty for any other path."""
     parts = Path(path).parts
-    if CHECKOUT is not None or parts[:1] != ("checkpoint",):
+    if CHECKOUT is not None or parts[:1] != ("checkpoint",) or not (SHIPPED / "assets" / "/".join(parts[1:2])).is_dir():
         return ""
     return (
-        f"A wheel ships {', '.join(bundled())} alone: a checkout of this project has the others, and this one, if there "
-        f"is one, is its folder {Path(*parts[:2])}. Copy that folder here, or give its path with checkpoint="
+        f"Its trained policy is in this project's repository and not in the installed wheel, which it would make large: "
+        f"copy the folder {Path(*parts[:2])} from there to here, or name it with checkpoint="
     )
-
-
-def bundled() -> list[str]:
-    """Tasks whose trained policy is shipped."""
-    return sorted(path.parents[1].name for path in (SHIPPED / "checkpoint").glob("*/ddpm100/policy.safetensors"))

@@ -10,7 +10,7 @@ import torch
 from bac.native.build import library
 from bac.native.errors import NativeError
 from bac.runtime.choose import make_sampler
-from bac_workbench.provenance import ROOT
+from tests.conftest import ROOT
 from bac_workbench.setup.samplers import build_sampler, name_of
 from diffusion_policy.common.checkpoint import load_policy
 

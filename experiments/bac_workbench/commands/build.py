@@ -1,11 +1,11 @@
 """Compile the native library of runtime=compiled anew.
 
     bac build                                 for this machine, into the cache
-    bac build output=native march=x86-64-v3   into a folder that is shipped with a robot's image and named by $BAC_PREBUILT
-                                              there, so that no compiler is needed
+    bac build output=native march=x86-64-v3   for a robot's image, into a folder that $BAC_PREBUILT names there, so that
+                                              no compiler is needed
 
-Settings: output=null, a folder to ship (null: the cache); march=native, the processor to compile for: native (this one),
-x86-64-v3, armv8-a, ...
+Settings: output=null, a folder to ship (null: the cache); march=native, the processor to compile for: native (this
+one), x86-64-v3, armv8-a, ...
 """
 
 from __future__ import annotations

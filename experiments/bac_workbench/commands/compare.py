@@ -2,8 +2,9 @@
 
 usage: bac compare RESULTS_FOLDER [REFERENCE]   (the folder that holds full/, bac/, ...)
 
-The second argument names the run of the full policy to pair with, where there are several (other seeds, weights, runtimes).
-Evaluations of the same checkpoint, noise and test seeds are compared; comparison.md and comparison.json are written there.
+The second argument names the run of the full policy to pair with, where there are several (other seeds,
+weights, runtimes). Evaluations of the same checkpoint, noise and test seeds are compared; comparison.md and
+comparison.json are written there.
 """
 
 from __future__ import annotations

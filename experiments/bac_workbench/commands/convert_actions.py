@@ -1,8 +1,9 @@
 """Turn relative into absolute actions in robomimic's data: bac data convert-actions task=can_ph [n_workers=8 ...]
 
-Reads the file with relative actions (input=data/robomimic/datasets/can/ph/image.hdf5) and writes the one that the task
-trains on (output=.../image_abs.hdf5), in the simulator, and prints what the absolute actions of every demonstration do. The
-same command after an interruption goes on where it stopped. evaluate=false only converts, which is much faster.
+Reads the file with relative actions (input=data/robomimic/datasets/can/ph/image.hdf5) and writes the one that
+the task trains on (output=.../image_abs.hdf5), in the simulator, and prints what the absolute actions of every
+demonstration do. The same command after an interruption goes on where it stopped. evaluate=false only converts,
+which is much faster.
 """
 
 from __future__ import annotations

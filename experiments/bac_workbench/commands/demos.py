@@ -1,7 +1,8 @@
 """Make demonstrations with a task's scripted expert: bac demos task=block_pushing [n_episodes=1000 ...]
 
-Writes the data set that `bac train` reads for the task (output=...), from seeds seed_start, seed_start + 1, ... on. The same
-command after an interruption goes on where it stopped; n_workers=... only changes how long it takes.
+Writes the data set that `bac train` reads for the task (output=...), from seeds seed_start, seed_start + 1, ...
+on. The same command after an interruption goes on where it stopped; n_workers=... only changes how long it
+takes.
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@
 Settings: json=false (the same as --json); timeout=60, seconds for each check; only=<checks>, separated by commas:
 {checks}.
 
-Every check runs in a process of its own: one that crashes or hangs is a row of the table and hides none of the others. An optional
-part that is absent is "not installed", with the command that installs it. Exit status: 0 when all that is needed works, 1 when
-something that is needed fails, 2 when the arguments are wrong. A package in another version than the pinned one is shown as a
-failure that is not needed: what does not work with it fails its own check.
+Every check runs in a process of its own: one that crashes or hangs is a row of the table and hides none of the
+others. An optional part that is absent is "not installed", with the command that installs it. Exit status: 0
+when all that is needed works, 1 when something that is needed fails, 2 when the arguments are wrong. A package
+in another version than the pinned one is shown as a failure that is not needed: what does not work with it
+fails its own check.
 """
 
 from __future__ import annotations

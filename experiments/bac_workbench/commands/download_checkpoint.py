@@ -1,48 +1,50 @@
-"""Download a checkpoint that the Diffusion Policy project publishes, to where the other scripts find it.
+"""Download a checkpoint that the Diffusion Policy project publishes, to where the other commands find it.
 
     bac checkpoint download task=can_ph                 the last one of the first training
     bac checkpoint download task=can_ph name=best       the one with the highest score in its name
     bac checkpoint download task=can_ph name=list       only lists what there is
     bac checkpoint download task=can_ph name=epoch=0650-test_mean_score=1.000.ckpt train=2
 
-Settings: task; name=latest.ckpt; train=0 (of 0, 1, 2); checkpoint_dir=checkpoint; url=<another folder with such files>;
-sha256=<checksum printed elsewhere>.
+Settings: task; name=latest.ckpt; train=0 (of 0, 1, 2); checkpoint_dir=checkpoint; url=<another folder with such
+files>; sha256=<checksum printed elsewhere>.
 
-It goes to <checkpoint_dir>/<task>/diffusion_policy_transformer/train_<train>/checkpoints/, as on the server. An interrupted
-download goes on where it stopped when the same command runs again. Without network, put the file there under its own name
-and run the command.
+It goes to <checkpoint_dir>/<task>/diffusion_policy_transformer/train_<train>/checkpoints/, as on the server. An
+interrupted download goes on where it stopped when the same command runs again. Without network, put the file
+there under its own name and run the command.
 
-Nobody published checksums of these files: the first download records its own (<name>.sha256), and running the command again
-compares with it, which shows damage since then but not whether the download was genuine. Checkpoints are pickles: they are
-read through an allow-list, and nothing in them is executed.
+Nobody published checksums of these files: the first download records its own (<name>.sha256), and running the
+command again compares with it, which shows damage since then but not whether the download was genuine.
+Checkpoints are pickles: they are read through an allow-list, and nothing in them is executed.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bac_workbench.downloads.checkpoints import (
-    BEST,
-    LATEST,
-    LIST,
-    best_name,
-    get_checkpoint,
-    published_names,
-    recorded_sha256,
-)
 from bac_workbench.downloads.places import download_progress, run_command
 from bac_workbench.settings import meant, read_arguments
-from bac_workbench.setup.checkpoints import TaskFile, quoted, task_files
 from diffusion_policy.common.config import ConfigError
-from diffusion_policy.dataset.fetch import require_url
-from diffusion_policy.dataset.replay_buffer import DatasetError
+from diffusion_policy.common.errors import UserError
 
-DEFAULTS = {"task": None, "name": LATEST, "train": 0, "checkpoint_dir": "checkpoint", "url": None, "sha256": None}
+if TYPE_CHECKING:
+    from bac_workbench.setup.checkpoints import TaskFile
+
+DEFAULTS = {
+    "task": None,
+    "name": "latest.ckpt",
+    "train": 0,
+    "checkpoint_dir": "checkpoint",
+    "url": None,
+    "sha256": None,
+}
 
 
 def choose_task(settings: dict[str, Any]) -> TaskFile:
     """Raises ConfigError for a task or a name that is unknown."""
+    from bac_workbench.downloads.checkpoints import BEST, LATEST, LIST
+    from bac_workbench.setup.checkpoints import task_files
+
     published = {choice: file for choice, file in task_files().items() if file.original}
     task = settings["task"]
     if task not in published:
@@ -57,6 +59,17 @@ def choose_task(settings: dict[str, Any]) -> TaskFile:
 
 
 def run(task: TaskFile, settings: dict[str, Any]) -> None:
+    from bac_workbench.downloads.checkpoints import (
+        BEST,
+        LIST,
+        best_name,
+        get_checkpoint,
+        published_names,
+        recorded_sha256,
+    )
+    from bac_workbench.setup.checkpoints import quoted
+    from diffusion_policy.dataset.fetch import require_url
+
     folder = task.folder(settings["checkpoint_dir"], settings["train"])
     url = require_url((settings["url"] or task.url(settings["train"])).rstrip("/"))
     name = settings["name"]
@@ -87,4 +100,4 @@ def command(arguments: list[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return run_command(sys.argv[1:] if arguments is None else arguments, __doc__, command, (DatasetError,))
+    return run_command(sys.argv[1:] if arguments is None else arguments, __doc__, command, (UserError,))

@@ -5,15 +5,17 @@
     bac data download task=kitchen_lowdim_abs         the human Kitchen demonstrations, 695 MB
     bac data download task=can_ph                     robomimic's, one file out of an archive of many GB
 
-Settings: task; verify=false; data_dir=data; url=<another copy of the archive>; sha256=<checksum of the contents, as this
-command prints it, instead of the known one>. An interrupted download goes on where it stopped when the same command runs
-again. Without network, put the archive under its own name into data/, or unpack it there, and run the command.
+Settings: task; verify=false; data_dir=data; url=<another copy of the archive>; sha256=<checksum of the
+contents, as this command prints it, instead of the known one>. An interrupted download goes on where it stopped
+when the same command runs again. Without network, put the archive under its own name into data/, or unpack it
+there, and run the command.
 
-The Push-T data is compared with a checksum that comes with this project. For Kitchen (kitchen_lowdim_abs and kitchen_lowdim
-share one archive) nobody published a checksum: every file is read, the numbers and shapes of the demonstrations must be the
-published ones, and the checksum of what was downloaded is written to data/kitchen/checksum.json. verify=true compares with
-it later, which shows damage since then, not whether the download was genuine; sha256=<one printed elsewhere> shows more.
-The same holds for robomimic's files (<file>.checksum.json), which are moreover compared with the checksum in their archive.
+The Push-T data is compared with a checksum that comes with this project. For Kitchen (kitchen_lowdim_abs and
+kitchen_lowdim share one archive) nobody published a checksum: every file is read, the numbers and shapes of the
+demonstrations must be the published ones, and the checksum of what was downloaded is written to
+data/kitchen/checksum.json. verify=true compares with it later, which shows damage since then, not whether the
+download was genuine; sha256=<one printed elsewhere> shows more. The same holds for robomimic's files
+(<file>.checksum.json), which are moreover compared with the checksum in their archive.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 from bac_workbench.downloads.places import download_progress, run_command
 from bac_workbench.settings import meant, read_arguments
 from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.lock import locked_output
 from diffusion_policy.dataset.download import (
     SOURCES,
@@ -37,7 +40,6 @@ from diffusion_policy.dataset.download import (
 from diffusion_policy.dataset.fetch import name_in
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.sources import DataSource
-from diffusion_policy.env.extras import MissingExtraError
 
 DEFAULTS = {"task": None, "verify": False, "data_dir": "data", "url": None, "sha256": None}
 
@@ -95,15 +97,11 @@ def command(arguments: list[str]) -> None:
     with locked_output(folder, f"download of {source.folder}"):
         run(source, settings)
     if known is None:
-        record = source.record(folder).name
-        print(
-            f"{folder}: complete, content sha256 {known_sha256(folder, source)} recorded in {record} (none is published)"
-        )
+        recorded = f"{known_sha256(folder, source)} recorded in {source.record(folder).name}"
+        print(f"{folder}: complete, content sha256 {recorded} (none is published)")
     else:
         print(f"{folder}: verified, content sha256 {known}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return run_command(
-        sys.argv[1:] if arguments is None else arguments, __doc__, command, (DatasetError, MissingExtraError)
-    )
+    return run_command(sys.argv[1:] if arguments is None else arguments, __doc__, command, (UserError,))

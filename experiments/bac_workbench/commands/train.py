@@ -1,7 +1,8 @@
 """Train a policy: bac train task=pusht_lowdim [training.max_steps=16000 device=cuda ...]
 
-The same command after an interruption resumes from the last save, also with other training.max_steps, learning rate, device or
-logging; settings that decide what the weights mean, or which batches come, have to be those of before.
+The same command after an interruption resumes from the last save, also with other training.max_steps, learning
+rate, device or logging; settings that decide what the weights mean, or which batches come, have to be those of
+before.
 """
 
 from __future__ import annotations

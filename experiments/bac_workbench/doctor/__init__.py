@@ -1,1 +1,4 @@
-"""What `scripts/doctor.py` checks. Nothing here imports more than Python itself before a check needs it, in a process of its own."""
+"""What `bac doctor` checks.
+
+Nothing here imports more than Python itself before a check needs it, in a process of its own.
+"""

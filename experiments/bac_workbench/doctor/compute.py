@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from bac_workbench.doctor.machine import write_problem
-from bac_workbench.doctor.rows import FAIL, MISSING, PASS, ROOT, Row, first_line, pip_install, shown
+from bac_workbench.doctor.rows import FAIL, MISSING, PASS, Row, first_line, pip_install, restore, shown
+from bac_workbench.locations import SHIPPED
 
 TOLERANCE = 1e-4  # of the largest action of the reference
 NVIDIA = Path("/proc/driver/nvidia/version")
@@ -167,15 +168,15 @@ def small_policy():
 
 
 def checkpoints() -> list[Row]:
-    """Every policy below checkpoint/<task>/ddpm100: it loads, and its weights are those that its profile in assets/ is of."""
+    """Every policy below checkpoint/<task>/ddpm100: it loads, and its profile in assets/ is of its weights."""
     from diffusion_policy.common.checkpoint import load_policy
     from diffusion_policy.common.config import CheckpointError
 
     rows = []
-    for folder in sorted((ROOT / "checkpoint").glob("*/ddpm100")):
+    for folder in sorted((SHIPPED / "checkpoint").glob("*/ddpm100")):
         task = folder.parent.name
-        item, again = f"policy {task}", f"git -C {shown(ROOT)} checkout -- checkpoint/{task} assets/{task}"
-        profile = ROOT / "assets" / task / "profile.json"
+        item, again = f"policy {task}", restore(f"checkpoint/{task}", f"assets/{task}")
+        profile = SHIPPED / "assets" / task / "profile.json"
         try:
             found = load_policy(folder).hash
             expected = json.loads(profile.read_text())["checkpoint_hash"] if profile.exists() else None
@@ -196,6 +197,6 @@ def checkpoints() -> list[Row]:
         else:
             rows.append(Row(item, f"loads, hash {found[:12]} as profiled", PASS))
     if not rows:
-        again = f"git -C {shown(ROOT)} checkout -- checkpoint"
-        rows.append(Row("bundled policies", f"none in {ROOT / 'checkpoint'}", FAIL, again, needed=False))
+        where = f"none in {SHIPPED / 'checkpoint'}"
+        rows.append(Row("bundled policies", where, FAIL, restore("checkpoint"), needed=False))
     return rows

@@ -10,15 +10,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bac_workbench.doctor.rows import FAIL, MISSING, PASS, ROOT, Row, shown
+from bac_workbench.doctor.rows import FAIL, MISSING, PASS, Row, shown, supported_pythons
+from bac_workbench.locations import CHECKOUT
 
 SPACE = 1e9  # bytes; videos and results of a sweep, or the compiler's temporary files
 
 
 def python() -> list[Row]:
     """The version, and whether the project supports it."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    supported = re.search(r'^requires-python = "(.+)"$', text, re.MULTILINE).group(1)
+    supported = supported_pythons()
     version = sys.version_info[:2]
     compare = {">=": version.__ge__, "<": version.__lt__}
     fits = all(
@@ -78,10 +78,10 @@ def _cgroups() -> list[Path]:
 
 
 def write_access() -> list[Row]:
-    """Whether results can be written in the current folder, and profiles and schedules beside the project's own."""
+    """Whether results, profiles and schedules can be written in the current folder."""
     return [
         _writable("results", Path.cwd() / "results", "name another folder with output_dir="),
-        _writable("assets", ROOT / "assets", "name another folder with assets_dir="),
+        _writable("assets", Path.cwd() / "assets", "name another folder with assets_dir="),
     ]
 
 
@@ -112,7 +112,7 @@ def existing(folder: Path) -> Path:
 
 def disk() -> list[Row]:
     """Free space where results, assets and temporary files go."""
-    places = {"results": Path.cwd(), "project": ROOT, "temporary files": Path(tempfile.gettempdir())}
+    places = {"results": Path.cwd(), "temporary files": Path(tempfile.gettempdir())}
     free = {name: shutil.disk_usage(place).free for name, place in places.items()}
     found = ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in free.items())
     full = [name for name, size in free.items() if size < SPACE]
@@ -126,16 +126,23 @@ def disk() -> list[Row]:
 
 def git() -> list[Row]:
     """The commit, which every result names."""
+    if CHECKOUT is None:
+        return [
+            Row("git", "results will name no commit: this project is installed, not a checkout", PASS, needed=False)
+        ]
     if shutil.which("git") is None:
         return [Row("git", "results will name no commit", MISSING, "apt install git", needed=False)]
-    ask = lambda *words: subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)  # noqa: E731
-    head = ask("rev-parse", "--short=12", "HEAD")
+    head = _git("rev-parse", "--short=12", "HEAD")
     if head.returncode:
         dubious = "dubious ownership" in head.stderr
-        repair = f"git config --global --add safe.directory {ROOT}" if dubious else ""
+        repair = f"git config --global --add safe.directory {CHECKOUT}" if dubious else ""
         reason = head.stderr.strip().splitlines()[0][:200] if head.stderr.strip() else "no commit"
         state = FAIL if dubious else PASS  # an unpacked archive has none, and needs none
         return [Row("git", f"results will name no commit ({reason})", state, repair, needed=False)]
-    changed = len(ask("status", "--porcelain", "--untracked-files=no").stdout.splitlines())
+    changed = len(_git("status", "--porcelain", "--untracked-files=no").stdout.splitlines())
     found = f"commit {head.stdout.strip()}" + (f", {changed} files differ from it" if changed else "")
     return [Row("git", found, PASS, needed=False)]
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from importlib import metadata
 
-from bac_workbench.doctor.rows import FAIL, MISSING, PASS, Row, install_extra, pip_install, requirements
-
-NAME = "bac-diffusion"
-
-
-def installed(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+from bac_workbench.doctor.rows import (
+    FAIL,
+    MISSING,
+    NAME,
+    PASS,
+    Row,
+    install_extra,
+    installed,
+    pip_install,
+    requirements,
+)
 
 
 def packages() -> list[Row]:

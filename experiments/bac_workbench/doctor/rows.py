@@ -7,9 +7,12 @@ import re
 import shlex
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+from bac_workbench.locations import CHECKOUT, SHIPPED
+
+NAME = "bac-workbench"  # this distribution
 PASS, FAIL, MISSING = "pass", "fail", "not installed"
 # Debian's package of a shared library that simulators and renderers load.
 LIBRARIES = {
@@ -61,18 +64,57 @@ def pip_install(what: str) -> str:
     return f"{shown(sys.executable)} -m pip install {what}"
 
 
+def installed(name: str) -> str | None:
+    """The version of an installed distribution."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def install_extra(extra: str) -> str:
-    """The command that installs this project with one of its extras, "" for none."""
-    return pip_install(f"-e {shown(ROOT, f'[{extra}]' if extra else '')}")
+    """The command that installs what is missing of this project with one of its extras, "" for none."""
+    suffix = f"[{extra}]" if extra else ""
+    if CHECKOUT is not None and installed(NAME) is None:
+        return pip_install(f"-e {shown(CHECKOUT, suffix)}")
+    return pip_install(shlex.quote(f"{NAME}{suffix}"))
+
+
+def restore(*folders: str) -> str:
+    """The command that brings back shipped folders as they were."""
+    if CHECKOUT is None:
+        return pip_install(f"--force-reinstall --no-deps {NAME}=={installed(NAME)}")
+    return f"git -C {shown(SHIPPED)} checkout -- {' '.join(folders)}"
+
+
+def supported_pythons() -> str:
+    """Such as '>=3.11,<3.14'."""
+    if CHECKOUT is None:
+        return metadata.metadata(NAME)["Requires-Python"]
+    text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+    return re.search(r'^requires-python = "(.+)"$', text, re.MULTILINE).group(1)
 
 
 def requirements() -> dict[str, list[str]]:
-    """Extra -> requirement lines of pyproject.toml; "" is the core. Read without a TOML parser, which Python 3.10 lacks."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    """Extra -> its requirement lines; "" is the core. From pyproject.toml in a checkout, else as installed."""
+    if CHECKOUT is None:
+        return installed_requirements(metadata.requires(NAME) or [], metadata.metadata(NAME).get_all("Provides-Extra"))
+    # Read without a TOML parser, which Python 3.10 lacks: the doctor says there that it is too old.
+    text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
     core = re.search(r"^dependencies = (\[.*?^\])", text, re.MULTILINE | re.DOTALL).group(1)
     extras = re.search(r"^\[project\.optional-dependencies\]$(.*?)^\[", text, re.MULTILINE | re.DOTALL).group(1)
     lists = {"": core, **dict(re.findall(r"^([\w-]+) = (\[.*)$", extras, re.MULTILINE))}
     return {name: re.findall(r'"([^"]+)"', re.sub(r"#.*", "", values)) for name, values in lists.items()}
+
+
+def installed_requirements(lines: list[str], extras: list[str] | None) -> dict[str, list[str]]:
+    """Extra -> requirement lines, from the metadata of an installed distribution."""
+    grouped: dict[str, list[str]] = {"": [], **{extra: [] for extra in extras or ()}}
+    for line in lines:
+        requirement, _, marker = line.partition(";")
+        extra = re.search(r"""extra == ["']([\w-]+)["']""", marker)
+        grouped[extra.group(1) if extra else ""].append(requirement.strip())
+    return grouped
 
 
 def reinstall(extra: str) -> str:

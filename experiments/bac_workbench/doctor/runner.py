@@ -15,7 +15,11 @@ from pathlib import Path
 
 from bac_workbench.doctor.rows import FAIL, Row, first_line, reinstall
 
-CHILD = Path(__file__).with_name("child.py")
+# A check finds what this process finds, and not the modules of the current folder.
+CHILD = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
+    "from bac_workbench.doctor.child import main; main(*sys.argv[1:3])"
+)
 TIME_LIMIT = 60.0  # seconds; the native library is compiled within
 
 
@@ -99,7 +103,7 @@ def run_check(name: str, limit: float = TIME_LIMIT, running: set[subprocess.Pope
         with output.open("wb") as stream:
             # A session of its own: whatever the check has started ends with it.
             process = subprocess.Popen(
-                [sys.executable, str(CHILD), name, str(result)],
+                [sys.executable, "-c", CHILD, name, str(result), json.dumps(sys.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -109,7 +113,7 @@ def run_check(name: str, limit: float = TIME_LIMIT, running: set[subprocess.Pope
             try:
                 process.wait(limit)
             except subprocess.TimeoutExpired:
-                again = f"on a slow machine: doctor.py only={name} timeout={2 * limit:g}"
+                again = f"on a slow machine: bac doctor only={name} timeout={2 * limit:g}"
                 return [Row(check.title, f"no answer within {limit:g} s", FAIL, again, check.needed)]
             finally:
                 _end(process)

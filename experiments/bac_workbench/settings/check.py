@@ -33,7 +33,8 @@ FREE = ("hydra", "sampler", "task.shape_meta")  # options below these are judged
 def check(cfg: DictConfig, command: str, overrides: list[str] | None = None) -> DictConfig:
     """`cfg` with the texts as they were typed (output_dir=007 is "007"), if all settings are right.
 
-    Only values of settings that the schema knows are judged, and settings that were added with `+` though nothing reads them.
+    Only values of settings that the schema knows are judged, and settings that were added with `+` though nothing reads
+    them.
 
     Args:
         cfg: composed; texts are put right in place.

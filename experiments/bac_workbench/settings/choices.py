@@ -1,4 +1,7 @@
-"""Values that settings choose from, named here so that a command line is checked before the code that reads them is imported."""
+"""Values that settings choose from.
+
+They are named here so that a command line is checked before the code that reads them is imported.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def wants_help(arguments: list[str]) -> bool:
 
 
 def usage(command: str, description: str | None) -> str:
-    """Description, choices, and the settings with their defaults and comments as they stand in config/<command>.yaml."""
+    """Description, choices, and the settings with their defaults and comments, as in config/<command>.yaml."""
     text = (CONFIG / f"{command}.yaml").read_text()
     defaults, settings = parts(text)
     example = re.search(r"^# (bac .*)$", text, re.MULTILINE)

@@ -42,11 +42,13 @@ def unreadable(text: str, schema: type[Section]) -> str | None:
         setting = text.lstrip("-") if equals else f"{text.lstrip('-')}=..."
         return f"{shown(text)}: settings are written without dashes, {setting}"
     if not equals and not text.startswith("~"):
-        return f"{shown(text)}: write it as <setting>=<value>, such as task={text if text.isidentifier() else 'pusht_lowdim'}"
+        example = text if text.isidentifier() else "pusht_lowdim"
+        return f"{shown(text)}: write it as <setting>=<value>, such as task={example}"
     if not key.strip("+~ "):
         return f"{shown(text)}: name a setting before the ="
     if any(character in key for character in " \t\"'"):
-        return f"{shown(text)}: write it without spaces or quotes in the name, {shown(re.sub(_SPACES, '', key))}={shown(value.strip())}"
+        name = shown(re.sub(_SPACES, "", key))
+        return f"{shown(text)}: write it without spaces or quotes in the name, {name}={shown(value.strip())}"
     try:
         parsed([text])
     except HydraException as error:
@@ -84,7 +86,8 @@ def first_line(error: BaseException) -> str:
 def accepts(cfg: DictConfig, key: str) -> bool:
     """Whether something that `cfg` builds takes the setting `key`, which its files do not have.
 
-    The nearest `_target_` above decides by its signature; what is deeper inside one of its arguments is the target's own affair.
+    The nearest `_target_` above decides by its signature; what is deeper inside one of its arguments is the affair of
+    the target.
     """
     parts = key.split(".")
     for depth in range(len(parts) - 1, 0, -1):

@@ -9,7 +9,7 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from bac_workbench.locations import CONFIG, SHIPPED, not_in_the_wheel, shipped
+from bac_workbench.locations import CONFIG, SHIPPED, only_in_a_checkout, shipped
 from diffusion_policy.common.checkpoint import LoadedPolicy
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.policy_files import WEIGHTS_FILE
@@ -94,8 +94,8 @@ def missing(cfg: DictConfig, path: Path, task: TaskFile, files: dict[str, TaskFi
     elsewhere = "give any other with checkpoint=<folder or original .ckpt>"
     places = f"in {Path.cwd()}" if Path.cwd() == SHIPPED else f"neither in {Path.cwd()} nor in {SHIPPED}"
     lines = [f"there is no checkpoint for task {task.choice}: this project ships none ({path}, {places})"]
-    if elsewhere_shipped := not_in_the_wheel(path):
-        lines.append(elsewhere_shipped)
+    if in_repository := only_in_a_checkout(path):
+        lines.append(in_repository)
     if task.original:
         lines[0] += f", and no original one has been downloaded ({task.folder().parents[1]})"
         lines += [
