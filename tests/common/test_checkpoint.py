@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import pickle
 import re
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -19,6 +17,9 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from bac_workbench.commands import convert_checkpoint
+from bac_workbench.setup import conversion
+from bac_workbench.setup.conversion import convert
 from diffusion_policy.common.checkpoint import load_policy, weights_hash
 from diffusion_policy.common.config import CheckpointError, ConfigError
 from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, build_policy, save_policy
@@ -347,20 +348,10 @@ def test_the_hash_of_nine_million_parameters_is_fast():
 
 
 # ---- conversion ----
-def convert_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("convert_checkpoint", ROOT / "scripts" / "convert_checkpoint.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = convert_script()
-
-
 @pytest.mark.parametrize("weights", ["ema", "raw"])
 def test_full_precision_conversion_is_exact(tmp_path, original, weights, capsys):
     source = load_policy(original, weights)
-    written = script.convert(original, tmp_path / "out", weights, half=False)
+    written = convert(original, tmp_path / "out", weights, half=False)
     loaded = load_policy(tmp_path / "out", weights)
     assert loaded.hash == written.hash == source.hash and loaded.step == 1234 and loaded.config == source.config
     assert torch.equal(act(loaded.policy), act(source.policy))
@@ -372,7 +363,7 @@ def test_full_precision_conversion_is_exact(tmp_path, original, weights, capsys)
 
 
 def test_half_precision_conversion_is_close_and_says_how_close(tmp_path, original, capsys):
-    source, written = load_policy(original), script.convert(original, tmp_path / "out")
+    source, written = load_policy(original), convert(original, tmp_path / "out")
     assert written.hash != source.hash and "half precision changes a weight by at most" in capsys.readouterr().out
     assert (act(written.policy) - act(source.policy)).abs().max() < 5  # of a range of 500
     for name, value in source.policy.normalizer.state_dict().items():
@@ -382,27 +373,27 @@ def test_half_precision_conversion_is_close_and_says_how_close(tmp_path, origina
 
 
 def test_conversion_does_not_overwrite_unasked_and_keeps_other_files(tmp_path, original):
-    script.convert(original, tmp_path / "out", half=False)
+    convert(original, tmp_path / "out", half=False)
     (tmp_path / "out" / "README.md").write_text("how it was trained")
     with pytest.raises(ConfigError, match="overwrite=true"):
-        script.convert(original, tmp_path / "out", "raw", half=False)
+        convert(original, tmp_path / "out", "raw", half=False)
     assert load_policy(tmp_path / "out").weights == "ema"
-    script.convert(original, tmp_path / "out", "raw", half=False, overwrite=True)
+    convert(original, tmp_path / "out", "raw", half=False, overwrite=True)
     assert load_policy(tmp_path / "out", "raw").weights == "raw" and (tmp_path / "out" / "README.md").exists()
 
 
 def test_a_failed_conversion_leaves_nothing_behind(tmp_path, payload, original, monkeypatch):
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(script, "save_policy", lambda folder, *_: (folder.mkdir(), (folder / "half").touch(), 1 / 0))
+    monkeypatch.setattr(conversion, "save_policy", lambda folder, *_: (folder.mkdir(), (folder / "half").touch(), 1 / 0))
     with pytest.raises(ZeroDivisionError):
-        script.convert(original, tmp_path / "out")
+        convert(original, tmp_path / "out")
     monkeypatch.undo()
     payload["state_dicts"]["ema_model"]["model.decoder.layers.0.norm1.weight"] = torch.full((16,), 1e6)
     saved(original, payload)
     with pytest.raises(ConfigError, match="use half=false"):
-        script.convert(original, tmp_path / "out")
+        convert(original, tmp_path / "out")
     with pytest.raises(ConfigError, match="is a file"):
-        script.convert(original, original)
+        convert(original, original)
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -419,12 +410,12 @@ def test_a_failed_conversion_leaves_nothing_behind(tmp_path, payload, original, 
 )
 def test_settings_that_cannot_work(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        script.settings(arguments)
+        convert_checkpoint.settings(arguments)
 
 
 def test_settings_take_original_file_names_as_they_are():
     path = "x/epoch=0650-test_mean_score=1.000.ckpt"
-    values = script.settings([f"checkpoint={path}", "output=out", "half=false"])
+    values = convert_checkpoint.settings([f"checkpoint={path}", "output=out", "half=false"])
     assert values == {"checkpoint": path, "output": "out", "weights": "ema", "half": False, "overwrite": False}
 
 
@@ -433,6 +424,6 @@ def test_the_command_ends_with_one_screen_and_status_one(tmp_path, monkeypatch, 
         sys, "argv", ["convert_checkpoint.py", f"checkpoint={tmp_path / 'no.ckpt'}", f"output={tmp_path / 'out'}"]
     )
     with pytest.raises(SystemExit) as end:
-        script.main()
+        convert_checkpoint.main()
     assert end.value.code == 1 and "there is no checkpoint at" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from bac_workbench.setup.conversion import convert
 from diffusion_policy.common.checkpoint import load_policy, weights_hash
 from diffusion_policy.common.config import CheckpointError, to_plain
 from diffusion_policy.common.policy_files import WEIGHTS_FILE, build_policy
@@ -136,11 +136,7 @@ def test_weights_that_are_not_finite(tmp_path, ema_payload, name):
 
 
 def test_conversion_writes_every_tensor_once(tmp_path, ema_payload, capsys):
-    script = Path(__file__).resolve().parents[2] / "scripts" / "convert_checkpoint.py"
-    spec = importlib.util.spec_from_file_location("convert_checkpoint", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    written = module.convert(saved(tmp_path / "x.ckpt", ema_payload), tmp_path / "out")
+    written = convert(saved(tmp_path / "x.ckpt", ema_payload), tmp_path / "out")
     count = sum(p.numel() for p in written.policy.parameters())
     assert (tmp_path / "out" / WEIGHTS_FILE).stat().st_size < 2 * count + 50_000
     state = ema_payload["state_dicts"]["ema_model"]

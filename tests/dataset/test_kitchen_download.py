@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import runpy
 import shutil
 import subprocess
 import zipfile
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from kitchen_data import mjl_bytes, write_arrays, write_log
 
+from bac_workbench.commands.download_data import main
 from diffusion_policy.dataset import kitchen_files
 from diffusion_policy.dataset.download import KITCHEN, SOURCES, NoChecksumError, download, verify
 from diffusion_policy.dataset.kitchen_dataset import load_kitchen_logs, load_kitchen_npy
@@ -21,13 +21,7 @@ from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.dataset.sources import RECORD, files_sha256
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "download_data.py"
 LENGTHS = (5, 8, 6)
-
-
-@pytest.fixture(scope="module")
-def main():
-    return runpy.run_path(str(SCRIPT))["main"]
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +164,7 @@ def test_checksum_can_be_computed_with_the_documented_command(made):
 
 
 # ---- command line ----
-def test_the_command_records_and_then_verifies(main, made, tmp_path, capsys):
+def test_the_command_records_and_then_verifies(made, tmp_path, capsys):
     arguments = ["task=kitchen_lowdim_abs", f"data_dir={tmp_path / 'data'}", f"url={pack(made)}"]
     checksum = files_sha256(made, KITCHEN.keys)
     assert main(arguments) == 0
@@ -185,7 +179,7 @@ def test_the_command_records_and_then_verifies(main, made, tmp_path, capsys):
     assert "Move the folder away and download it again" in capsys.readouterr().err
 
 
-def test_an_archive_unpacked_by_hand_is_accepted_and_recorded(main, made, tmp_path, capsys):
+def test_an_archive_unpacked_by_hand_is_accepted_and_recorded(made, tmp_path, capsys):
     shutil.copytree(made, tmp_path / "data" / "kitchen")
     arguments = ["task=kitchen_lowdim", f"data_dir={tmp_path / 'data'}"]
     with pytest.raises(NoChecksumError):
@@ -211,13 +205,13 @@ def test_an_archive_unpacked_by_hand_is_accepted_and_recorded(main, made, tmp_pa
         (["verify=true"], "no data set at {tmp}/kitchen: download it with"),
     ],
 )
-def test_bad_input_is_one_error_and_exit_code_1(main, tmp_path, capsys, arguments, message):
+def test_bad_input_is_one_error_and_exit_code_1(tmp_path, capsys, arguments, message):
     assert main(["task=kitchen_lowdim_abs", f"data_dir={tmp_path}", *arguments]) == 1
     error = capsys.readouterr().err
     assert message.format(tmp=tmp_path) in error and "Traceback" not in error
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_help_says_that_nobody_published_a_checksum(main, capsys):
+def test_help_says_that_nobody_published_a_checksum(capsys):
     assert main(["help"]) == 0
     assert "nobody published a checksum" in capsys.readouterr().out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import re
-import runpy
 import threading
 import zipfile
 from dataclasses import replace
@@ -12,12 +11,12 @@ from dataclasses import replace
 import pytest
 from robomimic_data import write_demonstrations
 
+from bac_workbench.commands.download_data import main
 from diffusion_policy.dataset.download import SOURCES, NoChecksumError, download, verify
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_dataset import load_robomimic_lowdim
 from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.env.robomimic.definition import TASKS
-from tests.conftest import ROOT
 
 pytest.importorskip("h5py")
 
@@ -197,7 +196,6 @@ def test_every_task_has_its_file():
 
 
 def test_the_command(archive, tmp_path, capsys):
-    main = runpy.run_path(str(ROOT / "scripts" / "download_data.py"))["main"]
     arguments = ["task=can_lowdim_ph", f"url={archive.as_uri()}", f"data_dir={tmp_path}/data"]
     assert main(arguments) == 0
     assert "complete, content sha256" in capsys.readouterr().out
@@ -205,4 +203,4 @@ def test_the_command(archive, tmp_path, capsys):
     assert "low_dim_abs.hdf5: verified" in capsys.readouterr().out
     (tmp_path / "data" / FILE).write_bytes(b"x")
     assert main(arguments) == 1
-    assert "download it again: python scripts/download_data.py task=can_lowdim_ph" in capsys.readouterr().err
+    assert "download it again: bac data download task=can_lowdim_ph" in capsys.readouterr().err

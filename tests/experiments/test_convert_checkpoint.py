@@ -1,24 +1,14 @@
 """Converting a checkpoint: one process per output, and what a killed one left."""
 
-import importlib.util
-
 import pytest
 
+from bac_workbench.setup.conversion import convert
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.lock import LockedError, locked_output
-from tests.conftest import ROOT
 
 
-@pytest.fixture(scope="module")
-def convert():
-    spec = importlib.util.spec_from_file_location("convert_checkpoint", ROOT / "scripts" / "convert_checkpoint.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.convert
-
-
-def test_a_conversion_that_was_killed_before_its_config_is_finished_by_the_same_command(convert, checkpoint, tmp_path):
+def test_a_conversion_that_was_killed_before_its_config_is_finished_by_the_same_command(checkpoint, tmp_path):
     first = convert(checkpoint, tmp_path / "out")
     (tmp_path / "out" / "config.yaml").unlink()
     assert convert(checkpoint, tmp_path / "out").hash == first.hash == load_policy(tmp_path / "out").hash
@@ -27,7 +17,7 @@ def test_a_conversion_that_was_killed_before_its_config_is_finished_by_the_same_
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
-def test_weights_of_another_origin_are_not_overwritten(convert, checkpoint, tmp_path):
+def test_weights_of_another_origin_are_not_overwritten(checkpoint, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "policy.safetensors").write_bytes(b"mine")
     with pytest.raises(ConfigError, match="overwrite=true"):
@@ -35,7 +25,7 @@ def test_weights_of_another_origin_are_not_overwritten(convert, checkpoint, tmp_
     assert (tmp_path / "out" / "policy.safetensors").read_bytes() == b"mine"
 
 
-def test_two_conversions_do_not_share_an_output(convert, checkpoint, tmp_path):
+def test_two_conversions_do_not_share_an_output(checkpoint, tmp_path):
     from diffusion_policy.common import lock
 
     with locked_output(tmp_path / "out", "another conversion"):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,9 +16,12 @@ from omegaconf import OmegaConf
 from bac.acs import OBJECTIVES
 from bac.runtime.choose import RUNTIMES
 from bac.similarity import METRICS
+from bac_workbench.caching.schedules import METHODS
 from bac_workbench.settings import check, read_arguments
-from bac_workbench.settings.launch import check_command_line, config_folder, jobs_of, with_texts_quoted
+from bac_workbench.settings.composition import config_folder
+from bac_workbench.settings.launch import check_command_line, jobs_of, with_texts_quoted
 from bac_workbench.settings.schema import SCHEMAS, field_at, field_problems, fields, kind_of, near_keys, schema_of
+from bac_workbench.setup.samplers import SCHEDULERS
 from diffusion_policy.common.config import ConfigError, register_resolvers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,34 +122,6 @@ def test_right_settings_of_train_pass(overrides):
     check_command_line(["task=pusht_lowdim", *overrides], "train")
 
 
-def documented() -> list[tuple[str, str]]:
-    """(script, arguments) of every command in the README and the guides, with the variables that their blocks set."""
-    found = []
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    for block in re.findall(r"```bash\n(.*?)```", "\n".join(page.read_text() for page in pages), re.DOTALL):
-        variables: dict[str, str] = {}
-        for line in block.replace("\\\n", " ").splitlines():
-            if assigned := re.match(r"(\w+)=(?:\"([^\"]*)\"|'([^']*)'|(\S*))", line.strip()):
-                variables[assigned.group(1)] = next(value for value in assigned.groups()[1:] if value is not None)
-            if started := re.match(r"python scripts/(\w+)\.py ([^#]*)", line.strip()):
-                text = re.sub(
-                    r"\$\{?(\w+)\}?", lambda match: variables.get(match.group(1), match.group()), started.group(2)
-                )
-                found.append((started.group(1), text.strip()))
-    return [item for item in found if item[0] in HYDRA]
-
-
-@pytest.mark.parametrize("command, line", documented())
-def test_every_documented_command_passes(command, line):
-    if not torch.cuda.is_available():  # the same command for this machine
-        line = line.replace("device=cuda", "device=cpu").replace("training.precision=tf32", "training.precision=fp32")
-    check_command_line(shlex.split(line), command)
-
-
-def test_the_documentation_has_commands():
-    assert len(documented()) > 8
-
-
 # ---- wrong kinds of values never pass ----
 
 
@@ -183,11 +155,15 @@ def test_whole_numbers_in_range_are_seeds(value):
 
 
 def test_choices_are_those_of_the_code_that_reads_them():
-    choices = {
-        name: kind_of(field_at(schema_of("eval"), name)).choices
-        for name in ("runtime", "cache.metric", "cache.objective")
+    read = {
+        "runtime": RUNTIMES,
+        "cache.method": METHODS,
+        "cache.metric": METRICS,
+        "cache.objective": OBJECTIVES,
+        "sampler.type": ("checkpoint", *SCHEDULERS),
     }
-    assert choices == {"runtime": tuple(RUNTIMES), "cache.metric": tuple(METRICS), "cache.objective": tuple(OBJECTIVES)}
+    choices = {name: kind_of(field_at(schema_of("eval"), name)).choices for name in read}
+    assert choices == {name: tuple(values) for name, values in read.items()}
 
 
 @pytest.mark.parametrize("command", HYDRA)

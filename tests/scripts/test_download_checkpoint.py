@@ -1,16 +1,16 @@
-"""scripts/download_checkpoint.py against a server on this machine: what arrives, resumes, is refused and is found."""
+"""bac checkpoint download against a server on this machine: what arrives, resumes, is refused and is found."""
 
 from __future__ import annotations
 
 import functools
 import http.server
-import runpy
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 
+from bac_workbench.commands.download_checkpoint import main
 from bac_workbench.setup.checkpoints import task_files
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.policy_files import build_policy
@@ -18,7 +18,6 @@ from diffusion_policy.dataset.fetch import file_sha256
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from tests.original_checkpoints import lowdim_config, lowdim_payload, saved
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "download_checkpoint.py"
 BEST = "epoch=0650-test_mean_score=1.000.ckpt"
 FOLDER = Path("checkpoint", "can_lowdim_ph", "diffusion_policy_transformer", "train_0", "checkpoints")
 
@@ -87,7 +86,6 @@ def download(tmp_path, url, monkeypatch, capsys):
     """download('name=best') -> (exit code, stdout, stderr), run in an empty folder."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    main = runpy.run_path(str(SCRIPT))["main"]
 
     def run(*arguments: str, address: str = url):
         code = main(["task=can_lowdim_ph", f"url={address}", *arguments])
@@ -110,7 +108,7 @@ def test_the_last_checkpoint_arrives_where_other_commands_find_it(download, orig
         digest in out and "first one recorded" in out and f"{original.stat().st_size / 1e6:,.1f} MB, step 1234" in out
     )
     assert load_policy(FOLDER / "latest.ckpt").hash[:12] in out
-    assert out.endswith("python scripts/eval.py task=can_lowdim_ph cache=bac\n")
+    assert out.endswith("bac eval task=can_lowdim_ph cache=bac\n")
     assert task_files()["can_lowdim_ph"].downloaded() == [FOLDER / "latest.ckpt"]
 
 

@@ -1,18 +1,10 @@
-"""The command line of scripts/download_data.py."""
+"""The command line of bac data download."""
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "download_data.py"
-
-
-@pytest.fixture(scope="module")
-def main():
-    return runpy.run_path(str(SCRIPT))["main"]
+from bac_workbench.commands.download_data import main
 
 
 @pytest.mark.parametrize(
@@ -26,19 +18,19 @@ def main():
         (["task=pusht_lowdim", "verify=true", "data_dir={tmp}"], "download it with"),
     ],
 )
-def test_bad_input_is_one_error_and_exit_code_1(main, tmp_path, capsys, arguments, message):
+def test_bad_input_is_one_error_and_exit_code_1(tmp_path, capsys, arguments, message):
     assert main([argument.format(tmp=tmp_path) for argument in arguments]) == 1
     stderr = capsys.readouterr().err
     assert message in stderr and "Traceback" not in stderr
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-def test_verify_accepts_the_genuine_data(main, pusht_zarr, capsys):
+def test_verify_accepts_the_genuine_data(pusht_zarr, capsys):
     assert main(["task=pusht_lowdim", "verify=true", f"data_dir={pusht_zarr.parents[1]}"]) == 0
     assert "verified, content sha256" in capsys.readouterr().out
 
 
-def test_a_damaged_folder_is_kept_and_explained(main, tmp_path, capsys):
+def test_a_damaged_folder_is_kept_and_explained(tmp_path, capsys):
     folder = tmp_path / "pusht" / "pusht_cchi_v7_replay.zarr"
     folder.mkdir(parents=True)
     assert main(["task=pusht_lowdim", f"data_dir={tmp_path}"]) == 1
@@ -46,7 +38,7 @@ def test_a_damaged_folder_is_kept_and_explained(main, tmp_path, capsys):
     assert folder.is_dir()
 
 
-def test_help(main, capsys):
+def test_help(capsys):
     assert main(["--help"]) == 0
     assert "verify=true" in capsys.readouterr().out
 
@@ -65,7 +57,7 @@ def test_help(main, capsys):
         (["url=https://x.org/"], "names no file"),
     ],
 )
-def test_values_that_cannot_be_meant(main, tmp_path, monkeypatch, capsys, arguments, message):
+def test_values_that_cannot_be_meant(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert main(["task=pusht_lowdim", *arguments]) == 1
     error = capsys.readouterr().err
@@ -75,7 +67,7 @@ def test_values_that_cannot_be_meant(main, tmp_path, monkeypatch, capsys, argume
 
 
 @pytest.mark.parametrize("name", ["20240601", "2024_06_01", "1e5", "007", "true", "a=b"])
-def test_folder_names_are_text(main, tmp_path, monkeypatch, capsys, name):
+def test_folder_names_are_text(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
     assert main(["task=pusht_lowdim", f"data_dir={name}", "verify=true"]) == 1
     assert f"no data set at {name}/pusht/" in capsys.readouterr().err

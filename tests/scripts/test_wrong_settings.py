@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from bac_workbench.command_words import WORDS
 from bac_workbench.settings.arguments import read_arguments, read_positional
 from bac_workbench.settings.launch import check_command_line
 from diffusion_policy.common.config import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+# script -> its command of `bac`
+SCRIPTS = {path.stem: WORDS[path.stem] for path in sorted((ROOT / "scripts").glob("*.py")) if path.stem in WORDS}
 
 # What follows `eval task=pusht_lowdim`, and what the message has to say. | stands between arguments of which one has spaces in it.
 EVAL = [
@@ -447,7 +449,7 @@ def test_arguments_of_commands_without_hydra(command, defaults, line, says):
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], [""], ["--force", "a"], ["--all"]])
 def test_a_command_with_one_folder_takes_exactly_one(arguments):
-    with pytest.raises(ConfigError, match="usage: python scripts/compare.py RESULTS_FOLDER"):
+    with pytest.raises(ConfigError, match="usage: bac compare RESULTS_FOLDER"):
         read_positional(arguments, "compare", ("RESULTS_FOLDER",))
     assert read_positional(["x"], "compare", ("RESULTS_FOLDER",)) == ["x"] and read_positional([], "demo", ()) == []
 
@@ -502,4 +504,4 @@ def test_the_scripts_end_with_status_one_and_one_screen(script, arguments, says)
 def test_help_shows_usage_settings_and_examples(script):
     result = start(script, "--help")
     assert result.returncode == 0 and not result.stderr
-    assert f"python scripts/{script}.py" in result.stdout and len(result.stdout.splitlines()) < 80
+    assert f"bac {SCRIPTS[script]}" in result.stdout and len(result.stdout.splitlines()) < 80
