@@ -1,8 +1,8 @@
-# Set up, demonstrate and test on a machine with Python 3.11 or 3.12 and nothing else. `make help` says what there is.
+# Set up, demonstrate and test on a machine with Python 3.11 to 3.13 and nothing else. `make help` says what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test stress setup clean
+.PHONY: help demo test stress setup wheels check-pins clean
 
 VENV := .venv
 EXTRAS ?= pusht,dev
@@ -11,9 +11,9 @@ TEST_WORKERS ?= 2
 STRESS_ARGS ?=
 
 comma := ,
-# `pusht,dev` is installed once .venv/.installed-pusht+dev is newer than pyproject.toml.
+# `pusht,dev` is installed once .venv/.installed-pusht+dev is newer than both pyproject.toml.
 installed = $(VENV)/.installed-$(subst $(comma),+,$(1))
-supported = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+supported = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 help:
 	@echo "make demo    evaluate the bundled Push-T policy with and without caching; prints a table (installs core + pusht)"
@@ -23,17 +23,19 @@ help:
 	@echo "             docs/reliability.md); STRESS_ARGS='seed=1 parts=fuzz inputs=5000' chooses, STRESS_ARGS=help lists"
 	@echo "make setup   install only; EXTRAS=pusht,wandb chooses (pusht, blockpush, kitchen, robomimic, robomimic-reference,"
 	@echo "             lerobot, wandb, dev, all)"
+	@echo "make wheels  the library and the workbench as wheels to hand on, in dist/"
+	@echo "make check-pins   ask pip whether the pinned versions can be installed together on every supported Python"
 	@echo "make clean   remove $(VENV), caches and build output; data, checkpoints and results stay"
 	@echo
 	@echo "Packages go into $(VENV), with the versions pinned in pyproject.toml, from wherever pip is configured to look."
-	@echo "PYTHON=python3.12 chooses the interpreter that creates $(VENV) (3.11 or 3.12)."
+	@echo "PYTHON=python3.12 chooses the interpreter that creates $(VENV) (3.11 to 3.13)."
 	@echo
 	@echo "On Linux the default index serves PyTorch built for CUDA (about 3 GB). Without a GPU the CPU build (about 0.2 GB)"
 	@echo "does: name its wheel, TORCH=path/to/torch-2.13.0+cpu-...whl, or let pip find it by pip's own configuration"
 	@echo "(a folder with the wheel in PIP_FIND_LINKS, an index with CPU builds in PIP_EXTRA_INDEX_URL)."
 
 demo: $(call installed,pusht)
-	@$(VENV)/bin/python scripts/demo.py
+	@$(VENV)/bin/bac demo
 
 test: $(call installed,pusht$(comma)dev)
 	@# One thread: rollouts in the tests are processes, and threads that fight with them over two cores are slower.
@@ -45,13 +47,21 @@ stress: $(call installed,pusht$(comma)dev)
 setup: $(call installed,$(EXTRAS))
 	@echo "ready: $(VENV) has extras $(EXTRAS)"
 
+# Each names the other by its version: a folder with both serves pip install --find-links.
+wheels: $(VENV)/.created
+	rm -rf build dist
+	BAC_LIBRARY_BY_VERSION=1 $(VENV)/bin/python -m pip --disable-pip-version-check wheel --no-deps -w dist ./bac .
+
+check-pins: $(call installed,pusht$(comma)dev)
+	@$(VENV)/bin/python scripts/check_pins.py
+
 # One script per recipe: it ends at the first error, and the stamp is written only at the end, so that an interrupted
 # installation is taken up again. The first extra alone counts as installed too.
-$(VENV)/.installed-%: pyproject.toml setup.py $(VENV)/.created
+$(VENV)/.installed-%: pyproject.toml bac/pyproject.toml setup.py $(VENV)/.created
 	@set -euo pipefail; pip="$(VENV)/bin/python -m pip --disable-pip-version-check --no-input"; \
 	echo "installing dependencies: core + $(subst +,$(comma) ,$*)"; \
 	echo "  the first time about 0.2 GB, plus PyTorch: 0.2 GB (CPU build) or 3 GB (CUDA build; see make help)"; \
-	requirements=(-e ".[$(subst +,$(comma),$*)]"); \
+	export BAC_LIBRARY_BY_VERSION=1; requirements=(-e ".[$(subst +,$(comma),$*)]" -e ./bac); \
 	if [ -n "$(TORCH)" ]; then requirements+=("$(TORCH)"); fi; \
 	$$pip install --progress-bar off "$${requirements[@]}" 2>&1 | tee $(VENV)/install.log \
 	| while IFS= read -r line; do case "$$line" in \
@@ -65,22 +75,22 @@ $(VENV)/.installed-%: pyproject.toml setup.py $(VENV)/.created
 $(VENV)/.created:
 	@set -eu; python="$(PYTHON)"; \
 	if [ -z "$$python" ]; then \
-	  for name in python3.11 python3.12 python3 python; do \
+	  for name in python3.11 python3.12 python3.13 python3 python; do \
 	    if $$name -c '$(supported)' >/dev/null 2>&1; then python=$$name; break; fi; \
 	  done; \
 	fi; \
 	if [ -z "$$python" ]; then \
-	  echo "No usable Python 3.11 or 3.12 among python3.11, python3.12, python3 (with its venv module; on" >&2; \
+	  echo "No usable Python 3.11 to 3.13 among python3.11, python3.12, python3.13, python3 (with its venv module; on" >&2; \
 	  echo "Debian and Ubuntu that is the package python3-venv). Install one, or name one: make PYTHON=/path/to/python3.11 ..." >&2; \
 	  exit 1; \
 	fi; \
 	if ! "$$python" -c '$(supported)' >/dev/null 2>&1; then \
-	  echo "PYTHON=$$python is not a Python 3.11 or 3.12 with the venv module; choose another." >&2; exit 1; \
+	  echo "PYTHON=$$python is not a Python 3.11 to 3.13 with the venv module; choose another." >&2; exit 1; \
 	fi; \
 	echo "creating $(VENV) with $$("$$python" --version) ($$python)"; \
 	"$$python" -m venv $(VENV); \
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist .pytest_cache .hypothesis *.egg-info bac/*.egg-info
 	find bac diffusion_policy experiments scripts stress tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,7 +26,7 @@ def dependencies() -> list[str]:
 
 
 class BuildWithShippedFiles(build_py):
-    """Copies configuration, assets and a policy into bac_workbench/shipped. In a checkout they are read where they are."""
+    """Copies configuration, assets and a policy into bac_workbench/shipped; a checkout is read where it is."""
 
     def run(self) -> None:
         if self.editable_mode:
