@@ -1,10 +1,11 @@
-"""Dependencies are pinned once, in pyproject.toml, and every other file agrees with it."""
+"""Two distributions, the library and the workbench. Dependencies are pinned once, and every other file agrees."""
 
 from __future__ import annotations
 
 import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -17,22 +18,24 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[1]
-PYTHONS = ("3.11", "3.12")
+PYTHONS = ("3.11", "3.12", "3.13")
 EXTRAS = {"pusht", "blockpush", "kitchen", "robomimic", "robomimic-reference", "lerobot", "wandb", "dev", "all"}
 CODE = ("bac", "diffusion_policy", "experiments", "scripts")
-OWN = {"bac", "bac_workbench", "diffusion_policy", "stress", "tests"}
+OWN = {"bac", "bac_workbench", "diffusion_policy", "door", "stress", "tests"}
 # Import name -> distribution name, where they differ by more than - and _.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "hydra": "hydra-core", "yaml": "PyYAML"}
-# Used by this file only; pytest brings it.
-BESIDE_PYTEST = {"packaging"}
+# Tools of those who work on the project; pytest brings the one, the build backend is the other.
+BESIDE_PYTEST = {"packaging", "setuptools"}
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
+PINS = PYPROJECT["tool"]["bac-workbench"]["dependencies"]
+LIBRARY = tomllib.loads((ROOT / "bac" / "pyproject.toml").read_text())
 
 
 def requirements(*extras: str) -> list[Requirement]:
     """Requirements of the core and of `extras`, without references of the project to itself."""
-    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
+    lines = [*PINS, *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
     return [item for item in map(Requirement, lines) if item.name != PROJECT["name"]]
 
 
@@ -94,24 +97,56 @@ def test_every_core_requirement_is_imported():
     assert {item.name for item in requirements()} - set(imported(CODE, everywhere=True)) == set()
 
 
-def test_setup_py_adds_nothing_of_its_own():
-    calls = [node for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())) if isinstance(node, ast.Call)]
-    assert len(calls) == 1 and not calls[0].args and not calls[0].keywords
+def files_of(folder: Path) -> list[Path]:
+    """Without what building and running leave behind."""
+    made = ("__pycache__", "build")
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in paths if not any(part in made or part.endswith(".egg-info") for part in path.parts)]
 
 
-def test_every_module_and_source_file_is_part_of_a_listed_package():
-    setuptools = PYPROJECT["tool"]["setuptools"]
-    find = setuptools["packages"]["find"]
+def packages_in(folder: Path, root: Path) -> set[str]:
+    return {".".join(path.parent.relative_to(root).parts) for path in files_of(folder) if path.suffix == ".py"}
+
+
+def test_every_module_of_the_workbench_is_part_of_a_listed_package():
+    find = PYPROJECT["tool"]["setuptools"]["packages"]["find"]
     assert find["namespaces"] is True  # folders without __init__.py count, too
-    for folder in ("bac", "diffusion_policy"):
-        files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-        modules = [path for path in files if path.suffix == ".py"]
-        packages = {".".join(path.parent.relative_to(ROOT).parts) for path in modules}
-        assert [name for name in packages if not any(fnmatchcase(name, pattern) for pattern in find["include"])] == []
-        data = {
-            path for pattern in setuptools["package-data"].get(folder, []) for path in (ROOT / folder).glob(pattern)
-        }
-        assert {path for path in files if path.suffix != ".py"} == data
+    for package, root in (("diffusion_policy", ROOT), ("bac_workbench", ROOT / "experiments")):
+        assert root.relative_to(ROOT).as_posix() in find["where"]
+        names = packages_in(root / package, root)
+        assert [name for name in names if not any(fnmatchcase(name, pattern) for pattern in find["include"])] == []
+        assert [path for path in files_of(root / package) if path.suffix != ".py"] == []
+    assert {pattern.split(".")[0] for pattern in find["include"]} == {"diffusion_policy", "bac_workbench"}
+
+
+def test_every_module_and_source_file_of_the_library_is_part_of_its_distribution():
+    setuptools = LIBRARY["tool"]["setuptools"]
+    assert set(setuptools["packages"]) == packages_in(ROOT / "bac", ROOT)
+    data = {path for pattern in setuptools["package-data"]["bac"] for path in (ROOT / "bac").glob(pattern)}
+    own = {ROOT / "bac" / name for name in ("pyproject.toml", "LICENSE")}
+    assert {path for path in files_of(ROOT / "bac") if path.suffix != ".py"} == data | own
+
+
+def test_both_distributions_have_one_version_and_licence():
+    library = LIBRARY["project"]
+    assert library["version"] == PROJECT["version"] and library["license"] == PROJECT["license"]
+    assert (ROOT / "bac" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def test_the_library_takes_ranges_that_hold_the_pinned_versions():
+    pins = {item.name: str(item.specifier).removeprefix("==") for item in requirements()}
+    extras = [line for lines in LIBRARY["project"]["optional-dependencies"].values() for line in lines]
+    for item in map(Requirement, [*LIBRARY["project"]["dependencies"], *extras]):
+        assert pins[item.name] in item.specifier and "==" not in str(item.specifier)
+
+
+def test_the_workbench_brings_the_library_of_its_checkout_or_asks_for_its_version(monkeypatch):
+    monkeypatch.setattr("setuptools.setup", lambda **settings: None)
+    dependencies = runpy.run_path(str(ROOT / "setup.py"))["dependencies"]
+    monkeypatch.delenv("BAC_LIBRARY_BY_VERSION", raising=False)
+    assert dependencies() == [f"bac-diffusion @ {(ROOT / 'bac').as_uri()}", *PINS]
+    monkeypatch.setenv("BAC_LIBRARY_BY_VERSION", "1")
+    assert dependencies() == [f"bac-diffusion=={PROJECT['version']}", *PINS]
 
 
 def test_the_shared_package_has_no_init_where_the_original_project_has_none():
@@ -157,14 +192,14 @@ def test_make_help_names_every_target():
 
 def test_make_installs_only_what_each_target_needs():
     assert "pip install" in make("-n", "demo", "VENV=.none").stdout
-    assert '(-e ".[pusht]")' in make("-n", "demo", "VENV=.none").stdout
-    assert '(-e ".[pusht,dev]")' in make("-n", "test", "VENV=.none").stdout
-    assert '(-e ".[pusht,wandb]")' in make("-n", "setup", "VENV=.none", "EXTRAS=pusht,wandb").stdout
+    assert '(-e ".[pusht]" -e ./bac)' in make("-n", "demo", "VENV=.none").stdout
+    assert '(-e ".[pusht,dev]" -e ./bac)' in make("-n", "test", "VENV=.none").stdout
+    assert '(-e ".[pusht,wandb]" -e ./bac)' in make("-n", "setup", "VENV=.none", "EXTRAS=pusht,wandb").stdout
 
 
 def test_make_refuses_an_unsupported_python(tmp_path):
     result = make("setup", f"VENV={tmp_path / 'venv'}", "PYTHON=/nowhere/python")
-    assert result.returncode != 0 and "3.11 or 3.12" in result.stderr
+    assert result.returncode != 0 and "3.11 to 3.13" in result.stderr
     assert not (tmp_path / "venv").exists()
 
 

@@ -82,6 +82,7 @@ def test_a_policy_is_never_built_from_the_other_projects_class(before, order, or
 def test_a_package_that_hides_this_one_is_named(tmp_path):
     (tmp_path / "fork" / "diffusion_policy").mkdir(parents=True)
     (tmp_path / "fork" / "diffusion_policy" / "__init__.py").write_text("")
-    result = run("import bac", tmp_path / "fork", ROOT, cwd=tmp_path)
+    code = "from bac_workbench.commands.main import run; sys.exit(run(['eval', '--help']))"
+    result = run(code, tmp_path / "fork", ROOT, ROOT / "experiments", cwd=tmp_path)
     assert result.returncode == 1 and str(tmp_path / "fork" / "diffusion_policy") in result.stderr
     assert "hides all others: delete that empty file, or use an environment without" in result.stderr

@@ -19,7 +19,16 @@ import torch
 
 from bac_workbench.doctor import compute, machine, packages
 from bac_workbench.doctor.report import as_json, show, summary
-from bac_workbench.doctor.rows import FAIL, MISSING, PASS, Row, first_line, requirements, system_library
+from bac_workbench.doctor.rows import (
+    FAIL,
+    MISSING,
+    PASS,
+    Row,
+    first_line,
+    installed_requirements,
+    requirements,
+    system_library,
+)
 from bac_workbench.doctor.runner import CHECKS, run_check, run_checks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +87,7 @@ def test_it_runs_from_any_folder_and_leaves_nothing_there(tmp_path):
     rows = rows_of(result)
     assert result.returncode == 0 and rows["Python"]["state"] == PASS
     assert rows["write access: results"]["found"] == str(tmp_path / "results")
-    assert rows["write access: assets"]["found"] == str(ROOT / "assets")
+    assert rows["write access: assets"]["found"] == str(tmp_path / "assets")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,7 +210,10 @@ def test_the_core_alone_is_a_sound_installation(tmp_path):
     for entry in {
         path.name: path for key in ("purelib", "platlib") for path in Path(sysconfig.get_paths()[key]).iterdir()
     }.values():
-        if not entry.name.lower().startswith((*SIMULATORS, "bac_diffusion", "__editable__")) and entry.suffix != ".pth":
+        if (
+            not entry.name.lower().startswith((*SIMULATORS, "bac_diffusion", "bac_workbench", "__editable__"))
+            and entry.suffix != ".pth"
+        ):
             (core / entry.name).symlink_to(entry)
     venv.create(tmp_path / "venv", symlinks=True)
     python = str(tmp_path / "venv" / "bin" / "python")
@@ -212,7 +224,7 @@ def test_the_core_alone_is_a_sound_installation(tmp_path):
         "json=true",
         cwd=work,
         python=python,
-        PYTHONPATH=str(core),
+        PYTHONPATH=os.pathsep.join(map(str, (core, ROOT, ROOT / "experiments"))),
     )
     rows = rows_of(result)
     assert result.returncode == 0, rows
@@ -235,8 +247,23 @@ def test_the_core_alone_is_a_sound_installation(tmp_path):
 
 
 def test_requirements_are_those_of_the_project():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert requirements() == {"": project["dependencies"], **project["optional-dependencies"]}
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    core, extras = pyproject["tool"]["bac-workbench"]["dependencies"], pyproject["project"]["optional-dependencies"]
+    assert requirements() == {"": core, **extras}
+
+
+def test_requirements_of_an_installed_wheel_are_those_of_its_metadata():
+    lines = [
+        "torch==2.13.0",
+        'pygame==2.5.2; python_version < "3.13" and extra == "pusht"',
+        'wandb==0.31.0; extra == "wandb"',
+    ]
+    assert installed_requirements(lines, ["pusht", "wandb", "lerobot"]) == {
+        "": ["torch==2.13.0"],
+        "pusht": ['pygame==2.5.2; python_version < "3.13"'],
+        "wandb": ["wandb==0.31.0"],
+        "lerobot": [],
+    }
 
 
 def test_another_version_is_shown_with_the_command_and_is_not_needed(monkeypatch):
@@ -256,7 +283,7 @@ def test_a_missing_core_package_is_needed(monkeypatch):
 
 
 def test_bundled_policies_are_compared_with_their_profiles(tmp_path, monkeypatch):
-    monkeypatch.setattr(compute, "ROOT", tmp_path)
+    monkeypatch.setattr(compute, "SHIPPED", tmp_path)
     source = ROOT / "checkpoint" / "pusht_lowdim" / "ddpm100"
     digest = json.loads((ROOT / "assets" / "pusht_lowdim" / "profile.json").read_text())["checkpoint_hash"]
     for task, expected in {"sound": digest, "other": "0" * 64, "damaged": digest, "unknown": None}.items():

@@ -22,30 +22,24 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bac_workbench.downloads.places import download_progress, run_command
 from bac_workbench.settings import meant, read_arguments
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.lock import locked_output
-from diffusion_policy.dataset.download import (
-    SOURCES,
-    NoChecksumError,
-    OtherDataError,
-    download,
-    known_sha256,
-    verify,
-    verify_or_record,
-)
-from diffusion_policy.dataset.fetch import name_in
-from diffusion_policy.dataset.replay_buffer import DatasetError
-from diffusion_policy.dataset.sources import DataSource
+
+if TYPE_CHECKING:
+    from diffusion_policy.dataset.sources import DataSource
 
 DEFAULTS = {"task": None, "verify": False, "data_dir": "data", "url": None, "sha256": None}
 
 
 def choose_source(settings: dict) -> DataSource:
     """Raises ConfigError for a task that is unknown."""
+    from diffusion_policy.dataset.download import SOURCES
+    from diffusion_policy.dataset.fetch import name_in
+
     if settings["task"] not in SOURCES:
         problem = "which task?" if settings["task"] is None else f"no public data is known for task={settings['task']}:"
         raise ConfigError(
@@ -58,6 +52,15 @@ def choose_source(settings: dict) -> DataSource:
 
 def run(source: DataSource, settings: dict) -> Path:
     """Returns the verified folder."""
+    from diffusion_policy.dataset.download import (
+        NoChecksumError,
+        OtherDataError,
+        download,
+        verify,
+        verify_or_record,
+    )
+    from diffusion_policy.dataset.errors import DatasetError
+
     folder = Path(settings["data_dir"]) / source.folder
     if settings["verify"] or folder.exists():
         again = f"bac data download task={settings['task']}"
@@ -90,6 +93,9 @@ def _in_folder(settings: dict) -> str:
 
 
 def command(arguments: list[str]) -> None:
+    from diffusion_policy.common.lock import locked_output
+    from diffusion_policy.dataset.download import known_sha256
+
     settings = read_arguments(arguments, "download_data", DEFAULTS)
     source = choose_source(settings)
     folder = Path(settings["data_dir"]) / source.folder

@@ -56,7 +56,24 @@ def run(words: list[str]) -> int:
 def start(command: str, arguments: list[str]) -> int:
     """Runs a command by the name of its configuration, as if it had been started as a program of its own."""
     sys.argv = [f"bac {WORDS[command]}", *arguments]
-    return import_module(f"bac_workbench.commands.{COMMANDS[command][0]}").main() or 0
+    try:
+        module = import_module(f"bac_workbench.commands.{COMMANDS[command][0]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "diffusion_policy":
+            raise
+        print(f"error: {hidden(error.name)}", file=sys.stderr)
+        return 1
+    return module.main() or 0
+
+
+def hidden(module: str) -> str:
+    """What to do where another package of the name diffusion_policy is all that Python finds."""
+    places = list(getattr(sys.modules.get("diffusion_policy"), "__path__", []))
+    return (
+        f"{module}, which is a part of this project, is not among what Python finds as diffusion_policy ({places}). "
+        "A package of this name with a file __init__.py hides all others: delete that empty file, or use an environment "
+        "without that package"
+    )
 
 
 def unknown(words: list[str], group: list[str]) -> int:

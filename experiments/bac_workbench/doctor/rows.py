@@ -111,9 +111,9 @@ def installed_requirements(lines: list[str], extras: list[str] | None) -> dict[s
     """Extra -> requirement lines, from the metadata of an installed distribution."""
     grouped: dict[str, list[str]] = {"": [], **{extra: [] for extra in extras or ()}}
     for line in lines:
-        requirement, _, marker = line.partition(";")
-        extra = re.search(r"""extra == ["']([\w-]+)["']""", marker)
-        grouped[extra.group(1) if extra else ""].append(requirement.strip())
+        extra = re.search(r"""(?: and |; )\(?extra == ["']([\w-]+)["']\)?""", line)
+        own = line if extra is None else line[: extra.start()]  # with what else it depends on, such as Python's version
+        grouped[extra.group(1) if extra else ""].append(own)
     return grouped
 
 
