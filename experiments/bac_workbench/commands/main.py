@@ -71,8 +71,8 @@ def hidden(module: str) -> str:
     places = list(getattr(sys.modules.get("diffusion_policy"), "__path__", []))
     return (
         f"{module}, which is a part of this project, is not among what Python finds as diffusion_policy ({places}). "
-        "A package of this name with a file __init__.py hides all others: delete that empty file, or use an environment "
-        "without that package"
+        "A package of this name with a file __init__.py hides all others: delete that empty file, or use an "
+        "environment without that package"
     )
 
 
