@@ -160,6 +160,7 @@ class Launcher:
 def _run(script: Path, arguments: list[str]) -> int:
     """The exit status of the interpreter that would run this script."""
     sys.argv = [str(script), *arguments]
+    sys.path.insert(0, str(script.parent))  # where scripts find what they share
     try:
         runpy.run_path(str(script), run_name="__main__")
         status = 0

@@ -48,14 +48,16 @@ SIMULATORS = (
 
 
 def doctor(
-    *arguments: str, cwd: Path = ROOT, python: str = sys.executable, **environment: str
+    *arguments: str, cwd: Path = ROOT, python: str = sys.executable, first: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess:
+    """Runs the script with this checkout on its path, whatever is installed; what is in `first` hides other packages."""
+    folders = [*([] if first is None else [first]), ROOT, ROOT / "experiments"]
     return subprocess.run(
         [python, str(ROOT / "scripts" / "doctor.py"), *arguments],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(map(str, folders))},
         timeout=120,
     )
 
@@ -154,7 +156,7 @@ def test_a_crash_and_a_hang_are_rows_and_the_others_are_there(tmp_path):
     package(tmp_path, "pymunk", "import os; os.kill(os.getpid(), 11)")
     package(tmp_path, "pybullet", "import time; time.sleep(60)")
     started = time.monotonic()
-    result = doctor("only=cpu,pusht,blockpush,disk", "timeout=8", "--json", PYTHONPATH=str(tmp_path))
+    result = doctor("only=cpu,pusht,blockpush,disk", "timeout=8", "--json", first=tmp_path)
     rows = rows_of(result)
     assert time.monotonic() - started < 40
     assert result.returncode == 1 and json.loads(result.stdout)["ok"] is False
@@ -179,7 +181,7 @@ pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
 time.sleep(60)
 """,
     )
-    doctor("only=pusht", "timeout=10", PYTHONPATH=str(tmp_path))
+    doctor("only=pusht", "timeout=10", first=tmp_path)
     stat = Path("/proc", (tmp_path / "pid").read_text(), "stat")
     deadline = time.monotonic() + 5
     while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z" and time.monotonic() < deadline:
@@ -194,7 +196,7 @@ def test_a_broken_core_package_is_reported_without_it(tmp_path):
         'raise ImportError("libgomp.so.1: cannot open shared object file: No such file or directory")',
     )
     package(tmp_path, "rich", 'raise ImportError("rich is broken")')
-    result = doctor("only=torch,native,checkpoints,disk", PYTHONPATH=str(tmp_path))
+    result = doctor("only=torch,native,checkpoints,disk", first=tmp_path)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert result.stdout.count("libgomp.so.1") == 3 and "repair: apt install libgomp1" in result.stdout
     assert (
@@ -224,7 +226,7 @@ def test_the_core_alone_is_a_sound_installation(tmp_path):
         "json=true",
         cwd=work,
         python=python,
-        PYTHONPATH=os.pathsep.join(map(str, (core, ROOT, ROOT / "experiments"))),
+        first=core,
     )
     rows = rows_of(result)
     assert result.returncode == 0, rows

@@ -72,10 +72,18 @@ def installed(name: str) -> str | None:
         return None
 
 
+def pip_knows_this_project() -> bool:
+    """Whether it was installed: what a build leaves in a checkout has the same metadata, but no installer."""
+    try:
+        return metadata.distribution(NAME).read_text("INSTALLER") is not None
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def install_extra(extra: str) -> str:
     """The command that installs what is missing of this project with one of its extras, "" for none."""
     suffix = f"[{extra}]" if extra else ""
-    if CHECKOUT is not None and installed(NAME) is None:
+    if CHECKOUT is not None and not pip_knows_this_project():
         return pip_install(f"-e {shown(CHECKOUT, suffix)}")
     return pip_install(shlex.quote(f"{NAME}{suffix}"))
 
