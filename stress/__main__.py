@@ -63,7 +63,8 @@ def fuzz(arguments: Arguments, scratch: Path, findings: Findings) -> list[Row]:
     if not kinds:
         return []
     say(
-        f"fuzz: {arguments.inputs:,} inputs over {len(kinds)} kinds of files; limits {child.MEMORY >> 20} MB and {child.SECONDS} s each"
+        f"fuzz: {arguments.inputs:,} inputs over {len(kinds)} kinds of files; "
+        f"limits {child.MEMORY >> 20} MB and {child.SECONDS} s each"
     )
     return campaign.run(kinds, arguments.inputs, arguments.seed, arguments.jobs, scratch, findings, say)
 

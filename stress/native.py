@@ -1,4 +1,4 @@
-"""The native engine in need: threads that cannot be started, caches that are damaged or not one's own, two builders at once."""
+"""The native engine in need: threads that cannot start, caches that are damaged or another's, two builders at once."""
 
 from __future__ import annotations
 

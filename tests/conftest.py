@@ -53,8 +53,9 @@ def keep_denormal_numbers():
 def one_torch_thread():
     """torch computes with one thread, in this one and, as the initializer of a pool, in others; restored afterwards.
 
-    A new thread does not take over what `torch.set_num_threads` said: its first matrix products run with OMP_NUM_THREADS
-    threads (one per core without it), and round differently, until it asks torch for its number or sets its own.
+    A new thread does not take over what `torch.set_num_threads` said: its first matrix products run with
+    OMP_NUM_THREADS threads (one per core without it), and round differently, until it asks torch for its number or sets
+    its own.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

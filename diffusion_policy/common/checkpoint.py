@@ -112,9 +112,9 @@ def load_policy(
 def weights_hash(policy: nn.Module) -> str:
     """SHA-256 over the names, shapes and float32 values of what was learned (`LEARNED`), sorted by name.
 
-    That is the denoiser and, for a policy with cameras, the vision encoder, each tensor under its first name. It identifies
-    a set of weights: the same for an original checkpoint and its full-precision conversion. EMA and raw weights differ, and
-    so does a half-precision conversion, whose rounded weights are other weights.
+    That is the denoiser and, for a policy with cameras, the vision encoder, each tensor under its first name. It
+    identifies a set of weights: the same for an original checkpoint and its full-precision conversion. EMA and raw
+    weights differ, and so does a half-precision conversion, whose rounded weights are other weights.
     """
     digest = hashlib.sha256()
     for name, value in sorted(distinct_state(policy).items()):
@@ -152,7 +152,8 @@ def _check_layers(policy: dict[str, Any], tensors: int, source: Path) -> None:
             layers = section.get(name) if isinstance(section, dict) else None
             if type(layers) is int and layers > tensors:
                 raise CheckpointError(
-                    f"the config of {source} says {name}={layers:.3g}, but the file holds {tensors} tensors: they do not fit"
+                    f"the config of {source} says {name}={layers:.3g}, but the file holds {tensors} tensors: "
+                    "they do not fit"
                 )
 
 
@@ -176,7 +177,7 @@ def _set_steps(config: dict[str, Any], num_inference_steps: int | None) -> None:
 
 # ---- weights ----
 def _check_fit(outline: nn.Module, shapes: dict[str, tuple[int, ...]], source: Path, elements: int) -> None:
-    """Compares the shapes in the file with those of a policy without memory: all there, none too many, each as it should be."""
+    """Compares the shapes in the file with those of a policy without memory: all there, none more, each as needed."""
     large = [
         name
         for name, shape in shapes.items()
@@ -203,19 +204,22 @@ def _check_fit(outline: nn.Module, shapes: dict[str, tuple[int, ...]], source: P
         found = "; ".join(f"{what}: {some(names)}" for what, names in lists.items() if names) or first_line(error)
         raise CheckpointError(
             f"the weights in {source} do not fit the policy its config describes. Tensors {found}. "
-            "If files were mixed, get the checkpoint again; if it is complete, its config describes an unsupported variant"
+            "If files were mixed, get the checkpoint again; if it is complete, "
+            "its config describes an unsupported variant"
         ) from error
     fields = outline.normalizer.params_dict
     for field, size in outline.field_sizes.items():
         if field not in fields or fields[field].scale.numel() != size:
             held = {name: normalizer.scale.numel() for name, normalizer in list(fields.items())[:20]}
             raise CheckpointError(
-                f"the normalizer in {source} needs {field!r} of size {size}; it holds {str(held)[:500]}: the checkpoint is incomplete"
+                f"the normalizer in {source} needs {field!r} of size {size}; it holds {str(held)[:500]}: "
+                "the checkpoint is incomplete"
             )
     needed = sum(value.numel() for value in distinct_state(outline).values())
     if needed > elements + _SPARE:
         raise CheckpointError(
-            f"the policy that the config of {source} describes has {needed} numbers but the file only {elements}: it is damaged"
+            f"the policy that the config of {source} describes has {needed} numbers but the file only {elements}: "
+            "it is damaged"
         )
 
 
@@ -226,7 +230,8 @@ def _fill(policy: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
         both = first in tensors and name in tensors
         if both and not torch.equal(tensors[name].nan_to_num(), tensors[first].nan_to_num()):
             raise CheckpointError(
-                f"{source}: {name} and {first} are one tensor of the policy but differ: the file is damaged; get it again"
+                f"{source}: {name} and {first} are one tensor of the policy but differ: the file is damaged; "
+                "get it again"
             )
     policy.load_state_dict(tensors)
     weights = [
@@ -235,8 +240,8 @@ def _fill(policy: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     whole = [name for name in weights if not tensors[name].is_floating_point()]
     if whole:
         raise CheckpointError(
-            f"{source} holds numbers of type {tensors[whole[0]].dtype} in {some(whole)}: quantised weights are not read; "
-            "use the checkpoint they were made from"
+            f"{source} holds numbers of type {tensors[whole[0]].dtype} in {some(whole)}: "
+            "quantised weights are not read; use the checkpoint they were made from"
         )
     bad = [name for name, value in policy.named_parameters() if not torch.isfinite(value).all()]
     for name, value in policy.named_buffers():
@@ -247,7 +252,8 @@ def _fill(policy: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
         bad += [name] if wrong else []
     if bad:
         raise CheckpointError(
-            f"{source} holds NaN or infinite values in {some(bad)}: training diverged or the file is damaged; use another checkpoint"
+            f"{source} holds NaN or infinite values in {some(bad)}: training diverged or the file is damaged; "
+            "use another checkpoint"
         )
     zero = [name for name, field in policy.normalizer.params_dict.items() if (field.scale == 0).any()]
     if zero:

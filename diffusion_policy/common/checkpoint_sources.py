@@ -169,12 +169,14 @@ def _open_original(source: Path, weights: str) -> Iterator[StoredWeights]:
         start = file.read(16)
     if start.startswith(_LEGACY):
         raise CheckpointError(
-            f"{source} has the file format of PyTorch before 1.6: if you trust it, load and save it with a later PyTorch"
+            f"{source} has the file format of PyTorch before 1.6: if you trust it, "
+            "load and save it with a later PyTorch"
         )
     if not start.startswith(_ZIP):
         kind = "a bare pickle" if start.startswith(_PICKLE) else f"no PyTorch file (it begins with {start[:8]!r})"
         raise CheckpointError(
-            f"{source} is {kind if start else 'empty'}: give a checkpoint folder, a {WEIGHTS_FILE} or an original .ckpt. {ORIGINALS}"
+            f"{source} is {kind if start else 'empty'}: give a checkpoint folder, "
+            f"a {WEIGHTS_FILE} or an original .ckpt. {ORIGINALS}"
         )
     with TorchArchive(source) as archive:
         payload = archive.payload
@@ -217,7 +219,7 @@ def _open_original(source: Path, weights: str) -> Iterator[StoredWeights]:
 
 
 def _pickles(archive: TorchArchive, source: Path) -> dict[Any, Any]:
-    """The small things beside the weights. Each is a pickle of its own; all are read, so that a refused one is noticed."""
+    """The small things beside the weights. Each is a pickle of its own; all are read: a refused one is noticed."""
     pickles = archive.payload.get("pickles")
     if not isinstance(pickles, (dict, type(None))):
         raise CheckpointError(

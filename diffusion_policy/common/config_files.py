@@ -1,7 +1,7 @@
 """Reads a config of somebody else: YAML within limits, interpolations without anything but arithmetic.
 
-A few hundred bytes of nested aliases, or of `x1: ${x0}${x0}`, describe more than any memory holds; both are counted while
-they unfold.
+A few hundred bytes of nested aliases, or of `x1: ${x0}${x0}`, describe more than any memory holds; both are counted
+while they unfold.
 """
 
 from __future__ import annotations

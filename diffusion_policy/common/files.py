@@ -23,8 +23,8 @@ _cleaned: set[Path] = set()  # folders that this process has looked through
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; it replaces `path` on success and is removed on failure.
 
-    What was written is on the disk before it gets its name. Temporary files that killed processes of this machine left in
-    the folder are removed.
+    What was written is on the disk before it gets its name. Temporary files that killed processes of this machine left
+    in the folder are removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

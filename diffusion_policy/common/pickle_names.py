@@ -288,7 +288,8 @@ _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,15}")
 def only_a_class(module: str, name: str) -> bool:
     """Whether an unknown name is that of a class of somebody's own code, which a `Placeholder` may stand for.
 
-    Functions are refused, and so is everything of the standard library and of `_TOOLS` but PyTorch's optimizers and layers.
+    Functions are refused, and so is everything of the standard library and of `_TOOLS` but PyTorch's optimizers and
+    layers.
     """
     if len(module) > 300 or not _MODULE.fullmatch(module) or not _CLASS.fullmatch(name):
         return False

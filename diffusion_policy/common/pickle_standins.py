@@ -282,7 +282,8 @@ def shown(text: Any) -> str:
 
 def refused(module: Any, name: Any) -> CheckpointError:
     return CheckpointError(
-        f"refused: the file asks for {shown(module)}.{shown(name)}, which no policy checkpoint needs and which could run code. "
+        f"refused: the file asks for {shown(module)}.{shown(name)}, "
+        "which no policy checkpoint needs and which could run code. "
         "Nothing was executed. Do not use this file unless you trust its author; then convert it where it was written"
     )
 

@@ -135,8 +135,8 @@ def save_policy(
 ) -> None:
     """Writes the weights (half precision by default; normalizer and buffers always in full) and the resolved config.
 
-    `metadata` (strings: weights 'ema' or 'raw', step, ...) goes into the safetensors header. The config is written last:
-    a folder with a config is complete.
+    `metadata` (strings: weights 'ema' or 'raw', step, ...) goes into the safetensors header. The config is written
+    last: a folder with a config is complete.
     """
     folder = Path(folder)
     parameters = {name for name, _ in policy.named_parameters() if not name.startswith("normalizer.")}

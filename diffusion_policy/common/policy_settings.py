@@ -1,7 +1,7 @@
 """Whether the settings of a policy and its parts can work, before anything is built from them.
 
-A config may come with a downloaded file. What PyTorch or diffusers would accept and stumble over at the first action, or
-reserve memory for, is refused here, with the name of the setting.
+A config may come with a downloaded file. What PyTorch or diffusers would accept and stumble over at the first action,
+or reserve memory for, is refused here, with the name of the setting.
 """
 
 from __future__ import annotations
@@ -180,11 +180,13 @@ def check_policy(policy: nn.Module) -> None:
     model, (steps, width) = policy.model, policy.trajectory_shape
     if model.horizon != steps and (not policy.pred_action_steps_only or model.horizon < steps):
         raise ConfigError(
-            f"the policy's horizon is {policy.horizon} and the model's is {model.horizon}: the settings do not fit each other"
+            f"the policy's horizon is {policy.horizon} and the model's is {model.horizon}: "
+            "the settings do not fit each other"
         )
     if model.input_dim != width or model.output_dim != width:
         raise ConfigError(
-            f"the model's input_dim is {model.input_dim} and its output_dim {model.output_dim}; with these sizes of actions and "
+            f"the model's input_dim is {model.input_dim} and its output_dim {model.output_dim}; "
+            "with these sizes of actions and "
             f"observations both have to be {width}: the settings do not fit each other"
         )
     cond_dim = policy.obs_dim if policy.obs_as_cond else 0
@@ -194,7 +196,8 @@ def check_policy(policy: nn.Module) -> None:
         )
     if cond_dim and model.n_obs_steps != policy.n_obs_steps:
         raise ConfigError(
-            f"the policy's n_obs_steps is {policy.n_obs_steps} and the model's is {model.n_obs_steps}: the settings do not fit each other"
+            f"the policy's n_obs_steps is {policy.n_obs_steps} and the model's is {model.n_obs_steps}: "
+            "the settings do not fit each other"
         )
     _check_scheduler(policy)
 
@@ -225,7 +228,8 @@ def _check_scheduler(policy: nn.Module) -> None:
         or betas.max() > 1
     ):
         raise ConfigError(
-            f"policy.noise_scheduler: the betas of {name} are not {trained} numbers from 0 to 1: there is no such schedule"
+            f"policy.noise_scheduler: the betas of {name} are not {trained} numbers from 0 to 1: "
+            "there is no such schedule"
         )
     try:
         scheduler = sampler.prepared()

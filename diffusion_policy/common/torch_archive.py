@@ -26,7 +26,8 @@ def restricted_loads(data: bytes, what: str = "the pickle", budget: Budget | Non
     Args:
         budget: what is left for this and further pickles of the same file.
     Raises:
-        CheckpointError: it names anything that is not accepted, is damaged, or needs more memory or time than any sound one.
+        CheckpointError: it names anything that is not accepted, is damaged, or needs more memory or time than any sound
+        one.
     """
     if not isinstance(data, (bytes, bytearray)):
         raise CheckpointError(
@@ -121,7 +122,8 @@ class TorchArchive:
                 )
             if most is not None and info.file_size > most:
                 raise CheckpointError(
-                    f"{self._path}: its record {shown_name} has {info.file_size} bytes; a policy checkpoint has at most {most} there"
+                    f"{self._path}: its record {shown_name} has {info.file_size} bytes; "
+                    f"a policy checkpoint has at most {most} there"
                 )
             data = self._zip.read(info)
             if len(data) != info.file_size:

@@ -21,8 +21,8 @@ _COUNTERS = frozenset({"n_averaged"})  # AveragedModel's own
 def policy_names(names: Collection[str], policy: nn.Module) -> tuple[dict[str, str], str | None]:
     """Name in the file -> name in the policy, and what was changed, in words; None if nothing was.
 
-    Names stay as they are unless more of them are the policy's without the names of wrappers, or without a prefix that all
-    have. Whether they are complete is not looked at.
+    Names stay as they are unless more of them are the policy's without the names of wrappers, or without a prefix that
+    all have. Whether they are complete is not looked at.
 
     Raises:
         CheckpointError: two tensors would get one name.

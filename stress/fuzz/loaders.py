@@ -40,7 +40,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Sound:
-    """The sound files of a kind: content by name below a folder, and which of them (or which folder) is given to `load`."""
+    """The sound files of a kind: content by name below a folder, and which of them (or which folder) `load` gets."""
 
     files: dict[str, bytes]
     entry: str

@@ -45,7 +45,7 @@ def refusal(path) -> str:
 
 
 def hostile_files(folder: Path, policy) -> list[Path]:
-    """Every hostile pickle as a checkpoint, every hostile config beside sound weights, and lies of zip and safetensors."""
+    """Every hostile pickle as a checkpoint, every hostile config beside sound weights, lies of zip and safetensors."""
     paths = [archive(folder / f"pickle {index}.ckpt", data) for index, data in enumerate(PICKLES.values())]
     for index, text in enumerate(CONFIGS.values()):
         save_policy(folder / f"config {index}", policy, lowdim_config(), {"weights": "ema"})
