@@ -201,9 +201,9 @@ def _check_fit(outline: nn.Module, shapes: dict[str, tuple[int, ...]], source: P
                 f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}" for name in differ
             ],
         }
-        found = "; ".join(f"{what}: {some(names)}" for what, names in lists.items() if names) or first_line(error)
+        mismatches = "; ".join(f"{what}: {some(names)}" for what, names in lists.items() if names) or first_line(error)
         raise CheckpointError(
-            f"the weights in {source} do not fit the policy its config describes. Tensors {found}. "
+            f"the weights in {source} do not fit the policy its config describes. Tensors {mismatches}. "
             "If files were mixed, get the checkpoint again; if it is complete, "
             "its config describes an unsupported variant"
         ) from error

@@ -127,18 +127,18 @@ class _Resolver:
             raise CheckpointError(f"{_path(where)} is a text of more than {_MAX_TEXT} characters")
         if ":" in text.replace("${eval:", "") or "\\${" in text:
             return text.replace("${", "{")
-        while found := _INNERMOST.search(text):
-            inner = found.group(1)
+        while reference := _INNERMOST.search(text):
+            inner = reference.group(1)
             if inner.lstrip().startswith("eval:"):
                 value = self._evaluated(inner.partition(":")[2], where)
             else:
                 value = self._referred(inner.strip(), where, depth)
-            if found.span() == (0, len(text)):
+            if reference.span() == (0, len(text)):
                 return value
             if isinstance(value, (dict, list)):
                 raise CheckpointError(f"{_path(where)} puts a whole section into a text")
             value = str(value)
-            text = text[: found.start()] + value + text[found.end() :]
+            text = text[: reference.start()] + value + text[reference.end() :]
             self._left -= 1 + len(value) // 100
             if len(text) > _MAX_TEXT or self._left < 0:
                 raise CheckpointError(f"{_path(where)} unfolds to more than {_MAX_TEXT} characters")

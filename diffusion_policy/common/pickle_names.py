@@ -27,9 +27,9 @@ from diffusion_policy.common.pickle_standins import (
     numpy_from_buffer,
     numpy_scalar,
     placeholder,
+    printable,
     rebuild_tensor,
     refused,
-    shown,
     tensor_size,
 )
 
@@ -54,7 +54,7 @@ _TYPES = (
 def _load_type(meter: Meter, name: Any) -> Any:
     """How dill writes a built-in type."""
     if not isinstance(name, str) or ("builtins", name) not in ALLOWED:
-        raise refused("dill._dill", f"_load_type({shown(name)!r})")
+        raise refused("dill._dill", f"_load_type({printable(name)!r})")
     return ALLOWED["builtins", name]
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from diffusion_policy.common.config import CheckpointError
-from diffusion_policy.common.pickle_machine import Budget, PickleMachine
+from diffusion_policy.common.pickle_budget import Budget
+from diffusion_policy.common.pickle_machine import PickleMachine
 from diffusion_policy.common.pickle_names import ALLOWED
 from diffusion_policy.common.pickle_standins import (
     ConfigDict,
