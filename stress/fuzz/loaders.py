@@ -14,6 +14,8 @@ from typing import Any
 from stress import samples
 from stress.fuzz import datasets, policies
 
+Changed = dict[str, bytes | None]  # what replaces the files of these names; None removes one
+
 
 @dataclass(frozen=True)
 class Kind:
