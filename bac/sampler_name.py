@@ -16,13 +16,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-KINDS = {
-    "DDPMScheduler": "ddpm",
-    "DDIMScheduler": "ddim",
-    "GridDDIM": "ddim",
-    "DPMSolverMultistepScheduler": "dpmpp",
-    "ClippedDPMSolver": "dpmpp",
-}
+from bac.scheduler_kinds import clips, is_known_project, kind_of
+
 #: options of a scheduler that are the checkpoint's, not the sampler's
 NOISE = (
     "num_train_timesteps",
@@ -84,13 +79,9 @@ def noise_digest(scheduler: Any) -> str:
 
 def _kind(scheduler: Any) -> str:
     cls = type(scheduler)
-    if cls.__module__.split(".")[0] == "diffusers" or cls.__module__ == "diffusion_policy.policy.schedulers":
-        return KINDS.get(cls.__name__, cls.__name__)
+    if is_known_project(scheduler):
+        return kind_of(scheduler) or cls.__name__
     return f"{cls.__name__}_{_digest(f'{cls.__module__}.{cls.__qualname__}')}_"  # anyone may name a class so
-
-
-def _clips(scheduler: Any) -> bool:
-    return type(scheduler).__name__ != "DPMSolverMultistepScheduler"
 
 
 def _option_tags(scheduler: Any, kind: str) -> list[str]:
@@ -101,9 +92,7 @@ def _option_tags(scheduler: Any, kind: str) -> list[str]:
         if name in config and name not in NOISE
     }
     if kind == "dpmpp":
-        # diffusers' own class keeps a clip_sample of the config that it was made from, and ignores it
-        clips = _clips(scheduler) and config.get("clip_sample", False)
-        config.update(clip_sample=clips, clip_sample_range=config.get("clip_sample_range", 1.0))
+        config.update(clip_sample=clips(scheduler), clip_sample_range=config.get("clip_sample_range", 1.0))
         plain.update(clip_sample=True, clip_sample_range=1.0)
         if config["variance_type"] not in ("learned", "learned_range"):
             plain.pop("variance_type")  # a leftover of DDPM, which this solver does not look at

@@ -7,7 +7,9 @@ from ctypes import POINTER, Structure, c_float, c_int32, c_void_p, sizeof
 import torch
 from torch import Tensor
 
-ABI = 2  # kAbi of layout.hpp
+from bac.solver import COLUMNS
+
+ABI = 3  # kAbi of layout.hpp
 LANES = 16
 
 
@@ -33,6 +35,12 @@ class Segment(Structure):
     _fields_ = [(name, c_int32) for name in ("start", "stop", "block", "store")]
 
 
+class SolverRow(Structure):
+    """One denoising step of the solver's table; the columns are those of `bac.solver`."""
+
+    _fields_ = [(name, c_float) for name in COLUMNS]
+
+
 class Model(Structure):
     _fields_ = [
         *((name, c_int32) for name in ("layers", "heads", "d", "d_in", "d_out", "tokens", "skip", "cross", "steps")),
@@ -42,7 +50,7 @@ class Model(Structure):
         ("layer", POINTER(Layer)),
         ("segments", POINTER(Segment)),
         ("segment_start", c_void_p),
-        ("solver", c_void_p),
+        ("solver", POINTER(SolverRow)),
         ("clip", c_float),
     ]
 
@@ -60,7 +68,7 @@ class Call(Structure):
 def layout() -> list[int]:
     """What `bac_layout` of a library that fits this mirror reports: version, lanes, then size and field offsets of each structure."""
     numbers = [ABI, LANES]
-    for structure in (Matrix, Layer, Segment, Model, Call):
+    for structure in (Matrix, Layer, Segment, SolverRow, Model, Call):
         numbers += [sizeof(structure), *(getattr(structure, name).offset for name, _ in structure._fields_)]
     return numbers
 

@@ -1,0 +1,7 @@
+"""The root of all errors that are about what the user asked for."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """What was asked for cannot be done. The message says what was wrong and what to do; a traceback would add nothing."""
