@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -140,5 +140,5 @@ def branch(model: Denoiser, name: str, mask: Tensor | None, memory_mask: Tensor 
     if block.kind == "sa":
         return lambda x, memory: layer.sa(x, mask)
     if block.kind == "ca":
-        return lambda x, memory: layer.ca(x, memory, memory_mask)
+        return lambda x, memory: layer.ca(x, cast(Tensor, memory), memory_mask)
     return lambda x, memory: layer.ffn(x)

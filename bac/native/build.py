@@ -141,7 +141,7 @@ def _cached_or_built(folder: Path, name: str) -> tuple[ctypes.CDLL, LibraryInfo]
     damage = ""
     if folder.exists() or folder.is_symlink():
         with store.opened(folder, owners, ADVICE) as descriptor:
-            for attempt in range(2):  # another process may have replaced both files between one look and the next
+            for _ in range(2):  # another process may have replaced both files between one look and the next
                 try:
                     record = store.read_record(descriptor, name, owners)
                     if record is not None and record["sources"] != sources_digest():
@@ -154,14 +154,14 @@ def _cached_or_built(folder: Path, name: str) -> tuple[ctypes.CDLL, LibraryInfo]
     if damage:
         _log.warning("the native library in %s is not used: %s; it is compiled anew", folder, damage)
     try:
-        record = build(folder, name=name)
+        built = build(folder, name=name)
     except CompilerMissing as error:
         raise CompilerMissing(f"{error}\nThe library in {folder} cannot be used: {damage}") from (
             error if damage else error
         )
     with store.opened(folder, owners, ADVICE) as descriptor:
         try:
-            return store.load(descriptor, folder, record, owners), _info("built", folder, record)
+            return store.load(descriptor, folder, built, owners), _info("built", folder, built)
         except DamagedLibrary as error:
             raise NativeError(
                 f"the native library was compiled in {folder} but cannot be used: {error}. If that file system does not allow to run "
@@ -176,24 +176,24 @@ def _prebuilt(folder: Path) -> tuple[ctypes.CDLL, LibraryInfo]:
         names = sorted(
             name[: -len(".json")] for name in os.listdir(descriptor) if re.fullmatch(r"denoiser-.+\.json", name)
         )
-        candidates = []
+        candidates: list[dict[str, Any]] = []
         for name in names:
             try:
                 record = store.read_record(descriptor, name, owners)
-                reason = "it is gone" if record is None else _unfit(record)
             except DamagedLibrary as error:
-                reason = str(error)
-            if reason is None:
+                refused.append(f"{name}: {error}")
+                continue
+            reason = "it is gone" if record is None else _unfit(record)
+            if record is not None and reason is None:
                 candidates.append(record)
             else:
                 refused.append(f"{name}: {reason}")
-        for record in sorted(
-            candidates, key=lambda record: -len(record["needs"])
-        ):  # the one that makes most of this processor
+        # first the one that makes most of this processor
+        for candidate in sorted(candidates, key=lambda candidate: -len(candidate["needs"])):
             try:
-                return store.load(descriptor, folder, record, owners), _info("prebuilt", folder, record)
+                return store.load(descriptor, folder, candidate, owners), _info("prebuilt", folder, candidate)
             except DamagedLibrary as error:
-                refused.append(f"{record['library']}: {error}")
+                refused.append(f"{candidate['library']}: {error}")
                 break  # a less suited library would be slower without a word
     found = "\n".join(refused[:10]) if refused else "it holds no library"
     raise NativeError(f"BAC_PREBUILT={folder} has no library to use here: {PREBUILT_ADVICE}.\n{found}")

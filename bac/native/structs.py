@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_float, c_int32, c_void_p, sizeof
 
 import torch
@@ -69,7 +70,7 @@ def layout() -> list[int]:
     """What `bac_layout` of a library that fits this mirror reports: version, lanes, then size and field offsets of each structure."""
     numbers = [ABI, LANES]
     for structure in (Matrix, Layer, Segment, SolverRow, Model, Call):
-        numbers += [sizeof(structure), *(getattr(structure, name).offset for name, _ in structure._fields_)]
+        numbers += [sizeof(structure), *(getattr(structure, name).offset for name, *_ in structure._fields_)]
     return numbers
 
 
@@ -103,7 +104,7 @@ def pack(weight: Tensor, bias: Tensor, keep: Keep, half_available: bool) -> Matr
     return Matrix(data, keep(padded_bias), round_up(n), k, int(half))
 
 
-def array(kind: type[Structure], items: list[Structure], keep: Keep):
+def array(kind: type[Structure], items: Sequence[Structure], keep: Keep):
     """A C array of structures."""
     values = (kind * len(items))(*items)
     keep.append(values)

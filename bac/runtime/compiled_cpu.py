@@ -118,7 +118,10 @@ class CompiledCpuSampler:
         self.bytes_per_weight = 2 if all(matrix.half for matrix in matrices) else 4
         skip = 1 if model.encoder_only else 0
         position = model.pos_emb[0] + model.input_emb.bias
-        time_rows = condition.raw_time[:, 0] + model.pos_emb[0, :1] if model.encoder_only else None
+        time_rows = None
+        if model.encoder_only:
+            assert condition.raw_time is not None
+            time_rows = condition.raw_time[:, 0] + model.pos_emb[0, :1]
         segments, starts = [], [0]
         for step in self.hoisted.plan.steps:
             segments += [Segment(s.start, s.stop, -1 if s.block is None else s.block, int(s.store)) for s in step]
@@ -178,7 +181,9 @@ class CompiledCpuSampler:
         """Condition tokens of one observation [1, To, Do], folded: keys [slots, H, S, D] ..."""
         condition = self.hoisted.condition
         folding = condition.folding
+        assert folding is not None  # the encoder-only form has no condition tokens
         if self.model.n_cond_layers == 0:
+            assert observation is not None  # without observations nothing is folded here
             return folding(observation_tokens(self.model, observation))[:, 0]
         encoded = condition.mixed_tokens(observation, 1)[:, 0]  # [N, S, D]
         parts = []

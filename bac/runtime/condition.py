@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +39,7 @@ class ConditionTables:
     def __init__(self, model: Denoiser, schedule: Schedule, timesteps: Tensor):
         self.model = model
         cross = [parse(name).kind == "ca" for name in model_blocks(model)]
-        with_cross = schedule.updates[:, cross].any(axis=1).nonzero()[0]
+        with_cross = np.flatnonzero(schedule.updates[:, cross].any(axis=1))
         self.position = {int(step): rank for rank, step in enumerate(with_cross)}
         self.folding: Folding | None = None
         self.time: Folded | None = None
@@ -85,7 +86,7 @@ class SeparableMemory:
         self.key, self.value = empty(shape), empty(shape)
         self.mask_rows = _mask_rows(model, tokens, memory_tokens)
         self.bias = empty(n_layers, batch, tokens, model.n_head, memory_tokens)
-        if n_obs:
+        if observation is not None and n_obs:
             folded = folding(observation_tokens(model, observation))
             self.key[:, :, :, 1:], self.value[:, :, :, 1:] = folded.key, folded.value
             self.bias[..., 1:] = folded.bias[:, :, None] + self.mask_rows[:, :, 1:]

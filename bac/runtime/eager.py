@@ -90,6 +90,7 @@ class EagerLoop:
         time_token = None
         if self.model.encoder_only:
             raw_time = self.hoisted.condition.raw_time
+            assert raw_time is not None  # the encoder-only form has it
             time_token = raw_time[step : step + 1].expand(trajectory.shape[0], -1, -1)
         x = self.model.embed_trajectory(trajectory, time_token)
         for segment in self.hoisted.plan.steps[step]:
