@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from bac.blocks import BlockId, decoder_blocks, encoder_blocks, parse
+from bac.errors import NoDenoiser
 
 # branch(x [B, T, D], memory [B, S, D] or None) -> residual branch output [B, T, D]
 Branch = Callable[[Tensor, "Tensor | None"], Tensor]
@@ -118,10 +120,10 @@ def model_blocks(model: Any) -> tuple[str, ...]:
     """Names of the denoiser's cacheable blocks in execution order.
 
     Raises:
-        TypeError: it is no denoiser whose blocks can be called one by one.
+        NoDenoiser: it is no denoiser whose blocks can be called one by one.
     """
     if not all(hasattr(model, name) for name in _METHODS):
-        raise TypeError(
+        raise NoDenoiser(
             f"block-wise caching works on TransformerForDiffusion (DP-T); this policy's model is {type(model).__name__}"
         )
     return encoder_blocks(model.n_layer) if model.encoder_only else decoder_blocks(model.n_layer)
@@ -133,6 +135,12 @@ def layer_of(model: Denoiser, block: BlockId | str) -> Layer:
     return model.trunk.layers[block.layer]
 
 
+def _cross_attend(layer: Layer, x: Tensor, memory: Tensor | None, mask: Tensor | None) -> Tensor:
+    if memory is None:
+        raise ValueError("a cross-attention needs condition tokens")
+    return layer.ca(x, memory, mask)
+
+
 def branch(model: Denoiser, name: str, mask: Tensor | None, memory_mask: Tensor | None) -> Branch:
     """The block as a function of the residual stream and the condition tokens."""
     block = parse(name)
@@ -140,5 +148,5 @@ def branch(model: Denoiser, name: str, mask: Tensor | None, memory_mask: Tensor 
     if block.kind == "sa":
         return lambda x, memory: layer.sa(x, mask)
     if block.kind == "ca":
-        return lambda x, memory: layer.ca(x, cast(Tensor, memory), memory_mask)
+        return partial(_cross_attend, layer, mask=memory_mask)
     return lambda x, memory: layer.ffn(x)

@@ -14,6 +14,7 @@ from ctypes import c_void_p
 import torch
 from torch import Tensor
 
+from bac.errors import Unavailable
 from bac.folding import Folded, observation_tokens
 from bac.loop import DenoisingLoop, Generators, SamplerInputs
 from bac.native import build
@@ -38,11 +39,11 @@ class CompiledCpuSampler:
         threads: int | None = None,
     ):
         if precision != "fp32":
-            raise ValueError(
+            raise Unavailable(
                 f"runtime=compiled computes in fp32 on a CPU; for precision={precision} use runtime=planned"
             )
         if base.model.n_emb % 16:
-            raise ValueError(
+            raise Unavailable(
                 f"runtime=compiled needs n_emb divisible by 16, this model has {base.model.n_emb}: use runtime=planned"
             )
         if threads is not None:
@@ -52,7 +53,7 @@ class CompiledCpuSampler:
         self.base, self.model, self.threads = base, base.model, threads
         self.hoisted = Hoisted(base, schedule, self.name)
         if self.hoisted.device.type != "cpu":
-            raise ValueError(f"the policy is on {self.hoisted.device}, not on the CPU")
+            raise Unavailable(f"the policy is on {self.hoisted.device}, not on the CPU")
         self.schedule = self.hoisted.schedule
         self.keep = Keep()
         self.slots, self.slot_steps = self._memory_slots()
@@ -70,8 +71,11 @@ class CompiledCpuSampler:
 
     # ---- once per model ----
     def _memory_slots(self) -> tuple[Tensor | None, list[tuple[int, int]]]:
-        """Slots of the condition tables. Observation tokens are the same at every step: one slot per layer. Where tokens
-        mix (`n_cond_layers > 0`), one per computed cross-attention."""
+        """Slots of the condition tables, [layers, steps], and the (layer, step) of each slot where tokens mix.
+
+        Observation tokens are the same at every step: one slot per layer. Where tokens mix (`n_cond_layers > 0`), one
+        per computed cross-attention.
+        """
         model = self.model
         if model.encoder_only:
             return None, []
@@ -119,8 +123,7 @@ class CompiledCpuSampler:
         skip = 1 if model.encoder_only else 0
         position = model.pos_emb[0] + model.input_emb.bias
         time_rows = None
-        if model.encoder_only:
-            assert condition.raw_time is not None
+        if model.encoder_only and condition.raw_time is not None:
             time_rows = condition.raw_time[:, 0] + model.pos_emb[0, :1]
         segments, starts = [], [0]
         for step in self.hoisted.plan.steps:
@@ -181,9 +184,9 @@ class CompiledCpuSampler:
         """Condition tokens of one observation [1, To, Do], folded: keys [slots, H, S, D] ..."""
         condition = self.hoisted.condition
         folding = condition.folding
-        assert folding is not None  # the encoder-only form has no condition tokens
-        if self.model.n_cond_layers == 0:
-            assert observation is not None  # without observations nothing is folded here
+        if folding is None:
+            raise ValueError("the encoder-only form has no condition tokens")
+        if self.model.n_cond_layers == 0 and observation is not None:
             return folding(observation_tokens(self.model, observation))[:, 0]
         encoded = condition.mixed_tokens(observation, 1)[:, 0]  # [N, S, D]
         parts = []

@@ -136,7 +136,7 @@ def test_invariants_of_the_union(seed, top_k):
 
 def test_scores_must_match_the_schedule():
     with pytest.raises(ValueError, match="only one has decoder.layers.0.sa"):
-        bubbling_union(distinct_schedule(), {name: 1.0 for name in BLOCKS[1:]}, 1)
+        bubbling_union(distinct_schedule(), dict.fromkeys(BLOCKS[1:], 1.0), 1)
 
 
 # ---- the whole method ----------------------------------------------------------------------------------------------

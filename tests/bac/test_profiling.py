@@ -174,5 +174,5 @@ def test_profile_to_accelerated_policy():
     full = actions(None)
     density = schedule.update_count / schedule.updates.size
     others = [actions(random_schedule(policy.model, 30, density, seed)) for seed in range(5)]
-    distance = lambda got: (got - full).square().mean().item()  # noqa: E731
+    distance = lambda got: (got - full).square().mean().item()
     assert 0 < distance(actions(schedule)) < np.median([distance(got) for got in others])

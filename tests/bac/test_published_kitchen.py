@@ -61,7 +61,7 @@ def test_loads_and_accelerates(checkpoint, runtime):
     policy = load_policy(checkpoint).policy
     assert policy.model.input_emb.out_features == 768
     obs = {"obs": torch.linspace(-1, 1, 240).reshape(1, 4, 60)}
-    act = lambda policy: policy.predict_action(obs, torch.Generator().manual_seed(0))["action"]  # noqa: E731
+    act = lambda policy: policy.predict_action(obs, torch.Generator().manual_seed(0))["action"]
     expected = act(policy)
     assert expected.shape == (1, 8, 9)
     blocks = model_blocks(policy.model)

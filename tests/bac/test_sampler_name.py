@@ -110,7 +110,7 @@ def test_the_digest_is_of_the_noise_schedule_alone():
 
 
 def test_a_class_of_ones_own_never_takes_a_known_name():
-    class DDIMScheduler(DDPMScheduler):  # noqa: F811
+    class DDIMScheduler(DDPMScheduler):
         pass
 
     name = sampler_name(DDIMScheduler(**TRAIN), 16)
