@@ -18,9 +18,9 @@ os.environ.update(
     PYGAME_HIDE_SUPPORT_PROMPT="1",
 )
 
-from stress import report  # noqa: E402
-from stress.arguments import Arguments, read  # noqa: E402
-from stress.findings import Findings, Row  # noqa: E402
+from stress import report
+from stress.arguments import Arguments, read
+from stress.findings import Findings, Row
 
 MEMORY_FOLDER = Path("/dev/shm")  # files that live for a millisecond need no disk
 

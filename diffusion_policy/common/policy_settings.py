@@ -96,9 +96,8 @@ _SCHEDULER = {
     "timestep_spacing": _one_of("linspace", "leading", "trailing"),
     "variance_type": _one_of(None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
     "lambda_min_clipped": ("a number", lambda value: type(value) in (int, float) and not math.isnan(value)),
-    **{
-        name: _FLAG
-        for name in (
+    **dict.fromkeys(
+        (
             "clip_sample",
             "thresholding",
             "set_alpha_to_one",
@@ -106,8 +105,9 @@ _SCHEDULER = {
             "use_karras_sigmas",
             "lower_order_final",
             "euler_at_final",
-        )
-    },
+        ),
+        _FLAG,
+    ),
 }
 _STEP = {"eta": _real(0, 1), "use_clipped_model_output": _FLAG}
 _RULES: dict[str, Mapping[str, tuple[str, Check]]] = {
@@ -119,7 +119,7 @@ _RULES: dict[str, Mapping[str, tuple[str, Check]]] = {
         "obs_encoder_group_norm": _FLAG,
         "eval_fixed_crop": _FLAG,
     },
-    **{name: _SCHEDULER for name in ("DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler")},
+    **dict.fromkeys(("DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"), _SCHEDULER),
 }
 
 
