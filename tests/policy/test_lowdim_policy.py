@@ -10,8 +10,8 @@ from diffusers import DDPMScheduler
 
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
+from diffusion_policy.policy.denoising_targets import min_snr_weights
 from diffusion_policy.policy.diffusion_transformer_lowdim_policy import DiffusionTransformerLowdimPolicy
-from diffusion_policy.policy.diffusion_transformer_policy import min_snr_weights
 
 
 def make_policy(obs_as_cond=True, only_chunk=False, **kwargs):
@@ -127,7 +127,7 @@ def test_the_weighed_loss_is_the_plain_one_where_only_one_timestep_counts():
 
 def test_the_loss_with_drawn_timesteps_is_on_average_the_weighed_one():
     class NoisyItself(torch.nn.Module):
-        """Foretells noise as if there were nothing else: worse the cleaner the trajectory."""
+        """Predicts noise as if there were nothing else: worse the cleaner the trajectory."""
 
         def forward(self, sample, timestep, cond):
             return sample

@@ -1,8 +1,9 @@
 """Pre-norm Transformer layers whose residual branches can be called one by one.
 
 Parameter names and arithmetic are those of `torch.nn.TransformerDecoderLayer` / `TransformerEncoderLayer`
-(batch_first, norm_first, GELU), so original checkpoints load. Unlike those modules, every branch is a method that returns
-the *branch output* without adding it to the residual stream: that output is what block-wise caching stores and reuses.
+(batch_first, norm_first, GELU), so original checkpoints load. Unlike those modules, every branch is a method that
+returns the *branch output* without adding it to the residual stream: that output is what block-wise caching stores and
+reuses.
 """
 
 from __future__ import annotations
