@@ -136,8 +136,11 @@ class Acceleration:
 
 
 def foreign_to(schedule: Schedule, policy: Policy, own: DenoisingLoop) -> list[str]:
-    """What a schedule was made for, in words, where that is not this policy: other weights (also once they were changed),
-    or another sampler. Schedules that need no profile, such as uniform ones, fit every policy."""
+    """What a schedule was made for, in words, where that is other weights or another sampler than this policy's.
+
+    Weights that were changed since are other weights. Schedules that need no profile, such as uniform ones, fit every
+    policy.
+    """
     made = schedule.provenance
     found = []
     if made.checkpoint_hash is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -133,6 +134,12 @@ def layer_of(model: Denoiser, block: BlockId | str) -> Layer:
     return model.trunk.layers[block.layer]
 
 
+def _cross_attend(layer: Layer, x: Tensor, memory: Tensor | None, mask: Tensor | None) -> Tensor:
+    if memory is None:
+        raise ValueError("a cross-attention needs condition tokens")
+    return layer.ca(x, memory, mask)
+
+
 def branch(model: Denoiser, name: str, mask: Tensor | None, memory_mask: Tensor | None) -> Branch:
     """The block as a function of the residual stream and the condition tokens."""
     block = parse(name)
@@ -140,5 +147,5 @@ def branch(model: Denoiser, name: str, mask: Tensor | None, memory_mask: Tensor 
     if block.kind == "sa":
         return lambda x, memory: layer.sa(x, mask)
     if block.kind == "ca":
-        return lambda x, memory: layer.ca(x, memory, memory_mask)
+        return partial(_cross_attend, layer, mask=memory_mask)
     return lambda x, memory: layer.ffn(x)

@@ -1,9 +1,9 @@
 """Exact arithmetic of the denoiser, counted per block. One multiply-accumulate (MAC) is two FLOPs.
 
-Counted: every matrix product (projections, attention scores and sums, feed-forward, embeddings, head, condition encoder).
-Not counted: normalisation, activations, softmax and additions, below 1 % of the total; the vision encoder, which is not
-part of the denoiser. This is the arithmetic of the *method*: a runtime may do less of it (see `bac.folding`) or the same
-faster; FLOPs and wall-clock are never converted into each other.
+Counted: every matrix product (projections, attention scores and sums, feed-forward, embeddings, head, condition
+encoder). Not counted: normalisation, activations, softmax and additions, below 1 % of the total; the vision encoder,
+which is not part of the denoiser. This is the arithmetic of the *method*: a runtime may do less of it (see
+`bac.folding`) or the same faster; FLOPs and wall-clock are never converted into each other.
 """
 
 from __future__ import annotations

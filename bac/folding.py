@@ -3,13 +3,16 @@
 For condition token c_s and head h with query, key, value and output weights Wq, Wk, Wv, Wo (slices of head h) a
 cross-attention block computes, with n = norm(x),
 
-    score[t, h, s] = (Wq n_t + bq) . (Wk c_s + bk) / sqrt(dh)        out[t] = sum_hs softmax_s(score) Wo (Wv c_s + bv) + bo
+    score[t, h, s] = (Wq n_t + bq) . (Wk c_s + bk) / sqrt(dh)
+    out[t]         = sum_hs softmax_s(score) Wo (Wv c_s + bv) + bo
 
 Keys and values are fixed once c_s is known, so the query and output projections are folded into them:
 
-    key[h, s] = Wq^T (Wk c_s + bk) / sqrt(dh)    bias[h, s] = bq . (Wk c_s + bk) / sqrt(dh)    value[h, s] = Wo (Wv c_s + bv)
-
-    score[t, h, s] = n_t . key[h, s] + bias[h, s]                    out[t] = sum_hs softmax_s(score) value[h, s] + bo
+    key[h, s]      = Wq^T (Wk c_s + bk) / sqrt(dh)
+    bias[h, s]     = bq . (Wk c_s + bk) / sqrt(dh)
+    value[h, s]    = Wo (Wv c_s + bv)
+    score[t, h, s] = n_t . key[h, s] + bias[h, s]
+    out[t]         = sum_hs softmax_s(score) value[h, s] + bo
 
 The block then costs 2 T H S D multiply-accumulates instead of 2 T D^2: for Push-T (H S = 12, D = 256) 21 times fewer.
 """
@@ -76,7 +79,7 @@ class Folding:
         )
 
     def __call__(self, tokens: Tensor) -> Folded:
-        """Folds N times S condition tokens [N, S, D]: keys [L, N, H, S, D], biases [L, N, H, S], values [L, N, H, S, D]."""
+        """Folds N times S tokens [N, S, D]: keys [L, N, H, S, D], biases [L, N, H, S], values [L, N, H, S, D]."""
         n_layers, heads, dh, _ = self.query.shape
         n, s, _ = tokens.shape
         projected = F.linear(tokens.flatten(0, 1), self.key_value, self.key_value_bias)

@@ -1,4 +1,7 @@
-"""Profiling: how alike each block's features are at every pair of denoising steps, over many observations and noise seeds."""
+"""Profiling: how alike each block's features are at every pair of denoising steps.
+
+The similarities are means over many observations and noise seeds (paper, section 3.2).
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The name of a sampler, derived from what it is: `ddpm100`, `ddim16`, `ddim16-trailing-eta0.5`.
 
-A name is the kind of solver, the number of steps, and a tag for everything that differs from the solver's plain form and
-changes samples. Two samplers of one policy that sample differently never share a name; names are safe as folder names.
-The noise schedule and what the model predicts belong to the checkpoint: they are in the name only where a sampler differs
-from the checkpoint's own.
+A name is the kind of solver, the number of steps, and a tag for everything that differs from the solver's plain form
+and changes samples. Two samplers of one policy that sample differently never share a name; names are safe as folder
+names. The noise schedule and what the model predicts belong to the checkpoint: they are in the name only where a
+sampler differs from the checkpoint's own.
 """
 
 from __future__ import annotations
@@ -56,10 +56,12 @@ def sampler_name(
     Args:
         scheduler: a diffusers scheduler; its own state does not matter.
         step_kwargs: further arguments of `scheduler.step` (eta, ...).
-        trained: the scheduler of the checkpoint that is sampled from, to tell another noise schedule; None: it is the same.
+        trained: the scheduler of the checkpoint that is sampled from, to tell another noise schedule; None: it is the
+            same.
 
     Returns:
-        For example `ddpm100`, `ddim16-noclip`, `dpmpp16-order1`. Letters, digits and `._-` only, 120 characters at most.
+        For example `ddpm100`, `ddim16-noclip`, `dpmpp16-order1`. Letters, digits and `._-` only, 120 characters at
+        most.
     """
     kind = _kind(scheduler)
     tags = [
@@ -72,7 +74,7 @@ def sampler_name(
 
 
 def noise_digest(scheduler: Any) -> str:
-    """Eight hexadecimal digits that stand for the noise schedule and for what the model predicts: what the name leaves out."""
+    """Eight hexadecimal digits for what the name leaves out: the noise schedule and what the model predicts."""
     config = dict(scheduler.config)
     return _digest("\n".join(f"{name} {_text(config.get(name))}" for name in NOISE))
 

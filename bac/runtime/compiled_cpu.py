@@ -70,8 +70,11 @@ class CompiledCpuSampler:
 
     # ---- once per model ----
     def _memory_slots(self) -> tuple[Tensor | None, list[tuple[int, int]]]:
-        """Slots of the condition tables. Observation tokens are the same at every step: one slot per layer. Where tokens
-        mix (`n_cond_layers > 0`), one per computed cross-attention."""
+        """Slots of the condition tables, [layers, steps], and the (layer, step) of each slot where tokens mix.
+
+        Observation tokens are the same at every step: one slot per layer. Where tokens mix (`n_cond_layers > 0`), one
+        per computed cross-attention.
+        """
         model = self.model
         if model.encoder_only:
             return None, []
@@ -118,7 +121,9 @@ class CompiledCpuSampler:
         self.bytes_per_weight = 2 if all(matrix.half for matrix in matrices) else 4
         skip = 1 if model.encoder_only else 0
         position = model.pos_emb[0] + model.input_emb.bias
-        time_rows = condition.raw_time[:, 0] + model.pos_emb[0, :1] if model.encoder_only else None
+        time_rows = None
+        if model.encoder_only and condition.raw_time is not None:
+            time_rows = condition.raw_time[:, 0] + model.pos_emb[0, :1]
         segments, starts = [], [0]
         for step in self.hoisted.plan.steps:
             segments += [Segment(s.start, s.stop, -1 if s.block is None else s.block, int(s.store)) for s in step]
@@ -178,7 +183,9 @@ class CompiledCpuSampler:
         """Condition tokens of one observation [1, To, Do], folded: keys [slots, H, S, D] ..."""
         condition = self.hoisted.condition
         folding = condition.folding
-        if self.model.n_cond_layers == 0:
+        if folding is None:
+            raise ValueError("the encoder-only form has no condition tokens")
+        if self.model.n_cond_layers == 0 and observation is not None:
             return folding(observation_tokens(self.model, observation))[:, 0]
         encoded = condition.mixed_tokens(observation, 1)[:, 0]  # [N, S, D]
         parts = []

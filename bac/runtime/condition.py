@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +39,7 @@ class ConditionTables:
     def __init__(self, model: Denoiser, schedule: Schedule, timesteps: Tensor):
         self.model = model
         cross = [parse(name).kind == "ca" for name in model_blocks(model)]
-        with_cross = schedule.updates[:, cross].any(axis=1).nonzero()[0]
+        with_cross = np.flatnonzero(schedule.updates[:, cross].any(axis=1))
         self.position = {int(step): rank for rank, step in enumerate(with_cross)}
         self.folding: Folding | None = None
         self.time: Folded | None = None
@@ -54,7 +55,7 @@ class ConditionTables:
             self.time = self.folding(time_tokens(model, timesteps))
 
     def memory(self, observation: Tensor | None, batch: int, tokens: int) -> Memory | None:
-        """What the cross-attentions of `tokens` trajectory tokens need that only the observation [B, To, Do] decides."""
+        """What only the observation [B, To, Do] decides, for the cross-attentions of `tokens` trajectory tokens."""
         if self.folding is None:
             return None
         if self.time is not None:
@@ -78,15 +79,16 @@ class SeparableMemory:
         self, model: Denoiser, folding: Folding, time: Folded, observation: Tensor | None, batch: int, tokens: int
     ):
         self.time = time
-        n_obs = observation.shape[1] if observation is not None and model.obs_as_cond else 0
+        observed = observation if model.obs_as_cond else None
+        n_obs = 0 if observed is None else observed.shape[1]
         n_layers, memory_tokens = len(model.trunk.layers), 1 + n_obs
         empty = model.pos_emb.new_empty
         shape = (n_layers, batch, model.n_head, memory_tokens, model.n_emb)
         self.key, self.value = empty(shape), empty(shape)
         self.mask_rows = _mask_rows(model, tokens, memory_tokens)
         self.bias = empty(n_layers, batch, tokens, model.n_head, memory_tokens)
-        if n_obs:
-            folded = folding(observation_tokens(model, observation))
+        if observed is not None:
+            folded = folding(observation_tokens(model, observed))
             self.key[:, :, :, 1:], self.value[:, :, :, 1:] = folded.key, folded.value
             self.bias[..., 1:] = folded.bias[:, :, None] + self.mask_rows[:, :, 1:]
 
@@ -99,8 +101,10 @@ class SeparableMemory:
 
 
 class MixedMemory:
-    """Condition tokens that attend to each other (`n_cond_layers > 0`): they depend on step and observation together,
-    but still not on the trajectory. All steps that need them are encoded in one batch."""
+    """Condition tokens that attend to each other (`n_cond_layers > 0`).
+
+    They depend on step and observation together, but not on the trajectory: all steps are encoded in one batch.
+    """
 
     def __init__(self, model: Denoiser, folding: Folding, encoded: Tensor, position: dict[int, int], tokens: int):
         self.folding, self.encoded, self.position = folding, encoded, position

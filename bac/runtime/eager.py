@@ -87,9 +87,8 @@ class EagerLoop:
         self, step: int, trajectory: Tensor, memory: Memory | None, mask: Tensor | None, cache: _Cache
     ) -> Tensor:
         """Model output at one step."""
-        time_token = None
-        if self.model.encoder_only:
-            raw_time = self.hoisted.condition.raw_time
+        raw_time, time_token = self.hoisted.condition.raw_time, None
+        if self.model.encoder_only and raw_time is not None:
             time_token = raw_time[step : step + 1].expand(trajectory.shape[0], -1, -1)
         x = self.model.embed_trajectory(trajectory, time_token)
         for segment in self.hoisted.plan.steps[step]:
@@ -144,7 +143,7 @@ class EagerLoop:
 
 
 class _Cache:
-    """Stored branch outputs of one chunk, [blocks, B, T, D] in one buffer so that a run of them is summed in one call."""
+    """Stored branch outputs of one chunk, [blocks, B, T, D] in one buffer: a run of them is summed in one call."""
 
     def __init__(self, loop: EagerLoop, trajectory: Tensor, tokens: int):
         if loop.hoisted.plan.caches:

@@ -24,7 +24,8 @@ from bac.schedule import Schedule
 class PlannedSampler:
     """Denoises with a `Plan`. Holds no per-call state: calls from several threads and of any batch size may interleave.
 
-    Calls from several threads are bit-equal to calls one after the other where every thread computes with one torch thread.
+    Calls from several threads are bit-equal to calls one after the other where every thread computes with one torch
+    thread.
     """
 
     name = "planned"

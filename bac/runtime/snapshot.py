@@ -1,7 +1,7 @@
 """What a runtime took from a model when it was prepared, and whether the model is still that.
 
-The fast runtimes read parameters and do the arithmetic of known modules themselves. A module of another class (an adapter,
-a quantised layer), a hook or a replaced method would be bypassed without a word, so they are refused.
+The fast runtimes read parameters and do the arithmetic of known modules themselves. A module of another class (an
+adapter, a quantised layer), a hook or a replaced method would be bypassed without a word, so they are refused.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class UnknownModule(UserError, ValueError):
 
 
 def check_containers(model: nn.Module) -> None:
-    """Refuses what every runtime would bypass, `reference` too: hooks, other classes and replaced methods of the model, its
-    stacks and layers.
+    """Refuses what every runtime would bypass, `reference` too: hooks, other classes and replaced methods of the model,
+    its stacks and layers.
 
     Raises:
         UnknownModule: naming the module.
@@ -50,7 +50,8 @@ def check_containers(model: nn.Module) -> None:
             reason = _strange(module, _CONTAINERS)
             if reason:
                 raise UnknownModule(
-                    f"{_name(name)} {reason}, which block-wise caching would bypass: take it off, or use the policy plainly"
+                    f"{_name(name)} {reason}, which block-wise caching would bypass: "
+                    "take it off, or use the policy plainly"
                 )
 
 
@@ -64,8 +65,8 @@ def check_modules(model: nn.Module, runtime: str) -> None:
         reason = _strange(module, _KNOWN) or _strange_parameter(module)
         if reason:
             raise UnknownModule(
-                f"{_name(name)} {reason}, which runtime={runtime} would bypass: merge it into the weights (merge_and_unload(), "
-                "remove_parametrizations(), dequantise), or use runtime=reference"
+                f"{_name(name)} {reason}, which runtime={runtime} would bypass: merge it into the weights "
+                "(merge_and_unload(), remove_parametrizations(), dequantise), or use runtime=reference"
             )
 
 
@@ -130,7 +131,8 @@ class ModelSnapshot:
             raise RuntimeError("a module of the policy was replaced after it was accelerated: call accelerate() again")
         if any(self._hooks):
             raise RuntimeError(
-                "a module of the policy got a hook after it was accelerated, which would be bypassed: call accelerate() again"
+                "a module of the policy got a hook after it was accelerated, which would be bypassed: "
+                "call accelerate() again"
             )
 
 
