@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
-from tiny_policies import SAMPLERS, TRAIN, error, scheduler_of
 
 from bac.solver import COLUMNS, UnsupportedSolver, solver_from_scheduler
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
 from diffusion_policy.policy.schedulers import GridDDIM, arguments, like_trained, prepared
+from tests.bac.tiny_policies import SAMPLERS, TRAIN, error, scheduler_of
 
 
 class Toy(torch.nn.Module):

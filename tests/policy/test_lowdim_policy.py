@@ -60,7 +60,10 @@ def test_inpainting_keeps_what_was_observed():
 def test_a_sample_does_not_depend_on_its_batch_mates_noise():
     policy = make_policy()
     obs = torch.rand(3, 2, 5) * 100
-    seeds = lambda *values: [torch.Generator().manual_seed(v) for v in values]  # noqa: E731
+
+    def seeds(*values):
+        return [torch.Generator().manual_seed(value) for value in values]
+
     batch = policy.predict_action({"obs": obs}, seeds(5, 6, 7))["action"]
     alone = policy.predict_action({"obs": obs[1:2]}, seeds(6))["action"]
     assert torch.allclose(batch[1:2], alone, atol=1e-4)
