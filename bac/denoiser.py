@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bac.blocks import BlockId, decoder_blocks, encoder_blocks, parse
+from bac.errors import NoDenoiser
 
 # branch(x [B, T, D], memory [B, S, D] or None) -> residual branch output [B, T, D]
 Branch = Callable[[Tensor, "Tensor | None"], Tensor]
@@ -119,10 +120,10 @@ def model_blocks(model: Any) -> tuple[str, ...]:
     """Names of the denoiser's cacheable blocks in execution order.
 
     Raises:
-        TypeError: it is no denoiser whose blocks can be called one by one.
+        NoDenoiser: it is no denoiser whose blocks can be called one by one.
     """
     if not all(hasattr(model, name) for name in _METHODS):
-        raise TypeError(
+        raise NoDenoiser(
             f"block-wise caching works on TransformerForDiffusion (DP-T); this policy's model is {type(model).__name__}"
         )
     return encoder_blocks(model.n_layer) if model.encoder_only else decoder_blocks(model.n_layer)
