@@ -17,7 +17,9 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 class Sampler(Protocol):
     """Whatever turns noise into a trajectory; `policy.sampler` is one, an accelerated runtime is another."""
 
-    def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor: ...
+    def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor:
+        """Trajectories [B, T, D] in normalised units, with noise of None, one generator, or one per sample."""
+        ...
 
 
 def draw_noise(shape: Sequence[int], like: Tensor, generator: Generators = None) -> Tensor:

@@ -97,6 +97,10 @@ class DiffusionTransformerHybridImagePolicy(DiffusionTransformerPolicy):
         self.obs_encoder = encoder
 
     def encode(self, nobs: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Normalised observations [B, To, *shape] by name -> features [B, To, Do].
+
+        `generator` decides where random crops lie.
+        """
         batch_shape = nobs[next(iter(self.obs_shapes))].shape[:2]
         frames = {name: value.flatten(0, 1) for name, value in nobs.items()}  # [B To, *shape]
         return self.obs_encoder(frames, generator).unflatten(0, batch_shape)  # [B, To, Do]

@@ -96,6 +96,7 @@ class DiffusionTransformerPolicy(SettablePolicy):
 
     @property
     def device(self) -> torch.device:
+        """The device of the policy's parameters."""
         return self._dummy_variable.device
 
     @property

@@ -1,4 +1,4 @@
-"""What a denoising loop is given for one batch."""
+"""What a denoising loop starts from, for one batch."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Adaptive caching schedules: the dynamic program against brute force, and the authors' results."""
+
 import itertools
 import json
 from pathlib import Path

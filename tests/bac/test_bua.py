@@ -1,3 +1,5 @@
+"""The bubbling union: error scores, selection, repair, and the authors' results."""
+
 import json
 from pathlib import Path
 

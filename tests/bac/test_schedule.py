@@ -98,7 +98,7 @@ def test_from_steps_orders_blocks_and_steps():
     assert Schedule.from_steps(shuffled, 12) == example()
 
 
-def test_forced_refresh_updates_every_block_and_is_noted():
+def test_forced_refresh_updates_every_block_and_is_recorded():
     schedule = example().with_refresh([11, 2])
     assert schedule.updates[[2, 11]].all()
     assert schedule.update_count == 12 + 6 + 5  # one block had step 2 already

@@ -1,3 +1,5 @@
+"""Similarity of features: the definitions, streamed sums, and the authors' matrices."""
+
 import json
 import math
 from pathlib import Path

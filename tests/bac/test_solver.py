@@ -125,7 +125,7 @@ def test_a_scheduler_that_gives_nan_is_refused():
         solver_from_scheduler(prepared(scheduler, 100))
 
 
-# ---- where diffusers' schedulers are mended --------------------------------------------------------------------------
+# ---- where diffusers' schedulers are corrected -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler])
