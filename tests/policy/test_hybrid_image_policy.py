@@ -209,7 +209,7 @@ def test_the_condition_objective_may_look_at_the_centre_of_images():
 
 
 def test_what_a_token_says_stops_to_depend_on_its_batch():
-    """At first the batch scales the tokens; after `scale_steps` a loss is that of each observation by itself, in training, too."""
+    """At first the batch scales the tokens; after `scale_steps` a loss is that of each observation by itself."""
     learner = ConditionLearner(make_small(), scale_steps=3).train()
     batch = {
         **learner.policy.random_observation(8, seeded(0)),
@@ -225,7 +225,7 @@ def test_what_a_token_says_stops_to_depend_on_its_batch():
     assert learner.measured.num_batches_tracked == 6
 
 
-# ---- files ---------------------------------------------------------------------------------------------------------------
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_tensor_with_two_names_is_written_once_and_read_under_both(small, tmp_path):
