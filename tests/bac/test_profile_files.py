@@ -14,7 +14,8 @@ import pytest
 from bac.profile import Profile, ProfileError
 from tests.bac.example_profiles import BLOCKS, SETTINGS, info, matrices, matrix
 from tests.bac.profile_archives import npy, rewrite
-from tests.conftest import ROOT
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
