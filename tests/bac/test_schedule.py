@@ -1,20 +1,16 @@
-"""Schedules: what is refused, what they say, how they print."""
+"""Schedules: what is not one is refused, and what one says of itself."""
 
 import copy
 import pickle
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from bac.blocks import decoder_blocks, encoder_blocks, parse
 from bac.schedule import Provenance, Schedule, ScheduleError
-from tests.bac.schedules import BLOCKS, example, known_provenance
+from tests.bac.example_schedules import BLOCKS, example, known_provenance
 
-DETERMINISTIC = settings(derandomize=True, deadline=None, max_examples=50, database=None)
-
-
-# ---- validation ----
+# ---- validation ------------------------------------------------------------------------------------------------------
 
 
 def test_schedule_is_immutable_and_owns_its_array():
@@ -50,17 +46,9 @@ def test_invalid_schedules_are_refused(updates, blocks, message):
 
 @pytest.mark.parametrize(
     ("steps", "message"),
-    [
-        ([0, 5], r"lie in 0..4, got 5"),
-        ([0, -1], "got -1"),
-        ([0, 1, 1], "not repeat"),
-        ([1], "step 0"),
-        ([0, 1.0], "integers, got 1.0"),
-        ([True], "integers, got True"),
-        ("0", "must be a list"),
-        (0, "must be a list"),
-    ],
-)
+    [([0, 5], r"lie in 0..4, got 5"), ([0, -1], "got -1"), ([0, 1, 1], "not repeat"), ([1], "step 0"),
+     ([0, 1.0], "integers, got 1.0"), ([True], "integers, got True"), ("0", "must be a list"), (0, "must be a list")],
+)  # fmt: skip
 def test_invalid_steps_are_refused(steps, message):
     with pytest.raises(ScheduleError, match=message):
         Schedule.from_steps({"decoder.layers.0.sa": steps}, 5)
@@ -92,7 +80,7 @@ def test_provenance_is_checked():
     assert hash(provenance) == hash(Provenance(budget=3, extras={"list": [1]}))
 
 
-# ---- reading ----
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 def test_counts_and_steps():
@@ -110,7 +98,7 @@ def test_from_steps_orders_blocks_and_steps():
     assert Schedule.from_steps(shuffled, 12) == example()
 
 
-def test_forced_refresh_updates_every_block_and_is_noted():
+def test_forced_refresh_updates_every_block_and_is_recorded():
     schedule = example().with_refresh([11, 2])
     assert schedule.updates[[2, 11]].all()
     assert schedule.update_count == 12 + 6 + 5  # one block had step 2 already
@@ -167,7 +155,7 @@ def test_copies_stay_read_only(copied):
     assert not schedule.updates.flags.writeable
 
 
-# ---- printing ----
+# ---- printing --------------------------------------------------------------------------------------------------------
 
 
 def test_grid_shows_every_update():

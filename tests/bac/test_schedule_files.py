@@ -1,4 +1,4 @@
-"""Files of schedules: round trips, damaged and hostile content, several writers."""
+"""Stored schedules: read as they were written, or refused by name, whatever the file holds."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bac.blocks import decoder_blocks, encoder_blocks
 from bac.schedule import Schedule, ScheduleError
-from tests.bac.schedules import BLOCKS, example, known_provenance
+from tests.bac.example_schedules import BLOCKS, example, known_provenance
 
 DETERMINISTIC = settings(derandomize=True, deadline=None, max_examples=50, database=None)
 
@@ -104,7 +104,7 @@ def test_missing_file_says_what_to_do(tmp_path):
         Schedule.load(tmp_path / "none.json")
 
 
-# ---- hostile files ----
+# ---- hostile files ---------------------------------------------------------------------------------------------------
 
 
 def updates(text: bytes) -> bytes:

@@ -1,6 +1,4 @@
-"""A small profile that tests of profiles share."""
-
-from __future__ import annotations
+"""A sound profile for tests, and what it consists of."""
 
 import numpy as np
 

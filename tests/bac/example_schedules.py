@@ -1,6 +1,4 @@
-"""Schedules that tests of schedules share."""
-
-from __future__ import annotations
+"""A schedule and a provenance for tests."""
 
 from bac.blocks import decoder_blocks
 from bac.schedule import Provenance, Schedule
