@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion_policy.common.checkpoint_sources import ORIGINALS, WEIGHTS, find_weights, first_line, open_weights, some
 from diffusion_policy.common.config import CheckpointError, ConfigError, choose_device
 from diffusion_policy.common.config_files import resolve
 from diffusion_policy.common.policy_files import build_policy, complete_state, distinct_state, repeated_names
 from diffusion_policy.common.weight_names import policy_names
+
+if TYPE_CHECKING:
+    from diffusion_policy.policy.diffusion_transformer_policy import DiffusionTransformerPolicy
 
 __all__ = ["LEARNED", "LoadedPolicy", "ORIGINALS", "WEIGHTS", "load_policy", "weights_hash"]
 
@@ -38,7 +41,7 @@ class LoadedPolicy:
         notes: what was done to the file's content or left out of it, in words.
     """
 
-    policy: nn.Module
+    policy: DiffusionTransformerPolicy
     config: dict[str, Any]
     weights: str
     hash: str
@@ -109,7 +112,7 @@ def load_policy(
     )
 
 
-def weights_hash(policy: nn.Module) -> str:
+def weights_hash(policy: DiffusionTransformerPolicy) -> str:
     """SHA-256 over the names, shapes and float32 values of what was learned (`LEARNED`), sorted by name.
 
     That is the denoiser and, for a policy with cameras, the vision encoder, each tensor under its first name. It
@@ -120,7 +123,7 @@ def weights_hash(policy: nn.Module) -> str:
     for name, value in sorted(distinct_state(policy).items()):
         if name.startswith(LEARNED):
             digest.update(f"{name} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy())
+            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy())  # type: ignore[arg-type]  # has a buffer
     return digest.hexdigest()
 
 
@@ -176,7 +179,9 @@ def _set_steps(config: dict[str, Any], num_inference_steps: int | None) -> None:
 
 
 # ---- weights ----
-def _check_fit(outline: nn.Module, shapes: dict[str, tuple[int, ...]], source: Path, elements: int) -> None:
+def _check_fit(
+    outline: DiffusionTransformerPolicy, shapes: dict[str, tuple[int, ...]], source: Path, elements: int
+) -> None:
     """Compares the shapes in the file with those of a policy without memory: all there, none more, each as needed."""
     large = [
         name
@@ -207,7 +212,7 @@ def _check_fit(outline: nn.Module, shapes: dict[str, tuple[int, ...]], source: P
             "If files were mixed, get the checkpoint again; if it is complete, "
             "its config describes an unsupported variant"
         ) from error
-    fields = outline.normalizer.params_dict
+    fields: Any = outline.normalizer.params_dict
     for field, size in outline.field_sizes.items():
         if field not in fields or fields[field].scale.numel() != size:
             held = {name: normalizer.scale.numel() for name, normalizer in list(fields.items())[:20]}
@@ -223,7 +228,7 @@ def _check_fit(outline: nn.Module, shapes: dict[str, tuple[int, ...]], source: P
         )
 
 
-def _fill(policy: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+def _fill(policy: DiffusionTransformerPolicy, tensors: dict[str, Tensor], source: Path) -> None:
     """Copies the tensors into the policy and checks that they can be weights."""
     tensors = complete_state(policy, tensors)
     for name, first in repeated_names(policy).items():
@@ -246,16 +251,17 @@ def _fill(policy: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     bad = [name for name, value in policy.named_parameters() if not torch.isfinite(value).all()]
     for name, value in policy.named_buffers():
         if name.endswith("mask"):  # masks hold -inf; a row of nothing else would make NaN
-            wrong = torch.isnan(value).any() or (value.numel() and (value == -torch.inf).all(-1).any())
+            wrong = bool(torch.isnan(value).any() or (value.numel() and (value == -torch.inf).all(-1).any()))
         else:
-            wrong = not torch.isfinite(value).all()
+            wrong = not bool(torch.isfinite(value).all())
         bad += [name] if wrong else []
     if bad:
         raise CheckpointError(
             f"{source} holds NaN or infinite values in {some(bad)}: training diverged or the file is damaged; "
             "use another checkpoint"
         )
-    zero = [name for name, field in policy.normalizer.params_dict.items() if (field.scale == 0).any()]
+    fields: Any = policy.normalizer.params_dict
+    zero = [name for name, field in fields.items() if (field.scale == 0).any()]
     if zero:
         raise CheckpointError(
             f"{source}: the normalizer divides by zero in {some(zero)}: the file is damaged; get it again"

@@ -112,15 +112,15 @@ def open_weights(source: Path, weights: str) -> contextlib.AbstractContextManage
 @contextlib.contextmanager
 def _open_folder(source: Path, weights: str) -> Iterator[StoredWeights]:
     config_file = source.with_name(CONFIG_FILE)
-    with open(source, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+    with open(source, "rb") as start:
+        length = int.from_bytes(start.read(8), "little")
     if min(length, os.path.getsize(source)) > _MAX_HEADER:
         raise CheckpointError(
             f"{source} is truncated or no safetensors file (a header of {length} bytes): get it again"
         )
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(safe_open(source, "pt"))
+            file: Any = stack.enter_context(safe_open(source, "pt"))
             header = file.metadata() or {}
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
         except OSError:
@@ -190,9 +190,9 @@ def _open_original(source: Path, weights: str) -> Iterator[StoredWeights]:
         values = _pickles(archive, source)
         state = states.get(WEIGHTS[weights])
         if not isinstance(state, dict):
-            held = [ours for ours, theirs in WEIGHTS.items() if isinstance(states.get(theirs), dict)]
-            advice = f"use weights={held[0]}" if held else "use another checkpoint"
-            raise CheckpointError(f"{source} holds no {weights} weights; it holds {some(held)}: {advice}")
+            kinds = [ours for ours, theirs in WEIGHTS.items() if isinstance(states.get(theirs), dict)]
+            advice = f"use weights={kinds[0]}" if kinds else "use another checkpoint"
+            raise CheckpointError(f"{source} holds no {weights} weights; it holds {some(kinds)}: {advice}")
         foreign = [
             name for name, value in state.items() if not isinstance(name, str) or not isinstance(value, StoredTensor)
         ]

@@ -54,11 +54,10 @@ def _check_size(text: str, path: Path) -> None:
     entries = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in sizes:
-                raise CheckpointError(
-                    f"{path}: the alias *{event.anchor[:50]} is unknown, or inside of what it stands for"
-                )
-            entries += sizes[event.anchor]
+            alias = event.anchor or ""
+            if alias not in sizes:
+                raise CheckpointError(f"{path}: the alias *{alias[:50]} is unknown, or inside of what it stands for")
+            entries += sizes[alias]
         elif isinstance(event, yaml.ScalarEvent):
             entries += 1
             if event.anchor:
@@ -162,7 +161,7 @@ class _Resolver:
         path: tuple = where[:-up] if up else ()
         if up > len(where):
             raise CheckpointError(f"{_path(where)} refers to {reference[:100]!r}, which is above the config")
-        node = self._root
+        node: Any = self._root
         for name in path:
             node = node[name]
         for name in re.sub(r"\[([^\]]*)\]", r".\1", names).split(".") if names else ():

@@ -24,7 +24,7 @@ from diffusion_policy.common.config import ConfigError
 try:
     import fcntl
 except ImportError:  # Windows; `_lock` warns
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = ".lock"
 ADVICE = "Wait until it has ended, or choose another folder to write to"
@@ -150,7 +150,7 @@ def _acquire(file: Path, what: Path, purpose: str, advice: str) -> int | None:
 
 def _lock(descriptor: int, what: Path) -> bool:
     """False where there are no locks; raises BlockingIOError if another process holds it."""
-    reason = "this operating system has no flock"
+    reason: str | None = "this operating system has no flock"
     if fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

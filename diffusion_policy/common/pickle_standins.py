@@ -198,7 +198,7 @@ class NumpyType(Inert):
         """The type, if it is one of plain numbers."""
         if not isinstance(self.code, str) or not re.fullmatch(r"b1|[iu][1248]|f[248]|c8|c16", self.code):
             return None
-        order = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "="
+        order: Any = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "="
         return np.dtype(self.code).newbyteorder(order) if order in ("<", ">", "|", "=") else None
 
 

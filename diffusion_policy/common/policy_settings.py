@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from diffusion_policy.common.config import ConfigError
+
+if TYPE_CHECKING:
+    from diffusion_policy.policy.diffusion_transformer_policy import DiffusionTransformerPolicy
 
 _MOST = 65_536  # elements along an axis: of a trajectory, an observation, a token
 _MOST_LAYERS = 1_024
@@ -164,7 +166,7 @@ def _check_shapes(meta: Any) -> None:
             )
 
 
-def check_policy(policy: nn.Module) -> None:
+def check_policy(policy: DiffusionTransformerPolicy) -> None:
     """Whether the parts of a built policy fit each other, and its scheduler can take its steps.
 
     Raises:
@@ -202,9 +204,10 @@ def check_policy(policy: nn.Module) -> None:
     _check_scheduler(policy)
 
 
-def _check_scheduler(policy: nn.Module) -> None:
+def _check_scheduler(policy: DiffusionTransformerPolicy) -> None:
     """Takes the first and last steps with a copy of the scheduler, on one number."""
-    sampler, trained = policy.sampler, policy.noise_scheduler.config.num_train_timesteps
+    sampler: Any = policy.sampler  # the policy's own: nothing has replaced it yet
+    trained = policy.noise_scheduler.config.num_train_timesteps
     steps, extra = sampler.num_inference_steps, sampler.step_kwargs
     if steps > trained:
         raise ConfigError(
