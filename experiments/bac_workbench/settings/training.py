@@ -105,14 +105,17 @@ class Train(Section):
 
 
 def objective_problems(values: Values) -> Iterator[Problem]:
-    """What the class of the objective says of itself: see `diffusion_policy.workspace.objectives.contract.Objective`."""
+    """What the class of the objective says of itself: see `Objective` in `diffusion_policy.workspace.objectives`."""
     target = values("objective._target_")
     if target is None:
         return
     try:
         objective = get_class(target)
     except (ImportError, ValueError) as error:
-        yield "objective._target_", f"there is no such class: {error}"
+        yield "objective._target_", f"there is no such class: {str(error).splitlines()[0]}"
+        return
+    if not (hasattr(objective, "policy_acts") and hasattr(objective, "needs_init_checkpoint")):
+        yield "objective._target_", "this class does not keep the contract of an objective (policy_acts, ...)"
         return
     if values("rollout.n_episodes") and not objective.policy_acts:
         yield "rollout.n_episodes", "rollouts score a policy that acts; with this objective leave it at 0"
