@@ -6,7 +6,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
-from bac.accelerate import accelerate
+from bac.acceleration import accelerate
 from bac_workbench.evaluation.acting import acting
 from bac_workbench.settings.training import Rollout
 from diffusion_policy.env_runner.rollout import rollout
