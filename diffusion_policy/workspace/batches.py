@@ -10,7 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 
 
 def shuffled_rows(length: int, batch_size: int, seed: int, step: int) -> Iterator[Tensor]:
-    """Endless: the rows [B] of each batch from `step` on. An epoch takes every row once, but for a last batch that is smaller.
+    """Endless: the rows [B] of each batch from `step` on.
+
+    An epoch takes every row once at most; rows that would make a smaller batch at its end are left out.
 
     Args:
         length: rows of the data set.

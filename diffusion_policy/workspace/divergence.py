@@ -65,8 +65,8 @@ class DivergenceCheck:
             coarse = "" if t.precision == "fp32" else f" then training.precision={t.precision} (fp32 is finer),"
             why = (
                 f"The likeliest cause is training.learning_rate={t.learning_rate}: lower it, or warm up longer "
-                f"(training.warmup_steps);{coarse} then gradients that are too large (training.grad_clip={t.grad_clip}), "
-                "or demonstrations with single numbers far from the others"
+                f"(training.warmup_steps);{coarse} then gradients that are too large (training.grad_clip={t.grad_clip})"
+                ", or demonstrations with single numbers far from the others"
             )
         raise ConfigError(f"{problem} at step {step}. {why}. {self.last_state()}")
 

@@ -33,7 +33,7 @@ COURSE = (
     "training.precision",
     "ema",
 )
-# The others change nothing, or only when something happens: what is logged and kept, where it runs, where its files are.
+# The others change nothing, or only when something happens: what is logged and kept, where it runs and writes.
 _ALSO_STORED = ("rollout", "wandb", "device")
 _OF_INFERENCE = ("num_inference_steps",)  # of a policy; training does not read it
 

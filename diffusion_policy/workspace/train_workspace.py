@@ -182,8 +182,8 @@ class TrainWorkspace:
         """Trains from where it stands to the last step.
 
         Raises:
-            ConfigError: another process trains in the folder or the folder is gone; it was trained with other settings; a
-                loss or a weight is not finite; nothing can be written.
+            ConfigError: another process trains in the folder or the folder is gone; it was trained with other settings;
+                a loss or a weight is not finite; nothing can be written.
         """
         with self.folder.held():
             self._open()

@@ -1,4 +1,4 @@
-"""The folder that a training writes: held by one process, never half written, and what to do if it cannot be written."""
+"""The folder of a training: held by one process, never half written, and what to do if it cannot be written."""
 
 from __future__ import annotations
 
@@ -70,6 +70,6 @@ class TrainingFolder:
         if self.saved_step is None or not self.state_file.is_file():
             return "No state has been saved"
         return (
-            f"The last state whose numbers are finite is {self.state_file}, of step {self.saved_step}; the command goes on "
-            "from there"
+            f"The last state whose numbers are finite is {self.state_file}, of step {self.saved_step}; the command "
+            "goes on from there"
         )

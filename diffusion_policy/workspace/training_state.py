@@ -98,9 +98,10 @@ def read_state(
     except (OSError, SafetensorError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): {_ADVICE}") from error
     if bad := [name for name, value in tensors.items() if value.is_floating_point() and torch.isnan(value).any()]:
+        more = " and more" if len(bad) > 3 else ""
         raise ConfigError(
-            f"{path} holds NaN in {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''}: the training had diverged. "
-            "Start over with resume=false and a lower training.learning_rate"
+            f"{path} holds NaN in {', '.join(bad[:3])}{more}: the training had diverged. Start over with "
+            "resume=false and a lower training.learning_rate"
         )
     own = objective.state_dict()
     weights, averages = (present_tensors(_part(tensors, prefix), own.keys()) for prefix in ("model.", "ema."))

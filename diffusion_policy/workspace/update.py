@@ -63,8 +63,8 @@ class GraphedUpdate(Update):
 
     A step of a small denoiser is a thousand kernels of some microseconds each, and launching them one by one takes
     several times as long as they do. The first `WARM_UP` steps run one by one, as usual, then one is recorded; every
-    later one copies its batch, seed and learning rate to where the graph reads them. Batches have to be of one size, and
-    the optimizer `capturable`.
+    later one copies its batch, seed and learning rate to where the graph reads them. Batches have to be of one size,
+    and the optimizer `capturable`.
     """
 
     WARM_UP = 3
@@ -109,7 +109,7 @@ class GraphedUpdate(Update):
 
 
 def build_update(objective: Objective, loss: LossFunction, training: DictConfig, device: torch.device) -> Update:
-    """The training step of an objective with AdamW, recorded where `training.cuda_graph`, a GPU and the objective allow it.
+    """The training step of an objective with AdamW; recorded if setting, device and objective allow it.
 
     Args:
         training: the settings under `training`.

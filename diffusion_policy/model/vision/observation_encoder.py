@@ -1,4 +1,4 @@
-"""Camera images and low-dimensional observations -> one feature vector, with robomimic's arithmetic and parameter names."""
+"""Camera images and low-dimensional observations -> one feature vector, as robomimic computes and names it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffusion_policy.model.vision.resnet import CHANNELS, STRIDE, ResNet18Conv,
 from diffusion_policy.model.vision.spatial_softmax import SpatialSoftmax
 
 KEYPOINTS, FEATURES = 32, 64  # of one camera
-# Share of an image's area. Crops of Chi et al. 2023 have 63 to 82 %; what is outside of a smaller one is hardly ever seen.
+# Share of an image's area. Crops of Chi et al. 2023 have 63 to 82 %; what a smaller one leaves out is hardly ever seen.
 SMALL_CROP = 0.5
 
 
@@ -51,7 +51,7 @@ class ObservationEncoder(nn.Module):
         fixed_crop: crops are at the centre unless `random_crops` is set; otherwise they are always random.
 
     Attributes:
-        random_crops: whether every image is cropped at a random place. A training sets it, and clears it for validation;
+        random_crops: whether every image is cropped at a random place. A training sets it, and clears it to validate;
             `train()` and `eval()` do not touch it.
     """
 
@@ -93,8 +93,9 @@ class ObservationEncoder(nn.Module):
         ]
         if small:
             warnings.warn(
-                f"crop_shape {height} x {width} leaves {', '.join(small)}: in evaluation the policy sees no more than that. "
-                "Set crop_shape to about nine tenths of height and width (null: all of the image), or draw smaller images",
+                f"crop_shape {height} x {width} leaves {', '.join(small)}: in evaluation the policy sees no more than "
+                "that. Set crop_shape to about nine tenths of height and width (null: all of the image), or draw "
+                "smaller images",
                 SmallCropWarning,
                 stacklevel=4,
             )

@@ -1,10 +1,10 @@
 """Teaching the condition encoder to see, before the denoiser learns to act on it.
 
-The original initialisation hides observations from the denoiser: all weights start at a standard deviation of 0.02, so a
-condition token varies by some thousandths from one observation to the next, and its MLP stays close to linear for
-millions of windows. Where millimetres decide, most of a training goes into growing these weights. Here the embedding, the
-condition MLP and, with images, the vision encoder learn alone, from single observations, at a part of a denoising step's
-cost.
+The original initialisation hides observations from the denoiser: all weights start at a standard deviation of 0.02, so
+a condition token varies by some thousandths from one observation to the next, and its MLP stays close to linear for
+millions of windows. Where millimetres decide, most of a training goes into growing these weights. Here the embedding,
+the condition MLP and, with images, the vision encoder learn alone, from single observations, at a part of the cost of a
+denoising step.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from diffusion_policy.workspace.objectives.contract import set_random_crops
 class ConditionObjective(nn.Module):
     """The condition token of the newest observation learns to predict the action of that step.
 
-    The actions have several modes, so a token predicts a mixture of Laplace distributions. The denoiser's layers stay as
-    they are; the policy is the start of a denoising training.
+    The actions have several modes, so a token predicts a mixture of Laplace distributions. The denoiser's layers stay
+    as they are; the policy is the start of a denoising training.
 
     Args:
-        policy: conditioned on observation tokens, with the MLP as condition encoder (`n_cond_layers=0`). Trained in place.
+        policy: conditioned on observation tokens, with the MLP as condition encoder (`n_cond_layers=0`). Trained in
+            place.
         embedding_std: standard deviation that the observation embedding's weights start from; the MLP's start as
             PyTorch's Linear does. None: keep the policy's weights.
         modes: of the mixture.
@@ -44,8 +45,8 @@ class ConditionObjective(nn.Module):
         random_crops: whether images are cropped at random, as in the denoiser's training; False: the centre, as in
             evaluation.
         scale_steps: the tokens are scaled by each batch's mean and standard deviation in the first so many steps, later
-            as they were scaled last on average. A batch's own blur what a token says, with 32 observations by a sixth of
-            its spread; use 0 to go on from a checkpoint of this objective.
+            as they were scaled last on average. A batch's own blur what a token says, with 32 observations by a sixth
+            of its spread; use 0 to go on from a checkpoint of this objective.
     Raises:
         ConfigError: the policy is built otherwise, or a setting is out of range.
     """
@@ -81,7 +82,7 @@ class ConditionObjective(nn.Module):
         self.random_crops, self.scale_steps = random_crops, scale_steps
         for untrained in (model.input_emb, model.decoder, model.ln_f, model.head):
             untrained.requires_grad_(False)
-        # Normalising the tokens keeps their scale in hand; at the end it folds into the MLP's last layer, as it is then.
+        # Normalising the tokens keeps their scale in hand; in the end it folds into the MLP's last layer.
         self.scale = nn.BatchNorm1d(model.n_emb, affine=False)
         self.measured = nn.BatchNorm1d(model.n_emb, affine=False)
         n_auxiliary = sum(self.auxiliary_targets.values())
@@ -108,8 +109,8 @@ class ConditionObjective(nn.Module):
             ]
             if missing:
                 raise ConfigError(
-                    f"objective.auxiliary_targets asks for {', '.join(missing)}, which the demonstrations do not have or "
-                    f"not in this size: they have {', '.join(vectors)}"
+                    f"objective.auxiliary_targets asks for {', '.join(missing)}, which the demonstrations do not have "
+                    f"or not in this size: they have {', '.join(vectors)}"
                 )
             values = self.auxiliary_values(vectors)
             self.auxiliary_mean.copy_(values.mean(0))

@@ -22,7 +22,7 @@ class Objective(Protocol):
         policy: what is trained, in place.
         needs_init_checkpoint: whether the training has to start from a trained policy (`init_checkpoint`).
         policy_acts: whether the trained policy acts in its environment, so that rollouts can score it.
-        recordable: whether a training step is the same sequence of kernels every time, so that a CUDA graph can hold it.
+        recordable: whether a training step is the same sequence of kernels every time, as a CUDA graph needs it.
     """
 
     policy: DiffusionTransformerPolicy
@@ -75,6 +75,6 @@ class Objective(Protocol):
 
 
 def set_random_crops(policy: DiffusionTransformerPolicy, random_crops: bool) -> None:
-    """Whether a policy looks at random crops of its images or at their centre; nothing to do for one without cameras."""
+    """Makes a policy look at random crops of its images or at their centre; leaves one without cameras as it is."""
     if policy.cameras:
         policy.obs_encoder.random_crops = random_crops

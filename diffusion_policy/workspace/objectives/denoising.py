@@ -15,7 +15,7 @@ from diffusion_policy.workspace.objectives.contract import set_random_crops
 
 
 class DenoisingObjective(nn.Module):
-    """All of a policy learns from the denoising loss (Ho et al. 2020, eq. 14), from random crops of its images if it has any.
+    """All of a policy learns from the denoising loss (Ho et al. 2020, eq. 14), on random crops of its images.
 
     Args:
         policy: trained in place.
