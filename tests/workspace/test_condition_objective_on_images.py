@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from diffusion_policy.workspace.objectives.condition import ConditionObjective
-from tests.policy.test_hybrid_image_policy import make_small, seeded
+from tests.policy.image_policies import make_small, seeded
 
 
 def test_the_condition_objective_trains_all_that_makes_a_token_and_nothing_of_the_denoiser():
