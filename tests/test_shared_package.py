@@ -10,11 +10,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = ROOT / "checkpoint" / "pusht_lowdim" / "ddpm100"
-# The layout of the original project: no __init__.py at the top; the third and following modules have names of this project's.
+# The layout of the original project: no __init__.py at the top; modules from the third on are named as ours are.
 ORIGINAL = {
     "workspace/base_workspace.py": "class BaseWorkspace:\n    theirs = True\n",
     "policy/base_lowdim_policy.py": "class BaseLowdimPolicy:\n    theirs = True\n",
-    "policy/diffusion_transformer_lowdim_policy.py": "from diffusion_policy.policy.base_lowdim_policy import BaseLowdimPolicy\n"
+    "policy/diffusion_transformer_lowdim_policy.py": "from diffusion_policy.policy.base_lowdim_policy "
+    "import BaseLowdimPolicy\n"
     "from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion\n"
     "class DiffusionTransformerLowdimPolicy(BaseLowdimPolicy):\n    def __init__(self, **settings):\n        pass\n",
     "model/diffusion/transformer_for_diffusion.py": "class TransformerForDiffusion:\n    theirs = True\n",
@@ -79,7 +80,22 @@ def test_a_policy_is_never_built_from_the_other_projects_class(before, order, or
     assert "is not this project's but" in error and str(original) in error and f"PYTHONPATH={ROOT}" in error
 
 
-def test_a_package_that_hides_this_one_is_named(tmp_path):
+def test_the_library_works_beside_a_package_that_hides_the_policies(tmp_path):
+    (tmp_path / "fork" / "diffusion_policy").mkdir(parents=True)
+    (tmp_path / "fork" / "diffusion_policy" / "__init__.py").write_text("")
+    code = "import sys\nfrom bac import Schedule, accelerate\nfrom bac.profiling import profile_features\n"
+    code += "assert not any(name.startswith(('diffusion_policy', 'bac_workbench')) for name in sys.modules)"
+    result = run(code, tmp_path / "fork", ROOT, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_importing_the_library_loads_nothing_heavy(tmp_path):
+    code = "import sys\nimport bac\nassert not {'torch', 'numpy', 'diffusers'} & set(sys.modules)"
+    result = run(code, ROOT, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_package_that_hides_the_policies_is_named_by_the_workbench(tmp_path):
     (tmp_path / "fork" / "diffusion_policy").mkdir(parents=True)
     (tmp_path / "fork" / "diffusion_policy" / "__init__.py").write_text("")
     code = "from bac_workbench.commands.main import run; sys.exit(run(['eval', '--help']))"

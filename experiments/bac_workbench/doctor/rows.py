@@ -111,7 +111,8 @@ def requirements() -> dict[str, list[str]]:
     text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
     core = re.search(r"^dependencies = (\[.*?^\])", text, re.MULTILINE | re.DOTALL).group(1)
     extras = re.search(r"^\[project\.optional-dependencies\]$(.*?)^\[", text, re.MULTILINE | re.DOTALL).group(1)
-    lists = {"": core, **dict(re.findall(r"^([\w-]+) = (\[.*)$", extras, re.MULTILINE))}
+    # A list may go over several lines, and end with a comment.
+    lists = {"": core, **dict(re.findall(r"^([\w-]+) = (\[.*?\]) *(?:#[^\n]*)?$", extras, re.MULTILINE | re.DOTALL))}
     return {name: re.findall(r'"([^"]+)"', re.sub(r"#.*", "", values)) for name, values in lists.items()}
 
 
