@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from bac_workbench.settings.arguments import read_settings
+from bac_workbench.settings.kinds import Boolean, CountOrZero, Kind, NoiseSeed, Section, Text, integer, nullable
+from bac_workbench.settings.kinds import Path as PathText
+from diffusion_policy.common.config import ConfigError
 
 PARTS = ("fuzz", "kills", "races", "disks", "native")
 HELP = """usage: python -m stress [key=value ...]          (make stress STRESS_ARGS="key=value ...")
@@ -16,15 +24,35 @@ HELP = """usage: python -m stress [key=value ...]          (make stress STRESS_A
   disks=10          of each kind of job, full at so many different points
   damages=40        of the native engine's cache
   jobs=2            processes at once
-  kinds=            only kinds of files and jobs whose name contains one of these words: kinds=zarr,conversion
-  output=           folder for findings and stress.json; a temporary one unless given
-  forked=true       jobs start as forks of a process that has imported everything; false: as new interpreters, which takes longer
+  kinds=null        only kinds of files and jobs whose name contains one of these words: kinds=zarr,conversion
+  output=null       folder for findings and stress.json; a temporary one unless given
+  forked=true       jobs start as forks of a process that has imported everything; false: as new interpreters, which
+                    takes longer
 
   again=KIND index=N seed=S    reads one mutated file again, in this process and without limits
 """
+_PART = "|".join(PARTS)
 
 
-@dataclass
+class Stress(Section):
+    seed: NoiseSeed
+    parts: Annotated[
+        str, Field(pattern=rf"^(?:{_PART})(?:,(?:{_PART}))*,?$"), Kind(f"some of {','.join(PARTS)}", text=True)
+    ]
+    inputs: integer(0, 10**9)
+    kills: CountOrZero
+    races: CountOrZero
+    disks: CountOrZero
+    damages: CountOrZero
+    jobs: integer(1, 1024)
+    kinds: nullable(Text)
+    output: nullable(PathText)
+    forked: Boolean
+    again: nullable(Text)
+    index: integer(0, 10**9)
+
+
+@dataclass(frozen=True)
 class Arguments:
     """See `HELP`."""
 
@@ -48,29 +76,11 @@ def read(texts: list[str]) -> Arguments:
     if any(text in ("-h", "--help", "help") for text in texts):
         print(HELP)
         raise SystemExit(0)
-    arguments, known = Arguments(), {item.name for item in fields(Arguments)}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or name not in known:
-            raise SystemExit(f"error: {text!r} is not one of the settings\n\n{HELP}")
-        setattr(arguments, name, _value(name, value))
-    return arguments
-
-
-def _value(name: str, text: str):
-    if name == "parts":
-        parts = tuple(part for part in text.split(",") if part)
-        if not parts or set(parts) - set(PARTS):
-            raise SystemExit(f"error: parts={text}: use some of {','.join(PARTS)}")
-        return parts
-    if name == "forked":
-        if text not in ("true", "false"):
-            raise SystemExit(f"error: forked={text}: use true or false")
-        return text == "true"
-    if name == "output":
-        return Path(text).resolve()
-    if name in ("kinds", "again"):
-        return text
-    if not text.isdecimal() or (name == "jobs" and int(text) < 1):
-        raise SystemExit(f"error: {name}={text}: use a whole number{' from 1' if name == 'jobs' else ''}")
-    return int(text)
+    defaults = {**asdict(Arguments()), "parts": ",".join(PARTS), "kinds": None, "again": None}
+    try:
+        values = read_settings(texts, Stress, defaults, "python -m stress --help")
+    except ConfigError as error:
+        raise SystemExit(f"error: {error}") from None
+    values["parts"] = tuple(part for part in values["parts"].split(",") if part)
+    values["output"] = None if values["output"] is None else Path(values["output"]).resolve()
+    return Arguments(**{**values, "kinds": values["kinds"] or "", "again": values["again"] or ""})
