@@ -36,11 +36,11 @@ def roots(path: str | Path) -> list[Path]:
 
 
 def only_in_a_checkout(path: str | Path) -> str:
-    """For messages: where to get a trained policy that this project has but no wheel holds; empty for any other path."""
+    """For messages: where to get a trained policy that this project has but no wheel holds; else empty."""
     parts = Path(path).parts
     if CHECKOUT is not None or parts[:1] != ("checkpoint",) or not (SHIPPED / "assets" / "/".join(parts[1:2])).is_dir():
         return ""
     return (
-        f"Its trained policy is in this project's repository and not in the installed wheel, which it would make large: "
+        "Its trained policy is in this project's repository and not in the installed wheel, which it would make large: "
         f"copy the folder {Path(*parts[:2])} from there to here, or name it with checkpoint="
     )

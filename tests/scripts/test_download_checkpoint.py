@@ -33,10 +33,12 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.requested.append((self.path, asked))
         path = Path(self.translate_path(self.path))
         if not path.is_file():
-            return super().do_GET()
+            super().do_GET()
+            return
         body, start = path.read_bytes(), int(asked[len("bytes=") : -1]) if asked else 0
         if start >= len(body):
-            return self.send_error(416)
+            self.send_error(416)
+            return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
