@@ -2,7 +2,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test stress setup clean
+.PHONY: help demo test stress docs setup clean
 
 VENV := .venv
 EXTRAS ?= pusht,dev
@@ -21,6 +21,7 @@ help:
 	@echo "             TEST_WORKERS=4 runs them in more processes than two"
 	@echo "make stress  attack this project: damaged and hostile files, kills, races, full disks (about 10 minutes; see"
 	@echo "             docs/reliability.md); STRESS_ARGS='seed=1 parts=fuzz inputs=5000' chooses, STRESS_ARGS=help lists"
+	@echo "make docs    build the documentation as a site in build/site; fails on a broken link"
 	@echo "make setup   install only; EXTRAS=pusht,wandb chooses (pusht, blockpush, kitchen, robomimic, robomimic-reference,"
 	@echo "             lerobot, wandb, dev, all)"
 	@echo "make clean   remove $(VENV), caches and build output; data, checkpoints and results stay"
@@ -41,6 +42,12 @@ test: $(call installed,pusht$(comma)dev)
 
 stress: $(call installed,pusht$(comma)dev)
 	@$(VENV)/bin/python -m stress $(STRESS_ARGS)
+
+# The pages that are made from data and schemas must be the committed ones; --strict fails on a broken link or anchor.
+docs: $(call installed,docs)
+	@PYTHONPATH=experiments $(VENV)/bin/python -m docs.generate --check
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 setup: $(call installed,$(EXTRAS))
 	@echo "ready: $(VENV) has extras $(EXTRAS)"

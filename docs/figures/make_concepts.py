@@ -20,7 +20,7 @@ HORIZON, N_OBS_STEPS, N_ACTION_STEPS = 16, 2, 8  # of Push-T
 
 
 def draw_chunk(axis: Axes) -> None:
-    """The way from observations to an action chunk: a box per denoising step, then the trajectory with its executed part."""
+    """The way from observations to an action chunk: denoising steps, then the trajectory and its executed part."""
     axis.set_xlim(0, 100)
     axis.set_ylim(4, 24)
     axis.axis("off")

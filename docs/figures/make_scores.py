@@ -15,7 +15,12 @@ from docs.generate.stored import TITLES, TaskResults, label, read_task
 
 FIGURES = Path(__file__).parent
 COLOURS = {"full": "#333333", "ddim": "#4c8bbe", "uniform": "#9a9a9a", "blockwise": "#b9a13c", "bac": "#d9722e"}
-FAMILIES = {"ddim": "fewer sampler steps", "uniform": "Uniform caching", "blockwise": "ACS without repair", "bac": "BAC"}
+FAMILIES = {
+    "ddim": "fewer sampler steps",
+    "uniform": "Uniform caching (with its budget)",
+    "blockwise": "ACS without repair",
+    "bac": "BAC (with its budget)",
+}
 
 
 def family(method: str, sampler: str) -> str:
@@ -25,7 +30,7 @@ def family(method: str, sampler: str) -> str:
 
 
 def cost(results: TaskResults, key: str) -> float | None:
-    """Milliseconds of a chunk in the compiled runtime, or GFLOP of a task that was not timed; None for a method without."""
+    """Milliseconds of a chunk in the compiled runtime, or GFLOP of a task without timings; None if unknown."""
     if results.benchmark is None:
         return results.row(key)["gflop_per_chunk"]
     timed = results.benchmark.row(key, "compiled")
@@ -67,7 +72,9 @@ def draw(task: str, path: Path) -> None:
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.xaxis.set_minor_locator(NullLocator())
-    where = "" if results.benchmark is None else f", compiled runtime, {results.benchmark.info['provenance']['hardware']}"
+    where = (
+        "" if results.benchmark is None else f", compiled runtime, {results.benchmark.info['provenance']['hardware']}"
+    )
     axis.set_title(f"{results.title}: {results.rows[0]['n_episodes']} episodes{where}", fontsize=10, loc="left")
     axis.legend(frameon=False, fontsize=8, loc="lower right")
     axis.spines[["top", "right"]].set_visible(False)

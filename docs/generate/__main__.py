@@ -1,7 +1,8 @@
 """python -m docs.generate: writes every generated page and picture again.
 
-Result pages and the README's table come from docs/results/*.json, the configuration reference from the settings' schemas, the
-observation reference from the tasks' definitions. `--check` writes nothing and exits with 1 where a page differs.
+Result pages and the README's table come from docs/results/*.json, the configuration reference from the settings'
+schemas, the observation reference from the tasks' files. `--check` writes nothing and exits with 1 where a page
+differs.
 """
 
 from __future__ import annotations

@@ -11,8 +11,7 @@ from pydantic.fields import FieldInfo
 
 from bac_workbench.settings.kinds import Section
 from bac_workbench.settings.schema import SCHEMAS, fields, kind_of, schema_of, section_of
-from docs.generate.results_pages import MARK
-from docs.generate.stored import DOCS, ROOT
+from docs.generate.stored import DOCS, MARK, ROOT
 
 PAGE = DOCS / "reference" / "configuration.md"
 CONFIG = ROOT / "config"
@@ -33,8 +32,8 @@ COMMANDS = {
 SHARED = {
     "cache": ("The caching method. `cache=bac` takes the file `config/cache/bac.yaml`.", ("cache/bac.yaml",)),
     "sampler": (
-        "The denoising loop. `sampler=ddim16` takes the file `config/sampler/ddim16.yaml`; the default, `checkpoint`, is what the "
-        "checkpoint's file says. Options that a solver does not have are refused.",
+        "The denoising loop. `sampler=ddim16` takes the file `config/sampler/ddim16.yaml`; the default, `checkpoint`, "
+        "is what the checkpoint's file says. Options that a solver does not have are refused.",
         ("sampler/base/options.yaml",),
     ),
     "objective": (
@@ -44,8 +43,8 @@ SHARED = {
     "profile": ("The observations and noise that a profile is measured on.", ("profile_blocks.yaml", "eval.yaml")),
     "wandb": ("Logging to Weights & Biases; needs the extra `wandb`.", ("eval.yaml",)),
     "task": (
-        "What a task's file sets: `task=pusht_lowdim` takes `config/task/pusht_lowdim.yaml`. No task has all of them, and each "
-        "has its own values.",
+        "What a task's file sets: `task=pusht_lowdim` takes `config/task/pusht_lowdim.yaml`. No task has all of them, "
+        "and each has its own values.",
         (),
     ),
 }
@@ -85,7 +84,13 @@ def row(name: str, field: FieldInfo, known: dict[str, tuple[str, str]], default:
     allowed = kind_of(field).allowed.format(name="").replace("=true", "true").replace("=false", "false")
     comment = meaning(name, comment)
     cells = [f"`{name}`", *([f"`{written}`" if written else ""] if default else []), allowed, comment]
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(map(escaped, cells))} |"
+
+
+def escaped(cell: str) -> str:
+    """Text of a Markdown table: no bar ends the cell, and outside of code no <word> is taken for HTML."""
+    pieces = cell.replace("|", "\\|").split("`")
+    return "`".join(piece if number % 2 else piece.replace("<", "&lt;") for number, piece in enumerate(pieces))
 
 
 def settings_table(listed: list[tuple[str, FieldInfo]], known: dict[str, tuple[str, str]], default: bool = True) -> str:
@@ -129,21 +134,25 @@ def group_section(group: str) -> str:
     return "\n\n".join([f"## {group}", description, shown])
 
 
-def page() -> str:
-    intro = f"""{MARK}
+INTRODUCTION = """
 # Configuration
 
-Every setting of every command, with its default and what is allowed. Settings are written `name=value` on the command line:
+Every setting of every command, with its default and what is allowed. Settings are written `name=value` on the command
+line:
 
 ```bash
 bac eval task=pusht_lowdim cache=bac cache.budget=7 sampler=ddim16 seed=1
 ```
 
-Every value is checked before anything is loaded or written. Wrong ones are listed together, each with what is allowed. `null` means
-*none*. A list is written `[1,28]`, a path with `=` or `,` in two kinds of quotes: `'checkpoint="epoch=0650.ckpt"'`. A default such as
-`${{task.checkpoint}}` is taken from another setting. `bac <command> --help` prints the same on the command line."""
-    sections = [*(command_section(command) for command in COMMANDS), *(group_section(group) for group in SHARED)]
-    return "\n\n".join([intro, *sections]) + "\n"
+Every value is checked before anything is loaded or written. Wrong ones are listed together, each with what is allowed.
+`null` means *none*. A list is written `[1,28]`, a path with `=` or `,` in two kinds of quotes:
+`'checkpoint="epoch=0650.ckpt"'`. A default such as `${task.checkpoint}` is taken from another setting.
+`bac <command> --help` prints the same on the command line."""
+
+
+def page() -> str:
+    sections = [*map(command_section, COMMANDS), *map(group_section, SHARED)]
+    return "\n\n".join([MARK + INTRODUCTION, *sections]) + "\n"
 
 
 def pages() -> dict[Path, str]:

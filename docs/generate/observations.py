@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from diffusion_policy.common.config import register_resolvers
-from docs.generate.results_pages import MARK
-from docs.generate.stored import DOCS, ROOT
+from docs.generate.stored import DOCS, MARK, ROOT
 
 PAGE = DOCS / "reference" / "observations.md"
 CONFIG = ROOT / "config"
@@ -87,17 +85,24 @@ def dictionary(task: DictConfig) -> Dictionary:
     )
 
 
-Found = tuple[tuple[Part, ...], tuple[Part, ...], str]
+Description = tuple[tuple[Part, ...], tuple[Part, ...], str]  # observation, action, note
 
 
-def pusht(task: DictConfig) -> Found:
+def pusht(task: DictConfig) -> Description:
     action = (Part("target", 2, "px", "0 to 512", "x, y that the agent's controller aims for"),)
     note = "A table of 512 x 512 px seen from above, x to the right, y down."
     if "shape_meta" in task:
         shapes = task.shape_meta.obs
         return (
             (
-                Part("image", tuple(shapes.image.shape), "-", "0 to 255, or 0 to 1", "RGB, the table from above", "uint8 or float"),
+                Part(
+                    "image",
+                    tuple(shapes.image.shape),
+                    "-",
+                    "0 to 255, or 0 to 1",
+                    "RGB, the table from above",
+                    "uint8 or float",
+                ),
                 Part("agent_pos", tuple(shapes.agent_pos.shape), "px", "0 to 512", "x, y of the agent"),
             ),
             action,
@@ -107,7 +112,7 @@ def pusht(task: DictConfig) -> Found:
     return (keypoints, Part("agent", 2, "px", "0 to 512", "x, y of the agent")), action, note
 
 
-def block_pushing(task: DictConfig) -> Found:
+def block_pushing(task: DictConfig) -> Description:
     yaw = "m, m, rad"
     observation = (
         Part("block", 3, yaw, "yaw 0 to pi", "x, y, yaw of the first block"),
@@ -124,7 +129,7 @@ def block_pushing(task: DictConfig) -> Found:
     return observation, (action,), "Seen from above; the effector's target is clipped to the workspace."
 
 
-def kitchen(task: DictConfig) -> Found:
+def kitchen(task: DictConfig) -> Description:
     observation = (
         Part("robot", 9, "rad; fingers m", "-8 to 8", "joint positions: seven of the arm, two fingers"),
         Part("objects", 21, "rad or m", "-8 to 8", "joint positions of burners, switches, doors and kettle"),
@@ -144,14 +149,16 @@ PROPRIOCEPTION = (
 )
 
 
-def robomimic(task: DictConfig) -> Found:
+def robomimic(task: DictConfig) -> Description:
     arms = [f"robot{arm}" for arm in range(task.n_arms)]
     body = {f"{arm}_{name}": (name, *rest) for arm in arms for name, *rest in PROPRIOCEPTION}
     if "shape_meta" in task:
         observation = tuple(
             Part(name, tuple(field.shape), *body[name][2:])
             if name in body
-            else Part(name, tuple(field.shape), "-", "0 to 255, or 0 to 1", f"RGB of the camera {name[:-6]}", "uint8 or float")
+            else Part(
+                name, tuple(field.shape), "-", "0 to 255, or 0 to 1", f"RGB of the camera {name[:-6]}", "uint8 or float"
+            )
             for name, field in task.shape_meta.obs.items()
         )
     else:
@@ -196,34 +203,38 @@ def parts_table(parts: tuple[Part, ...], indexed: bool) -> str:
     return "\n".join([f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}", *rows(parts, indexed)])
 
 
-def section(tasks: list[str], found: Dictionary) -> str:
-    size = sum(part.size for part in found.action)
-    if found.images:
-        observation = f"Observation: one array for each name, [B, {found.obs_steps}, *shape*]."
+INTRODUCTION = """
+# Observations and actions
+
+What the policy of each task sees and does, as `policy.predict_action` takes and returns it: in the environment's units.
+The policy normalises by itself. B is the batch; the second axis is that of the observation steps, the oldest first; at
+the start of an episode the first observation is repeated. Images are channels first, uint8 or floating in [0, 1].
+Values that are not finite, images outside of that range and other shapes are refused with the reason."""
+
+
+def section(tasks: list[str], described: Dictionary) -> str:
+    if described.images:
+        observation = f"Observation: one array for each name, [B, {described.obs_steps}, *shape*]."
     else:
-        total = sum(part.size for part in found.observation)
-        observation = f"Observation: `obs`, float32 [B, {found.obs_steps}, {total}]. Its numbers, in this order:"
+        total = sum(part.size for part in described.observation)
+        observation = f"Observation: `obs`, float32 [B, {described.obs_steps}, {total}]. Its numbers, in this order:"
+    size = sum(part.size for part in described.action)
     action = (
-        f"Action: `action`, float32 [B, {found.action_steps}, {size}], the executed part of a trajectory of {found.horizon} steps; "
-        f"{found.control}."
+        f"Action: `action`, float32 [B, {described.action_steps}, {size}], the executed part of a trajectory of "
+        f"{described.horizon} steps; {described.control}."
     )
-    pieces = [f"## {', '.join(tasks)}", found.note, observation, parts_table(found.observation, not found.images)]
-    pieces += [action, parts_table(found.action, True)]
+    pieces = [f"## {', '.join(f'`{task}`' for task in tasks)}", described.note, observation]
+    pieces += [parts_table(described.observation, indexed=not described.images)]
+    pieces += [action, parts_table(described.action, indexed=True)]
     return "\n\n".join(piece for piece in pieces if piece)
 
 
 def page() -> str:
-    groups: dict[Any, list[str]] = {}
+    groups: dict[Dictionary, list[str]] = {}
     for name in task_names():
         groups.setdefault(dictionary(task_config(name)), []).append(name)
-    intro = f"""{MARK}
-# Observations and actions
-
-What the policy of each task sees and does, as `policy.predict_action` takes and returns it: in the environment's units. The policy
-normalises by itself. B is the batch; the second axis is that of the observation steps, the oldest first; at the start of an episode
-the first observation is repeated. Images are channels first, uint8 or floating in [0, 1]. Values that are not finite, images outside
-of that range and other shapes are refused with the reason."""
-    return "\n\n".join([intro, *(section(tasks, found) for found, tasks in groups.items())]) + "\n"
+    sections = [section(tasks, described) for described, tasks in groups.items()]
+    return "\n\n".join([MARK + INTRODUCTION, *sections]) + "\n"
 
 
 def pages() -> dict[Path, str]:
