@@ -23,8 +23,8 @@ HYDRA = {
     "data convert-actions": "convert_actions",
 }
 OTHERS = ("demo", "compare", "doctor", "build", "data download", "checkpoint download", "checkpoint convert")
-# The library guide runs in a folder of its own, see test_library_guide.py.
-RUNNABLE = [page for page in PAGES if blocks(page, "python") and page.name != "python-api.md"]
+# These guides run in folders of their own, see test_library_guide.py and test_new_task_guide.py.
+RUNNABLE = [page for page in PAGES if blocks(page, "python") and page.name not in ("python-api.md", "new-task.md")]
 
 
 def commands(page: Path) -> list[str]:
