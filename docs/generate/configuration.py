@@ -99,9 +99,14 @@ def settings_table(listed: list[tuple[str, FieldInfo]], known: dict[str, tuple[s
     return "\n".join([*lines, *(row(name, field, known, default) for name, field in listed)])
 
 
+def present(schema: type[Section], prefix: str = "") -> list[tuple[str, FieldInfo]]:
+    """All values, without earlier names that are only known to be refused: what is allowed of them is another name."""
+    return [item for item in fields(schema, prefix) if not kind_of(item[1]).allowed.startswith("the name ")]
+
+
 def own_settings(schema: type[Section]) -> list[tuple[str, FieldInfo]]:
     """The values of a command, without those of shared groups."""
-    return [(name, field) for name, field in fields(schema) if not shared_group(schema, name)]
+    return [(name, field) for name, field in present(schema) if not shared_group(schema, name)]
 
 
 def shared_group(schema: type[Section], name: str) -> bool:
@@ -130,7 +135,7 @@ def group_section(group: str) -> str:
         for schema in schemas
         if group in schema.model_fields and (found := section_of(schema.model_fields[group])) is not None
     )
-    shown = settings_table(list(fields(section, f"{group}.")), written_settings(files, group), default=bool(files))
+    shown = settings_table(present(section, f"{group}."), written_settings(files, group), default=bool(files))
     return "\n\n".join([f"## {group}", description, shown])
 
 
