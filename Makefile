@@ -46,7 +46,7 @@ stress: $(call installed,pusht$(comma)dev)
 # The pages that are made from data and schemas must be the committed ones; --strict fails on a broken link or anchor.
 docs: $(call installed,docs)
 	@PYTHONPATH=experiments $(VENV)/bin/python -m docs.generate --check
-	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo "open build/site/index.html"
 
 setup: $(call installed,$(EXTRAS))
