@@ -46,9 +46,9 @@ def with_variables(text: str, variables: dict[str, str]) -> str:
 
 
 def mentioned(page: Path) -> list[str]:
-    """Commands with settings in the running text of a page; those with a <place to fill> are left out."""
+    """Commands with settings in the running text of a page; those with a <place to fill> or ... are left out."""
     spans = re.findall(r"`bac ([^`<]+=[^`<]+)`", page.read_text(encoding="utf-8"))
-    return [span.strip() for span in spans]
+    return [span.strip() for span in spans if "..." not in span]
 
 
 TRAINING = sorted(ROOT.glob("checkpoint/*/ddpm100/TRAINING.md"))
