@@ -19,11 +19,12 @@ help:
 	@echo "make demo    evaluate the bundled Push-T policy with and without caching; prints a table (installs core + pusht)"
 	@echo "make test    run the tests (installs core + pusht + dev); PYTEST_ARGS='-k schedule -x' picks some,"
 	@echo "             TEST_WORKERS=4 runs them in more processes than two"
+	@echo "make docs    build the documentation as a site in build/site; fails on a broken link"
 	@echo "make lint    check style (ruff), types (mypy) and which package may import which (import-linter)"
 	@echo "make stress  attack this project: damaged and hostile files, kills, races, full disks (about 10 minutes; see"
 	@echo "             docs/reliability.md); STRESS_ARGS='seed=1 parts=fuzz inputs=5000' chooses, STRESS_ARGS=help lists"
 	@echo "make setup   install only; EXTRAS=pusht,wandb chooses (pusht, blockpush, kitchen, robomimic, robomimic-reference,"
-	@echo "             lerobot, wandb, dev, all)"
+	@echo "             lerobot, wandb, docs, dev, all)"
 	@echo "make wheels  the library and the workbench as wheels to hand on, in dist/"
 	@echo "make check-pins   ask pip whether the pinned versions can be installed together on every supported Python"
 	@echo "make clean   remove $(VENV), caches and build output; data, checkpoints and results stay"
@@ -45,6 +46,13 @@ test: $(call installed,pusht$(comma)dev)
 .PHONY: lint
 lint: $(call installed,pusht$(comma)dev)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
+
+# The pages that are made from data and schemas must be the committed ones; --strict fails on a broken link or anchor.
+.PHONY: docs
+docs: $(call installed,docs)
+	@PYTHONPATH=experiments $(VENV)/bin/python -m docs.generate --check
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo "open build/site/index.html"
 
 stress: $(call installed,pusht$(comma)dev)
 	@$(VENV)/bin/python -m stress $(STRESS_ARGS)
