@@ -27,8 +27,8 @@ def main(cfg: DictConfig) -> None:
 
     register_resolvers()
     with readable_errors():
-        cfg = check(cfg, "convert_actions")
-        source, output = Path(cfg.input or delta_path(cfg.output)), Path(cfg.output)
+        settings = check(cfg, "convert_actions")
+        source, output = Path(settings.input or delta_path(settings.output)), Path(settings.output)
         if source == output:
             raise ConfigError(f"output={output} would be written over its own input: choose a name that ends with _abs")
         with progress_bar() as bar:
@@ -38,9 +38,11 @@ def main(cfg: DictConfig) -> None:
                 bar.console.print(str(conversion))
                 bar.update(job, advance=1, total=total)
 
-            conversions = convert_actions(cfg.task.robomimic_task, source, output, cfg.n_workers, cfg.evaluate, on_demo)
+            conversions = convert_actions(
+                settings.task.robomimic_task, source, output, settings.n_workers, settings.evaluate, on_demo
+            )
         console.print(f"{output}: absolute actions of {len(conversions)} demonstrations")
-        if cfg.evaluate:
+        if settings.evaluate:
             largest = [max(values) for values in zip(*(conversion.absolute_error for conversion in conversions))]
             succeeded = sum(conversion.success for conversion in conversions)
             console.print(

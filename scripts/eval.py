@@ -30,17 +30,18 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path="../config", config_name="eval")
 def main(cfg: DictConfig) -> None:
     with readable_errors():
-        cfg = check(cfg, "eval")
-        experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
-        experiment.task.check_workers(cfg.eval.n_envs, cfg.eval.n_workers)
+        settings = check(cfg, "eval")
+        experiment = load_experiment(settings, n_test=settings.eval.n_test, n_train=settings.eval.n_train)
+        experiment.task.check_workers(settings.eval.n_envs, settings.eval.n_workers)
         output_dir = open_output_dir(experiment)
-        console.print(f"task {cfg.task.name}, {experiment.loaded}")
+        console.print(f"task {settings.task.name}, {experiment.loaded}")
         for note in experiment.notes:
             console.print(f"note: {note}", style="yellow")
         console.print(
-            f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {cfg.runtime}, {experiment.sampler_line}"
+            f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {settings.runtime}, "
+            f"{experiment.sampler_line}"
         )
-        run = start_run(experiment.cfg, output_dir.name)
+        run = start_run(settings.wandb, experiment.to_dict(), output_dir.name)
         with progress_bar() as bar:
             episodes = EpisodeProgress(bar, len(experiment.task.episodes()))
             evaluation = evaluate(experiment, output_dir, bar.console.print, episodes)

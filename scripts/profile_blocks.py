@@ -10,13 +10,12 @@ from omegaconf import DictConfig
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
-from bac.denoiser import model_blocks  # noqa: E402
-from bac_workbench.caching.methods import Method, parse_method  # noqa: E402
-from bac_workbench.caching.schedules import check_cache, schedule_for  # noqa: E402
+from bac_workbench.caching.schedules import schedule_for  # noqa: E402
 from bac_workbench.console import console, readable_errors  # noqa: E402
-from bac_workbench.profiling.profile_settings import THOROUGH  # noqa: E402
 from bac_workbench.profiling.profiles import profile_for, replace_profile  # noqa: E402
+from bac_workbench.profiling.request import THOROUGH  # noqa: E402
 from bac_workbench.settings import check, launch  # noqa: E402
+from bac_workbench.settings.methods import Method, parse_method  # noqa: E402
 from bac_workbench.setup.experiment import Experiment, load_experiment  # noqa: E402
 from diffusion_policy.common.config import ConfigError, register_resolvers  # noqa: E402
 
@@ -26,21 +25,21 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path="../config", config_name="profile_blocks")
 def main(cfg: DictConfig) -> None:
     with readable_errors():
-        cfg = check(cfg, "profile_blocks")
-        methods = [parse_method(text) for text in cfg.schedules]
-        experiment = load_experiment(cfg, needs_simulator=False)  # a stored profile needs none, a data set neither
-        console.print(f"task {cfg.task.name}, {experiment.loaded}, {experiment.sampler_line}")
+        settings = check(cfg, "profile_blocks")
+        methods = [parse_method(text) for text in settings.schedules]
+        experiment = load_experiment(settings, needs_simulator=False)  # a stored profile needs none, a data set neither
+        console.print(f"task {settings.task.name}, {experiment.loaded}, {experiment.sampler_line}")
         check_methods(experiment, methods)
-        said: set[str] = set()
+        printed: set[str] = set()
 
         def say(line: str) -> None:
-            if line not in said:  # every schedule names the same profile
+            if line not in printed:  # every schedule names the same profile
                 console.print(line)
-            said.add(line)
+            printed.add(line)
 
-        _, folder = replace_profile(experiment, say) if cfg.overwrite else profile_for(experiment, say, THOROUGH)
+        _, folder = replace_profile(experiment, say) if settings.overwrite else profile_for(experiment, say, THOROUGH)
         for method in methods:
-            schedule = schedule_for(experiment, method.cache, say, THOROUGH)
+            schedule = schedule_for(experiment.with_cache(method.cache), say, THOROUGH)
             if schedule is not None:
                 console.print(
                     f"{method.label}: {schedule.update_count} block updates of {schedule.steps * len(schedule.blocks)}"
@@ -57,9 +56,10 @@ def check_methods(experiment: Experiment, methods: list[Method]) -> None:
     for method in methods:
         if method.sampler:
             raise ConfigError(
-                f"schedules: {method.label}@... names a sampler; what is profiled is set by sampler=, and is {experiment.sampler}"
+                f"schedules: {method.label}@... names a sampler; what is profiled is set by sampler=, "
+                f"and is {experiment.sampler_name}"
             )
-        check_cache(method.cache, model_blocks(experiment.policy.model), experiment.base.num_inference_steps)
+        method.cache.check(experiment.blocks, experiment.steps)
 
 
 if __name__ == "__main__":

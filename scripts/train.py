@@ -28,11 +28,17 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path="../config", config_name="train")
 def main(cfg: DictConfig) -> None:
     with readable_errors():
-        cfg = check(cfg, "train")
-        check_tracking(cfg)
+        settings = check(cfg, "train")
+        check_tracking(settings.wandb)
         workspace = TrainWorkspace(cfg, rollout_function(cfg))
         with locked(workspace.output_dir, workspace.purpose):
-            workspace.wandb_run = start_run(cfg, f"train-{cfg.task.name}", workspace.output_dir, resume=cfg.resume)
+            workspace.wandb_run = start_run(
+                settings.wandb,
+                settings.to_dict(),
+                f"train-{settings.task.name}",
+                workspace.output_dir,
+                resume=settings.resume,
+            )
             workspace.run()
             if workspace.wandb_run is not None:
                 workspace.wandb_run.finish()

@@ -9,6 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from bac_workbench.settings import check
 from diffusion_policy.common.config import register_resolvers, to_plain
 from diffusion_policy.common.policy_files import build_policy, save_policy
 from diffusion_policy.model.common.normalizer import LinearNormalizer
@@ -63,5 +64,17 @@ def make_cfg(checkpoint, tmp_path):
             ]
         with initialize_config_dir(CONFIG, version_base="1.3"):
             return compose(script, [*usual, *overrides])
+
+    return make
+
+
+@pytest.fixture
+def make_settings(make_cfg):
+    """make_settings('cache=bac', ...) -> the same, checked and typed; of the full policy unless a cache is named."""
+
+    def make(*overrides: str):
+        named = any(override.startswith("cache") for override in overrides)
+        overrides = overrides if named else ("cache=full", *overrides)
+        return check(make_cfg(*overrides), "eval", [*overrides])
 
     return make

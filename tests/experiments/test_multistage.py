@@ -13,6 +13,7 @@ from bac_workbench.evaluation.comparison import compare
 from bac_workbench.evaluation.evaluate import evaluate
 from bac_workbench.evaluation.folder import open_output_dir
 from bac_workbench.evaluation.report import metrics_table, throughput_line
+from bac_workbench.settings import check
 from bac_workbench.setup.experiment import load_experiment
 from diffusion_policy.common.config import ConfigError, register_resolvers, to_plain
 from diffusion_policy.common.policy_files import build_policy, save_policy
@@ -79,7 +80,8 @@ def make_cfg(tmp_path):
 
 
 def run(cfg):
-    experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
+    settings = check(cfg, "eval", [])
+    experiment = load_experiment(settings, n_test=settings.eval.n_test, n_train=settings.eval.n_train)
     return evaluate(experiment, open_output_dir(experiment), lambda line: None)
 
 
@@ -112,7 +114,7 @@ def test_a_policy_of_another_task_is_refused(make_cfg, tmp_path, task):
     wrong = config(f"task={other}", f"checkpoint={cfg.checkpoint}", "device=cpu")
     pytest.importorskip({"block_pushing": "pybullet", "kitchen": "mujoco"}[other])
     with pytest.raises(ConfigError, match="action_dim"):
-        load_experiment(wrong, n_test=1, n_train=0)
+        load_experiment(check(wrong, "eval", []), n_test=1, n_train=0)
 
 
 @every_task

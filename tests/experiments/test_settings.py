@@ -36,7 +36,9 @@ def composed(command: str, *overrides: str, task: str = "pusht_lowdim") -> Any:
 
 
 def checked(command: str, *overrides: str, task: str = "pusht_lowdim") -> Any:
-    return check(composed(command, *overrides, task=task), command, [*overrides])
+    cfg = composed(command, *overrides, task=task)
+    check(cfg, command, [*overrides])
+    return cfg
 
 
 def nested(name: str, value: Any) -> dict[str, Any]:
@@ -50,7 +52,8 @@ def nested(name: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("command", ["eval", "train"])
 def test_every_task_passes_and_nothing_is_changed(command, task):
     before = composed(command, task=task)
-    after = check(composed(command, task=task), command, [])
+    after = composed(command, task=task)
+    check(after, command, [])
     assert OmegaConf.to_container(after, resolve=False) == OmegaConf.to_container(before, resolve=False)
 
 

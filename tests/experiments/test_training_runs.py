@@ -371,11 +371,11 @@ def test_the_best_policy_is_complete_at_every_moment(train):
 TRACKED = """
 import json, sys
 from pathlib import Path
-from omegaconf import OmegaConf
+from bac_workbench.settings.task import Wandb
 from bac_workbench.tracking import start_run
-cfg = OmegaConf.create({"wandb": {"mode": "offline", "project": "toy"}})
+settings = Wandb(mode="offline", project="toy")
 for resume in (True, True, False):
-    run = start_run(cfg, "toy", Path(sys.argv[1]), resume)
+    run = start_run(settings, {}, "toy", Path(sys.argv[1]), resume)
     run.log({"loss": 1.0}, step=1)
     run.finish()
     print("id", run.id, flush=True)

@@ -8,7 +8,7 @@ from torch import nn
 
 from bac.accelerate import accelerate
 from bac.runtime.choose import RUNTIMES
-from bac_workbench.evaluation.acting import acting
+from bac_workbench.setup.acting import acting
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.env_runner.rollout import rollout
 from diffusion_policy.workspace.train_workspace import RolloutFunction
