@@ -17,10 +17,10 @@ from diffusion_policy.common.config import ConfigError
 class Assets:
     """Where profile and schedules of one checkpoint with one sampler are looked for, and where they are written.
 
-    `<assets_dir>/<task>` (`<assets_dir>/<task>/<sampler>` for another than the checkpoint's own) belongs to whatever was
-    profiled there first. Every further checkpoint gets a folder below it, named by its hash, and a profile with other
-    settings one named by them: nothing is ever replaced. Relative folders are read in the working directory and then in
-    this project; they are written in the working directory.
+    `<assets_dir>/<task>` (`<assets_dir>/<task>/<sampler>` for another than the checkpoint's own) belongs to whatever
+    was profiled there first. Every further checkpoint gets a folder below it, named by its hash, and a profile with
+    other settings one named by them: nothing is ever replaced. Relative folders are read in the working directory and
+    then in this project; they are written in the working directory.
 
     Args:
         assets_dir: the root of all tasks.

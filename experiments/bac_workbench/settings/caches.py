@@ -1,4 +1,4 @@
-"""The `cache` section: one class per caching method, which knows its label, what is possible and how to build its schedule.
+"""The `cache` section: one class per caching method, with its label, its limits and how it builds its schedule.
 
 A further method is one class here, decorated by `register`, and one file in config/cache/ with its settings.
 """

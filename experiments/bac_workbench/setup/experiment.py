@@ -26,8 +26,8 @@ from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 class Experiment:
     """A task and a policy that fits it, on a device, with a sampler and a cache.
 
-    It is immutable: `with_sampler` and `with_cache` give another experiment with the same loaded policy. The policy keeps
-    the checkpoint's own sampler, but for the time that it is `attached` or accelerated.
+    It is immutable: `with_sampler` and `with_cache` give another experiment with the same loaded policy. The policy
+    keeps the checkpoint's own sampler, but for the time that it is `attached` or accelerated.
 
     Attributes:
         settings: those of the command.
@@ -35,7 +35,7 @@ class Experiment:
         own_sampler: the checkpoint's own. With it the policy is the *plain policy*, which speedups count against.
         own_chunk: actions of a chunk that the checkpoint's file says are executed (or dropped for latency).
         sampler: the denoising loop of this experiment.
-        sampler_settings: the `sampler` section as it turned out: derived name, type, steps and the options that were set.
+        sampler_settings: the `sampler` section as it turned out: name, type, steps and the options that are set.
         cache: how block outputs are reused; None for a command that names no cache of its own.
     """
 

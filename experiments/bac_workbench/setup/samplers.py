@@ -107,7 +107,8 @@ def _other(own: DiffusionSampler, kind: Any, steps: Any, options: dict[str, Any]
         ) from error
     if not finite:
         raise ConfigError(
-            f"a {kind} sampler of {steps} steps{_option_text(options)} gives NaN or infinite actions: use other settings"
+            f"a {kind} sampler of {steps} steps{_option_text(options)} gives NaN or infinite actions: "
+            "use other settings"
         )
     return sampler
 
