@@ -40,8 +40,8 @@ def add_build(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "build",
         help="compile the native library",
-        description="Compiles the native library of runtime=compiled anew: into the cache, or into a folder that is shipped with a "
-        "robot's image and named by $BAC_PREBUILT there, so that no compiler is needed.",
+        description="Compiles the native library of runtime=compiled anew: into the cache, or into a folder that is shipped "
+        "with a robot's image and named by $BAC_PREBUILT there, so that no compiler is needed.",
     )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="a folder to ship; the cache when left out")
     parser.add_argument(
@@ -55,9 +55,8 @@ def build(options: argparse.Namespace) -> int:
     folder = native.cache_folder() if options.output is None else options.output
     print(f"{folder / record['library']}\ncompiler: {record['compiler']}\nflags: {' '.join(record['flags'])}")
     if options.output is not None:
-        print(
-            f"needs: {' '.join(record['needs']) or 'any ' + record['machine']}\nuse it with BAC_PREBUILT={options.output.absolute()}"
-        )
+        print(f"needs: {' '.join(record['needs']) or 'any ' + record['machine']}")
+        print(f"use it with BAC_PREBUILT={options.output.absolute()}")
     return 0
 
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 import torch
 
 from bac.denoiser import model_blocks
+from bac.loop import DenoisingLoop
 from bac.runtime.compiled_cpu import CompiledCpuSampler
+from bac.runtime.contract import Runtime
 from bac.runtime.cuda_graph import CudaGraphSampler
 from bac.runtime.planned import PlannedSampler
 from bac.runtime.reference import ReferenceSampler
 from bac.schedule import Schedule
-from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 
 RUNTIMES = ("reference", "planned", "compiled")
-AcceleratedSampler = Union[ReferenceSampler, PlannedSampler]
 
 
 def make_sampler(
-    base: DiffusionSampler, schedule: Schedule | None, runtime: str, precision: str = "fp32", threads: int | None = None
-) -> AcceleratedSampler:
+    base: DenoisingLoop, schedule: Schedule | None, runtime: str, precision: str = "fp32", threads: int | None = None
+) -> Runtime:
     """The denoising loop of `base` in the named runtime.
 
     Args:
@@ -30,14 +28,14 @@ def make_sampler(
     """
     if runtime not in RUNTIMES:
         raise ValueError(f"unknown runtime {runtime!r}: use {', '.join(RUNTIMES)}")
-    blocks = model_blocks(base.model)
+    model_blocks(base.model)  # refuses what is no denoiser before anything is asked of it
     device: torch.device = base.model.pos_emb.device
     if threads is not None and (runtime != "compiled" or device.type != "cpu"):
         raise ValueError("threads is an option of runtime=compiled on a CPU: for the others use torch.set_num_threads")
     if runtime == "reference":
         if precision != "fp32":
             raise ValueError("runtime=reference computes in fp32: it is what the others are compared with")
-        return ReferenceSampler(base, Schedule.full(blocks, base.num_inference_steps) if schedule is None else schedule)
+        return ReferenceSampler(base, schedule)
     if runtime == "planned":
         return PlannedSampler(base, schedule, precision)
     if device.type == "cuda":

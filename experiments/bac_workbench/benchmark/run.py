@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from bac.native import build
-from bac.runtime.choose import AcceleratedSampler, make_sampler
+from bac.runtime.choose import make_sampler
+from bac.runtime.contract import Runtime
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
 from bac_workbench.benchmark.rows import Key, Run, make_row
@@ -37,7 +38,7 @@ class Prepared:
         seconds: that it took to make each sampler.
     """
 
-    samplers: dict[Key, AcceleratedSampler]
+    samplers: dict[Key, Runtime]
     schedules: dict[str, Schedule]
     seconds: dict[Key, float]
 
@@ -77,8 +78,7 @@ def run_benchmark(
             actions=actions,
         )
         for key, sampler in prepared.samplers.items():
-            bytes_per_weight = getattr(sampler, "bytes_per_weight", 4)  # the reference reads fp32
-            rows.append(make_row(run, key, prepared.schedules[key[0]], parts[key], bytes_per_weight))
+            rows.append(make_row(run, key, prepared.schedules[key[0]], parts[key], sampler.bytes_per_weight))
     return {
         "rows": rows,
         "floors": {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bac.accelerate import accelerate
+from bac.acceleration import accelerate
 from bac.figures import plot_schedule
 from bac.runtime.choose import make_sampler
 from bac.schedule import Schedule

@@ -9,7 +9,7 @@ import torch
 from hydra.utils import instantiate
 from rich.progress import Progress
 
-from bac.accelerate import accelerate
+from bac.acceleration import accelerate
 from bac_workbench.settings.task import Task
 from bac_workbench.setup.acting import acting
 from bac_workbench.setup.experiment import Experiment

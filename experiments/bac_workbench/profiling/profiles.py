@@ -103,13 +103,11 @@ def measure(experiment: Experiment, say: Say, usual: ProfileSettings) -> Profile
             say("profiling on observations of the task's data set")
             observations, available = recorded_observations(task, policy, how.n_observations)
             origin = describe_dataset(available)
-        condition, given, cond = policy.sampler_inputs(as_tensors(observations))
-        job = bar.add_task("profiling block features", total=len(condition) * len(how.noise_seeds))
+        inputs = policy.sampler_inputs(as_tensors(observations))
+        job = bar.add_task("profiling block features", total=len(inputs) * len(how.noise_seeds))
         matrices = profile_features(
             experiment.sampler,
-            cond,
-            condition,
-            given,
+            inputs,
             how.noise_seeds,
             how.batch_size,
             lambda done, total: bar.update(job, completed=done),
@@ -120,7 +118,7 @@ def measure(experiment: Experiment, say: Say, usual: ProfileSettings) -> Profile
         weights=identity.weights,
         sampler=identity.sampler,
         steps=identity.steps,
-        observations=len(condition),
+        observations=len(inputs),
         noise_seeds=how.noise_seeds,
         source=describe(origin, identity.noise, available < how.n_observations),
     )

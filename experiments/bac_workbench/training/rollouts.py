@@ -6,7 +6,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
-from bac.accelerate import accelerate
+from bac.acceleration import accelerate
 from bac.runtime.choose import RUNTIMES
 from bac_workbench.setup.acting import acting
 from diffusion_policy.common.config import ConfigError
