@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bac.blocks import execution_order
+from bac.profile_source import Source
 from bac.provenance import ScheduleError, count, integer, sequence, text
 from bac.similarity import METRICS
 from bac.strict_json import shown, some
@@ -37,8 +37,8 @@ class ProfileInfo:
         observations: number of observations that were profiled, at least 1.
         noise_seeds: the noise seeds each of them was denoised with, at least one.
         source: where the observations come from, in words.
-        settings: what was asked for, by the names in `SETTINGS`; None in profiles that were stored without. Fewer observations
-            than `n_observations` were profiled if the episodes did not have as many.
+        settings: what was asked for, by the names in `SETTINGS`; None in profiles that were stored without. Fewer
+            observations than `n_observations` were profiled if the episodes did not have as many.
 
     Raises:
         ProfileError: a value is of another kind or out of range.
@@ -114,8 +114,9 @@ class ProfileInfo:
     ) -> list[str]:
         """What of this profile is not as wanted, one phrase each; empty if nothing is. None: not compared.
 
-        A profile that was stored without settings is compared by what follows from the rest: its source's seeds, its noise seeds,
-        and its number of observations where that cannot be for want of states (every episode gives at least one).
+        A profile that was stored without settings is compared by what follows from the rest: its source's seeds, its
+        noise seeds, and its number of observations where that cannot be for want of states (every episode gives at
+        least one).
         """
         found = []
         for name, label, wanted in (
@@ -127,7 +128,7 @@ class ProfileInfo:
             own = getattr(self, name)
             if wanted is not None and own != wanted:
                 found.append(f"{label} {str(own)[:12]} instead of {str(wanted)[:12]}")
-        own_settings = self._known_settings()
+        own_settings = self.known_settings
         for name, wanted in _settings(settings or {}).items():
             own = own_settings.get(name, wanted)
             if name == "n_observations" and name not in own_settings:
@@ -141,24 +142,25 @@ class ProfileInfo:
         """Whether `differences` finds none."""
         return not self.differences(**wanted)
 
-    def _known_settings(self) -> dict[str, Any]:
+    @property
+    def known_settings(self) -> dict[str, Any]:
+        """`settings`, or what follows from the rest where the profile was stored without."""
         if self.settings is not None:
             return dict(self.settings)
-        known: dict[str, Any] = {"noise_seeds": list(self.noise_seeds)}
-        seeds = re.fullmatch(r"rollouts of the full policy from seeds (\d{1,18})\.\.(\d{1,18})", self.source)
-        if seeds:
-            first, last = map(int, seeds.groups())
-            known |= {"seed_start": first, "n_episodes": last - first + 1}
-        return known
+        return {"noise_seeds": list(self.noise_seeds), **Source.parse(self.source).settings}
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Similarity matrices of every block: metric -> block -> float64 [K, K], averaged over (observation, noise seed) pairs.
+    """Similarity matrices of every block, averaged over (observation, noise seed) pairs.
+
+    Attributes:
+        info: what was profiled.
+        matrices: metric -> block -> float64 [K, K].
 
     Raises:
-        ProfileError: on construction, unless every metric has a finite, symmetric [K, K] matrix of every block, K = `info.steps`,
-            with blocks in execution order.
+        ProfileError: on construction, unless every metric has a finite, symmetric [K, K] matrix of every block,
+            K = `info.steps`, with blocks in execution order.
     """
 
     info: ProfileInfo
@@ -189,7 +191,8 @@ class Profile:
     def save(self, folder: Path) -> None:
         """Writes `profile.npz` (arrays `metric|block`, float32) and then `profile.json`, each complete or not at all.
 
-        An older profile stops counting before its first file is replaced: a kill in between leaves no profile, never a mixed one.
+        An older profile stops counting before its first file is replaced: a kill in between leaves no profile, never a
+        mixed one.
         """
         from bac.profile_files import save
 

@@ -135,7 +135,8 @@ def _matrices(file: BinaryIO, steps: int) -> dict[str, dict[str, np.ndarray]]:
                 raise ProfileError("a damaged directory of arrays")
             if member.file_size > 8 * steps * steps + NPY_OVERHEAD:
                 raise ProfileError(
-                    f"{strict_json.shown(member.filename)} claims {member.file_size:,} bytes, too many for {steps} steps"
+                    f"{strict_json.shown(member.filename)} claims {member.file_size:,} bytes, "
+                    f"too many for {steps} steps"
                 )
         matrices: dict[str, dict[str, np.ndarray]] = {}
         for member, (metric, block) in zip(members, names):
@@ -157,7 +158,8 @@ def _matrix(archive: zipfile.ZipFile, member: zipfile.ZipInfo, steps: int) -> np
     with archive.open(member) as stream:
         raw = stream.read(member.file_size + 1)  # reading past the end compares the checksum
     header = re.match(
-        rb"\x93NUMPY\x01\x00(..)\{'descr': '<f([48])', 'fortran_order': (?:True|False), 'shape': \((\d{1,6}), (\d{1,6})\), \} *\n",
+        rb"\x93NUMPY\x01\x00(..)\{'descr': '<f([48])', 'fortran_order': (?:True|False), "
+        rb"'shape': \((\d{1,6}), (\d{1,6})\), \} *\n",
         raw[:NPY_OVERHEAD],
         re.DOTALL,
     )

@@ -67,7 +67,7 @@ def offered(name: str) -> dict:
 
 @pytest.mark.parametrize("name", OFFERED)
 def test_an_offered_sampler_converges(name, one_torch_thread):
-    """A deterministic one follows the converged solution from the same noise; a stochastic one stays among the policy's samples."""
+    """A deterministic one follows the converged solution from the same noise; a stochastic one stays among samples."""
     settings = offered(name)
     converged, other = (chunks(seed, type="ddim", steps=100) for seed in (1, 2))
     spread = distance(converged, other)  # between two noises

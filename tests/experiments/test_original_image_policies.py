@@ -1,4 +1,4 @@
-"""Original checkpoints of the robomimic image tasks, from the file to rollouts in the simulation, as scripts/eval.py goes.
+"""Original checkpoints of the robomimic image tasks, from the file to rollouts in simulation, as in scripts/eval.py.
 
 The policies have the original's names, config and vision encoder, but random weights and a small Transformer.
 """

@@ -22,7 +22,7 @@ OWN = ["sampler=checkpoint", "sampler.steps=null"]
 
 @pytest.fixture
 def altered(checkpoint, tmp_path):
-    """altered(num_inference_steps, **scheduler settings) -> the tiny policy's folder with another sampler in its file."""
+    """altered(num_inference_steps, **scheduler) -> a folder of the tiny policy with another sampler in its file."""
 
     def make(steps, **scheduler):
         config = yaml.safe_load((checkpoint / "config.yaml").read_text())
@@ -100,15 +100,15 @@ def test_options_change_what_is_sampled(make_settings):
         (["sampler.name=ddpm100"], "sampler.name=ddpm100 is not what these settings are, which is ddpm8"),
         (["sampler.type=ddim", "sampler.name=ddpm8"], "which is ddim8"),
         (["sampler.type=ddim", "sampler.steps=null"], "needs a number of steps"),
-        (["sampler.steps=8.5"], "use 1 to 100"),
-        (["sampler.steps=0"], "use 1 to 100"),
+        (["sampler.steps=8.5"], "use a whole number from 1"),
+        (["sampler.steps=0"], "use a whole number from 1"),
         (["sampler.eta=0.5"], "sampler.eta is no option of a ddpm sampler"),
-        (["sampler.type=ddim", "sampler.eta=2"], "a number from 0 to 1"),
-        (["sampler.type=ddim", "sampler.eta=abc"], "a number from 0 to 1"),
+        (["sampler.type=ddim", "sampler.eta=2"], "of at least 0 and at most 1"),
+        (["sampler.type=ddim", "sampler.eta=abc"], "of at least 0 and at most 1"),
         (["sampler.type=ddim", "sampler.variance_type=fixed_large"], "no option of a ddim sampler"),
         (["sampler.variance_type=learned"], "fixed_small, fixed_small_log, fixed_large"),
         (["sampler.timestep_spacing=odd"], "leading, linspace, trailing"),
-        (["sampler.clip_sample=2"], "true or false"),
+        (["sampler.clip_sample=2"], "sampler.clip_sample=true"),
         (["sampler.solver_order=1"], "no option of a ddpm sampler"),
         (["+sampler.num_train_timesteps=50"], "belongs to the training"),
         (["+sampler.prediction_type=sample"], "belongs to the training"),

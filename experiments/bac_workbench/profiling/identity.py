@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from diffusers import DDPMScheduler
+
 from bac.profile import Profile, ProfileInfo
+from bac.profile_source import Source
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
 from bac_workbench.profiling.request import USUAL, ProfileSettings
-from bac_workbench.profiling.source import Source
 from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.config import ConfigError
+
+PUBLISHED_NOISE = noise_digest(
+    DDPMScheduler(num_train_timesteps=100, beta_start=1e-4, beta_end=0.02, beta_schedule="squaredcos_cap_v2")
+)
 
 
 @dataclass(frozen=True)
@@ -20,40 +26,45 @@ class ProfileIdentity:
 
     Attributes:
         sampler, steps: the sampler's derived name and its number of denoising steps.
-        noise: digest of the noise schedule that the checkpoint was trained with.
+        noise: digest of the noise schedule that the checkpoint was trained with; None: that of the published
+            configurations of Diffusion Policy.
     """
 
     checkpoint_hash: str
     weights: str
     sampler: str
     steps: int
-    noise: str
+    noise: str | None
 
     @classmethod
     def of(cls, experiment: Experiment) -> ProfileIdentity:
+        noise = noise_digest(experiment.own_sampler.scheduler)
         return cls(
             checkpoint_hash=experiment.loaded.hash,
             weights=experiment.loaded.weights,
             sampler=experiment.sampler_name,
             steps=experiment.steps,
-            noise=noise_digest(experiment.own_sampler.scheduler),
+            noise=None if noise == PUBLISHED_NOISE else noise,
         )
 
     def differences(self, info: ProfileInfo) -> list[str]:
         """Where a profile is of something else, in words."""
-        differs = [
-            f"{name} {getattr(info, name)} there, {getattr(self, name)} now"
-            for name in ("checkpoint_hash", "weights", "sampler", "steps")
-            if getattr(info, name) != getattr(self, name)
-        ]
-        noise = Source.parse(info.source).noise
-        return differs + ([] if noise == self.noise else [f"noise schedule {noise} there, {self.noise} now"])
+        network_and_sampler = asdict(self)
+        own = network_and_sampler.pop("noise") or PUBLISHED_NOISE
+        other = Source.parse(info.source).noise or PUBLISHED_NOISE
+        differs = info.differences(**network_and_sampler)
+        return differs + ([] if other == own else [f"noise schedule {other} instead of {own}"])
 
 
 def other_settings(info: ProfileInfo, request: ProfileSettings) -> list[str]:
     """Where a profile was measured in another way than asked for, in words."""
     source = Source.parse(info.source)
-    measured = {"n_observations": info.observations, "noise_seeds": tuple(info.noise_seeds), **source.settings}
+    measured = {
+        "source": source.kind,
+        **info.known_settings,
+        "n_observations": info.observations,
+        "noise_seeds": info.noise_seeds,
+    }
     if source.all_seen and (request.n_observations or 0) >= info.observations:
         measured["n_observations"] = request.n_observations  # so many were not to be had
     differs = [

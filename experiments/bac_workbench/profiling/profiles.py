@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from bac.profile_source import describe, describe_dataset, describe_rollouts
 from bac.profiling import Profile, ProfileInfo, profile_features
 from bac_workbench.profiling.assets import Assets
 from bac_workbench.profiling.identity import ProfileIdentity, load_profile
 from bac_workbench.profiling.observations import recorded_observations, visited_observations
 from bac_workbench.profiling.pictures import draw_profile, missing_pictures
 from bac_workbench.profiling.request import THOROUGH, USUAL, ProfileSettings
-from bac_workbench.profiling.source import describe, describe_dataset, describe_rollouts
 from bac_workbench.setup.acting import as_tensors
 from bac_workbench.setup.experiment import Experiment
 from bac_workbench.setup.task import has_simulator
