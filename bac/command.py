@@ -7,9 +7,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from bac.errors import UserError
 from bac.native import build as native
-from bac.native.errors import NativeError
-from bac.provenance import ScheduleError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         return options.run(options)
-    except (NativeError, ScheduleError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -40,8 +39,8 @@ def add_build(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "build",
         help="compile the native library",
-        description="Compiles the native library of runtime=compiled anew: into the cache, or into a folder that is shipped "
-        "with a robot's image and named by $BAC_PREBUILT there, so that no compiler is needed.",
+        description="Compiles the native library of runtime=compiled anew: into the cache, or into a folder that is "
+        "shipped with a robot's image and named by $BAC_PREBUILT there, so that no compiler is needed.",
     )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="a folder to ship; the cache when left out")
     parser.add_argument(

@@ -14,6 +14,7 @@ from ctypes import c_void_p
 import torch
 from torch import Tensor
 
+from bac.errors import Unavailable
 from bac.folding import Folded, observation_tokens
 from bac.loop import DenoisingLoop, Generators, SamplerInputs
 from bac.native import build
@@ -38,11 +39,11 @@ class CompiledCpuSampler:
         threads: int | None = None,
     ):
         if precision != "fp32":
-            raise ValueError(
+            raise Unavailable(
                 f"runtime=compiled computes in fp32 on a CPU; for precision={precision} use runtime=planned"
             )
         if base.model.n_emb % 16:
-            raise ValueError(
+            raise Unavailable(
                 f"runtime=compiled needs n_emb divisible by 16, this model has {base.model.n_emb}: use runtime=planned"
             )
         if threads is not None:
@@ -52,7 +53,7 @@ class CompiledCpuSampler:
         self.base, self.model, self.threads = base, base.model, threads
         self.hoisted = Hoisted(base, schedule, self.name)
         if self.hoisted.device.type != "cpu":
-            raise ValueError(f"the policy is on {self.hoisted.device}, not on the CPU")
+            raise Unavailable(f"the policy is on {self.hoisted.device}, not on the CPU")
         self.schedule = self.hoisted.schedule
         self.keep = Keep()
         self.slots, self.slot_steps = self._memory_slots()

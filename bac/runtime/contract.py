@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from bac.errors import Unavailable
 from bac.loop import DenoisingLoop, Generators, SamplerInputs
 from bac.schedule import Schedule
 
@@ -61,10 +62,10 @@ def scheduled_updates(schedule: Schedule, chunks: int) -> Counter[str]:
 
 def dtype_of(precision: str, device: torch.device) -> torch.dtype:
     """Raises:
-    ValueError: the precision is unknown, or not to be had on this device.
+    Unavailable: the precision is unknown, or not to be had on this device.
     """
     if precision not in DTYPES:
-        raise ValueError(f"unknown precision {precision!r}: use {', '.join(DTYPES)}")
+        raise Unavailable(f"unknown precision {precision!r}: use {', '.join(DTYPES)}")
     if precision == "fp16" and device.type == "cpu":
-        raise ValueError("precision=fp16 needs a GPU: on a CPU use fp32 or bf16")
+        raise Unavailable("precision=fp16 needs a GPU: on a CPU use fp32 or bf16")
     return DTYPES[precision]

@@ -14,6 +14,7 @@ from collections import Counter
 import torch
 from torch import Tensor
 
+from bac.errors import Unavailable
 from bac.loop import DenoisingLoop, Generators, SamplerInputs
 from bac.runtime.contract import TimedParts, scheduled_updates
 from bac.runtime.eager import EagerLoop
@@ -85,7 +86,7 @@ class CudaGraphSampler:
 
     def _check_device(self, device: torch.device) -> None:
         if device.type != "cuda":
-            raise ValueError(f"CUDA graphs need a policy on a GPU, this one is on {device}")
+            raise Unavailable(f"CUDA graphs need a policy on a GPU, this one is on {device}")
 
     def __deepcopy__(self, memo: dict) -> CudaGraphSampler:
         """The copy of a policy gets a sampler prepared for the copied weights."""

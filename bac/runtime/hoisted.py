@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bac.denoiser import model_blocks
+from bac.errors import Unavailable
 from bac.loop import DenoisingLoop, Generators, SamplerInputs, check_inputs
 from bac.plan import Plan
 from bac.runtime.condition import ConditionTables, Memory
@@ -35,7 +36,7 @@ class Hoisted:
         self.solver = solver_of(loop)
         blocks = model_blocks(model)
         if model.input_dim != model.output_dim:
-            raise ValueError(
+            raise Unavailable(
                 f"a denoiser keeps the trajectory's width, this model maps {model.input_dim} to {model.output_dim}"
             )
         self.schedule = Schedule.full(blocks, self.solver.steps) if schedule is None else schedule

@@ -1,3 +1,5 @@
+"""The bubbling union: error scores, selection, repair, and the authors' results."""
+
 import json
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def steps(schedule, layer_and_kind):
     return schedule.steps_of(f"decoder.layers.{layer_and_kind}")
 
 
-# ---- error scores and selection ------------------------------------------------------------------------------------
+# ---- error scores and selection --------------------------------------------------------------------------------------
 
 
 def test_error_score_is_the_mean_over_pairs_of_different_steps():
@@ -80,7 +82,7 @@ def test_nan_scores_are_refused():
         select_blocks({**favouring(), "decoder.layers.1.sa": float("nan")}, 1)
 
 
-# ---- the union -----------------------------------------------------------------------------------------------------
+# ---- the union -------------------------------------------------------------------------------------------------------
 
 
 def test_attention_takes_the_steps_of_its_own_and_later_ffns():
@@ -140,7 +142,7 @@ def test_scores_must_match_the_schedule():
         bubbling_union(distinct_schedule(), {name: 1.0 for name in BLOCKS[1:]}, 1)
 
 
-# ---- the whole method ----------------------------------------------------------------------------------------------
+# ---- the whole method ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +175,7 @@ def test_full_budget_is_no_cache(profile):
     assert bac(profile["cosine"], profile["l1"], 20, 5) == Schedule.full(BLOCKS, 20)
 
 
-# ---- the authors' results ------------------------------------------------------------------------------------------
+# ---- the authors' results --------------------------------------------------------------------------------------------
 
 
 @needs_golden

@@ -1,3 +1,5 @@
+"""Similarity of features: the definitions, streamed sums, and the authors' matrices."""
+
 import json
 import math
 from pathlib import Path
@@ -104,7 +106,7 @@ def test_bad_input_is_refused():
         from_sums("mse", 3, gram=np.ones((2, 3)))
 
 
-# ---- the authors' matrices -----------------------------------------------------------------------------------------
+# ---- the authors' matrices -------------------------------------------------------------------------------------------
 
 
 def record_features():
@@ -123,7 +125,7 @@ def record_features():
     layer = torch.nn.TransformerDecoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
     decoder = torch.nn.TransformerDecoder(layer, n_layer).eval()
     decoder.load_state_dict({k[len("decoder.") :]: v for k, v in weights.items() if k.startswith("decoder.")})
-    cond = torch.from_numpy(np.load(GOLDEN / "arrays.npz")["cond"])
+    observation = torch.from_numpy(np.load(GOLDEN / "arrays.npz")["cond"])
     features = {name: [] for name in decoder_blocks(n_layer)}
 
     def linear(x, name):
@@ -133,7 +135,7 @@ def record_features():
         half = width // 2
         angles = t * torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
         time = torch.cat([angles.sin(), angles.cos()]).expand(len(x), 1, -1)
-        tokens = torch.cat([time, linear(cond, "cond_obs_emb")], 1) + weights["cond_pos_emb"]
+        tokens = torch.cat([time, linear(observation, "cond_obs_emb")], 1) + weights["cond_pos_emb"]
         memory = linear(F.mish(linear(tokens, "encoder.0")), "encoder.2")
         h = linear(x, "input_emb") + weights["pos_emb"]
         for i, block in enumerate(decoder.layers):
