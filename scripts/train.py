@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     with readable_errors():
         settings = check(cfg, "train")
         check_tracking(settings.wandb)
-        workspace = TrainWorkspace(cfg, rollout_function(cfg))
+        workspace = TrainWorkspace(cfg, rollout_function(settings))
         with locked(workspace.output_dir, workspace.purpose):
             workspace.wandb_run = start_run(
                 settings.wandb,

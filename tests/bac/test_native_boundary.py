@@ -7,7 +7,7 @@ from ctypes import byref, create_string_buffer
 import pytest
 
 from bac import accelerate
-from bac.native import build, structs
+from bac.native import build, engine, structs
 from tests.bac.tiny_policies import needs_compiler, observation, seeded, tiny_policy
 from tests.conftest import ROOT
 
@@ -57,14 +57,14 @@ class Recorded:
     """The last model and call that a policy gave to the library."""
 
     def __init__(self, monkeypatch):
-        original = build.sample
+        original = engine.sample
 
         def keep(library, model, call):
             self.library, self.model, self.call = library, model, call
             original(library, model, call)
 
         with monkeypatch.context() as patched:
-            patched.setattr(build, "sample", keep)
+            patched.setattr(engine, "sample", keep)
             self.policy = tiny_policy()
             self.fast = accelerate(self.policy, runtime="compiled", threads=1)
             with self.fast:
@@ -106,18 +106,18 @@ def test_sizes_that_do_not_fit_are_refused(monkeypatch, part, field, value):
     recorded = Recorded(monkeypatch)
     setattr(getattr(recorded, part), field, value)
     with pytest.raises(build.NativeError, match="does not fit together .*use runtime=planned"):
-        build.sample(recorded.library, recorded.model, recorded.call)
+        engine.sample(recorded.library, recorded.model, recorded.call)
 
 
 def test_plans_and_weights_that_do_not_fit_are_refused(monkeypatch):
     recorded = Recorded(monkeypatch)
     recorded.model.segments[0].block = 6
     with pytest.raises(build.NativeError, match="the plan"):
-        build.sample(recorded.library, recorded.model, recorded.call)
+        engine.sample(recorded.library, recorded.model, recorded.call)
     recorded.model.segments[0].block = 0
     recorded.model.layer[1].qkv.k = 16
     with pytest.raises(build.NativeError, match="attention weights"):
-        build.sample(recorded.library, recorded.model, recorded.call)
+        engine.sample(recorded.library, recorded.model, recorded.call)
 
 
 def test_no_model_is_refused():

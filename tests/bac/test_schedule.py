@@ -118,7 +118,7 @@ def test_macs_are_the_sum_over_updates():
     full = Schedule.full(blocks, 100).macs({name: per_kind[parse(name).kind] for name in blocks}, per_step=1_599_000)
     assert 2 * full == pytest.approx(24.69e9, rel=1e-3)
     with pytest.raises(ScheduleError, match="only in the schedule: decoder.layers.0.sa"):
-        example().macs({name: 1 for name in BLOCKS[1:]})
+        example().macs(dict.fromkeys(BLOCKS[1:], 1))
     with pytest.raises(ScheduleError, match="only in costs: head"):
         example().macs({**costs, "head": 1})
 

@@ -156,7 +156,7 @@ def test_own_step_options_stay_with_the_own_type_only(make_settings, altered):
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["policy"]["eta"] = 0.7
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    name = lambda *overrides: load_experiment(make_settings(f"checkpoint={folder}", *overrides)).sampler_name  # noqa: E731
+    name = lambda *overrides: load_experiment(make_settings(f"checkpoint={folder}", *overrides)).sampler_name
     assert name(*OWN) == "ddim4-eta0.7" and name() == "ddim8-eta0.7"
     assert name("sampler.type=ddpm") == "ddpm8" and name("sampler.type=ddim", "sampler.eta=0.0") == "ddim8"
 

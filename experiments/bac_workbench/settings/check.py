@@ -122,7 +122,7 @@ def unread(cfg: DictConfig, schema: type[Section], command: str, added: list[Ove
     known = [name for name, _ in fields(schema)]
     for override in added:
         name = override.key_or_group
-        below = lambda group: name == group or name.startswith(f"{group}.")  # noqa: B023, E731
+        below = lambda group: name == group or name.startswith(f"{group}.")  # noqa: B023
         if "@" in name or "/" in name or any(below(free) for free in FREE) or accepts(cfg, name):
             continue
         if field_at(schema, name) is None:
