@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from bac.blocks import execution_order
+from bac.profile_source import Source
 from bac.provenance import ScheduleError, count, integer, sequence, text
 from bac.strict_json import shown, some
 
@@ -123,7 +123,7 @@ class ProfileInfo:
             own = getattr(self, name)
             if wanted is not None and own != wanted:
                 found.append(f"{label} {str(own)[:12]} instead of {str(wanted)[:12]}")
-        own_settings = self._known_settings()
+        own_settings = self.known_settings
         for name, wanted in _settings(settings or {}).items():
             own = own_settings.get(name, wanted)
             if name == "n_observations" and name not in own_settings:
@@ -137,15 +137,12 @@ class ProfileInfo:
         """Whether `differences` finds none."""
         return not self.differences(**wanted)
 
-    def _known_settings(self) -> dict[str, Any]:
+    @property
+    def known_settings(self) -> dict[str, Any]:
+        """`settings`, or what follows from the rest where the profile was stored without."""
         if self.settings is not None:
             return dict(self.settings)
-        known: dict[str, Any] = {"noise_seeds": list(self.noise_seeds)}
-        seeds = re.fullmatch(r"rollouts of the full policy from seeds (\d{1,18})\.\.(\d{1,18})", self.source)
-        if seeds:
-            first, last = map(int, seeds.groups())
-            known |= {"seed_start": first, "n_episodes": last - first + 1}
-        return known
+        return {"noise_seeds": list(self.noise_seeds), **Source.parse(self.source).settings}
 
 
 def check_blocks(blocks: tuple[str, ...]) -> None:

@@ -5,35 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from diffusion_policy.common.config import register_resolvers, to_plain
-from diffusion_policy.common.policy_files import build_policy, save_policy
-from diffusion_policy.model.common.normalizer import LinearNormalizer
+from bac_workbench.settings import check
+from diffusion_policy.common.config import register_resolvers
+from tests.tiny_policy import CONFIG, save_tiny_policy
 
-CONFIG = str(Path(__file__).resolve().parents[2] / "config")
 TINY = ["sampler.steps=8", "device=cpu", "threads=1"]
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
     """A random 2-layer policy for Push-T in this project's form."""
-    register_resolvers()
-    with initialize_config_dir(CONFIG, version_base="1.3"):
-        policy_config = to_plain(compose("eval", ["task=pusht_lowdim"]).task)["policy"]
-    policy_config["model"].update(n_layer=2, n_emb=32)
-    config = {"task": "pusht_lowdim", "policy": policy_config}
-    torch.manual_seed(0)
-    policy = build_policy(config)
-    for parameter in policy.model.parameters():
-        parameter.data.add_(torch.randn_like(parameter) * 0.1)
-    corners = torch.tensor([[0.0], [512.0]])
-    policy.set_normalizer(LinearNormalizer.fit({"obs": corners.expand(2, 20), "action": corners.expand(2, 2)}))
-    folder = tmp_path_factory.mktemp("checkpoint")
-    save_policy(folder, policy, config, {"weights": "ema", "step": "1"})
-    return folder
+    return save_tiny_policy(tmp_path_factory.mktemp("checkpoint"), "pusht_lowdim", (0.0, 512.0), (0.0, 512.0))
 
 
 @pytest.fixture
@@ -63,5 +48,17 @@ def make_cfg(checkpoint, tmp_path):
             ]
         with initialize_config_dir(CONFIG, version_base="1.3"):
             return compose(script, [*usual, *overrides])
+
+    return make
+
+
+@pytest.fixture
+def make_settings(make_cfg):
+    """make_settings('cache=bac', ...) -> the same, checked and typed; of the full policy unless a cache is named."""
+
+    def make(*overrides: str):
+        named = any(override.startswith("cache") for override in overrides)
+        overrides = overrides if named else ("cache=full", *overrides)
+        return check(make_cfg(*overrides), "eval", [*overrides])
 
     return make

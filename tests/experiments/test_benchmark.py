@@ -9,7 +9,8 @@ from hydra import compose, initialize_config_dir
 
 from bac_workbench.benchmark.report import benchmark_table, plot_benchmark, trace_summary
 from bac_workbench.benchmark.run import benchmark_settings, check_folder, combinations, run_benchmark
-from bac_workbench.caching.methods import parse_method
+from bac_workbench.settings import check
+from bac_workbench.settings.methods import parse_method
 from bac_workbench.setup.experiment import load_experiment
 from bac_workbench.timing.latency import Latency, speed_ratio
 from diffusion_policy.common.config import ConfigError, register_resolvers
@@ -17,6 +18,7 @@ from diffusion_policy.common.files import write_json
 
 pytest.importorskip("pymunk")
 CONFIG = str(Path(__file__).resolve().parents[2] / "config")
+SMALL = ["runtimes=[planned]", "methods=[uniform_s5]", "batch=1"]
 KEYS = {
     "method",
     "sampler",
@@ -36,27 +38,34 @@ KEYS = {
 
 
 @pytest.fixture
-def experiment(checkpoint, tmp_path):
-    register_resolvers()
-    with initialize_config_dir(CONFIG, version_base="1.3"):
-        cfg = compose(
-            "benchmark",
-            [
-                "task=pusht_lowdim",
-                f"checkpoint={checkpoint}",
-                f"assets_dir={tmp_path}/assets",
-                "device=cpu",
-                "n_chunks=2",
-                "warmup=1",
-                "methods=[full,uniform_s5,full@ddim10,bac_s3@ddim10]",
-                "batch=[1,3]",
-                "profile.n_episodes=1",
-                "profile.n_observations=2",
-                "profile.noise_seeds=[0]",
-                "task.adapter.max_steps=24",
-            ],
-        )
-    return load_experiment(cfg, needs_simulator=False)
+def make_settings(checkpoint, tmp_path):
+    """make_settings('methods=[full]', ...) -> settings of a benchmark of the tiny policy."""
+
+    def make(*overrides):
+        register_resolvers()
+        usual = [
+            "task=pusht_lowdim",
+            f"checkpoint={checkpoint}",
+            f"assets_dir={tmp_path}/assets",
+            "device=cpu",
+            "n_chunks=2",
+            "warmup=1",
+            "methods=[full,uniform_s5,full@ddim10,bac_s3@ddim10]",
+            "batch=[1,3]",
+            "profile.n_episodes=1",
+            "profile.n_observations=2",
+            "profile.noise_seeds=[0]",
+            "task.adapter.max_steps=24",
+        ]
+        with initialize_config_dir(CONFIG, version_base="1.3"):
+            return check(compose("benchmark", [*usual, *overrides]), "benchmark", [*overrides])
+
+    return make
+
+
+@pytest.fixture
+def experiment(make_settings):
+    return load_experiment(make_settings(), needs_simulator=False)
 
 
 def test_rows_have_stable_keys_and_runtimes_agree(experiment, tmp_path):
@@ -82,8 +91,8 @@ def test_rows_have_stable_keys_and_runtimes_agree(experiment, tmp_path):
     assert "aten::" in trace_summary(experiment)
 
 
-def test_the_plain_policy_is_measured_whether_or_not_it_is_asked_for(experiment):
-    experiment.cfg.runtimes, experiment.cfg.methods, experiment.cfg.batch = ["planned"], ["uniform_s5"], 1
+def test_the_plain_policy_is_measured_whether_or_not_it_is_asked_for(make_settings):
+    experiment = load_experiment(make_settings(*SMALL), needs_simulator=False)
     rows = run_benchmark(experiment, say=lambda text: None)["rows"]
     assert [(row["method"], row["runtime"]) for row in rows] == [
         ("full", "reference"),
@@ -125,39 +134,38 @@ def test_speed_ratio_cancels_a_drifting_machine():
 
 
 def test_a_benchmark_of_something_else_is_not_replaced_unasked(experiment, tmp_path):
-    folder = tmp_path / "results"
-    check_folder(folder, experiment)
-    stored = {**benchmark_settings(experiment), "methods": ["full"]}
+    folder, own = tmp_path / "results", benchmark_settings(experiment)
+    check_folder(folder, own, overwrite=False)
+    stored = {**own, "methods": ["full"]}
     write_json(folder / "benchmark_info.json", {"provenance": stored})
     with pytest.raises(ConfigError, match="holds another benchmark.*overwrite=true"):
-        check_folder(folder, experiment)
-    write_json(folder / "benchmark_info.json", {"provenance": benchmark_settings(experiment)})
-    check_folder(folder, experiment)
+        check_folder(folder, own, overwrite=False)
+    write_json(folder / "benchmark_info.json", {"provenance": own})
+    check_folder(folder, own, overwrite=False)
     (folder / "benchmark_info.json").write_text("[1, 2")
     with pytest.raises(ConfigError, match="benchmark_info.json is damaged"):
-        check_folder(folder, experiment)
+        check_folder(folder, own, overwrite=False)
 
 
-def test_a_task_without_a_simulator_is_timed_on_random_observations(experiment):
-    experiment.cfg.task.adapter = None
-    experiment.cfg.methods, experiment.cfg.batch, experiment.cfg.runtimes = ["uniform_s5"], 1, ["planned"]
-    rows = run_benchmark(load_experiment(experiment.cfg, needs_simulator=False), say=lambda text: None)["rows"]
+def test_a_task_without_a_simulator_is_timed_on_random_observations(make_settings):
+    settings = make_settings(*SMALL)
+    settings = settings.replace(task=settings.task.replace(adapter=None))
+    rows = run_benchmark(load_experiment(settings, needs_simulator=False), say=lambda text: None)["rows"]
     assert [row["method"] for row in rows] == ["full", "full", "uniform_s5"]
 
 
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"methods": ["bac_s999"]}, "use 1 to 100"),
-        ({"methods": ["bac_s99@ddim10"]}, "use 1 to 10"),
-        ({"methods": ["full@ddim101"]}, "use 1 to 100"),
-        ({"runtimes": ["turbo"]}, "planned"),
-        ({"runtimes": []}, "planned"),
+        ("methods=[bac_s999]", "use 1 to 100"),
+        ("methods=[bac_s99@ddim10]", "use 1 to 10"),
+        ("methods=[full@ddim101]", "use 1 to 100"),
+        ("runtimes=[turbo]", "planned"),
+        ("runtimes=[]", "planned"),
+        ("+sampler.type=ddim", "in its methods, such as"),
     ],
 )
-def test_what_is_impossible_is_refused_before_anything_is_measured(experiment, wrong, message, tmp_path):
-    for key, value in wrong.items():
-        experiment.cfg[key] = value
+def test_what_is_impossible_is_refused_before_anything_is_measured(make_settings, wrong, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
-        run_benchmark(experiment, say=lambda text: None)
+        run_benchmark(load_experiment(make_settings(wrong), needs_simulator=False), say=lambda text: None)
     assert not (tmp_path / "assets").exists()

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from bac_workbench.evaluation.evaluate import evaluate
 from bac_workbench.evaluation.folder import open_output_dir
+from bac_workbench.settings import check
 from bac_workbench.setup.experiment import load_experiment
 from diffusion_policy.common.config import register_resolvers
 from tests.conftest import ROOT
@@ -47,7 +48,7 @@ def test_a_bundled_policy_acts_and_its_profile_is_of_its_weights(tmp_path, task,
         "benchmark.n_chunks=0",
         f"++task.adapter.max_steps={max_steps}",
     )
-    experiment = load_experiment(cfg, n_test=1, n_train=0)
+    experiment = load_experiment(check(cfg, "eval", []), n_test=1, n_train=0)
     results = evaluate(experiment, open_output_dir(experiment), lambda line: None).results
     assert (results["metrics"][metric]["mean"] if metric else results["success_rate"]) == 1.0
     profile = json.loads((ROOT / "assets" / name / "profile.json").read_text())

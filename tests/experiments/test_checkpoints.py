@@ -9,8 +9,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from bac_workbench.settings import check
 from bac_workbench.setup.checkpoints import DOMAIN_SHIFT, find_checkpoint, notes, task_files
-from bac_workbench.setup.experiment import load_experiment, misfits
+from bac_workbench.setup.experiment import load_experiment
+from bac_workbench.setup.task import misfits
 from diffusion_policy.common.checkpoint import LoadedPolicy
 from diffusion_policy.common.config import CheckpointError, register_resolvers, to_plain
 from diffusion_policy.common.policy_files import WEIGHTS_FILE, build_policy
@@ -41,9 +43,18 @@ def touch(path: Path) -> Path:
     return path
 
 
+def settings(*overrides: str, script: str = "eval"):
+    return check(config(*overrides, script=script), script, [*overrides])
+
+
+def found(*overrides: str) -> Path:
+    chosen = settings(*overrides)
+    return find_checkpoint(chosen.checkpoint, chosen.task)
+
+
 def refusal(*overrides: str) -> str:
     with pytest.raises(CheckpointError) as caught:
-        find_checkpoint(config(*overrides))
+        found(*overrides)
     return str(caught.value)
 
 
@@ -70,29 +81,25 @@ def test_the_folder_of_a_task_is_where_its_config_looks(choice):
 
 
 def test_a_policy_of_this_project_comes_first_then_the_only_original(folder):
-    cfg = config("task=can_ph")
     original = touch(folder / "can_ph" / ORIGINALS.format(1, "epoch=0650-test_mean_score=1.000.ckpt"))
-    assert find_checkpoint(cfg).absolute() == original
+    assert found("task=can_ph").absolute() == original
     shipped = touch(folder / "can_ph" / "ddpm100" / WEIGHTS_FILE)
-    assert find_checkpoint(cfg).absolute() == shipped.parent
+    assert found("task=can_ph").absolute() == shipped.parent
 
 
 def test_what_comes_with_the_project_is_found_from_any_folder(folder):
-    found = find_checkpoint(config("task=pusht_lowdim"))
-    assert found == ROOT / "checkpoint" / "pusht_lowdim" / "ddpm100"
+    assert found("task=pusht_lowdim") == ROOT / "checkpoint" / "pusht_lowdim" / "ddpm100"
     assert (
-        find_checkpoint(config("task=pusht_lowdim", "checkpoint=checkpoint/block_pushing/ddpm100"))
+        found("task=pusht_lowdim", "checkpoint=checkpoint/block_pushing/ddpm100")
         == ROOT / "checkpoint/block_pushing/ddpm100"
     )
     own = touch(folder / "pusht_lowdim" / "ddpm100" / WEIGHTS_FILE)
-    assert (
-        find_checkpoint(config("task=pusht_lowdim")).absolute() == own.parent
-    )  # what is in the working directory comes first
+    assert found("task=pusht_lowdim").absolute() == own.parent  # what is in the working directory comes first
 
 
 def test_a_named_checkpoint_is_taken_as_it_is(folder):
     touch(folder / "can_ph" / ORIGINALS.format(0, "latest.ckpt"))
-    assert find_checkpoint(config("task=can_ph", "checkpoint=nowhere/mine")) == Path("nowhere/mine")
+    assert found("task=can_ph", "checkpoint=nowhere/mine") == Path("nowhere/mine")
 
 
 def test_of_several_originals_one_has_to_be_chosen(folder):
@@ -102,7 +109,7 @@ def test_of_several_originals_one_has_to_be_chosen(folder):
     assert "has 2 original checkpoints" in message
     line = next(line for line in message.splitlines() if "train_2" in line).strip()
     argument = line.strip("'")  # what the shell makes of it
-    assert find_checkpoint(config("task=can_ph", argument)) == Path(
+    assert found("task=can_ph", argument) == Path(
         "checkpoint", "can_ph", ORIGINALS.format(2, "epoch=0650-test_mean_score=1.000.ckpt")
     )
 
@@ -112,9 +119,8 @@ def test_a_missing_checkpoint_says_where_it_comes_from_and_how_to_get_it(folder,
     touch(folder / "pusht_lowdim" / "ddpm100" / WEIGHTS_FILE)
     touch(folder / "kitchen_scripted_demos" / "ddpm100" / WEIGHTS_FILE)
     touch(folder / "can_mh" / ORIGINALS.format(0, "latest.ckpt"))
-    cfg = config("task=can_ph", "device=cpu", script=script)
     with pytest.raises(CheckpointError) as caught:
-        load_experiment(cfg)
+        load_experiment(settings("task=can_ph", "device=cpu", script=script))
     message = str(caught.value)
     assert "checkpoint/can_ph/ddpm100" in message
     assert "diffusion-policy.cs.columbia.edu/data/experiments/image/can_ph/diffusion_policy_transformer/" in message
@@ -153,7 +159,7 @@ def test_results_of_original_image_policies_carry_a_note(task, trained_on, form,
     loaded = LoadedPolicy(
         torch.nn.Identity(), {"task": trained_on, "policy": {}}, "ema", "0" * 64, Path("x"), form, None
     )
-    assert notes(config(f"task={task}"), loaded) == ([DOMAIN_SHIFT] if noted else [])
+    assert notes(settings(f"task={task}").task, loaded) == ([DOMAIN_SHIFT] if noted else [])
 
 
 def test_a_policy_that_sees_other_images_than_the_environment_shows():

@@ -194,7 +194,7 @@ def test_results_of_an_earlier_version_are_left_out(tmp_path):
 
 
 def test_stages_that_were_reached_are_shown_with_their_intervals(tmp_path):
-    estimate = lambda mean: {"mean": mean, "interval_95": [mean / 2, mean]}  # noqa: E731
+    estimate = lambda mean: {"mean": mean, "interval_95": [mean / 2, mean]}
     metrics = {
         "p1": estimate(1.0),
         "p10": estimate(0.25),

@@ -10,9 +10,9 @@ import torch
 from bac.native.build import library
 from bac.native.errors import NativeError
 from bac.runtime.choose import make_sampler
-from tests.conftest import ROOT
 from bac_workbench.setup.samplers import build_sampler, name_of
 from diffusion_policy.common.checkpoint import load_policy
+from tests.conftest import ROOT
 
 pytest.importorskip("pymunk")
 OFFERED = sorted(path.stem for path in (ROOT / "config" / "sampler").glob("*.yaml"))
@@ -67,7 +67,7 @@ def offered(name: str) -> dict:
 
 @pytest.mark.parametrize("name", OFFERED)
 def test_an_offered_sampler_converges(name, one_torch_thread):
-    """A deterministic one follows the converged solution from the same noise; a stochastic one stays among the policy's samples."""
+    """A deterministic one follows the converged solution from the same noise; a stochastic one stays among samples."""
     settings = offered(name)
     converged, other = (chunks(seed, type="ddim", steps=100) for seed in (1, 2))
     spread = distance(converged, other)  # between two noises

@@ -16,6 +16,11 @@ HYDRA = ("eval", "benchmark", "profile_blocks", "train", "make_demos", "convert_
 COMMANDS = {form: command for command in HYDRA for form in (typed(command), f"python scripts/{command}.py")}
 
 
+def filled_in(text: str, variables: dict[str, str]) -> str:
+    """$name and ${name} by their values, as far as they are known."""
+    return re.sub(r"\$\{?(\w+)\}?", lambda match: variables.get(match.group(1), match.group()), text)
+
+
 def documented() -> list[tuple[str, str]]:
     """(command, arguments) of every command in the README and the guides, with the variables that their blocks set."""
     commands = []
@@ -26,10 +31,7 @@ def documented() -> list[tuple[str, str]]:
             if assigned := re.match(r"(\w+)=(?:\"([^\"]*)\"|'([^']*)'|(\S*))", line.strip()):
                 variables[assigned.group(1)] = next(value for value in assigned.groups()[1:] if value is not None)
             if started := re.match(r"(python scripts/\w+\.py|bac(?: [a-z][a-z-]*)+) ([^#]*)", line.strip()):
-                text = re.sub(
-                    r"\$\{?(\w+)\}?", lambda match: variables.get(match.group(1), match.group()), started.group(2)
-                )
-                commands.append((COMMANDS.get(started.group(1)), text.strip()))
+                commands.append((COMMANDS.get(started.group(1)), filled_in(started.group(2).strip(), variables)))
     return [(command, text) for command, text in commands if command is not None]
 
 

@@ -12,17 +12,17 @@ import torch
 
 from bac.schedule import Schedule, ScheduleError
 from bac_workbench.console import readable_errors
-from bac_workbench.evaluation.acting import noise_generator
 from bac_workbench.evaluation.evaluate import evaluate
 from bac_workbench.evaluation.folder import default_output_dir, open_output_dir
+from bac_workbench.setup.acting import noise_generator
 from bac_workbench.setup.experiment import load_experiment
 from diffusion_policy.common.config import ConfigError
 
 pytest.importorskip("pymunk")
 
 
-def run(cfg, on_episode=None):
-    experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
+def run(settings, on_episode=None):
+    experiment = load_experiment(settings, n_test=settings.eval.n_test, n_train=settings.eval.n_train)
     said = []
     return evaluate(experiment, open_output_dir(experiment), said.append, on_episode), said
 
@@ -32,8 +32,8 @@ def scores(evaluation):
 
 
 @pytest.mark.parametrize("cache", ["full", "uniform", "unified_acs", "blockwise_acs", "bac"])
-def test_every_cache_runs_and_writes_its_files(make_cfg, tmp_path, cache):
-    cfg = make_cfg(
+def test_every_cache_runs_and_writes_its_files(make_settings, tmp_path, cache):
+    cfg = make_settings(
         f"cache={cache}",
         *(["cache.budget=3"] if cache != "full" else []),
         *(["cache.top_k=2"] if cache == "bac" else []),
@@ -54,17 +54,19 @@ def test_every_cache_runs_and_writes_its_files(make_cfg, tmp_path, cache):
         assert (tmp_path / "out" / "schedule.png").stat().st_size > 1000
 
 
-def test_profile_is_measured_once_and_tied_to_the_checkpoint(make_cfg, tmp_path):
-    _, said = run(make_cfg("cache=bac", "cache.budget=3"))
+def test_profile_is_measured_once_and_tied_to_the_checkpoint(make_settings, tmp_path):
+    _, said = run(make_settings("cache=bac", "cache.budget=3"))
     assert any("profiling now" in line for line in said)
-    _, said = run(make_cfg("cache=bac", "cache.budget=2", f"output_dir={tmp_path}/second"))
+    _, said = run(make_settings("cache=bac", "cache.budget=2", f"output_dir={tmp_path}/second"))
     assert not any("profiling now" in line for line in said)
     assert json.loads((tmp_path / "assets/pusht_lowdim/ddpm8/profile.json").read_text())["observations"] == 2
 
 
-def test_full_budget_equals_no_cache_bit_for_bit(make_cfg, tmp_path):
-    full, _ = run(make_cfg("cache=full", "runtime=reference", f"output_dir={tmp_path}/full"))
-    all_steps, _ = run(make_cfg("cache=uniform", "cache.budget=8", "runtime=reference", f"output_dir={tmp_path}/all"))
+def test_full_budget_equals_no_cache_bit_for_bit(make_settings, tmp_path):
+    full, _ = run(make_settings("cache=full", "runtime=reference", f"output_dir={tmp_path}/full"))
+    all_steps, _ = run(
+        make_settings("cache=uniform", "cache.budget=8", "runtime=reference", f"output_dir={tmp_path}/all")
+    )
     assert scores(full) == scores(all_steps)
 
 
@@ -77,10 +79,12 @@ def kill(result):
 
 
 @pytest.mark.parametrize("runtime", ["reference", "planned", "compiled"])
-def test_interrupted_evaluation_ends_with_the_same_numbers(make_cfg, tmp_path, runtime):
-    whole, _ = run(make_cfg("cache=uniform", "cache.budget=3", f"runtime={runtime}", f"output_dir={tmp_path}/whole"))
+def test_interrupted_evaluation_ends_with_the_same_numbers(make_settings, tmp_path, runtime):
+    whole, _ = run(
+        make_settings("cache=uniform", "cache.budget=3", f"runtime={runtime}", f"output_dir={tmp_path}/whole")
+    )
 
-    cfg = make_cfg("cache=uniform", "cache.budget=3", f"runtime={runtime}", f"output_dir={tmp_path}/parts")
+    cfg = make_settings("cache=uniform", "cache.budget=3", f"runtime={runtime}", f"output_dir={tmp_path}/parts")
     with pytest.raises(Killed):
         run(cfg, kill)
     rows = tmp_path / "parts" / "episodes.jsonl"
@@ -93,7 +97,7 @@ def test_interrupted_evaluation_ends_with_the_same_numbers(make_cfg, tmp_path, r
     assert resumed.results["mean_score"] == whole.results["mean_score"]
 
 
-def test_a_worker_killed_for_memory_is_explained_and_finished_episodes_stay(make_cfg, tmp_path, capsys):
+def test_a_worker_killed_for_memory_is_explained_and_finished_episodes_stay(make_settings, tmp_path, capsys):
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     if not children.exists():
         pytest.skip("cannot list child processes here")
@@ -103,7 +107,7 @@ def test_a_worker_killed_for_memory_is_explained_and_finished_episodes_stay(make
             if b"env_runner.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(int(pid), signal.SIGKILL)
 
-    cfg = make_cfg("cache=full", "eval.n_envs=1", "eval.n_workers=1", "sampler.steps=1")
+    cfg = make_settings("cache=full", "eval.n_envs=1", "eval.n_workers=1", "sampler.steps=1")
     with pytest.raises(SystemExit), readable_errors():
         run(cfg, kill_workers)
     message = capsys.readouterr().err
@@ -113,38 +117,38 @@ def test_a_worker_killed_for_memory_is_explained_and_finished_episodes_stay(make
     assert any("1 of 3 episodes are already" in line for line in said)
 
 
-def test_after_memory_ran_out_fewer_environments_go_on(make_cfg):
+def test_after_memory_ran_out_fewer_environments_go_on(make_settings):
     small = ["cache=full", "sampler.steps=1"]
     with pytest.raises(Killed):
-        run(make_cfg(*small, "eval.n_envs=2"), kill)
-    evaluation, said = run(make_cfg(*small, "eval.n_envs=1"))
+        run(make_settings(*small, "eval.n_envs=2"), kill)
+    evaluation, said = run(make_settings(*small, "eval.n_envs=1"))
     assert any("1 of 3 episodes are already" in line for line in said)
     assert any("eval.n_envs=1 now, [2] before" in line and "rounds differently" in line for line in said)
     assert evaluation.results["n_episodes"] == 3
     provenance = evaluation.results["provenance"]
     assert (provenance["n_envs"], provenance["earlier_n_envs"]) == (1, [2])
     with pytest.raises(ConfigError, match="cache 'full' there, 'uniform_s1' now"):
-        run(make_cfg("cache=uniform", "cache.budget=1", *small[1:], "eval.n_envs=1"))
+        run(make_settings("cache=uniform", "cache.budget=1", *small[1:], "eval.n_envs=1"))
 
 
-def test_methods_share_initial_states_and_noise(make_cfg):
-    episodes = load_experiment(make_cfg(), n_test=2, n_train=1).task.episodes()
+def test_methods_share_initial_states_and_noise(make_settings):
+    episodes = load_experiment(make_settings(), n_test=2, n_train=1).task.episodes()
     assert [e.seed for e in episodes] == [0, 100000, 100001]
     draws = [[torch.randn(3, generator=noise_generator(seed, e)).tolist() for e in episodes] for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
     assert len({tuple(d) for d in draws[0]}) == 3
 
 
-def test_another_evaluation_in_the_same_folder_is_refused(make_cfg):
-    run(make_cfg("cache=uniform", "cache.budget=3"))
+def test_another_evaluation_in_the_same_folder_is_refused(make_settings):
+    run(make_settings("cache=uniform", "cache.budget=3"))
     with pytest.raises(ConfigError, match="cache 'uniform_s3' there, 'uniform_s2' now.*overwrite=true"):
-        run(make_cfg("cache=uniform", "cache.budget=2"))
-    evaluation, _ = run(make_cfg("cache=uniform", "cache.budget=2", "overwrite=true"))
+        run(make_settings("cache=uniform", "cache.budget=2"))
+    evaluation, _ = run(make_settings("cache=uniform", "cache.budget=2", "overwrite=true"))
     assert evaluation.results["method"] == "uniform_s2"
 
 
-def test_latency_is_measured_against_the_plain_policy(make_cfg, tmp_path):
-    evaluation, _ = run(make_cfg("cache=uniform", "cache.budget=1", "benchmark.n_chunks=3", "eval.n_test=1"))
+def test_latency_is_measured_against_the_plain_policy(make_settings, tmp_path):
+    evaluation, _ = run(make_settings("cache=uniform", "cache.budget=1", "benchmark.n_chunks=3", "eval.n_test=1"))
     stored = json.loads((tmp_path / "out" / "benchmark_results.json").read_text())
     assert stored["speedup"] == evaluation.results["speedup"] > stored["speedup_same_runtime"] > 1.0
     assert (
@@ -154,60 +158,63 @@ def test_latency_is_measured_against_the_plain_policy(make_cfg, tmp_path):
     assert stored["method"]["action_hz"] == pytest.approx(8 * stored["method"]["chunks_per_s"], rel=1e-3)
 
 
-def test_video_is_recorded(make_cfg, tmp_path):
-    evaluation, _ = run(make_cfg("cache=full", "eval.n_videos=1", "eval.n_test=1"))
+def test_video_is_recorded(make_settings, tmp_path):
+    evaluation, _ = run(make_settings("cache=full", "eval.n_videos=1", "eval.n_test=1"))
     assert (tmp_path / "out" / evaluation.episodes[0].video).stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (["cache=bac", "cache.budget=9"], "cache.budget=9 is not possible: use 1 to 8"),
-        (["cache=bac", "cache.budget=0"], "use 1 to 8"),
+        (["cache=bac", "cache.budget=9"], "cache.budget=9: use 1 to 8"),
+        (["cache=bac", "cache.budget=0"], "a whole number from 1"),
         (["cache=bac", "cache.budget=2", "cache.top_k=7"], "use 0 to 6"),
         (["cache=bac", "cache.budget=2", "cache.metric=dot"], "cosine"),
         (["cache=bac", "cache.budget=2", "cache.objective=best"], "cached_to_skipped"),
         (["cache.method=magic"], "unified_acs"),
         (["device=cuda:9"], "device=cuda:9"),
-        (["device=tpu"], "unknown device"),
+        (["device=tpu"], "use auto, cpu, cuda"),
         (["weights=raw"], "weights=ema"),
         (["checkpoint=nowhere"], "no checkpoint at nowhere"),
         (["sampler.steps=101"], "use 1 to 100"),
         (["sampler.type=euler"], "ddim"),
         (["task.n_action_steps=16"], "use 1 to 15"),
-        (["task.n_action_steps=0"], "use a whole number of at least 1"),
+        (["task.n_action_steps=0"], "use a whole number from 1"),
         (["task.n_latency_steps=8"], "use 1 to 7"),
         (["task.n_latency_steps=15"], "use 0 to 14"),
         (["task.n_obs_steps=3"], "not a policy for task pusht_lowdim: it has n_obs_steps 2 instead of 3"),
-        (["threads=0"], "at least 1"),
+        (["threads=0"], "from 1 to"),
         (["output_dir=/dev/null/results"], "cannot be written"),
     ],
 )
-def test_bad_settings_are_clear_errors_and_leave_nothing_behind(make_cfg, tmp_path, overrides, message):
+def test_bad_settings_are_clear_errors_and_leave_nothing_behind(make_settings, tmp_path, overrides, message):
     with pytest.raises((ConfigError, ValueError), match=message):
-        run(make_cfg(*overrides))
+        run(make_settings(*overrides))
     out = tmp_path / "out"
     assert not out.exists() or not [p for p in out.iterdir() if p.name != "settings.json"]
 
 
-def test_runtime_that_does_not_exist(make_cfg):
-    with pytest.raises(ValueError, match="reference, planned, compiled"):
-        run(make_cfg("cache=full", "runtime=turbo"))
+def test_runtime_that_does_not_exist(make_settings):
+    with pytest.raises(ValueError, match="reference, planned or compiled"):
+        run(make_settings("cache=full", "runtime=turbo"))
 
 
-def test_schedule_of_another_step_count_is_refused(make_cfg):
-    experiment = load_experiment(make_cfg(), n_test=1)
+def test_schedule_of_another_step_count_is_refused(make_settings):
+    experiment = load_experiment(make_settings(), n_test=1)
     from bac.acceleration import accelerate
     from bac.denoiser import model_blocks
 
     with pytest.raises(ScheduleError, match="16 denoising steps, the sampler takes 8"):
-        accelerate(experiment.policy, Schedule.full(model_blocks(experiment.policy.model), 16))
+        with experiment.attached() as policy:
+            accelerate(policy, Schedule.full(model_blocks(policy.model), 16))
 
 
-def test_default_folder_names_what_is_unusual(make_cfg):
+def test_default_folder_names_what_is_unusual(make_settings):
     def name(*overrides):
         return (
-            default_output_dir(load_experiment(make_cfg(*overrides))).as_posix().removeprefix("results/pusht_lowdim/")
+            default_output_dir(load_experiment(make_settings(*overrides)))
+            .as_posix()
+            .removeprefix("results/pusht_lowdim/")
         )
 
     own = "sampler=checkpoint", "sampler.steps=null"

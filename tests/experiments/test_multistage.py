@@ -6,19 +6,18 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 
 from bac_workbench.evaluation.comparison import compare
 from bac_workbench.evaluation.evaluate import evaluate
 from bac_workbench.evaluation.folder import open_output_dir
 from bac_workbench.evaluation.report import metrics_table, throughput_line
+from bac_workbench.settings import check
 from bac_workbench.setup.experiment import load_experiment
-from diffusion_policy.common.config import ConfigError, register_resolvers, to_plain
-from diffusion_policy.common.policy_files import build_policy, save_policy
+from diffusion_policy.common.config import ConfigError, register_resolvers
 from diffusion_policy.env.kitchen.definition import TASKS
-from diffusion_policy.model.common.normalizer import LinearNormalizer
 from tests.conftest import ROOT
+from tests.tiny_policy import save_tiny_policy
 
 CONFIG = str(ROOT / "config")
 STAGES = {"block_pushing": ["p1", "p2"], "kitchen": [*(f"p{n}" for n in range(1, 8)), *TASKS]}
@@ -38,24 +37,7 @@ def make_cfg(tmp_path):
     def make(task, *overrides):
         for package in {"block_pushing": ("pybullet",), "kitchen": ("mujoco", "gymnasium_robotics")}[task]:
             pytest.importorskip(package)
-        cfg = config(f"task={task}")
-        policy_config = to_plain(cfg.task)["policy"]
-        policy_config["model"].update(n_layer=1, n_emb=32)
-        policy_config["num_inference_steps"] = 6
-        torch.manual_seed(0)
-        policy = build_policy({"task": cfg.task.name, "policy": policy_config})
-        limits = torch.tensor([[-1.0], [1.0]])
-        policy.set_normalizer(
-            LinearNormalizer.fit(
-                {"obs": limits.expand(2, cfg.task.obs_dim), "action": 0.03 * limits.expand(2, cfg.task.action_dim)}
-            )
-        )
-        save_policy(
-            tmp_path / "policy",
-            policy,
-            {"task": cfg.task.name, "policy": policy_config},
-            {"weights": "ema", "step": "1"},
-        )
+        save_tiny_policy(tmp_path / "policy", task, (-1.0, 1.0), (-0.03, 0.03), n_layer=1, steps=6)
         return config(
             f"task={task}",
             f"checkpoint={tmp_path}/policy",
@@ -79,7 +61,8 @@ def make_cfg(tmp_path):
 
 
 def run(cfg):
-    experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
+    settings = check(cfg, "eval", [])
+    experiment = load_experiment(settings, n_test=settings.eval.n_test, n_train=settings.eval.n_train)
     return evaluate(experiment, open_output_dir(experiment), lambda line: None)
 
 
@@ -112,7 +95,7 @@ def test_a_policy_of_another_task_is_refused(make_cfg, tmp_path, task):
     wrong = config(f"task={other}", f"checkpoint={cfg.checkpoint}", "device=cpu")
     pytest.importorskip({"block_pushing": "pybullet", "kitchen": "mujoco"}[other])
     with pytest.raises(ConfigError, match="action_dim"):
-        load_experiment(wrong, n_test=1, n_train=0)
+        load_experiment(check(wrong, "eval", []), n_test=1, n_train=0)
 
 
 @every_task

@@ -1,4 +1,4 @@
-"""Original checkpoints of the robomimic image tasks, from the file to rollouts in the simulation, as scripts/eval.py goes.
+"""Original checkpoints of the robomimic image tasks, from the file to rollouts in simulation, as in scripts/eval.py.
 
 The policies have the original's names, config and vision encoder, but random weights and a small Transformer.
 """
@@ -18,6 +18,7 @@ from bac.native.build import CompilerMissing, find_compiler
 from bac.schedule import Schedule
 from bac_workbench.evaluation.evaluate import evaluate
 from bac_workbench.evaluation.folder import open_output_dir
+from bac_workbench.settings import check
 from bac_workbench.setup.checkpoints import DOMAIN_SHIFT
 from bac_workbench.setup.experiment import Experiment, load_experiment
 from diffusion_policy.common.config import ConfigError, register_resolvers, to_plain
@@ -75,7 +76,8 @@ def eval_config(name: str, *overrides: str) -> DictConfig:
 def run(cfg: DictConfig) -> tuple[Experiment, dict, list[str]]:
     """What scripts/eval.py does; also returns what it says."""
     said: list[str] = []
-    experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
+    settings = check(cfg, "eval", [])
+    experiment = load_experiment(settings, n_test=settings.eval.n_test, n_train=settings.eval.n_train)
     output_dir = open_output_dir(experiment)
     evaluation = evaluate(experiment, output_dir, said.append)
     assert json.loads((output_dir / "eval_results.json").read_text()) == evaluation.results
@@ -97,7 +99,7 @@ def check_results(results: dict, n_episodes: int, budget: int, runtime: str) -> 
 
 def actions(experiment: Experiment, schedule: Schedule | None, runtime: str, obs: dict) -> torch.Tensor:
     """Normalised action chunks for `obs`, always from the same noise."""
-    with accelerate(experiment.policy, schedule, runtime) as fast:
+    with experiment.attached() as policy, accelerate(policy, schedule, runtime) as fast:
         chunk = fast.predict_action(obs, torch.Generator().manual_seed(0))["action"]
     return experiment.policy.normalizer["action"].normalize(chunk)
 
@@ -179,7 +181,7 @@ def test_images_of_another_size_are_refused_before_anything_runs(place):
     obs |= {"robot0_eef_pos": {"shape": [3]}, "robot0_eef_quat": {"shape": [4]}, "robot0_gripper_qpos": {"shape": [2]}}
     put(place, "lift", original("lift", {"obs": obs, "action": {"shape": [10]}}, n_layer=1))
     with pytest.raises(ConfigError) as caught:
-        load_experiment(eval_config("lift", "cache=full"))
+        load_experiment(check(eval_config("lift", "cache=full"), "eval", []))
     assert str(caught.value).endswith(
         "not a policy for task lift_ph: it needs agentview_image [3, 96, 96], the environment shows [3, 84, 84]"
     )

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from bac_workbench.caching.methods import parse_method
 from bac_workbench.evaluation.evaluate import evaluate
 from bac_workbench.evaluation.folder import open_output_dir
+from bac_workbench.settings.methods import parse_method
 from bac_workbench.setup.experiment import load_experiment
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError
@@ -22,7 +22,7 @@ OWN = ["sampler=checkpoint", "sampler.steps=null"]
 
 @pytest.fixture
 def altered(checkpoint, tmp_path):
-    """altered(num_inference_steps, **scheduler settings) -> the tiny policy's folder with another sampler in its file."""
+    """altered(num_inference_steps, **scheduler) -> a folder of the tiny policy with another sampler in its file."""
 
     def make(steps, **scheduler):
         config = yaml.safe_load((checkpoint / "config.yaml").read_text())
@@ -46,8 +46,8 @@ def ddim(altered, steps=4):
     return folder
 
 
-def run(cfg):
-    experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=0)
+def run(settings):
+    experiment = load_experiment(settings, n_test=settings.eval.n_test, n_train=0)
     return evaluate(experiment, open_output_dir(experiment), lambda text: None)
 
 
@@ -69,23 +69,24 @@ def run(cfg):
         ),
     ],
 )
-def test_the_name_is_of_what_runs(make_cfg, overrides, name, steps):
-    experiment = load_experiment(make_cfg(*overrides))
-    assert experiment.sampler == name == experiment.cfg.sampler.name
-    assert experiment.base.num_inference_steps == steps == experiment.cfg.sampler.steps
+def test_the_name_is_of_what_runs(make_settings, overrides, name, steps):
+    experiment = load_experiment(make_settings(*overrides))
+    assert experiment.sampler_name == name == experiment.sampler_settings["name"]
+    assert experiment.steps == steps == experiment.sampler_settings["steps"]
     calls = []
     handle = experiment.policy.model.register_forward_hook(lambda *_: calls.append(1))
-    experiment.policy.predict_action(experiment.policy.random_observation(1))
+    with experiment.attached() as policy:
+        policy.predict_action(policy.random_observation(1))
     handle.remove()
     assert len(calls) == steps
 
 
-def test_options_change_what_is_sampled(make_cfg):
+def test_options_change_what_is_sampled(make_settings):
     def actions(*overrides):
-        policy = load_experiment(make_cfg("sampler.type=ddim", *overrides)).policy
-        return policy.predict_action(
-            policy.random_observation(1, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(0)
-        )["action"]
+        with load_experiment(make_settings("sampler.type=ddim", *overrides)).attached() as policy:
+            return policy.predict_action(
+                policy.random_observation(1, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(0)
+            )["action"]
 
     plain = actions()
     assert torch.equal(plain, actions("sampler.eta=0.0"))
@@ -99,15 +100,15 @@ def test_options_change_what_is_sampled(make_cfg):
         (["sampler.name=ddpm100"], "sampler.name=ddpm100 is not what these settings are, which is ddpm8"),
         (["sampler.type=ddim", "sampler.name=ddpm8"], "which is ddim8"),
         (["sampler.type=ddim", "sampler.steps=null"], "needs a number of steps"),
-        (["sampler.steps=8.5"], "use 1 to 100"),
-        (["sampler.steps=0"], "use 1 to 100"),
+        (["sampler.steps=8.5"], "use a whole number from 1"),
+        (["sampler.steps=0"], "use a whole number from 1"),
         (["sampler.eta=0.5"], "sampler.eta is no option of a ddpm sampler"),
-        (["sampler.type=ddim", "sampler.eta=2"], "a number from 0 to 1"),
-        (["sampler.type=ddim", "sampler.eta=abc"], "a number from 0 to 1"),
+        (["sampler.type=ddim", "sampler.eta=2"], "of at least 0 and at most 1"),
+        (["sampler.type=ddim", "sampler.eta=abc"], "of at least 0 and at most 1"),
         (["sampler.type=ddim", "sampler.variance_type=fixed_large"], "no option of a ddim sampler"),
         (["sampler.variance_type=learned"], "fixed_small, fixed_small_log, fixed_large"),
         (["sampler.timestep_spacing=odd"], "leading, linspace, trailing"),
-        (["sampler.clip_sample=2"], "true or false"),
+        (["sampler.clip_sample=2"], "sampler.clip_sample=true"),
         (["sampler.solver_order=1"], "no option of a ddpm sampler"),
         (["+sampler.num_train_timesteps=50"], "belongs to the training"),
         (["+sampler.prediction_type=sample"], "belongs to the training"),
@@ -115,13 +116,13 @@ def test_options_change_what_is_sampled(make_cfg):
         (["sampler.steps_offset=99"], "not possible"),
     ],
 )
-def test_what_is_impossible_or_would_be_ignored_is_refused(make_cfg, overrides, message):
+def test_what_is_impossible_or_would_be_ignored_is_refused(make_settings, overrides, message):
     with pytest.raises(ConfigError, match=message):
-        load_experiment(make_cfg(*overrides))
+        load_experiment(make_settings(*overrides))
 
 
-def test_results_of_a_sampler_given_by_type_and_steps_say_so(make_cfg, tmp_path):
-    results = run(make_cfg("cache=full", "sampler.type=ddim", "sampler.steps=3", "eval.n_test=1")).results
+def test_results_of_a_sampler_given_by_type_and_steps_say_so(make_settings, tmp_path):
+    results = run(make_settings("cache=full", "sampler.type=ddim", "sampler.steps=3", "eval.n_test=1")).results
     provenance = results["provenance"]
     assert results["sampler"] == provenance["sampler"] == provenance["sampler_settings"]["name"] == "ddim3"
     assert (provenance["checkpoint_sampler"], provenance["sampler_steps"]) == ("ddpm100", 3)
@@ -133,26 +134,29 @@ def test_results_of_a_sampler_given_by_type_and_steps_say_so(make_cfg, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["ddim", "ddpm"])
-def test_the_plain_policy_is_what_the_checkpoints_file_says(make_cfg, altered, kind):
+def test_the_plain_policy_is_what_the_checkpoints_file_says(make_settings, altered, kind):
     folder = ddim(altered) if kind == "ddim" else altered(5, num_train_timesteps=5)
     name = {"ddim": "ddim4", "ddpm": "ddpm5"}[kind]
-    cfg = make_cfg(
+    cfg = make_settings(
         "cache=full", *OWN, f"checkpoint={folder}", "runtime=reference", "benchmark.n_chunks=5", "eval.n_test=1"
     )
     experiment = load_experiment(cfg)
-    assert experiment.sampler == experiment.own_sampler == name and "the checkpoint's own" in experiment.sampler_line
+    assert (
+        experiment.sampler_name == experiment.own_sampler_name == name
+        and "the checkpoint's own" in experiment.sampler_line
+    )
     evaluation = run(cfg)
     assert evaluation.benchmark["plain_policy"]["sampler"] == evaluation.results["sampler"] == name
     assert evaluation.results["flops"]["ratio_plain_to_method"] == 1
     assert 0.5 < evaluation.results["speedup"] < 2  # the same work on both sides
 
 
-def test_own_step_options_stay_with_the_own_type_only(make_cfg, altered):
+def test_own_step_options_stay_with_the_own_type_only(make_settings, altered):
     folder = ddim(altered)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["policy"]["eta"] = 0.7
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    name = lambda *overrides: load_experiment(make_cfg(f"checkpoint={folder}", *overrides)).sampler  # noqa: E731
+    name = lambda *overrides: load_experiment(make_settings(f"checkpoint={folder}", *overrides)).sampler_name
     assert name(*OWN) == "ddim4-eta0.7" and name() == "ddim8-eta0.7"
     assert name("sampler.type=ddpm") == "ddpm8" and name("sampler.type=ddim", "sampler.eta=0.0") == "ddim8"
 
@@ -161,15 +165,15 @@ def test_methods_name_samplers_that_have_no_file():
     assert parse_method("full@ddpm50").sampler == {"type": "ddpm", "steps": 50}
 
 
-def test_a_chunk_of_another_length_is_executed_and_labelled(make_cfg):
-    cfg = make_cfg(
+def test_a_chunk_of_another_length_is_executed_and_labelled(make_settings):
+    cfg = make_settings(
         "cache=full", "task.n_action_steps=4", "eval.n_test=1", "task.adapter.max_steps=16", "output_dir=null"
     )
     experiment = load_experiment(cfg, n_test=1, n_train=0)
     observation = experiment.policy.random_observation(1, torch.Generator().manual_seed(0))
     assert experiment.policy.predict_action(observation)["action"].shape == (1, 4, 2)
     assert any("4 actions of a chunk" in note and "says 8" in note for note in experiment.notes)
-    evaluation = run(make_cfg("cache=full", "task.n_action_steps=4", "eval.n_test=1", "task.adapter.max_steps=16"))
+    evaluation = run(make_settings("cache=full", "task.n_action_steps=4", "eval.n_test=1", "task.adapter.max_steps=16"))
     assert evaluation.episodes[0].policy_calls == 4
     provenance = evaluation.results["provenance"]
     assert (provenance["n_action_steps"], provenance["n_latency_steps"]) == (4, 0) and provenance[
@@ -177,9 +181,9 @@ def test_a_chunk_of_another_length_is_executed_and_labelled(make_cfg):
     ] == experiment.notes
 
 
-def test_latency_takes_actions_from_the_chunk(make_cfg):
+def test_latency_takes_actions_from_the_chunk(make_settings):
     evaluation = run(
-        make_cfg(
+        make_settings(
             "cache=full",
             "task.n_action_steps=6",
             "task.n_latency_steps=2",

@@ -13,11 +13,11 @@ from tests.workspace.small_training import ENV
 TRACKED = """
 import json, sys
 from pathlib import Path
-from omegaconf import OmegaConf
+from bac_workbench.settings.task import Wandb
 from bac_workbench.tracking import start_run
-cfg = OmegaConf.create({"wandb": {"mode": "offline", "project": "toy"}})
+settings = Wandb(mode="offline", project="toy")
 for resume in (True, True, False):
-    run = start_run(cfg, "toy", Path(sys.argv[1]), resume)
+    run = start_run(settings, {}, "toy", Path(sys.argv[1]), resume)
     run.log({"loss": 1.0}, step=1)
     run.finish()
     print("id", run.id, flush=True)

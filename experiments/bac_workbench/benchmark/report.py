@@ -17,46 +17,50 @@ from diffusion_policy.common.files import atomic_path
 RUNTIME_COLOURS = {"reference": "#9a9a9a", "planned": "#4c8bbe", "compiled": "#d9722e"}
 
 
+COLUMNS = [
+    "method",
+    "runtime",
+    "ms p50",
+    "ms p95",
+    "speedup",
+    "same runtime",
+    "FLOP bound",
+    "max diff",
+    "ms encode / cond / denoise / sched",
+    "arith / weights share",
+]
+PARTS = ("observation_encoder", "conditioning", "denoiser", "scheduler")
+
+
 def benchmark_table(result: dict[str, Any]) -> Iterator[Table]:
-    """A table per batch size."""
+    """A table per batch size. On a narrow terminal the last two columns are left to benchmark.json."""
     floors, provenance = result["floors"], result["provenance"]
-    machine = f"{provenance['hardware']}; fp32 product {floors['gflops']:.0f} GFLOP/s, weights read at {floors['weights_gb_per_s']:.0f} GB/s"
+    own = provenance["checkpoint_sampler"]
+    machine = (
+        f"{provenance['hardware']}; fp32 product {floors['gflops']:.0f} GFLOP/s, "
+        f"weights read at {floors['weights_gb_per_s']:.0f} GB/s"
+    )
+    kinds = f"speedup: against the plain policy (full {own}, reference); same runtime: against full {own} in the same"
+    n_columns = len(COLUMNS) if console.width >= WIDE else len(COLUMNS) - 2
     for batch in sorted({row["batch"] for row in result["rows"]}):
-        rows = []
-        for r in (row for row in result["rows"] if row["batch"] == batch):
-            parts = r["breakdown_ms"]
-            rows.append(
-                [
-                    method_label(r["method"], r["sampler"], provenance["checkpoint_sampler"]),
-                    r["runtime"],
-                    f"{r['ms_p50']:.1f}",
-                    f"{r['ms_p95']:.1f}",
-                    f"{r['speedup']:.2f}x",
-                    f"{r['speedup_same_runtime']:.2f}x",
-                    f"{r['flop_ratio_bound']:.2f}x",
-                    "-" if r["max_action_diff"] is None else f"{r['max_action_diff']:.0e}",
-                    f"{parts['observation_encoder']:.1f} / {parts['conditioning']:.1f} / {parts['denoiser']:.1f} / {parts['scheduler']:.1f}",
-                    f"{r['share_of_arithmetic_floor']:.0%} / {r['share_of_weights_floor']:.0%}",
-                ]
-            )
-        columns = [
-            "method",
-            "runtime",
-            "ms p50",
-            "ms p95",
-            "speedup",
-            "same runtime",
-            "FLOP bound",
-            "max diff",
-            "ms encode / cond / denoise / sched",
-            "arith / weights share",
-        ]
-        shown = len(columns) if console.width >= WIDE else len(columns) - 2  # the rest is in benchmark.json
-        plain = f"full {provenance['checkpoint_sampler']}"
-        kinds = (
-            f"speedup: against the plain policy ({plain}, reference); same runtime: against {plain} in the same runtime"
-        )
-        yield table(f"batch {batch}, {machine}\n{kinds}", columns[:shown], [row[:shown] for row in rows])
+        rows = [table_cells(row, own)[:n_columns] for row in result["rows"] if row["batch"] == batch]
+        yield table(f"batch {batch}, {machine}\n{kinds} runtime", COLUMNS[:n_columns], rows)
+
+
+def table_cells(row: dict[str, Any], own_sampler: str) -> list[str]:
+    """One line of benchmark.json, by `COLUMNS`."""
+    return [
+        method_label(row["method"], row["sampler"], own_sampler),
+        row["runtime"],
+        f"{row['ms_p50']:.1f}",
+        f"{row['ms_p95']:.1f}",
+        f"{row['speedup']:.2f}x",
+        f"{row['speedup_same_runtime']:.2f}x",
+        f"{row['flop_ratio_bound']:.2f}x",
+        "-" if row["max_action_diff"] is None else f"{row['max_action_diff']:.0e}",
+        " / ".join(f"{row['breakdown_ms'][part]:.1f}" for part in PARTS),
+        f"{row['share_of_arithmetic_floor']:.0%} / {row['share_of_weights_floor']:.0%}",
+    ]
 
 
 def plot_benchmark(result: dict[str, Any], path: Path) -> None:
@@ -101,17 +105,16 @@ def _short(value: float) -> str:
 
 
 def trace_summary(experiment: Experiment, rows: int = 25) -> str:
-    """Operator times of one chunk of the sampler attached last, by PyTorch's profiler."""
-    policy = experiment.policy
-    obs = policy.random_observation(1, torch.Generator().manual_seed(0))
-    policy.predict_action(obs)
+    """Operator times of one chunk of the full policy with the experiment's sampler, by PyTorch's profiler."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     key = "self_cpu_time_total"
     if experiment.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
         key = "self_device_time_total"
-    with torch.profiler.profile(activities=activities) as profile:
+    with experiment.attached() as policy:
+        obs = policy.random_observation(1, torch.Generator().manual_seed(0))
         policy.predict_action(obs)
-    return f"full policy, {experiment.sampler}, {experiment.device}\n" + profile.key_averages().table(
-        sort_by=key, row_limit=rows
-    )
+        with torch.profiler.profile(activities=activities) as profile:
+            policy.predict_action(obs)
+    heading = f"full policy, {experiment.sampler_name}, {experiment.device}\n"
+    return heading + profile.key_averages().table(sort_by=key, row_limit=rows)

@@ -4,110 +4,133 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
-from bac.denoiser import model_blocks
-from bac.flops import denoiser_cost, hoisted_cost
 from bac.native import build
-from bac.runtime.choose import RUNTIMES, make_sampler
+from bac.runtime.choose import make_sampler
 from bac.runtime.contract import Runtime
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
-from bac_workbench.caching.methods import Method, parse_method
-from bac_workbench.caching.schedules import check_cache, schedule_for
-from bac_workbench.evaluation.evaluate import SPEEDUPS
+from bac_workbench.benchmark.rows import Key, Run, make_row
+from bac_workbench.caching.schedules import schedule_for
+from bac_workbench.evaluation.summary import SPEEDUPS
 from bac_workbench.provenance import environment
-from bac_workbench.setup.experiment import Experiment, attach
-from bac_workbench.setup.samplers import build_sampler, name_of
+from bac_workbench.settings.methods import parse_method
+from bac_workbench.setup.experiment import Experiment
 from bac_workbench.timing.breakdown import breakdown
-from bac_workbench.timing.floors import Floors, measure_floors, weight_bytes_per_chunk
-from bac_workbench.timing.latency import Latency, interleaved, speed_ratio
+from bac_workbench.timing.floors import measure_floors
+from bac_workbench.timing.latency import interleaved
 from diffusion_policy.common.config import ConfigError
 
 
-def run_benchmark(experiment: Experiment, say=print, progress=None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Prepared:
+    """What is timed.
+
+    Attributes:
+        samplers: by method and runtime.
+        schedules: of each method.
+        seconds: that it took to make each sampler.
+    """
+
+    samplers: dict[Key, Runtime]
+    schedules: dict[str, Schedule]
+    seconds: dict[Key, float]
+
+
+def run_benchmark(
+    experiment: Experiment, say: Callable[[str], None] = print, progress: Callable[[], None] | None = None
+) -> dict[str, Any]:
     """Measures and returns {'rows': [...], 'floors': {...}, 'provenance': {...}}.
 
     The full policy with the checkpoint's own sampler is always measured too: in the reference runtime, where it is the
     plain policy that `speedup` counts against, and in every other runtime, for `speedup_same_runtime`.
+
+    Args:
+        say: is told what is done.
+        progress: is called after each chunk.
+
+    Raises:
+        ConfigError: a method is not possible for this model and sampler.
     """
-    cfg, policy = experiment.cfg, experiment.policy
-    samplers, schedules, prepared = prepare(experiment, say)
+    settings, policy = experiment.settings, experiment.policy
+    prepared = prepare(experiment, say)
     block_bytes = sum(p.numel() for p in policy.model.trunk.parameters()) * 4
     floors = measure_floors(experiment.device, block_bytes // 2)
     rows: list[dict[str, Any]] = []
-    for batch in batches(cfg):
-        latencies, actions = interleaved(policy, samplers, batch, int(cfg.n_chunks), int(cfg.warmup), progress)
-        shares = {key: breakdown(policy, sampler, batch, latencies[key].p50) for key, sampler in samplers.items()}
-        for key in samplers:
-            rows.append(
-                make_row(
-                    experiment,
-                    key,
-                    batch,
-                    schedules[key[0]],
-                    latencies,
-                    actions,
-                    shares[key],
-                    floors,
-                    samplers[key].bytes_per_weight,
-                )
-            )
+    for batch in settings.batches:
+        latencies, actions = interleaved(policy, prepared.samplers, batch, settings.n_chunks, settings.warmup, progress)
+        parts = {
+            key: breakdown(policy, sampler, batch, latencies[key].p50) for key, sampler in prepared.samplers.items()
+        }
+        run = Run(
+            policy=policy,
+            own_sampler=experiment.own_sampler_name,
+            own_steps=experiment.own_sampler.num_inference_steps,
+            batch=batch,
+            floors=floors,
+            latencies=latencies,
+            actions=actions,
+        )
+        for key, sampler in prepared.samplers.items():
+            rows.append(make_row(run, key, prepared.schedules[key[0]], parts[key], sampler.bytes_per_weight))
     return {
         "rows": rows,
         "floors": {
-            **floors.__dict__,
+            **asdict(floors),
             "note": "fp32 matrix product, reading as many bytes as the packed weights, reading 256 MiB; best of 7",
         },
-        "preparation_s": {f"{method} {runtime}": round(seconds, 3) for (method, runtime), seconds in prepared.items()},
+        "preparation_s": {
+            f"{method} {runtime}": round(seconds, 3) for (method, runtime), seconds in prepared.seconds.items()
+        },
         "compilation_s": round(build.build_seconds, 2),
         "provenance": {
             **benchmark_settings(experiment),
             "checkpoint": str(experiment.loaded.source),
-            "rounds": int(cfg.n_chunks),
+            "rounds": settings.n_chunks,
             "speedups": SPEEDUPS,
             **environment(experiment.device, torch.get_num_threads()),
         },
     }
 
 
-def batches(cfg: DictConfig) -> list[int]:
-    return [int(b) for b in (cfg.batch if OmegaConf.is_list(cfg.batch) else [cfg.batch])]
-
-
 def benchmark_settings(experiment: Experiment) -> dict[str, Any]:
     """What a benchmark is of."""
-    cfg = experiment.cfg
+    settings = experiment.settings
     return {
-        "task": cfg.task.name,
+        "task": settings.task.name,
         "checkpoint_hash": experiment.loaded.hash,
         "weights": experiment.loaded.weights,
-        "checkpoint_sampler": experiment.own_sampler,
-        "checkpoint_noise": noise_digest(experiment.own.scheduler),
-        "methods": [str(text) for text in cfg.methods],
-        "runtimes": list(cfg.runtimes),
-        "batches": batches(cfg),
-        "precision": cfg.precision,
+        "checkpoint_sampler": experiment.own_sampler_name,
+        "checkpoint_noise": noise_digest(experiment.own_sampler.scheduler),
+        "methods": list(settings.methods),
+        "runtimes": list(settings.runtimes),
+        "batches": settings.batches,
+        "precision": settings.precision,
         "device": experiment.device.type,
     }
 
 
-def check_folder(folder: Path, experiment: Experiment) -> None:
+def check_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
     """Refuses a folder that holds a benchmark of something else.
+
+    Args:
+        settings: see `benchmark_settings`.
+        overwrite: whether it may be replaced.
 
     Raises:
         ConfigError: it does, or its benchmark_info.json is damaged.
     """
     path = folder / "benchmark_info.json"
-    if not path.exists() or experiment.cfg.overwrite:
+    if not path.exists() or overwrite:
         return
     try:
         stored = json.loads(path.read_bytes())["provenance"]
-        settings = benchmark_settings(experiment)
         differs = [
             f"{name} {stored.get(name, 'not recorded')} there, {value} now"
             for name, value in settings.items()
@@ -119,121 +142,45 @@ def check_folder(folder: Path, experiment: Experiment) -> None:
         ) from error
     if differs:
         raise ConfigError(
-            f"{folder} holds another benchmark ({'; '.join(differs)}): choose another output_dir=, or overwrite=true to replace it"
+            f"{folder} holds another benchmark ({'; '.join(differs)}): choose another output_dir=, "
+            "or overwrite=true to replace it"
         )
 
 
-def planned_methods(experiment: Experiment) -> list[Method]:
-    """The methods of the config, the full policy with the checkpoint's own sampler first; all of them possible.
+def planned_methods(experiment: Experiment) -> dict[str, Experiment]:
+    """The methods of the settings by label and sampler, such as bac_s7@ddim16; all of them possible.
+
+    The full policy with the checkpoint's own sampler comes first, also where it is not asked for.
 
     Raises:
-        ConfigError: one of them is not, or a runtime is unknown.
+        ConfigError: one of them is not possible.
     """
-    cfg = experiment.cfg
-    unknown = [runtime for runtime in cfg.runtimes if runtime not in RUNTIMES]
-    if unknown or not len(cfg.runtimes):
-        raise ConfigError(f"runtimes={list(cfg.runtimes)} is not possible: use a list of {', '.join(RUNTIMES)}")
-    methods = [parse_method("full"), *(parse_method(text) for text in cfg.methods)]
-    blocks = model_blocks(experiment.policy.model)
-    for method in methods:
-        check_cache(method.cache, blocks, build_sampler(experiment.own, method.sampler).num_inference_steps)
-    return methods
+    variants: dict[str, Experiment] = {}
+    for text in ["full", *experiment.settings.methods]:
+        method = parse_method(text)
+        variant = experiment.with_sampler(method.sampler).with_cache(method.cache)
+        variant.cache.check(variant.blocks, variant.steps)
+        variants.setdefault(f"{method.label}@{variant.sampler_name}", variant)
+    return variants
 
 
 def combinations(experiment: Experiment) -> int:
     """How many (method, runtime) pairs are measured."""
-    names = {
-        (method.label, name_of(build_sampler(experiment.own, method.sampler), experiment.own))
-        for method in planned_methods(experiment)
-    }
-    runtimes = set(experiment.cfg.runtimes)
-    return len(names) * len(runtimes) + ("reference" not in runtimes)
+    runtimes = set(experiment.settings.runtimes)
+    return len(planned_methods(experiment)) * len(runtimes) + ("reference" not in runtimes)
 
 
-def prepare(
-    experiment: Experiment, say
-) -> tuple[dict[tuple[str, str], Runtime], dict[str, Schedule], dict[tuple[str, str], float]]:
-    """Samplers by (method, runtime), the schedule of each method, and the seconds it took to make each sampler."""
-    cfg, policy = experiment.cfg, experiment.policy
-    blocks = model_blocks(policy.model)
-    samplers: dict[tuple[str, str], Runtime] = {}
-    schedules: dict[str, Schedule] = {}
-    seconds: dict[tuple[str, str], float] = {}
-    for method in planned_methods(experiment):
-        attach(experiment, method.sampler)
-        name = f"{method.label}@{experiment.sampler}"
-        if name in schedules:
-            continue
-        schedule = schedule_for(experiment, method.cache, say)
-        schedules[name] = schedule or Schedule.full(blocks, policy.sampler.num_inference_steps)
-        plain = name == plain_policy(experiment)[0]
-        for runtime in dict.fromkeys([*(["reference"] if plain else []), *cfg.runtimes]):
-            precision = "fp32" if runtime == "reference" else cfg.precision
+def prepare(experiment: Experiment, say: Callable[[str], None]) -> Prepared:
+    """Finds or makes the schedule of each method, and a sampler for each of its runtimes."""
+    settings = experiment.settings
+    prepared = Prepared({}, {}, {})
+    for index, (name, variant) in enumerate(planned_methods(experiment).items()):
+        schedule = schedule_for(variant, say)
+        prepared.schedules[name] = schedule or Schedule.full(variant.blocks, variant.steps)
+        always = ["reference"] if index == 0 else []
+        for runtime in dict.fromkeys([*always, *settings.runtimes]):
+            precision = "fp32" if runtime == "reference" else settings.precision
             started = time.perf_counter()
-            samplers[name, runtime] = make_sampler(policy.sampler, schedule, runtime, precision)
-            seconds[name, runtime] = time.perf_counter() - started
-    return samplers, schedules, seconds
-
-
-def plain_policy(experiment: Experiment, runtime: str = "reference") -> tuple[str, str]:
-    """The key of the full policy with the checkpoint's own sampler in a runtime."""
-    return f"full@{experiment.own_sampler}", runtime
-
-
-def make_row(
-    experiment: Experiment,
-    key: tuple[str, str],
-    batch: int,
-    schedule: Schedule,
-    latencies: dict[Any, Latency],
-    actions: dict[Any, torch.Tensor],
-    parts: dict[str, float],
-    floors: Floors,
-    bytes_per_weight: int,
-) -> dict[str, Any]:
-    """One line of benchmark.json."""
-    method, runtime = key
-    label, _, sampler = method.partition("@")
-    latency, reference, same_runtime = (
-        latencies[key],
-        latencies[plain_policy(experiment)],
-        latencies[plain_policy(experiment, runtime)],
-    )
-    cost = denoiser_cost(experiment.policy.model)
-    plain = Schedule.full(schedule.blocks, experiment.own.num_inference_steps)
-    flops, bound = cost.flops(schedule), cost.flops(plain) / cost.flops(schedule)
-    speedup, speedup_same_runtime = speed_ratio(reference, latency), speed_ratio(same_runtime, latency)
-    own_reference = (method, "reference")
-    weight_bytes = weight_bytes_per_chunk(experiment.policy.model, schedule, bytes_per_weight)
-    # in normalised units, in which the trained action range is [-1, 1]
-    difference = (
-        ((actions[key] - actions[own_reference]) * experiment.policy.normalizer["action"].scale).abs().max().item()
-        if own_reference in actions
-        else None
-    )
-    computed = flops if runtime == "reference" else hoisted_cost(experiment.policy.model).flops(schedule)
-    arithmetic_ms, weights_ms = batch * computed / floors.gflops / 1e6, weight_bytes / floors.weights_gb_per_s / 1e6
-    return {
-        "method": label,
-        "sampler": sampler,
-        "runtime": runtime,
-        "batch": batch,
-        "threads": torch.get_num_threads(),
-        "device": experiment.device.type,
-        **latency.to_dict(),
-        "gflop_per_chunk": round(flops / 1e9, 4),
-        "speedup": round(speedup, 3),
-        "speedup_same_runtime": round(speedup_same_runtime, 3),
-        "max_action_diff": difference,
-        "speedup_vs_same_method_reference": round(speed_ratio(latencies[own_reference], latency), 3)
-        if own_reference in latencies
-        else None,
-        "flop_ratio_bound": round(bound, 3),
-        "share_of_flop_bound": round(speedup_same_runtime / bound, 3),
-        "computed_gflop_per_chunk": round(computed / 1e9, 4),
-        "ms_arithmetic_floor": round(arithmetic_ms, 3),
-        "ms_weights_floor": round(weights_ms, 3),
-        "share_of_arithmetic_floor": round(arithmetic_ms / latency.p50, 3),
-        "share_of_weights_floor": round(weights_ms / latency.p50, 3),
-        "breakdown_ms": parts,
-    }
+            prepared.samplers[name, runtime] = make_sampler(variant.sampler, schedule, runtime, precision)
+            prepared.seconds[name, runtime] = time.perf_counter() - started
+    return prepared

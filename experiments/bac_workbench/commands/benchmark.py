@@ -7,8 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from bac_workbench.settings import launch
-from diffusion_policy.common.config import ConfigError
+from bac_workbench.settings import check, launch
 
 
 def main() -> None:
@@ -19,25 +18,23 @@ def time_methods(cfg: DictConfig) -> None:
     import torch
 
     from bac_workbench.benchmark.report import benchmark_table, plot_benchmark, trace_summary
-    from bac_workbench.benchmark.run import batches, check_folder, combinations, run_benchmark
+    from bac_workbench.benchmark.run import benchmark_settings, check_folder, combinations, run_benchmark
     from bac_workbench.console import console, progress_bar
     from bac_workbench.setup.experiment import load_experiment
     from diffusion_policy.common.files import atomic_path, write_json
     from diffusion_policy.common.lock import locked
 
-    if "sampler" in cfg:
-        raise ConfigError(
-            "the benchmark takes samplers in its methods: use methods=[full@ddim16], without sampler settings"
-        )
-    experiment = load_experiment(cfg, needs_simulator=False)  # unless a profile has to be measured
+    settings = check(cfg, "benchmark")
+    experiment = load_experiment(settings, needs_simulator=False)  # unless a profile has to be measured
     console.print(
-        f"task {cfg.task.name}, {experiment.loaded}\ndevice {experiment.device}, {torch.get_num_threads()} threads, "
-        f"plain policy: full, {experiment.own_sampler}, reference"
+        f"task {settings.task.name}, {experiment.loaded}\n"
+        f"device {experiment.device}, {torch.get_num_threads()} threads, "
+        f"plain policy: full, {experiment.own_sampler_name}, reference"
     )
-    folder = Path(str(cfg.output_dir))
-    check_folder(folder, experiment)
-    calls = len(batches(cfg)) * combinations(experiment) * (int(cfg.n_chunks) + int(cfg.warmup))
-    with locked(folder, f"benchmark of {cfg.task.name}"):
+    folder = Path(settings.output_dir)
+    check_folder(folder, benchmark_settings(experiment), settings.overwrite)
+    calls = len(settings.batches) * combinations(experiment) * (settings.n_chunks + settings.warmup)
+    with locked(folder, f"benchmark of {settings.task.name}"):
         with progress_bar() as bar:
             job = bar.add_task("timing", total=calls)
             result = run_benchmark(experiment, bar.console.print, lambda: bar.advance(job))
@@ -45,7 +42,7 @@ def time_methods(cfg: DictConfig) -> None:
         write_json(rows_path, result["rows"])
         write_json(folder / "benchmark_info.json", {key: value for key, value in result.items() if key != "rows"})
         plot_benchmark(result, folder / "benchmark.png")
-        if cfg.trace:
+        if settings.trace:
             with atomic_path(folder / "benchmark_trace.txt") as path:
                 path.write_text(trace_summary(experiment))
     for table in benchmark_table(result):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from bac_workbench.settings import launch
+from bac_workbench.settings import check, launch
 from diffusion_policy.common.config import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def convert(cfg: DictConfig) -> None:
     from diffusion_policy.dataset.robomimic_files import delta_path
     from diffusion_policy.demos.absolute_actions import convert_actions
 
-    source, output = Path(cfg.input or delta_path(cfg.output)), Path(cfg.output)
+    settings = check(cfg, "convert_actions")
+    source, output = Path(settings.input or delta_path(settings.output)), Path(settings.output)
     if source == output:
         raise ConfigError(f"output={output} would be written over its own input: choose a name that ends with _abs")
     with progress_bar() as bar:
@@ -39,9 +40,11 @@ def convert(cfg: DictConfig) -> None:
             bar.console.print(str(conversion))
             bar.update(job, advance=1, total=total)
 
-        conversions = convert_actions(cfg.task.robomimic_task, source, output, cfg.n_workers, cfg.evaluate, on_demo)
+        conversions = convert_actions(
+            settings.task.robomimic_task, source, output, settings.n_workers, settings.evaluate, on_demo
+        )
     console.print(f"{output}: absolute actions of {len(conversions)} demonstrations")
-    if cfg.evaluate:
+    if settings.evaluate:
         largest = [max(values) for values in zip(*(conversion.absolute_error for conversion in conversions))]
         succeeded = sum(conversion.success for conversion in conversions)
         console.print(

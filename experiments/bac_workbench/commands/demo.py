@@ -15,6 +15,13 @@ from bac_workbench.settings import read_positional, wants_help
 
 CACHES = ("full", "uniform", "bac")
 EPISODES = 10  # of the 50 test seeds: enough to see it work, too few to rank methods (the README has all 50)
+OVERRIDES = [
+    "task=pusht_lowdim",
+    f"eval.n_test={EPISODES}",
+    f"eval.n_envs={EPISODES}",
+    "device=cpu",
+    "benchmark.n_chunks=8",
+]
 
 
 def main() -> None:
@@ -34,35 +41,26 @@ def demonstrate() -> None:
     from bac_workbench.evaluation.folder import open_output_dir
     from bac_workbench.evaluation.report import summary_table
     from bac_workbench.settings import check
+    from bac_workbench.settings.methods import named_cache
     from bac_workbench.setup.experiment import load_experiment
     from diffusion_policy.common.config import register_resolvers
 
     register_resolvers()
     started = time.monotonic()
+    with initialize_config_dir(str(CONFIG), version_base="1.3"):
+        settings = check(compose("eval", OVERRIDES), "eval", OVERRIDES)
+    experiment = load_experiment(settings, n_test=EPISODES, n_train=0)
+    console.print(f"Push-T, {experiment.loaded}, {experiment.sampler_line}")
+    console.print(f"{EPISODES} test episodes each, {torch.get_num_threads()} threads, runtime {settings.runtime}")
     evaluations = []
-    with initialize_config_dir(str(CONFIG), version_base="1.3"), progress_bar() as bar:
+    with progress_bar() as bar:
         episodes = EpisodeProgress(bar, EPISODES * len(CACHES))
-        for cache in CACHES:
-            overrides = [
-                "task=pusht_lowdim",
-                f"cache={cache}",
-                f"eval.n_test={EPISODES}",
-                f"eval.n_envs={EPISODES}",
-                "device=cpu",
-                f"output_dir=results/pusht_lowdim/demo/{cache}",
-                "benchmark.n_chunks=8",
-            ]
-            cfg = check(compose("eval", overrides), "eval", overrides)
-            experiment = load_experiment(cfg, n_test=EPISODES, n_train=0)
-            output_dir = open_output_dir(experiment)
-            if cache == CACHES[0]:
-                console.print(f"Push-T, {experiment.loaded}, {experiment.sampler_line}")
-                console.print(
-                    f"{EPISODES} test episodes each, {torch.get_num_threads()} threads, runtime {cfg.runtime}"
-                )
-            episodes.start(cache)
-            evaluations.append(evaluate(experiment, output_dir, bar.console.print, episodes))
-        compiled = compiled_latency(experiment, bar.console.print)
+        for name in CACHES:
+            variant = experiment.with_cache(named_cache(name))
+            output_dir = open_output_dir(variant, f"results/pusht_lowdim/demo/{name}")
+            episodes.start(name)
+            evaluations.append(evaluate(variant, output_dir, bar.console.print, episodes))
+        compiled = compiled_latency(variant, bar.console.print)
     console.print(summary_table([e.results for e in evaluations], [e.benchmark for e in evaluations]))
     if compiled is not None:
         columns = ["method", "ms/chunk p50 / p95", "actions/s", "speedup", "same runtime"]
@@ -90,7 +88,7 @@ def demonstrate() -> None:
 def compiled_latency(experiment, say) -> dict | None:
     """BAC once more in the compiled runtime, where a C++ compiler is installed; said if not."""
     from bac.native.build import CompilerMissing, find_compiler
-    from bac_workbench.caching.schedules import cache_label, schedule_for
+    from bac_workbench.caching.schedules import schedule_for
     from bac_workbench.evaluation.evaluate import measure_latency
 
     try:
@@ -98,5 +96,5 @@ def compiled_latency(experiment, say) -> dict | None:
     except CompilerMissing as error:
         say(f"the compiled runtime is left out of this demo: {error}")
         return None
-    say(f"timing {cache_label(experiment.cfg.cache)} in the compiled runtime")
-    return measure_latency(experiment, schedule_for(experiment, experiment.cfg.cache, lambda text: None), "compiled")
+    say(f"timing {experiment.cache.label} in the compiled runtime")
+    return measure_latency(experiment, schedule_for(experiment, lambda text: None), "compiled")

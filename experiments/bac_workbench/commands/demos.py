@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from bac_workbench.settings import launch
+from bac_workbench.settings import check, launch
 
 
 def main() -> None:
@@ -21,14 +21,14 @@ def make_demos(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from bac_workbench.console import console, progress_bar
-    from bac_workbench.setup.experiment import make_task
-    from diffusion_policy.common.config import to_plain
+    from bac_workbench.setup.task import make_task
     from diffusion_policy.demos.collect import collect
 
-    make_task(cfg)  # raises if the simulator is not installed
-    settings = {key: value for key, value in to_plain(cfg.task)["demos"].items() if key in ("source", "demonstrator")}
+    settings = check(cfg, "make_demos")
+    make_task(settings.task)  # raises if the simulator is not installed
+    demos = settings.task.demos.to_dict()
     with progress_bar() as bar:
-        job, failed = bar.add_task("demonstrations", total=cfg.n_episodes), []
+        job, failed = bar.add_task("demonstrations", total=settings.n_episodes), []
 
         def on_seed(seed: int, kept: bool) -> None:
             failed.extend([] if kept else [seed])
@@ -36,16 +36,16 @@ def make_demos(cfg: DictConfig) -> None:
             bar.update(job, advance=int(kept), description=label)
 
         buffer = collect(
-            instantiate(cfg.task.demos.demonstrator, _partial_=True),
-            str(cfg.output),
-            cfg.n_episodes,
-            cfg.seed_start,
-            cfg.n_workers,
-            settings,
+            instantiate(demos["demonstrator"], _partial_=True),
+            settings.output,
+            settings.n_episodes,
+            settings.seed_start,
+            settings.n_workers,
+            {name: demos[name] for name in ("source", "demonstrator")},
             on_seed,
         )
     lengths = np.diff(buffer.episode_ends, prepend=0)
     console.print(
-        f"{cfg.output}: {buffer.n_episodes} episodes, {lengths.sum():,} rows, "
+        f"{settings.output}: {buffer.n_episodes} episodes, {lengths.sum():,} rows, "
         f"{lengths.min()} to {lengths.max()} per episode, mean {lengths.mean():.1f}"
     )

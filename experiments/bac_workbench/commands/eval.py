@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from bac_workbench.settings import launch
+from bac_workbench.settings import check, launch
 
 
 def main() -> None:
@@ -26,17 +26,18 @@ def evaluate_policy(cfg: DictConfig) -> None:
     from bac_workbench.setup.experiment import load_experiment
     from bac_workbench.tracking import start_run
 
-    experiment = load_experiment(cfg, n_test=cfg.eval.n_test, n_train=cfg.eval.n_train)
-    experiment.task.check_workers(cfg.eval.n_envs, cfg.eval.n_workers)
+    settings = check(cfg, "eval")
+    experiment = load_experiment(settings, n_test=settings.eval.n_test, n_train=settings.eval.n_train)
+    experiment.task.check_workers(settings.eval.n_envs, settings.eval.n_workers)
     output_dir = open_output_dir(experiment)
-    console.print(f"task {cfg.task.name}, {experiment.loaded}")
+    console.print(f"task {settings.task.name}, {experiment.loaded}")
     for note in experiment.notes:
         console.print(f"note: {note}", style="yellow")
     console.print(
-        f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {cfg.runtime}, "
+        f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {settings.runtime}, "
         f"{experiment.sampler_line}"
     )
-    run = start_run(experiment.cfg, output_dir.name)
+    run = start_run(settings.wandb, experiment.to_dict(), output_dir.name)
     with progress_bar() as bar:
         episodes = EpisodeProgress(bar, len(experiment.task.episodes()))
         evaluation = evaluate(experiment, output_dir, bar.console.print, episodes)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from bac_workbench.settings import launch
+from bac_workbench.settings import check, launch
 from diffusion_policy.common.config import ConfigError
 
 if TYPE_CHECKING:
-    from bac_workbench.caching.methods import Method
+    from bac_workbench.settings.methods import Method
     from bac_workbench.setup.experiment import Experiment
 
 
@@ -19,16 +19,17 @@ def main() -> None:
 
 
 def profile_policy(cfg: DictConfig) -> None:
-    from bac_workbench.caching.methods import parse_method
     from bac_workbench.caching.schedules import schedule_for
     from bac_workbench.console import console
-    from bac_workbench.profiling.profile_settings import THOROUGH
     from bac_workbench.profiling.profiles import profile_for, replace_profile
+    from bac_workbench.profiling.request import THOROUGH
+    from bac_workbench.settings.methods import parse_method
     from bac_workbench.setup.experiment import load_experiment
 
-    methods = [parse_method(text) for text in cfg.schedules]
-    experiment = load_experiment(cfg, needs_simulator=False)  # a stored profile needs none, a data set neither
-    console.print(f"task {cfg.task.name}, {experiment.loaded}, {experiment.sampler_line}")
+    settings = check(cfg, "profile_blocks")
+    methods = [parse_method(text) for text in settings.schedules]
+    experiment = load_experiment(settings, needs_simulator=False)  # a stored profile needs none, a data set neither
+    console.print(f"task {settings.task.name}, {experiment.loaded}, {experiment.sampler_line}")
     check_methods(experiment, methods)
     printed: set[str] = set()
 
@@ -37,9 +38,9 @@ def profile_policy(cfg: DictConfig) -> None:
             console.print(line)
         printed.add(line)
 
-    _, folder = replace_profile(experiment, say) if cfg.overwrite else profile_for(experiment, say, THOROUGH)
+    _, folder = replace_profile(experiment, say) if settings.overwrite else profile_for(experiment, say, THOROUGH)
     for method in methods:
-        schedule = schedule_for(experiment, method.cache, say, THOROUGH)
+        schedule = schedule_for(experiment.with_cache(method.cache), say, THOROUGH)
         if schedule is not None:
             console.print(
                 f"{method.label}: {schedule.update_count} block updates of {schedule.steps * len(schedule.blocks)}"
@@ -53,13 +54,10 @@ def check_methods(experiment: Experiment, methods: list[Method]) -> None:
     Raises:
         ConfigError: one is not.
     """
-    from bac.denoiser import model_blocks
-    from bac_workbench.caching.schedules import check_cache
-
     for method in methods:
         if method.sampler:
             raise ConfigError(
-                f"schedules: {method.label}@... names a sampler; what is profiled is set by sampler=, and is "
-                f"{experiment.sampler}"
+                f"schedules: {method.label}@... names a sampler; what is profiled is set by sampler=, "
+                f"and is {experiment.sampler_name}"
             )
-        check_cache(method.cache, model_blocks(experiment.policy.model), experiment.base.num_inference_steps)
+        method.cache.check(experiment.blocks, experiment.steps)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from bac_workbench.settings import launch
+from bac_workbench.settings import check, launch
 
 
 def main() -> None:
@@ -22,10 +22,17 @@ def train(cfg: DictConfig) -> None:
     from diffusion_policy.common.lock import locked
     from diffusion_policy.workspace.train_workspace import TrainWorkspace
 
-    check_tracking(cfg)
-    workspace = TrainWorkspace(cfg, rollout_function(cfg))
+    settings = check(cfg, "train")
+    check_tracking(settings.wandb)
+    workspace = TrainWorkspace(cfg, rollout_function(settings))
     with locked(workspace.output_dir, workspace.purpose):
-        workspace.wandb_run = start_run(cfg, f"train-{cfg.task.name}", workspace.output_dir, resume=cfg.resume)
+        workspace.wandb_run = start_run(
+            settings.wandb,
+            settings.to_dict(),
+            f"train-{settings.task.name}",
+            workspace.output_dir,
+            resume=settings.resume,
+        )
         workspace.run()
         if workspace.wandb_run is not None:
             workspace.wandb_run.finish()

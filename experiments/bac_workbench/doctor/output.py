@@ -48,12 +48,12 @@ def weights_and_biases() -> list[Row]:
         # Read by wandb when it is imported: nothing of this run stays, and nothing is printed.
         os.environ.update(WANDB_DIR=folder, WANDB_CACHE_DIR=folder, WANDB_DATA_DIR=folder, WANDB_SILENT="true")
         import wandb
-        from omegaconf import OmegaConf
 
+        from bac_workbench.settings.task import Wandb
         from bac_workbench.tracking import start_run
 
         logged_in = bool(wandb.api.api_key)
-        run = start_run(OmegaConf.create({"wandb": {"mode": "offline", "project": "doctor"}}), "doctor")
+        run = start_run(Wandb(mode="offline", project="doctor"), {}, "doctor")
         run.log({"check": 1.0})
         run.finish()
     login = "logged in" if logged_in else "not logged in (`wandb login`, or wandb.mode=offline)"

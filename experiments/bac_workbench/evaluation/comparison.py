@@ -25,7 +25,8 @@ COLUMNS = (
     "GFLOP/chunk",
 )
 STAGES = re.compile(r"p\d+$")  # metrics of the multi-stage tasks: at least so many stages were completed
-#: what two evaluations must share for their episodes to be pairs; their runtime may differ, which gives the same actions to rounding
+#: what two evaluations must share for their episodes to be pairs; their runtime may differ, which gives the same
+#: actions to rounding
 SAME = (
     "task",
     "checkpoint_hash",
@@ -52,13 +53,14 @@ class Comparison:
 
 
 def compare(folder: Path, reference: str | None = None) -> Comparison:
-    """Reads every `*/eval_results.json` below `folder`, pairs them with the full policy and writes comparison.{json,md}.
+    """Reads every `*/eval_results.json` in `folder`, pairs them with the full policy and writes comparison.{json,md}.
 
     Args:
         reference: the run (a folder's name) to pair with; None: the only one of the full policy.
 
     Raises:
-        ConfigError: a file is damaged; or there is no run of the full policy with the checkpoint's own sampler, or several.
+        ConfigError: a file is damaged; or there is no run of the full policy with the checkpoint's own sampler, or
+            there are several.
     """
     evaluations = [read_evaluation(path) for path in sorted(folder.glob("*/eval_results.json"))]
     chosen = choose_reference(folder, evaluations, reference)
@@ -81,7 +83,7 @@ def compare(folder: Path, reference: str | None = None) -> Comparison:
 
 def choose_reference(folder: Path, evaluations: list[StoredEvaluation], name: str | None) -> StoredEvaluation:
     """The run to pair with: it has to BE the full policy, every block at every step of the checkpoint's own sampler."""
-    found = "; ".join(
+    runs = "; ".join(
         f"{e.run} ({e.method}, sampler {e.sampler}" + (f": {why}" if (why := e.why_not_full()) else "") + ")"
         for e in evaluations
     )
@@ -92,7 +94,7 @@ def choose_reference(folder: Path, evaluations: list[StoredEvaluation], name: st
     if name is not None:
         named = [e for e in evaluations if e.run == name]
         if not named:
-            raise ConfigError(f"{folder} holds no run {name}; it holds: {found}")
+            raise ConfigError(f"{folder} holds no run {name}; it holds: {runs}")
         if (why := named[0].why_not_full()) is not None:
             raise ConfigError(
                 f"{name} cannot be the reference, as it is not the full policy with the checkpoint's own sampler: {why}"
@@ -101,8 +103,8 @@ def choose_reference(folder: Path, evaluations: list[StoredEvaluation], name: st
     full = [e for e in evaluations if e.why_not_full() is None]
     if not full:
         raise ConfigError(
-            f"{folder} holds no evaluation of the full policy with the checkpoint's own sampler: run scripts/eval.py with cache=full "
-            f"first. It holds: {found}"
+            f"{folder} holds no evaluation of the full policy with the checkpoint's own sampler: "
+            f"run scripts/eval.py with cache=full first. It holds: {runs}"
         )
     if len(full) > 1:
         differs = "; ".join(
@@ -178,17 +180,21 @@ def columns(rows: list[dict[str, Any]]) -> list[str]:
     return [*COLUMNS[:1], *stages(rows), *COLUMNS[1:]]
 
 
-def cells(row: dict[str, Any], shown: list[str]) -> list[str]:
+def cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
+    """One line of the table; `metrics`: those shown beside the score."""
     low, high = row["interval_95"]
-    d = row["paired_difference"]
+    difference = row["paired_difference"]
+    paired = "-"
+    if difference is not None:
+        paired = f"{difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
     episodes = str(row["n_episodes"])
     if row["n_episodes"] < row["n_episodes_of_reference"]:
         episodes += f" of {row['n_episodes_of_reference']}, full {row['reference_mean_score']:.3f} on these"
     return [
         row["label"],
-        *(interval_text(row["metrics"][name]) if name in row["metrics"] else "-" for name in shown),
+        *(interval_text(row["metrics"][name]) if name in row["metrics"] else "-" for name in metrics),
         f"{row['mean_score']:.3f} [{low:.3f}, {high:.3f}]",
-        "-" if d is None else f"{d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]",
+        paired,
         episodes,
         str(row["block_updates"]),
         f"{row['gflop_per_chunk']:.2f}",

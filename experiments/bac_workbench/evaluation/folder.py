@@ -9,9 +9,8 @@ from typing import Any
 
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
-from bac_workbench.caching.schedules import cache_label
 from bac_workbench.setup.experiment import Experiment
-from diffusion_policy.common.config import ConfigError, to_plain
+from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path, write_json
 from diffusion_policy.env_runner.episodes import Episode, EpisodeResult, load_episodes, missing_episodes
 
@@ -20,26 +19,35 @@ WRITTEN = (EPISODES, SETTINGS, "eval_results.json", "benchmark_results.json", "s
 
 
 def default_output_dir(experiment: Experiment) -> Path:
-    """results/<task>/<cache>, with suffixes where budget, sampler, precision, weights, chunk length or noise seed are not the usual."""
-    cfg, task = experiment.cfg, experiment.task
-    label = cache_label(cfg.cache)
-    name = cfg.cache.method if label in (cfg.cache.method, f"{cfg.cache.method}_s10") else label
-    if experiment.sampler != experiment.own_sampler:
-        name += f"-{experiment.sampler}"
-    for value, usual in ((cfg.precision, "fp32"), (cfg.weights, "ema")):
+    """results/<task>/<cache>, with suffixes for what is not the usual.
+
+    These are budget, sampler, precision, weights, chunk length and noise seed.
+    """
+    settings, cache, task = experiment.settings, experiment.cache, experiment.task
+    name = cache.method if cache.label in (cache.method, f"{cache.method}_s10") else cache.label
+    if experiment.sampler_name != experiment.own_sampler_name:
+        name += f"-{experiment.sampler_name}"
+    for value, usual in ((settings.precision, "fp32"), (settings.weights, "ema")):
         name += "" if value == usual else f"-{value}"
     if experiment.policy.n_action_steps != experiment.own_chunk:
         name += f"-actions{task.n_action_steps}"
     if task.n_latency_steps:
         name += f"-latency{task.n_latency_steps}"
-    name += f"-seed{cfg.seed}" if cfg.seed else ""
-    return Path("results") / cfg.task.name / name
+    name += f"-seed{settings.seed}" if settings.seed else ""
+    return Path("results") / settings.task.name / name
 
 
-def open_output_dir(experiment: Experiment) -> Path:
-    """Creates the output folder, or explains why results cannot be written there."""
-    given = experiment.cfg.output_dir
-    folder = default_output_dir(experiment) if given in (None, "") else Path(str(given)).expanduser()
+def open_output_dir(experiment: Experiment, folder: str | Path | None = None) -> Path:
+    """Creates the output folder.
+
+    Args:
+        folder: in place of the one that the settings name.
+
+    Raises:
+        ConfigError: results cannot be written there.
+    """
+    named = experiment.settings.output_dir if folder is None else folder
+    folder = default_output_dir(experiment) if named is None else Path(named).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -54,31 +62,31 @@ def open_output_dir(experiment: Experiment) -> Path:
 
 def evaluation_settings(experiment: Experiment, schedule: Schedule, episodes: list[Episode]) -> dict[str, Any]:
     """Everything that decides the episodes' numbers, as JSON values; a folder holds the results of one such set."""
-    cfg, task, base = experiment.cfg, experiment.task, experiment.base
-    adapter = {name: value for name, value in to_plain(cfg.task.adapter).items() if name not in ("n_train", "n_test")}
-    settings = {
-        "task": cfg.task.name,
-        "cache": cache_label(cfg.cache),
+    settings, task = experiment.settings, experiment.task
+    adapter = settings.task.adapter.to_dict()
+    values = {
+        "task": settings.task.name,
+        "cache": experiment.cache.label,
         "schedule_digest": schedule.digest,
-        "sampler": experiment.sampler,
-        "sampler_steps": base.num_inference_steps,
-        "checkpoint_sampler": experiment.own_sampler,
-        "checkpoint_noise": noise_digest(experiment.own.scheduler),
+        "sampler": experiment.sampler_name,
+        "sampler_steps": experiment.steps,
+        "checkpoint_sampler": experiment.own_sampler_name,
+        "checkpoint_noise": noise_digest(experiment.own_sampler.scheduler),
         "n_blocks": len(schedule.blocks),
         "checkpoint_hash": experiment.loaded.hash,
         "weights": experiment.loaded.weights,
-        "runtime": cfg.runtime,
-        "precision": cfg.precision,
+        "runtime": settings.runtime,
+        "precision": settings.precision,
         "device": experiment.device.type,
-        "seed": int(cfg.seed),
-        "n_envs": int(cfg.eval.n_envs),
+        "seed": settings.seed,
+        "n_envs": settings.eval.n_envs,
         "n_action_steps": task.n_action_steps,
         "n_latency_steps": task.n_latency_steps,
         "max_steps": task.max_steps,
         "episodes": len(episodes),
-        "adapter": adapter,
+        "adapter": {name: value for name, value in adapter.items() if name not in ("n_train", "n_test")},
     }
-    return json.loads(json.dumps(settings))
+    return json.loads(json.dumps(values))
 
 
 def resume(
@@ -90,8 +98,8 @@ def resume(
 ) -> tuple[dict[str, Any], list[EpisodeResult]]:
     """Settings and finished episodes of this very evaluation. Refuses a folder with another one unless `overwrite`.
 
-    The number of environments alone may differ, for it is what one lowers when memory ran out; the settings then name the
-    earlier ones, `earlier_n_envs`.
+    The number of environments alone may differ, for it is what one lowers when memory ran out; the settings then name
+    the earlier ones, `earlier_n_envs`.
 
     Raises:
         ConfigError: another evaluation is there, or a file is damaged; the message says what to do.
@@ -117,9 +125,8 @@ def resume(
         settings["earlier_n_envs"] = sorted(set(earlier) - {settings["n_envs"]})
     try:
         if repeated := drop_repeated_rows(rows):
-            say(
-                f"{rows} held {repeated} episode{'s' if repeated > 1 else ''} twice, with the same content: the second is dropped"
-            )
+            episode = "episodes" if repeated > 1 else "episode"
+            say(f"{rows} held {repeated} {episode} twice, with the same content: the second is dropped")
         results = load_episodes(rows)
         missing_episodes(episodes, results)  # raises if a row is of another evaluation
     except (ValueError, OSError) as error:
@@ -153,7 +160,11 @@ def stored_settings(path: Path) -> dict[str, Any]:
 
 
 def drop_repeated_rows(path: Path) -> int:
-    """Removes complete lines that say the same as an earlier one, as two processes in one folder once wrote; how many there were."""
+    """Removes complete lines that say the same as an earlier one, as two processes in one folder write.
+
+    Returns:
+        How many there were.
+    """
     if not path.exists():
         return 0
     complete, end, rest = path.read_bytes().rpartition(b"\n")

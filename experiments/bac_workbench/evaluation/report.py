@@ -53,14 +53,18 @@ def row(results: dict[str, Any], benchmark: dict[str, Any] | None) -> list[str]:
 
 
 def summary_table(results: Sequence[dict[str, Any]], benchmarks: Sequence[dict[str, Any] | None]) -> Table:
-    """One row per evaluation (one column where the terminal is narrow). `speedup` is wall-clock at batch 1 against the plain
-    policy, which is full with the checkpoint's own sampler in the reference runtime; `same runtime` is against the same in
-    the method's own runtime."""
+    """One row per evaluation (one column where the terminal is narrow).
+
+    `speedup` is wall-clock at batch 1 against the plain policy, which is full with the checkpoint's own sampler in the
+    reference runtime; `same runtime` is against the same in the method's own runtime.
+    """
     first = results[0]["provenance"]
     plain = f"full {results[0]['checkpoint_sampler']}"
+    runtimes = ", ".join(dict.fromkeys(result["runtime"] for result in results))
     title = (
-        f"{results[0]['task']}, {first['hardware']}; wall-clock at batch 1, speedup: against the plain policy ({plain}, reference); "
-        f"same runtime: against {plain} in the method's own runtime ({', '.join(dict.fromkeys(r['runtime'] for r in results))})"
+        f"{results[0]['task']}, {first['hardware']}; wall-clock at batch 1, "
+        f"speedup: against the plain policy ({plain}, reference); "
+        f"same runtime: against {plain} in the method's own runtime ({runtimes})"
     )
     rows = [row(r, b) for r, b in zip(results, benchmarks)]
     if console.width >= WIDE:
@@ -89,7 +93,9 @@ def throughput_line(results: dict[str, Any]) -> str:
     stats = results["rollout"]
     if not stats["env_steps"]:
         return "rollout: nothing was left to do"
+    steps, seconds = stats["env_steps"], stats["wall_s"]
     return (
-        f"rollout: {stats['env_steps']:,} environment steps in {stats['wall_s']:.0f} s = {stats['env_steps'] / stats['wall_s']:.0f} per second; "
-        f"{100 * stats['policy_share']:.0f} % of the time in the policy, the environments alone do {stats['env_steps_per_s']:.0f} per second"
+        f"rollout: {steps:,} environment steps in {seconds:.0f} s = {steps / seconds:.0f} per second; "
+        f"{100 * stats['policy_share']:.0f} % of the time in the policy, "
+        f"the environments alone do {stats['env_steps_per_s']:.0f} per second"
     )

@@ -1,7 +1,7 @@
 """Means with intervals, which cover 95 % by default.
 
-Scores that are successes or failures have intervals of their own, as Student's is empty where all are alike: Wilson's for a
-rate, Agresti and Min's for the difference of two.
+Scores that are successes or failures have intervals of their own, as Student's is empty where all are alike: Wilson's
+for a rate, Agresti and Min's for the difference of two.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ class Estimate:
 def mean_interval(
     values: Sequence[float], confidence: float = 0.95, bounds: tuple[float, float] | None = None
 ) -> Estimate:
-    """Mean with Student's t interval, clipped to `bounds`. One value has no interval: it is infinite before clipping."""
+    """Mean with Student's t interval, clipped to `bounds`.
+
+    One value has no interval: it is infinite before clipping.
+
+    Raises:
+        ValueError: there are no values.
+    """
     x = np.asarray(values, dtype=float)
     if x.size == 0:
         raise ValueError("no episodes to average over")
@@ -69,8 +75,8 @@ def score_interval(values: Sequence[float]) -> Estimate:
 def paired_difference(values: Sequence[float], baseline: Sequence[float], confidence: float = 0.95) -> Estimate:
     """Mean of `values - baseline` over the same episodes.
 
-    Student's t interval; if all are 0 or 1 that of Agresti and Min (2005, "Wald+2"): half an episode more in each of the
-    four outcomes of a pair.
+    Student's t interval; if all are 0 or 1 that of Agresti and Min (2005, "Wald+2"): half an episode more in each of
+    the four outcomes of a pair.
     """
     if len(values) != len(baseline):
         raise ValueError(

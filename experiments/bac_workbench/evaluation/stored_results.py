@@ -126,8 +126,8 @@ def read_evaluation(path: Path) -> StoredEvaluation:
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, OSError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ConfigError(
-            f"{path} is damaged ({what}): run the same evaluation again, which writes it anew from the finished episodes, "
-            "or remove it"
+            f"{path} is damaged ({what}): run the same evaluation again, which writes it anew from the finished "
+            "episodes, or remove it"
         ) from error
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from rich.progress import Progress
 
 from bac.acceleration import accelerate
-from bac_workbench.evaluation.acting import acting, as_tensors
+from bac_workbench.settings.task import Task
+from bac_workbench.setup.acting import acting
 from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.env_runner.episodes import Episode
@@ -27,43 +27,48 @@ def evenly(total: int, wanted: int) -> list[int]:
 def visited_observations(
     experiment: Experiment, n_episodes: int, seed_start: int, n_observations: int, bar: Progress
 ) -> tuple[Observation, int]:
-    """Observations [N, To, Do] (or [N, To, ...] by name) spread evenly over rollouts of the full policy, and how many there were."""
-    task, policy = experiment.task, experiment.policy
+    """Observations [N, To, Do] (or [N, To, ...] by name) spread evenly over rollouts of the full policy.
+
+    Returns:
+        The observations, and how many the rollouts visited.
+    """
+    task = experiment.task
     episodes = [Episode(i, seed_start + i, "train") for i in range(n_episodes)]
     job = bar.add_task("rolling out the full policy", total=n_episodes)
-    seen: list[Observation] = []
-
-    runtime = "reference" if experiment.cfg.get("runtime") == "reference" else "planned"
+    visited: list[Observation] = []
     with (
-        accelerate(policy, runtime=runtime) as fast,
+        experiment.attached() as policy,
+        accelerate(policy, runtime=experiment.settings.profiling_runtime) as fast,
         task.vector_env(n_episodes, None if task.one_env_per_process else 0) as env,
     ):
         full_policy = acting(fast.predict_action, seed_start)
 
         def act(obs, active, running, chunk_index):
-            seen.extend(apply(lambda batch, slot=slot: batch[slot], obs) for slot in np.flatnonzero(active))
+            visited.extend(apply(lambda batch, slot=slot: batch[slot], obs) for slot in np.flatnonzero(active))
             return full_policy(obs, active, running, chunk_index)
 
         rollout(act, env, episodes, on_episode=lambda result: bar.advance(job))
-    return stack([seen[i] for i in evenly(len(seen), n_observations)]), len(seen)
+    return stack([visited[i] for i in evenly(len(visited), n_observations)]), len(visited)
 
 
-def recorded_observations(experiment: Experiment, n_observations: int) -> tuple[Observation, int]:
-    """Observations [N, To, ...] by name spread evenly over the windows of the task's data set, and how many windows there are.
+def recorded_observations(task: Task, policy: Any, n_observations: int) -> tuple[Observation, int]:
+    """Observations [N, To, ...] by name spread evenly over the windows of the task's data set.
+
+    Returns:
+        The observations, and how many windows there are.
 
     Raises:
         ConfigError: the task names no data set, or its windows are not what the policy sees.
         DatasetError: the data are not there, or damaged.
     """
-    cfg, policy = experiment.cfg, experiment.policy
-    if OmegaConf.select(cfg, "task.dataset._target_", default=None) is None:
-        raise ConfigError(f"task {cfg.task.name} names no data set to profile on: give task.dataset a _target_")
-    windows: Any = instantiate(cfg.task.dataset)[0]
+    if task.dataset is None or "_target_" not in task.dataset:
+        raise ConfigError(f"task {task.name} names no data set to profile on: give task.dataset a _target_")
+    windows: Any = instantiate(task.dataset.to_dict())[0]
     batch = windows[torch.tensor(evenly(len(windows), n_observations))]  # a batch, as training takes it
     absent = [name for name in policy.obs_shapes if name not in batch]
     if absent:
         raise ConfigError(
-            f"the data set of task {cfg.task.name} has no {', '.join(absent)}, which the policy looks at; "
+            f"the data set of task {task.name} has no {', '.join(absent)}, which the policy looks at; "
             f"it has {', '.join(batch)}"
         )
     return {name: np.asarray(batch[name][:, : policy.n_obs_steps]) for name in policy.obs_shapes}, len(windows)

@@ -8,8 +8,7 @@ from bac.acs import blockwise_acs
 from bac.bua import bubbling_union, error_scores
 from bac.figures import plot_errors, plot_schedule, plot_similarity
 from bac.profiling import Profile
-
-DEFAULT_TOP_K = 5
+from bac_workbench.settings.caches import DEFAULT_TOP_K
 
 
 def pictures(profile: Profile, folder: Path) -> dict[str, Path]:

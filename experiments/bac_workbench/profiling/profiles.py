@@ -4,67 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.progress import Progress
 
+from bac.profile_source import describe, describe_dataset, describe_rollouts
 from bac.profiling import Profile, ProfileInfo, profile_features
-from bac.sampler_name import noise_digest
-from bac_workbench.evaluation.acting import as_tensors
 from bac_workbench.profiling.assets import Assets
+from bac_workbench.profiling.identity import ProfileIdentity, load_profile
 from bac_workbench.profiling.observations import recorded_observations, visited_observations
 from bac_workbench.profiling.pictures import draw_profile, missing_pictures
-from bac_workbench.profiling.profile_settings import (
-    ALL_SEEN,
-    PUBLISHED_NOISE,
-    THOROUGH,
-    USUAL,
-    ProfileSettings,
-    load_profile,
-)
-from bac_workbench.setup.experiment import Experiment, has_simulator
+from bac_workbench.profiling.request import THOROUGH, USUAL, ProfileSettings
+from bac_workbench.setup.acting import as_tensors
+from bac_workbench.setup.experiment import Experiment
+from bac_workbench.setup.task import has_simulator
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.lock import locked
 
 Say = Callable[[str], None]
 
 
-def profile_for(experiment: Experiment, say: Say = print, usual: dict[str, Any] = USUAL) -> tuple[Profile, Path]:
+def profile_for(experiment: Experiment, say: Say = print, usual: ProfileSettings = USUAL) -> tuple[Profile, Path]:
     """The stored profile that fits, or a new one, measured once; and its folder.
+
+    Args:
+        say: is told what is done.
+        usual: how to measure what the settings leave open.
 
     Raises:
         LockedError: another process is measuring it.
     """
-    assets = Assets(experiment)
+    assets, task = Assets.of(experiment), experiment.settings.task.name
     folder = assets.profile_folder()
     if folder is None:
         for line in assets.measured_otherwise():
             say(line)
         folder = assets.writable()
-        with locked(folder, f"profiling {experiment.cfg.task.name}"):
+        with locked(folder, f"profiling {task}"):
             if assets.profile_folder() is None:  # another process may have finished just now
                 say(
-                    f"no profile fits checkpoint {experiment.loaded.hash[:12]} with {experiment.sampler}: profiling now, once, into {folder}"
+                    f"no profile fits checkpoint {experiment.loaded.hash[:12]} with {experiment.sampler_name}: "
+                    f"profiling now, once, into {folder}"
                 )
                 profile = measure(experiment, say, usual)
                 profile.save(folder)
                 draw_profile(profile, folder)
         folder = assets.profile_folder() or folder
     profile = load_profile(folder)
-    say(
-        f"profile: {folder / 'profile.npz'} ({profile.info.observations} observations, noise seeds {list(profile.info.noise_seeds)}, "
-        f"{profile.info.source})"
-    )
-    if missing_pictures(profile, folder) and folder in [assets.roots[0] / relative for relative in assets.relative]:
-        with locked(folder, f"drawing the profile of {experiment.cfg.task.name}"):
+    info = profile.info
+    seeds = list(info.noise_seeds)
+    say(f"profile: {folder / 'profile.npz'} ({info.observations} observations, noise seeds {seeds}, {info.source})")
+    if missing_pictures(profile, folder) and assets.is_writable(folder):
+        with locked(folder, f"drawing the profile of {task}"):
             draw_profile(profile, folder)
     return profile, folder
 
 
-def replace_profile(experiment: Experiment, say: Say = print, usual: dict[str, Any] = THOROUGH) -> tuple[Profile, Path]:
+def replace_profile(
+    experiment: Experiment, say: Say = print, usual: ProfileSettings = THOROUGH
+) -> tuple[Profile, Path]:
     """Measures anew; the profile of this checkpoint and sampler that is there goes, with its schedules and pictures."""
-    folder = Assets(experiment).replaceable()
-    with locked(folder, f"profiling {experiment.cfg.task.name} anew"):
+    folder = Assets.of(experiment).replaceable()
+    with locked(folder, f"profiling {experiment.settings.task.name} anew"):
         profile = measure(experiment, say, usual)
         # What describes or follows from the other profile goes first: a kill leaves no mixture.
         for stale in [
@@ -78,44 +78,48 @@ def replace_profile(experiment: Experiment, say: Say = print, usual: dict[str, A
     return profile, folder
 
 
-def measure(experiment: Experiment, say: Say, usual: dict[str, Any]) -> Profile:
-    """Profiles the policy; what `cfg.profile` leaves open is as in `usual`."""
-    ask = ProfileSettings.of(experiment.cfg.profile)
-    values = {name: getattr(ask, name) if getattr(ask, name) is not None else value for name, value in usual.items()}
-    source = ask.source or ("rollouts" if has_simulator(experiment.cfg) else "dataset")
-    if source == "dataset" and (ask.n_episodes, ask.seed_start) != (None, None):
+def measure(experiment: Experiment, say: Say, usual: ProfileSettings) -> Profile:
+    """Profiles the policy; what the settings leave open is as in `usual`.
+
+    Raises:
+        ConfigError: the settings are of rollouts, and the task has no simulator; or there are no observations.
+    """
+    task, policy = experiment.settings.task, experiment.policy
+    request = ProfileSettings.of(experiment.settings.profile)
+    source = request.source or ("rollouts" if has_simulator(task) else "dataset")
+    if source == "dataset" and (request.n_episodes, request.seed_start) != (None, None):
         raise ConfigError(
-            f"task {experiment.cfg.task.name} has no simulator and is profiled on its data set: "
+            f"task {task.name} has no simulator and is profiled on its data set: "
             "leave profile.n_episodes and profile.seed_start out"
         )
-    wanted, seeds = values["n_observations"], values["noise_seeds"]
+    how = request.completed(usual)
     with Progress(transient=True) as bar:
         if source == "rollouts":
-            first, n = values["seed_start"], values["n_episodes"]
-            observations, seen = visited_observations(experiment, n, first, wanted, bar)
-            origin = f"rollouts of the full policy from seeds {first}..{first + n - 1}"
+            observations, available = visited_observations(
+                experiment, how.n_episodes, how.seed_start, how.n_observations, bar
+            )
+            origin = describe_rollouts(how.seed_start, how.n_episodes)
         else:
             say("profiling on observations of the task's data set")
-            observations, seen = recorded_observations(experiment, wanted)
-            origin = f"windows of the task's data set, {seen} in all"
-        if (noise := noise_digest(experiment.own.scheduler)) != PUBLISHED_NOISE:
-            origin += f", noise schedule {noise}"
-        inputs = experiment.policy.sampler_inputs(as_tensors(observations))
-        job = bar.add_task("profiling block features", total=len(inputs) * len(seeds))
+            observations, available = recorded_observations(task, policy, how.n_observations)
+            origin = describe_dataset(available)
+        inputs = policy.sampler_inputs(as_tensors(observations))
+        job = bar.add_task("profiling block features", total=len(inputs) * len(how.noise_seeds))
         matrices = profile_features(
-            experiment.base,
+            experiment.sampler,
             inputs,
-            seeds,
-            ask.batch_size,
+            how.noise_seeds,
+            how.batch_size,
             lambda done, total: bar.update(job, completed=done),
         )
+    identity = ProfileIdentity.of(experiment)
     info = ProfileInfo(
-        experiment.loaded.hash,
-        experiment.loaded.weights,
-        experiment.sampler,
-        experiment.base.num_inference_steps,
-        len(inputs),
-        seeds,
-        origin + (ALL_SEEN if seen < wanted else ""),
+        checkpoint_hash=identity.checkpoint_hash,
+        weights=identity.weights,
+        sampler=identity.sampler,
+        steps=identity.steps,
+        observations=len(inputs),
+        noise_seeds=how.noise_seeds,
+        source=describe(origin, identity.noise, available < how.n_observations),
     )
     return Profile(info, matrices)

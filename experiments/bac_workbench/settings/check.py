@@ -30,11 +30,11 @@ REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 FREE = ("hydra", "sampler", "task.shape_meta")  # options below these are judged by who reads them
 
 
-def check(cfg: DictConfig, command: str, overrides: list[str] | None = None) -> DictConfig:
-    """`cfg` with the texts as they were typed (output_dir=007 is "007"), if all settings are right.
+def check(cfg: DictConfig, command: str, overrides: list[str] | None = None) -> Any:
+    """The settings of `command`, typed and immutable, if all are right: an object of the command's schema.
 
     Only values of settings that the schema knows are judged, and settings that were added with `+` though nothing reads
-    them.
+    them. Texts are as they were typed: output_dir=007 is "007".
 
     Args:
         cfg: composed; texts are put right in place.
@@ -50,7 +50,11 @@ def check(cfg: DictConfig, command: str, overrides: list[str] | None = None) -> 
     found = problems_of(cfg, command, typed, [override for override in typed if override.is_add()])
     if found:
         raise ConfigError(report(list(found.values())))
-    return cfg
+    try:
+        values = all_values(cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the settings cannot be worked out: {first_line(error)}") from error
+    return schema_of(command).model_validate(values)
 
 
 def problems_of(cfg: DictConfig, command: str, overrides: list[Override], added: list[Override]) -> dict[str, str]:
@@ -176,6 +180,18 @@ def plain(cfg: DictConfig, schema: type[Section], prefix: str = "") -> tuple[dic
             if "HydraConfig was not set" not in str(error):
                 problems[prefix + name] = f"it cannot be worked out: {first_line(error)}"
     return values, problems
+
+
+def all_values(cfg: DictConfig) -> dict[str, Any]:
+    """Everything in `cfg`, nested and resolved, also what the schema does not know; without what is missing (???)."""
+    values: dict[str, Any] = {}
+    for name in cfg:
+        if not OmegaConf.is_missing(cfg, name):
+            value = cfg[name]
+            if isinstance(value, DictConfig):
+                value = all_values(value)
+            values[name] = OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig) else value
+    return values
 
 
 def without_consequences(wrong: dict[str, str], raw: Any) -> list[str]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
-from bac.acs import OBJECTIVES
-from bac.similarity import METRICS
-from bac_workbench.caching.methods import parse_method
-from bac_workbench.settings.choices import CACHE_METHODS, SAMPLER_TYPES
+from bac_workbench.settings.caches import CACHES, Cache, CacheSection, make_cache
 from bac_workbench.settings.kinds import (
     Boolean,
     Count,
@@ -18,9 +15,7 @@ from bac_workbench.settings.kinds import (
     Kind,
     NoiseSeed,
     Path,
-    Positive,
     Section,
-    Share,
     Text,
     Threads,
     Workers,
@@ -29,43 +24,23 @@ from bac_workbench.settings.kinds import (
     list_of,
     nullable,
 )
+from bac_workbench.settings.methods import parse_method
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
+from bac_workbench.settings.sampler import Sampler
 from bac_workbench.settings.task import PathOrNull, Precision, Runtime, Task, Wandb, Weights
 from diffusion_policy.common.config import ConfigError
 
-Steps = integer(1, 100_000)
 Batch = Annotated[
     Count | list_of(Count, "[1,28]"),
     Kind("a whole number from 1 to 1,000,000, or a list of them without repeats such as [1,28]"),
 ]
 
 
-class Sampler(Section):
-    name: nullable(Text)
-    type: nullable(choice(*dict.fromkeys(["checkpoint", *SAMPLER_TYPES])))
-    steps: nullable(Steps)
-    eta: nullable(Share)
-    timestep_spacing: nullable(choice("leading", "linspace", "trailing"))
-    steps_offset: nullable(CountOrZero)
-    clip_sample: nullable(Boolean)
-    clip_sample_range: nullable(Positive)
-    thresholding: nullable(Boolean)
-    set_alpha_to_one: nullable(Boolean)
-    use_clipped_model_output: nullable(Boolean)
-    solver_order: nullable(integer(1, 3))
-
-
-class Cache(Section):
-    method: choice(*CACHE_METHODS)
-    budget: Steps
-    metric: choice(*METRICS)
-    objective: choice(*OBJECTIVES)
-    top_k: CountOrZero
-    forced_refresh: nullable(list_of(integer(0, 99_999), "[99]", empty=True))
+PROFILE_SOURCES = ("rollouts", "dataset")
 
 
 class Profile(Section):
-    source: choice("auto", "rollouts", "dataset")
+    source: choice("auto", *PROFILE_SOURCES)
     n_episodes: nullable(Count)
     seed_start: nullable(EnvSeed)
     n_observations: nullable(Count)
@@ -86,24 +61,56 @@ class Timing(Section):
     warmup: CountOrZero
 
 
-class Eval(Section):
+class PolicySettings(Section):
+    """What every command has that loads a trained policy and may profile it."""
+
     task: Task
-    cache: Cache
-    sampler: Sampler
-    seed: NoiseSeed
     device: Device
     checkpoint: PathOrNull
     weights: Weights
-    runtime: Runtime
-    precision: Precision
     threads: Threads
-    output_dir: PathOrNull
     assets_dir: Path
     overwrite: Boolean
-    eval: Evaluation
     profile: Profile
+
+    @property
+    def sampler_options(self) -> dict[str, Any]:
+        """The `sampler` section; empty: the checkpoint's own sampler."""
+        return {}
+
+    @property
+    def chosen_cache(self) -> Cache | None:
+        """The cache of the whole command; None for those that name several, or none."""
+        return None
+
+    @property
+    def profiling_runtime(self) -> str:
+        """In which runtime the full policy acts while its states are collected."""
+        return "planned"
+
+
+class Eval(PolicySettings):
+    cache: CacheSection
+    sampler: Sampler
+    seed: NoiseSeed
+    runtime: Runtime
+    precision: Precision
+    output_dir: PathOrNull
+    eval: Evaluation
     benchmark: Timing
     wandb: Wandb
+
+    @property
+    def sampler_options(self) -> dict[str, Any]:
+        return {} if self.sampler is None else self.sampler.to_dict()
+
+    @property
+    def chosen_cache(self) -> Cache:
+        return make_cache(self.cache.to_dict())
+
+    @property
+    def profiling_runtime(self) -> str:
+        return "reference" if self.runtime == "reference" else "planned"
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
@@ -118,9 +125,7 @@ class Eval(Section):
         yield from seed_problems(
             values("task.adapter.train_start_seed"), train, "task.adapter.train_start_seed", "eval.n_train"
         )
-        yield from seed_problems(
-            values("profile.seed_start"), values("profile.n_episodes"), "profile.seed_start", "profile.n_episodes"
-        )
+        yield from profile_problems(values)
         yield from cache_problems(values)
         budget, steps = values("cache.budget"), values("sampler.steps")
         if budget is not None and steps is not None and budget > steps:
@@ -130,67 +135,70 @@ class Eval(Section):
             yield "cache.forced_refresh", f"use steps from 0 to {steps - 1}, those of the sampler"
 
 
-class ProfileBlocks(Section):
-    task: Task
+class ProfileBlocks(PolicySettings):
     sampler: Sampler
-    device: Device
-    checkpoint: PathOrNull
-    weights: Weights
-    threads: Threads
-    assets_dir: Path
-    overwrite: Boolean
-    profile: Profile
     schedules: list_of(Text, "[bac_s10,bac_s7]", empty=True)
+
+    @property
+    def sampler_options(self) -> dict[str, Any]:
+        return {} if self.sampler is None else self.sampler.to_dict()
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
         yield from device_problems(values)
-        yield from seed_problems(
-            values("profile.seed_start"), values("profile.n_episodes"), "profile.seed_start", "profile.n_episodes"
-        )
+        yield from profile_problems(values)
         yield from method_problems("schedules", values("schedules"), values("sampler.steps"))
 
 
-class Benchmark(Section):
-    task: Task
+class Benchmark(PolicySettings):
     methods: list_of(Text, "[full,bac_s10]")
     runtimes: list_of(Runtime, "[reference,planned]")
     batch: Batch
     n_chunks: Count
     warmup: CountOrZero
     precision: Precision
-    threads: Threads
-    device: Device
     seed: NoiseSeed
-    checkpoint: PathOrNull
-    weights: Weights
-    assets_dir: Path
     output_dir: Path
-    overwrite: Boolean
     trace: Boolean
-    profile: Profile
+
+    @property
+    def batches(self) -> list[int]:
+        """Batch sizes, in the order measured."""
+        return self.batch if isinstance(self.batch, list) else [self.batch]
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
         yield from device_problems(values)
+        if values("sampler") is not None:
+            yield "sampler", "the benchmark takes samplers in its methods, such as methods=[full@ddim16]"
         # The reference runtime always computes in fp32: it is what the others are compared with.
         yield from precision_problems(
             values, [runtime for runtime in values("runtimes") or () if runtime != "reference"]
         )
-        yield from seed_problems(
-            values("profile.seed_start"), values("profile.n_episodes"), "profile.seed_start", "profile.n_episodes"
-        )
+        yield from profile_problems(values)
         yield from method_problems("methods", values("methods"), None)
+
+
+def profile_problems(values: Values) -> Iterator[Problem]:
+    first, episodes = values("profile.seed_start"), values("profile.n_episodes")
+    yield from seed_problems(first, episodes, "profile.seed_start", "profile.n_episodes")
+    if values("profile.source") == "dataset" and (first, episodes) != (None, None):
+        yield (
+            "profile.source",
+            "profile.n_episodes and profile.seed_start are of rollouts: leave them out with profile.source=dataset",
+        )
 
 
 def cache_problems(values: Values) -> Iterator[Problem]:
     """cache.method=bac instead of cache=bac keeps the settings of the other cache's file, which may lack some."""
     method = values("cache.method")
-    adaptive = ("budget", "metric", "objective")
-    needed = {"full": (), "uniform": ("budget",), "bac": (*adaptive, "top_k")}.get(method, adaptive)
-    missing = [name for name in needed if name not in (values("cache") or {})]
-    if method is not None and missing:
-        yield "cache.method", f"{', '.join(f'cache.{name}' for name in missing)} missing: choose it with cache={method}"
+    if method not in CACHES:
+        return
+    if missing := CACHES[method].missing(values("cache")):
+        names = ", ".join(f"cache.{name}" for name in missing)
+        yield "cache.method", f"{names} missing: choose it with cache={method}"
+    if values("cache.forced_refresh") and "forced_refresh" not in CACHES[method].model_fields:
+        yield "cache.forced_refresh", f"this is an option of cache=bac: {method} has none"
 
 
 def method_problems(path: str, methods: list[str] | None, steps: int | None) -> Iterator[Problem]:
@@ -201,10 +209,8 @@ def method_problems(path: str, methods: list[str] | None, steps: int | None) -> 
         except ConfigError as error:
             yield path, str(error)
             continue
-        budget = method.cache.get("budget")
+        budget = getattr(method.cache, "budget", None)
         allowed = method.sampler.get("steps") if steps is None or "@" in text else steps
         if budget is not None and (budget < 1 or allowed is not None and budget > allowed):
-            yield (
-                path,
-                f"{text} has a budget of {budget}: use 1 to {allowed or 'the number of steps'}, the sampler's number of steps",
-            )
+            limit = allowed or "the number of steps"
+            yield path, f"{text} has a budget of {budget}: use 1 to {limit}, the sampler's number of steps"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -30,13 +30,36 @@ class Kind:
 
 
 class Section(BaseModel):
-    """Settings of one level. Types are strict: 4.7, true and "4" are no whole numbers. Keys without a field are not judged.
+    """Settings of one level, immutable: what is wrong with them, and the values themselves.
 
-    The schema of a command may have `rules(values)`, what its settings rule out together, and `fits(values)`, why the chosen task
-    is none for this command.
+    Types are strict: 4.7, true and "4" are no whole numbers. Keys without a field are kept and not judged: they are for
+    what is built from the section, such as `_target_`. A setting that the files leave out is None.
+
+    The schema of a command may have `rules(values)`, what its settings rule out together, and `fits(values)`, why the
+    chosen task is none for this command.
     """
 
-    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow", hide_input_in_errors=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for field in cls.model_fields.values():
+            if field.is_required():
+                field.default = None
+        cls.model_rebuild(force=True)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the files give this setting, known to the schema or not."""
+        return name in self.model_fields_set
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without the settings that the files leave out: for `instantiate`, results and logs."""
+        return self.model_dump(exclude_unset=True)
+
+    def replace(self, **changes: Any) -> Self:
+        """The same settings with others in place of some."""
+        return self.model_copy(update=changes)
 
 
 def some(items: list[str] | tuple[str, ...], last: str = "or") -> str:

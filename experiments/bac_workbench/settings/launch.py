@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 
 from bac_workbench.console import readable_errors
 from bac_workbench.locations import CONFIG
-from bac_workbench.settings.check import check
 from bac_workbench.settings.composition import config_folder, job_problems
 from bac_workbench.settings.help import usage, wants_help
 from bac_workbench.settings.overrides import parsed, text_of, unreadable
@@ -35,7 +34,7 @@ HYDRAS_OWN = ("hydra_help", "info", "cfg", "shell_completion", "config_path", "c
 
 
 def launch(job: Callable[[DictConfig], None], command: str, description: str | None) -> None:
-    """Runs `job` with the settings of the command line, once or, with -m, for each job of a sweep.
+    """Runs `job` with what Hydra composed, once or, with -m, for each job of a sweep. It calls `check` first.
 
     Nothing runs if the command line is wrong in any of them, or asks for help.
 
@@ -53,7 +52,7 @@ def launch(job: Callable[[DictConfig], None], command: str, description: str | N
     def checked(cfg: DictConfig) -> None:
         register_resolvers()  # a sweep may run its jobs in processes of their own
         with readable_errors():
-            job(check(cfg, command))
+            job(cfg)
 
     sys.argv[1:] = with_texts_quoted(sys.argv[1:], command)
     hydra.main(version_base="1.3", config_path=str(CONFIG), config_name=command)(checked)()

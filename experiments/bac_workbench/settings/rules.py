@@ -32,8 +32,10 @@ def device_problems(values: Values) -> Iterator[Problem]:
 
 
 def precision_problems(values: Values, runtimes: list[str | None]) -> Iterator[Problem]:
-    """Which precision each runtime computes in: reference fp32; planned also bf16 and, on a GPU, fp16; compiled as planned
-    on a GPU, fp32 on a CPU."""
+    """Which precision each runtime computes in.
+
+    reference: fp32; planned: also bf16 and, on a GPU, fp16; compiled: as planned on a GPU, fp32 on a CPU.
+    """
     precision = values("precision")
     if precision in (None, "fp32"):
         return

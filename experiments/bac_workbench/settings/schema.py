@@ -48,7 +48,10 @@ def kind_of(field: FieldInfo) -> Kind | None:
 
 
 def locate(schema: type[Section], parts: Iterable[str | int]) -> tuple[list[str], FieldInfo | None]:
-    """How far `parts` lead into the schema, and the field there. What follows is inside a value, such as an index of a list."""
+    """How far `parts` lead into the schema, and the field there.
+
+    What follows is inside a value, such as an index of a list.
+    """
     path: list[str] = []
     field, section = None, schema
     for part in parts:
@@ -123,7 +126,10 @@ def unknown(key: str, known: Sequence[str], help_command: str) -> str:
 
 
 def field_problems(schema: type[Section], values: dict[str, Any]) -> dict[str, str]:
-    """Name -> what is wrong with it, of all `values` (nested) that are wrong by themselves. Absent ones are not judged."""
+    """Name -> what is wrong with it, of all `values` (nested) that are wrong by themselves.
+
+    Absent ones are not judged.
+    """
     try:
         schema.model_validate(values)
     except ValidationError as error:

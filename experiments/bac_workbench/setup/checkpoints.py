@@ -1,4 +1,4 @@
-"""Which checkpoint a config means, and where to get one: shipped with this project, or published by the original one."""
+"""Which checkpoint the settings mean, and where to get one: shipped with this project, or published by the original."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 
 from bac_workbench.locations import CONFIG, SHIPPED, only_in_a_checkout, shipped
+from bac_workbench.settings.task import Task
+from bac_workbench.setup.task import has_simulator, make_task
 from diffusion_policy.common.checkpoint import LoadedPolicy
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.policy_files import WEIGHTS_FILE
@@ -52,70 +52,74 @@ class TaskFile:
     def downloaded(self) -> list[Path]:
         """Original checkpoints that are here: in the working directory, or else where this project is."""
         for root in (Path(), SHIPPED):
-            if found := sorted((root / self.folder().parents[1]).glob("train_*/checkpoints/*.ckpt")):
-                return found
+            if checkpoints := sorted((root / self.folder().parents[1]).glob("train_*/checkpoints/*.ckpt")):
+                return checkpoints
         return []
 
 
 def task_files() -> dict[str, TaskFile]:
-    """All tasks by choice. `original` counts in the file itself only: variants of a task have other checkpoints, or none."""
-    found = {}
+    """All tasks by choice.
+
+    `original` counts in the file itself only: variants of a task have other checkpoints, or none.
+    """
+    files = {}
     for path in sorted((CONFIG / "task").glob("*.yaml")):
         content = yaml.safe_load(path.read_text()) or {}
-        found[path.stem] = TaskFile(path.stem, content.get("name", path.stem), content.get("original"))
-    return found
+        files[path.stem] = TaskFile(path.stem, content.get("name", path.stem), content.get("original"))
+    return files
 
 
-def find_checkpoint(cfg: DictConfig) -> Path:
-    """The checkpoint that `cfg.checkpoint` names; if it is the task's own and not there, the original that was downloaded.
+def find_checkpoint(checkpoint: str | None, task: Task) -> Path:
+    """The checkpoint that `checkpoint` names; if it is the task's own and not there, the original that was downloaded.
 
     Relative paths count from the working directory; what is not there is looked for in this project.
 
     Raises:
         CheckpointError: neither is there, or several originals are; the message says what to do.
     """
-    path = shipped(str(cfg.checkpoint))
-    if path.exists() or str(cfg.checkpoint) != str(cfg.task.get("checkpoint")):
+    path = shipped(str(checkpoint))
+    if path.exists() or checkpoint != task.checkpoint:
         return path
     files = task_files()
-    unknown = TaskFile(cfg.task.name, cfg.task.name, None)
-    task = next((file for file in files.values() if file.name == unknown.name), unknown)
-    found = task.downloaded()
-    if len(found) > 1:
-        choices = "\n".join(f"    {quoted(checkpoint)}" for checkpoint in found)
-        raise CheckpointError(f"task {task.choice} has {len(found)} original checkpoints: choose one with\n{choices}")
-    if found:
-        return found[0]
-    raise CheckpointError(missing(cfg, path, task, files))
+    file = next((file for file in files.values() if file.name == task.name), TaskFile(task.name, task.name, None))
+    originals = file.downloaded()
+    if len(originals) > 1:
+        choices = "\n".join(f"    {quoted(original)}" for original in originals)
+        raise CheckpointError(
+            f"task {file.choice} has {len(originals)} original checkpoints: choose one with\n{choices}"
+        )
+    if originals:
+        return originals[0]
+    raise CheckpointError(missing(path, task, file, files))
 
 
-def missing(cfg: DictConfig, path: Path, task: TaskFile, files: dict[str, TaskFile]) -> str:
-    """What a user can do without a checkpoint for `task` at `path`."""
+def missing(path: Path, task: Task, file: TaskFile, files: dict[str, TaskFile]) -> str:
+    """What a user can do without a checkpoint for `task` at `path`; `file` is where the task is configured."""
     elsewhere = "give any other with checkpoint=<folder or original .ckpt>"
     places = f"in {Path.cwd()}" if Path.cwd() == SHIPPED else f"neither in {Path.cwd()} nor in {SHIPPED}"
-    lines = [f"there is no checkpoint for task {task.choice}: this project ships none ({path}, {places})"]
+    lines = [f"there is no checkpoint for task {file.choice}: this project ships none ({path}, {places})"]
     if in_repository := only_in_a_checkout(path):
         lines.append(in_repository)
-    if task.original:
-        lines[0] += f", and no original one has been downloaded ({task.folder().parents[1]})"
+    if file.original:
+        lines[0] += f", and no original one has been downloaded ({file.folder().parents[1]})"
         lines += [
-            f"The original project publishes some, at {SERVER}/{task.original}/{METHOD}/: get one with",
-            f"    python scripts/download_checkpoint.py task={task.choice}",
+            f"The original project publishes some, at {SERVER}/{file.original}/{METHOD}/: get one with",
+            f"    python scripts/download_checkpoint.py task={file.choice}",
             f"after which the same command finds it; or {elsewhere}",
         ]
-        if looks_through_robosuite(cfg):
+        if looks_through_robosuite(task):
             lines.append(f"Note: {DOMAIN_SHIFT}")
     else:
         lines.append("The original project publishes none for it: train one with")
-        if "demos" in cfg.task:
-            lines.append(f"    python scripts/make_demos.py task={task.choice}     # once: its demonstrations")
-        lines += [f"    python scripts/train.py task={task.choice}", f"or {elsewhere}"]
+        if "demos" in task:
+            lines.append(f"    python scripts/make_demos.py task={file.choice}     # once: its demonstrations")
+        lines += [f"    python scripts/train.py task={file.choice}", f"or {elsewhere}"]
     try:
-        if OmegaConf.select(cfg, "task.adapter._target_", default=None) is not None:
-            instantiate(cfg.task.adapter).check_installed()
+        if has_simulator(task):
+            make_task(task).check_installed()
     except MissingExtraError as error:
         lines.append(f"The simulator is missing, too: {error}")
-    if here := runnable(files, task):
+    if here := runnable(files, file):
         lines.append(f"Policies that are here already: {', '.join(here)}")
     return "\n".join(lines)
 
@@ -137,12 +141,12 @@ def quoted(path: Path) -> str:
     return f"""'checkpoint="{path}"'"""
 
 
-def looks_through_robosuite(cfg: DictConfig) -> bool:
-    return "robomimic_task" in cfg.task and "shape_meta" in cfg.task
+def looks_through_robosuite(task: Task) -> bool:
+    return "robomimic_task" in task and "shape_meta" in task
 
 
-def notes(cfg: DictConfig, loaded: LoadedPolicy) -> list[str]:
+def notes(task: Task, loaded: LoadedPolicy) -> list[str]:
     """What has to be said beside every number of this checkpoint on this task."""
     # The original's names of these tasks end so (can_image_abs), also in a converted checkpoint; ours do not (can_ph).
     original = loaded.format == "original" or str(loaded.config["task"]).endswith(("_image", "_image_abs"))
-    return [*([DOMAIN_SHIFT] if original and looks_through_robosuite(cfg) else []), *loaded.notes]
+    return [*([DOMAIN_SHIFT] if original and looks_through_robosuite(task) else []), *loaded.notes]

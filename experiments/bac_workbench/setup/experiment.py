@@ -1,18 +1,21 @@
-"""From a config to the objects an experiment needs: task, policy, sampler."""
+"""From settings to the objects an experiment needs: task, policy, sampler, cache."""
 
 from __future__ import annotations
 
-import copy
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
 
+from bac.denoiser import model_blocks
+from bac_workbench.settings.caches import Cache
+from bac_workbench.settings.evaluation import PolicySettings
 from bac_workbench.setup.checkpoints import find_checkpoint, notes
 from bac_workbench.setup.samplers import build_sampler, name_of, resolved
+from bac_workbench.setup.task import execute, has_simulator, make_task, misfits, no_simulator
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy
 from diffusion_policy.common.config import ConfigError, choose_device
 from diffusion_policy.env_runner.task import TaskAdapter
@@ -21,25 +24,66 @@ from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 
 @dataclass(frozen=True)
 class Experiment:
-    """A task and a policy that fits it, on a device, with the chosen sampler attached.
+    """A task and a policy that fits it, on a device, with a sampler and a cache.
+
+    It is immutable: `with_sampler` and `with_cache` give another experiment with the same loaded policy. The policy
+    keeps the checkpoint's own sampler, but for the time that it is `attached` or accelerated.
 
     Attributes:
-        cfg: a copy of the config in which `sampler` says what the sampler turned out to be.
+        settings: those of the command.
         adapter: the task, None if it has no simulator.
-        own: the checkpoint's own sampler. With it the policy is the *plain policy*, which speedups count against.
+        own_sampler: the checkpoint's own. With it the policy is the *plain policy*, which speedups count against.
         own_chunk: actions of a chunk that the checkpoint's file says are executed (or dropped for latency).
+        sampler: the denoising loop of this experiment.
+        sampler_settings: the `sampler` section as it turned out: name, type, steps and the options that are set.
+        cache: how block outputs are reused; None for a command that names no cache of its own.
     """
 
-    cfg: DictConfig
+    settings: PolicySettings
     adapter: TaskAdapter | None
     loaded: LoadedPolicy
     device: torch.device
-    own: DiffusionSampler
+    own_sampler: DiffusionSampler
     own_chunk: int
+    sampler: DiffusionSampler
+    sampler_settings: Mapping[str, Any]
+    cache: Cache | None = None
+
+    def with_sampler(self, options: Mapping[str, Any]) -> Experiment:
+        """With the sampler of another `sampler` section; empty: the checkpoint's own.
+
+        Raises:
+            ConfigError: something in it is impossible, or would have no effect.
+        """
+        sampler = build_sampler(self.own_sampler, options)
+        return dataclasses.replace(self, sampler=sampler, sampler_settings=resolved(sampler, self.own_sampler, options))
+
+    def with_cache(self, cache: Cache | None) -> Experiment:
+        return dataclasses.replace(self, cache=cache)
+
+    @contextmanager
+    def attached(self) -> Iterator[Any]:
+        """The policy with this experiment's sampler; on leaving it has the checkpoint's own again."""
+        policy = self.policy
+        before, policy.sampler = policy.sampler, self.sampler
+        try:
+            yield policy
+        finally:
+            policy.sampler = before
 
     @property
     def policy(self) -> Any:
         return self.loaded.policy
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the denoiser's blocks, in execution order."""
+        return model_blocks(self.policy.model)
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps of the sampler."""
+        return self.sampler.num_inference_steps
 
     @property
     def task(self) -> TaskAdapter:
@@ -49,145 +93,79 @@ class Experiment:
             ConfigError: it has none.
         """
         if self.adapter is None:
-            raise ConfigError(no_simulator(self.cfg))
+            raise ConfigError(no_simulator(self.settings.task))
         return self.adapter
 
     @property
-    def base(self) -> DiffusionSampler:
-        return self.policy.sampler
+    def sampler_name(self) -> str:
+        """Derived from what the sampler is."""
+        return name_of(self.sampler, self.own_sampler)
 
     @property
-    def sampler(self) -> str:
-        """Name of the sampler that is attached, derived from it."""
-        return name_of(self.base, self.own)
-
-    @property
-    def own_sampler(self) -> str:
-        """Name of the checkpoint's own sampler."""
-        return name_of(self.own, self.own)
+    def own_sampler_name(self) -> str:
+        return name_of(self.own_sampler, self.own_sampler)
 
     @property
     def sampler_line(self) -> str:
         """The sampler, and where it comes from, for people."""
-        if self.sampler == self.own_sampler:
-            return f"sampler {self.sampler}, the checkpoint's own"
-        return f"sampler {self.sampler} (the checkpoint's own is {self.own_sampler})"
+        if self.sampler_name == self.own_sampler_name:
+            return f"sampler {self.sampler_name}, the checkpoint's own"
+        return f"sampler {self.sampler_name} (the checkpoint's own is {self.own_sampler_name})"
 
     @property
     def notes(self) -> list[str]:
         """What has to be said beside every result."""
-        said = notes(self.cfg, self.loaded)
+        lines = notes(self.settings.task, self.loaded)
         if self.policy.n_action_steps != self.own_chunk:
-            said.append(
+            lines.append(
                 f"{self.policy.n_action_steps} actions of a chunk are executed or dropped for latency; "
                 f"the checkpoint's file says {self.own_chunk}"
             )
-        return said
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values; `sampler` says what the sampler turned out to be."""
+        return {**self.settings.to_dict(), "sampler": dict(self.sampler_settings)}
 
 
-def has_simulator(cfg: DictConfig) -> bool:
-    """Whether the task names an adapter."""
-    return OmegaConf.select(cfg, "task.adapter._target_", default=None) is not None
-
-
-def no_simulator(cfg: DictConfig) -> str:
-    return (
-        f"task {cfg.task.name} has no simulator (task.adapter names no _target_), so nothing can be rolled out. What can be done instead:\n"
-        "    python scripts/profile_blocks.py task=...     # writes schedules from observations of the task's data set\n"
-        "    python scripts/benchmark.py task=...          # times methods on random observations\n"
-        "and on the robot: with accelerate(load_policy(...).policy, Schedule.load(...)) as fast: fast.predict_action(obs)"
-    )
-
-
-def make_task(cfg: DictConfig, **overrides: Any) -> TaskAdapter:
-    """The task of a config, whether or not its simulator is installed."""
-    try:
-        return instantiate(cfg.task.adapter, **overrides)
-    except InstantiationException as error:
-        raise error.__cause__ if isinstance(error.__cause__, ValueError) else error
-
-
-def load_experiment(cfg: DictConfig, needs_simulator: bool = True, **task_overrides: Any) -> Experiment:
+def load_experiment(settings: PolicySettings, needs_simulator: bool = True, **task_overrides: Any) -> Experiment:
     """Builds everything and checks that the pieces fit, before anything long starts.
+
+    Args:
+        task_overrides: go before `task.adapter`, such as n_test and n_train.
 
     Raises:
         ConfigError: they do not; or the simulator, if it `needs_simulator`, is missing.
     """
-    cfg = copy.deepcopy(cfg)
-    device = choose_device(cfg.device)
-    if cfg.threads is not None:
-        if int(cfg.threads) < 1:
-            raise ConfigError(f"threads={cfg.threads}: use at least 1")
-        torch.set_num_threads(int(cfg.threads))
-    checkpoint = find_checkpoint(cfg)  # before the simulator is asked for, which takes longer to get
+    device = choose_device(settings.device)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    # Before the simulator is asked for, which takes longer to get.
+    checkpoint = find_checkpoint(settings.checkpoint, settings.task)
     task = None
-    if has_simulator(cfg):
-        task = make_task(cfg, **task_overrides)
+    if has_simulator(settings.task):
+        task = make_task(settings.task, **task_overrides)
     elif needs_simulator:
-        raise ConfigError(no_simulator(cfg))
+        raise ConfigError(no_simulator(settings.task))
     if task is not None and needs_simulator:
         task.check_installed()
-    loaded = load_policy(checkpoint, cfg.weights, device)
+    loaded = load_policy(checkpoint, settings.weights, device)
     policy = loaded.policy
     if task is not None and (wrong := misfits(task, policy)):
-        raise ConfigError(f"the checkpoint {checkpoint} is not a policy for task {cfg.task.name}: {'; '.join(wrong)}")
-    own, own_chunk = policy.sampler, policy.n_action_steps
+        name = settings.task.name
+        raise ConfigError(f"the checkpoint {checkpoint} is not a policy for task {name}: {'; '.join(wrong)}")
+    own_sampler, own_chunk = policy.sampler, policy.n_action_steps
     if task is not None:
         execute(policy, task)
-    asked = cfg.get("sampler") or {}
-    policy.sampler = build_sampler(own, asked)
-    OmegaConf.set_struct(cfg, False)
-    with open_dict(cfg):
-        cfg.sampler = resolved(policy.sampler, own, asked)
-    return Experiment(cfg, task, loaded, device, own, own_chunk)
-
-
-def attach(experiment: Experiment, settings: Any) -> None:
-    """Gives the policy the sampler of another `sampler` section, also in the experiment's config."""
-    experiment.policy.sampler = build_sampler(experiment.own, settings)
-    experiment.cfg.sampler = resolved(experiment.policy.sampler, experiment.own, settings)
-
-
-def misfits(task: TaskAdapter, policy: Any) -> list[str]:
-    """Where what the environment gives and takes differs from what the policy takes and gives."""
-    sees = {"obs": (task.obs_dim,)} if task.obs_shapes is None else dict(task.obs_shapes)
-    wrong = []
-    for name in dict.fromkeys([*sees, *policy.obs_shapes]):
-        own, environment = policy.obs_shapes.get(name), sees.get(name)
-        if own is None:
-            wrong.append(f"it does not look at {name}, which the environment shows")
-        elif environment is None:
-            wrong.append(f"it needs {name} {list(own)}, which the environment does not show")
-        elif own != environment:
-            wrong.append(f"it needs {name} {list(own)}, the environment shows {list(environment)}")
-    for name, value in {"action_dim": task.action_dim, "n_obs_steps": task.n_obs_steps}.items():
-        if getattr(policy, name) != value:
-            wrong.append(f"it has {name} {getattr(policy, name)} instead of {value}")
-    return wrong
-
-
-def execute(policy: Any, task: TaskAdapter) -> None:
-    """Lets the policy return the chunk that the task executes: `n_latency_steps` actions that are dropped and `n_action_steps`.
-
-    Raises:
-        ConfigError: the policy does not predict that many; the message gives the range.
-    """
-    wanted, latency = task.n_action_steps + task.n_latency_steps, task.n_latency_steps
-    if wanted == policy.n_action_steps and task.n_action_steps >= 1 and latency >= 0:
-        return
-    longest = policy.n_action_steps if policy.pred_action_steps_only else policy.horizon - policy.n_obs_steps + 1
-    if policy.pred_action_steps_only:
-        raise ConfigError(
-            f"task.n_action_steps={task.n_action_steps} with task.n_latency_steps={latency} is not possible: this policy "
-            f"predicts exactly the {longest} actions of a chunk; n_action_steps and n_latency_steps have to add up to that"
-        )
-    if latency < 0 or latency >= longest:
-        raise ConfigError(
-            f"task.n_latency_steps={latency} is not possible: use 0 to {longest - 1}, as this policy predicts {longest} actions"
-        )
-    if not 1 <= task.n_action_steps <= longest - latency:
-        raise ConfigError(
-            f"task.n_action_steps={task.n_action_steps} with task.n_latency_steps={latency} is not possible: "
-            f"use 1 to {longest - latency}, as this policy predicts {longest} actions from the current one on"
-        )
-    policy.n_action_steps = wanted
+    plain = Experiment(
+        settings=settings,
+        adapter=task,
+        loaded=loaded,
+        device=device,
+        own_sampler=own_sampler,
+        own_chunk=own_chunk,
+        sampler=own_sampler,
+        sampler_settings=resolved(own_sampler, own_sampler, {}),
+        cache=settings.chosen_cache,
+    )
+    return plain.with_sampler(settings.sampler_options)

@@ -49,21 +49,28 @@ def build_sampler(own: DiffusionSampler, settings: Mapping[str, Any]) -> Diffusi
     Raises:
         ConfigError: something in it is impossible, or would have no effect.
     """
-    asked = {str(name): value for name, value in settings.items() if value is not None}
-    name, kind, steps = (asked.pop(key, None) for key in ("name", "type", "steps"))
-    sampler = own if kind is None and steps is None and not asked else _other(own, kind, steps, asked)
+    options = _set_options(settings)
+    name, kind, steps = (options.pop(key, None) for key in ("name", "type", "steps"))
+    kind = None if kind == "checkpoint" else kind
+    sampler = own if kind is None and steps is None and not options else _other(own, kind, steps, options)
     derived = name_of(sampler, own)
     if name is not None and str(name) != derived:
         raise ConfigError(
-            f"sampler.name={name} is not what these settings are, which is {derived}: leave sampler.name out, names are derived"
+            f"sampler.name={name} is not what these settings are, which is {derived}: "
+            "leave sampler.name out, names are derived"
         )
     return sampler
 
 
 def resolved(sampler: DiffusionSampler, own: DiffusionSampler, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The `sampler` section as it turned out: derived name, type, steps, and the options that were set."""
-    asked = {str(name): value for name, value in settings.items() if value is not None}
-    return {**asked, "name": name_of(sampler, own), "type": kind_of(sampler), "steps": sampler.num_inference_steps}
+    derived = {"name": name_of(sampler, own), "type": kind_of(sampler), "steps": sampler.num_inference_steps}
+    return {**_set_options(settings), **derived}
+
+
+def _set_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is null."""
+    return {str(name): value for name, value in settings.items() if value is not None}
 
 
 def _other(own: DiffusionSampler, kind: Any, steps: Any, options: dict[str, Any]) -> DiffusionSampler:
@@ -95,15 +102,18 @@ def _other(own: DiffusionSampler, kind: Any, steps: Any, options: dict[str, Any]
         sampler = DiffusionSampler(own.model, like_trained(own.scheduler, cls, **changes), steps, step_kwargs)
         finite = _gives_numbers(sampler)
     except Exception as error:  # whatever diffusers raises: the settings were the user's
-        raise ConfigError(f"a {kind} sampler of {steps} steps{_shown(options)} is not possible: {error}") from error
+        raise ConfigError(
+            f"a {kind} sampler of {steps} steps{_option_text(options)} is not possible: {error}"
+        ) from error
     if not finite:
         raise ConfigError(
-            f"a {kind} sampler of {steps} steps{_shown(options)} gives NaN or infinite actions: use other settings"
+            f"a {kind} sampler of {steps} steps{_option_text(options)} gives NaN or infinite actions: "
+            "use other settings"
         )
     return sampler
 
 
-def _shown(options: Mapping[str, Any]) -> str:
+def _option_text(options: Mapping[str, Any]) -> str:
     return "".join(f" with sampler.{name}={value}" for name, value in options.items())
 
 

@@ -12,10 +12,15 @@ from bac.runtime.contract import Runtime
 
 
 def breakdown(policy: Any, sampler: Runtime, batch: int, total_ms: float, repeats: int = 5) -> dict[str, float]:
-    """Milliseconds per chunk of each part, timed alone after the interleaved run; the denoiser is what remains of `total_ms`.
+    """Milliseconds per chunk of each part, each timed alone; the denoiser is what remains of `total_ms`.
 
-    `scheduler` includes drawing the noise. In the compiled runtime the scheduler's arithmetic is fused into the denoiser
-    and only the noise is counted here.
+    `scheduler` includes drawing the noise. In the compiled runtime the scheduler's arithmetic is fused into the
+    denoiser and only the noise is counted here.
+
+    Args:
+        batch: number of observations of a chunk.
+        total_ms: of a whole chunk, from an interleaved run.
+        repeats: of which the median is taken.
     """
     generator = torch.Generator().manual_seed(0)
     obs = policy.random_observation(batch, generator)

@@ -16,12 +16,17 @@ from diffusion_policy.policy.diffusion_sampler import Sampler
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of one `predict_action` call at one batch size, in milliseconds, in the order measured."""
+    """Times of one `predict_action` call at one batch size, in the order measured.
+
+    Attributes:
+        milliseconds: of the whole call.
+        encoder_milliseconds: of it, checking, normalising and encoding the observation: no cache touches that.
+        batch: number of observations of a call.
+        n_action_steps: actions of a chunk that are executed.
+    """
 
     milliseconds: tuple[float, ...]
-    encoder_milliseconds: tuple[
-        float, ...
-    ]  # of it, checking, normalising and encoding the observation: no cache touches that
+    encoder_milliseconds: tuple[float, ...]
     batch: int
     n_action_steps: int
 
@@ -56,7 +61,10 @@ class Latency:
 
 
 def speed_ratio(slow: Latency, fast: Latency) -> float:
-    """How many times faster: the median over rounds of the ratio within a round, so that a drifting machine cancels out."""
+    """How many times faster: the median over rounds of the ratio within a round.
+
+    So a machine that slows down or speeds up cancels out.
+    """
     return float(np.median(np.asarray(slow.milliseconds) / np.asarray(fast.milliseconds)))
 
 

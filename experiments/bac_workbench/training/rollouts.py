@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch import nn
 
 from bac.acceleration import accelerate
-from bac_workbench.evaluation.acting import acting
-from bac_workbench.settings.training import Rollout
+from bac_workbench.settings.training import Train
+from bac_workbench.setup.acting import acting
+from bac_workbench.setup.task import make_task
 from diffusion_policy.env_runner.rollout import rollout
 from diffusion_policy.workspace.train_workspace import RolloutFunction
 
 
-def rollout_function(cfg: DictConfig) -> RolloutFunction | None:
+def rollout_function(settings: Train) -> RolloutFunction | None:
     """Scores a policy by its mean score over `rollout.n_episodes` seeds from `rollout.seed_start`; None for 0 episodes.
 
     These seeds choose the checkpoint, so they must not be test seeds.
-
-    Args:
-        cfg: of `config/train.yaml`, checked by `bac_workbench.settings.check`.
     """
-    settings = Rollout(**cfg.rollout)
-    if settings.n_episodes == 0:
+    rollouts = settings.rollout
+    if rollouts.n_episodes == 0:
         return None
-    task = instantiate(cfg.task.adapter, n_train=0, n_test=settings.n_episodes, test_start_seed=settings.seed_start)
+    task = make_task(settings.task, n_train=0, n_test=rollouts.n_episodes, test_start_seed=rollouts.seed_start)
     task.check_installed()
-    n_envs = min(settings.n_envs, settings.n_episodes)
+    n_envs = min(rollouts.n_envs, rollouts.n_episodes)
 
     def score(policy: nn.Module, step: int) -> float:
-        with accelerate(policy, runtime=settings.runtime) as fast, task.vector_env(n_envs) as env:
-            results, _ = rollout(acting(fast.predict_action, cfg.seed), env, task.episodes())
+        with accelerate(policy, runtime=rollouts.runtime) as fast, task.vector_env(n_envs) as env:
+            results, _ = rollout(acting(fast.predict_action, settings.seed), env, task.episodes())
         return sum(result.score for result in results) / len(results)
 
     return score

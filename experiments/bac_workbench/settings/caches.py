@@ -1,0 +1,278 @@
+"""The `cache` section: one class per caching method, with its label, its limits and how it builds its schedule.
+
+A further method is one class here, decorated by `register`, and one file in config/cache/ with its settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar, get_type_hints
+
+from pydantic import create_model
+
+from bac.acs import OBJECTIVES, blockwise_acs, unified_acs
+from bac.bua import bac
+from bac.profile import Profile, ProfileInfo
+from bac.provenance import Provenance
+from bac.schedule import Schedule
+from bac.similarity import METRICS
+from bac.uniform import uniform
+from bac_workbench.settings.kinds import CountOrZero, Section, choice, integer, list_of, nullable
+from bac_workbench.settings.sampler import Steps
+from bac_workbench.settings.schema import kind_of
+from diffusion_policy.common.config import ConfigError
+
+DEFAULT_TOP_K = 5
+
+
+class Cache(Section):
+    """A caching method with its settings: which blocks reuse their outputs at which denoising steps.
+
+    Attributes:
+        method: its name, also that of its file in config/cache/.
+        needs_profile: whether `schedule` takes similarity matrices.
+    """
+
+    method: ClassVar[str]
+    needs_profile: ClassVar[bool] = False
+
+    @classmethod
+    def missing(cls, values: Mapping[str, Any]) -> list[str]:
+        """Settings that this method needs and `values` lack; those that may be null may also be absent."""
+        return [name for name, field in cls.model_fields.items() if name not in values and not kind_of(field).null]
+
+    @property
+    def label(self) -> str:
+        """Short name, part of file names: full, uniform_s10, bac_s10, bac_s7_l1_k3, ..."""
+        raise NotImplementedError
+
+    def check(self, blocks: Sequence[str], steps: int) -> None:
+        """Whether it is possible for a model of these blocks and a sampler of `steps` denoising steps.
+
+        Raises:
+            ConfigError: it is not; the message gives the range.
+        """
+
+    def schedule(self, blocks: Sequence[str], steps: int, profile: Profile | None = None) -> Schedule | None:
+        """The schedule, from `profile` where it `needs_profile`; None: every block computes at every step.
+
+        Raises:
+            ScheduleError: a setting does not fit; `check` says so beforehand.
+        """
+        raise NotImplementedError
+
+    def differences(self, schedule: Schedule) -> list[str]:
+        """Where a stored schedule is not what this method with these settings makes, in words."""
+        stored = schedule.provenance.method
+        return [] if stored == self.method else [f"method {stored} instead of {self.method}"]
+
+
+CACHES: dict[str, type[Cache]] = {}
+AnyCache = TypeVar("AnyCache", bound=type[Cache])
+
+
+def register(method: str) -> Callable[[AnyCache], AnyCache]:
+    """Makes a class the method that `cache.method=<method>` names."""
+
+    def add(cls: AnyCache) -> AnyCache:
+        cls.method = method
+        CACHES[method] = cls
+        return cls
+
+    return add
+
+
+@register("full")
+class Full(Cache):
+    """No caching."""
+
+    @property
+    def label(self) -> str:
+        return self.method
+
+    def schedule(self, blocks: Sequence[str], steps: int, profile: Profile | None = None) -> None:
+        return None
+
+
+class Budgeted(Cache):
+    """A method that gives every block the same number of updates.
+
+    Attributes:
+        budget: S of the paper, updates of each block per chunk.
+    """
+
+    budget: Steps
+
+    @property
+    def label(self) -> str:
+        return f"{self.method}_s{self.budget}"
+
+    def check(self, blocks: Sequence[str], steps: int) -> None:
+        if not 1 <= self.budget <= steps:
+            raise ConfigError(
+                f"cache.budget={self.budget} is not possible: use 1 to {steps}, the sampler's number of steps"
+            )
+
+
+@register("uniform")
+class Uniform(Budgeted):
+    """All blocks update at the same, evenly spaced steps."""
+
+    def schedule(self, blocks: Sequence[str], steps: int, profile: Profile | None = None) -> Schedule:
+        return uniform(blocks, steps, self.budget)
+
+
+class Adaptive(Budgeted):
+    """A method that chooses the update steps by the Adaptive Caching Scheduler (`bac.acs`), from a profile."""
+
+    needs_profile: ClassVar[bool] = True
+    metric: choice(*METRICS)
+    objective: choice(*OBJECTIVES)
+
+    @property
+    def label(self) -> str:
+        metric = "" if self.metric == "cosine" else f"_{self.metric}"
+        objective = "" if self.objective == "cached_to_skipped" else f"_{self.objective}"
+        return super().label + metric + objective
+
+    def differences(self, schedule: Schedule) -> list[str]:
+        origin = schedule.provenance
+        differs = super().differences(schedule) + [
+            f"{name} {getattr(origin, name)} instead of {value}"
+            for name, value in self.expected_provenance.items()
+            if getattr(origin, name) != value
+        ]
+        return differs or self.wrong_counts(schedule)
+
+    @property
+    def expected_provenance(self) -> dict[str, Any]:
+        """What a schedule of this cache says of itself, by the fields of `bac.provenance.Provenance`."""
+        return {"budget": self.budget, "metric": self.metric, "objective": self.objective}
+
+    def wrong_counts(self, schedule: Schedule) -> list[str]:
+        """Blocks with other numbers of updates than the budget says. A repair only adds some, a forced refresh too."""
+        origin = schedule.provenance
+        most = self.budget + len(origin.forced_refresh)
+        return [
+            f"{count} updates of {block} instead of {self.budget}"
+            for block, count in schedule.updates_per_block.items()
+            if count < self.budget or (block not in origin.repaired and count > most)
+        ]
+
+
+@register("unified_acs")
+class UnifiedAcs(Adaptive):
+    """One adaptive schedule for all blocks, found on the self-attention of layer 0."""
+
+    def schedule(self, blocks: Sequence[str], steps: int, profile: Profile | None = None) -> Schedule:
+        matrices, provenance = profile.matrices[self.metric], provenance_of(profile.info)
+        return unified_acs(matrices, self.budget, self.metric, self.objective, provenance=provenance)
+
+
+@register("blockwise_acs")
+class BlockwiseAcs(Adaptive):
+    """An adaptive schedule for each block, without repair."""
+
+    def schedule(self, blocks: Sequence[str], steps: int, profile: Profile | None = None) -> Schedule:
+        matrices, provenance = profile.matrices[self.metric], provenance_of(profile.info)
+        return blockwise_acs(matrices, self.budget, self.metric, self.objective, provenance=provenance)
+
+
+@register("bac")
+class Bac(Adaptive):
+    """Block-wise ACS, repaired by the Bubbling Union Algorithm (BUA): the method of the paper.
+
+    Attributes:
+        top_k: number of blocks that BUA repairs.
+        forced_refresh: steps at which every block updates in addition.
+    """
+
+    top_k: CountOrZero
+    forced_refresh: nullable(list_of(integer(0, 99_999), "[99]", empty=True))
+
+    @property
+    def refresh_steps(self) -> tuple[int, ...]:
+        """`forced_refresh`, ascending."""
+        return tuple(sorted(self.forced_refresh or ()))
+
+    @property
+    def label(self) -> str:
+        repaired = "" if self.top_k == DEFAULT_TOP_K else f"_k{self.top_k}"
+        return super().label + repaired + "".join(f"_r{step}" for step in self.refresh_steps)
+
+    def check(self, blocks: Sequence[str], steps: int) -> None:
+        super().check(blocks, steps)
+        if not 0 <= self.top_k <= len(blocks):
+            raise ConfigError(
+                f"cache.top_k={self.top_k} is not possible: use 0 to {len(blocks)}, the model's number of blocks"
+            )
+        if self.refresh_steps and self.refresh_steps[-1] >= steps:
+            raise ConfigError(
+                f"cache.forced_refresh={list(self.refresh_steps)} is not possible: use steps from 0 to {steps - 1}"
+            )
+
+    def schedule(self, blocks: Sequence[str], steps: int, profile: Profile | None = None) -> Schedule:
+        return bac(
+            profile.matrices[self.metric],
+            profile.matrices["l1"],
+            self.budget,
+            self.top_k,
+            self.metric,
+            self.objective,
+            forced_refresh=self.refresh_steps,
+            provenance=provenance_of(profile.info),
+        )
+
+    @property
+    def expected_provenance(self) -> dict[str, Any]:
+        return {**super().expected_provenance, "top_k": self.top_k, "forced_refresh": self.refresh_steps}
+
+    def wrong_counts(self, schedule: Schedule) -> list[str]:
+        repaired = len(schedule.provenance.repaired)
+        wrong = [] if repaired == self.top_k else [f"{repaired} repaired blocks instead of {self.top_k}"]
+        return wrong + super().wrong_counts(schedule)
+
+
+def provenance_of(info: ProfileInfo) -> Provenance:
+    """What a schedule says of the profile that it was made from."""
+    return Provenance(
+        checkpoint_hash=info.checkpoint_hash,
+        weights=info.weights,
+        observations=info.observations,
+        seeds=info.noise_seeds,
+        sampler=info.sampler,
+        sampler_steps=info.steps,
+        extras={"observations_from": info.source},
+    )
+
+
+def make_cache(values: Mapping[str, Any]) -> Cache:
+    """The cache that a `cache` section asks for; settings of other methods are left alone.
+
+    Args:
+        values: `method` and that method's settings.
+
+    Raises:
+        ConfigError: the method is unknown, or a setting of it is missing.
+    """
+    method = values.get("method")
+    if method not in CACHES:
+        raise ConfigError(f"cache.method={method} is unknown: use {', '.join(CACHES)}")
+    cls = CACHES[method]
+    if missing := cls.missing(values):
+        names = ", ".join(f"cache.{name}" for name in missing)
+        raise ConfigError(f"cache.method={method}: {names} missing; choose it with cache={method}")
+    return cls.model_validate({name: values[name] for name in cls.model_fields if name in values})
+
+
+def all_settings() -> dict[str, Any]:
+    """The fields of all methods, by name; those of one name are of one kind."""
+    hints: dict[str, Any] = {}
+    for cls in CACHES.values():
+        own = get_type_hints(cls, include_extras=True)
+        hints |= {name: (own[name], None) for name in cls.model_fields}
+    return hints
+
+
+#: the section as it is typed: the settings of every method beside each other
+CacheSection = create_model("CacheSection", __base__=Section, method=(choice(*CACHES), None), **all_settings())
