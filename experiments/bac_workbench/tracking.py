@@ -26,7 +26,7 @@ def check_tracking(settings: Wandb) -> ModuleType | None:
         import wandb
     except ImportError as error:
         raise ConfigError(
-            "wandb.mode is set but wandb is not installed: pip install -e .[wandb], or wandb.mode=disabled"
+            "wandb.mode is set but wandb is not installed: pip install 'bac-workbench[wandb]', or wandb.mode=disabled"
         ) from error
     if settings.mode == "online" and not wandb.api.api_key:
         raise ConfigError("wandb.mode=online needs a login: run `wandb login`, or use wandb.mode=offline")

@@ -124,7 +124,7 @@ def test_a_missing_checkpoint_says_where_it_comes_from_and_how_to_get_it(folder,
     message = str(caught.value)
     assert "checkpoint/can_ph/ddpm100" in message
     assert "diffusion-policy.cs.columbia.edu/data/experiments/image/can_ph/diffusion_policy_transformer/" in message
-    assert "\n    python scripts/download_checkpoint.py task=can_ph\n" in message and DOMAIN_SHIFT in message
+    assert "\n    bac checkpoint download task=can_ph\n" in message and DOMAIN_SHIFT in message
     here = message.rpartition("already: ")[2].split(
         ", "
     )  # of the same simulation first, then those that come with the project
@@ -141,7 +141,7 @@ def test_a_missing_simulator_is_said_at_once_too(folder, monkeypatch):
 
 def test_where_nothing_is_published_training_is_the_way(folder):
     message = refusal("task=block_pushing_abs")
-    assert "publishes none" in message and "python scripts/train.py task=block_pushing_abs" in message
+    assert "publishes none" in message and "bac train task=block_pushing_abs" in message
     assert "download_checkpoint" not in message
 
 

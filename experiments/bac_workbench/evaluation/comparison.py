@@ -114,7 +114,7 @@ def choose_reference(folder: Path, evaluations: list[StoredEvaluation], name: st
         )
         raise ConfigError(
             f"{folder} holds {len(full)} evaluations of the full policy ({differs}). Name the one to pair with: "
-            f"python scripts/compare.py {folder} {full[0].run}"
+            f"bac compare {folder} {full[0].run}"
         )
     return full[0]
 

@@ -104,7 +104,7 @@ def missing(path: Path, task: Task, file: TaskFile, files: dict[str, TaskFile]) 
         lines[0] += f", and no original one has been downloaded ({file.folder().parents[1]})"
         lines += [
             f"The original project publishes some, at {SERVER}/{file.original}/{METHOD}/: get one with",
-            f"    python scripts/download_checkpoint.py task={file.choice}",
+            f"    bac checkpoint download task={file.choice}",
             f"after which the same command finds it; or {elsewhere}",
         ]
         if looks_through_robosuite(task):
@@ -112,8 +112,8 @@ def missing(path: Path, task: Task, file: TaskFile, files: dict[str, TaskFile]) 
     else:
         lines.append("The original project publishes none for it: train one with")
         if "demos" in task:
-            lines.append(f"    python scripts/make_demos.py task={file.choice}     # once: its demonstrations")
-        lines += [f"    python scripts/train.py task={file.choice}", f"or {elsewhere}"]
+            lines.append(f"    bac demos task={file.choice}     # once: its demonstrations")
+        lines += [f"    bac train task={file.choice}", f"or {elsewhere}"]
     try:
         if has_simulator(task):
             make_task(task).check_installed()

@@ -22,8 +22,8 @@ def no_simulator(task: Task) -> str:
     return (
         f"task {task.name} has no simulator (task.adapter names no _target_), so nothing can be rolled out. "
         "What can be done instead:\n"
-        "    python scripts/profile_blocks.py task=...     # writes schedules from observations of its data set\n"
-        "    python scripts/benchmark.py task=...          # times methods on random observations\n"
+        "    bac profile task=...     # writes schedules from observations of its data set\n"
+        "    bac benchmark task=...          # times methods on random observations\n"
         "and on the robot: "
         "with accelerate(load_policy(...).policy, Schedule.load(...)) as fast: fast.predict_action(obs)"
     )
