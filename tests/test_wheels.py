@@ -118,6 +118,18 @@ def test_the_shipped_policy_is_evaluated_with_its_shipped_schedule(site, tmp_pat
     assert (tmp_path / "results" / "pusht_lowdim" / "bac" / "eval_results.json").is_file()
 
 
+def test_the_library_accelerates_the_shipped_policy(site, tmp_path):
+    code = """
+import bac, torch
+from diffusion_policy.common.checkpoint import load_policy
+policy = load_policy("checkpoint/pusht_lowdim/ddpm100", num_inference_steps=2).policy
+with bac.accelerate(policy) as fast:
+    assert torch.isfinite(fast.predict_action({"obs": torch.zeros(1, 2, 20)})["action"]).all()
+"""
+    result = python(code, tmp_path, site)
+    assert result.returncode == 0, result.stderr
+
+
 def test_a_policy_that_no_wheel_holds_is_said_to_be_in_the_repository(site, tmp_path):
     result = bac(site, tmp_path, "eval", "task=block_pushing", "device=cpu")
     assert result.returncode == 1 and "Traceback" not in result.stderr

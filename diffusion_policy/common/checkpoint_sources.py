@@ -33,6 +33,7 @@ ORIGINALS = (
     "python scripts/download_checkpoint.py task=<task> gets one"
 )
 _ROOT = Path(__file__).resolve().parents[2]
+_SHIPPED = (_ROOT, _ROOT / "bac_workbench" / "shipped")  # of a checkout, of a wheel
 _ZIP, _LEGACY, _PICKLE = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", b"\x80"
 _LISTED = 6  # entries named in an error message
 _MAX_HEADER = 16 * 2**20  # bytes of a safetensors header; a policy's has 100 kB
@@ -72,8 +73,8 @@ def find_weights(path: str | Path) -> Path:
 
 
 def _weights_file(path: Path) -> Path:
-    if path.parts[:1] == ("checkpoint",) and not path.exists() and (_ROOT / path).exists():
-        path = _ROOT / path  # what is shipped is found from every working directory
+    if path.parts[:1] == ("checkpoint",) and not path.exists():  # what is shipped is found from every working directory
+        path = next((folder / path for folder in _SHIPPED if (folder / path).exists()), path)
     if path.is_dir():
         if (path / WEIGHTS_FILE).is_file():
             return path / WEIGHTS_FILE
