@@ -98,9 +98,9 @@ def test_every_core_requirement_is_imported():
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Without what building and running leave behind."""
+    """Without what building needs and leaves behind, and what running does."""
     made = ("__pycache__", "build")
-    paths = [path for path in folder.rglob("*") if path.is_file()]
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "setup.py"]
     return [path for path in paths if not any(part in made or part.endswith(".egg-info") for part in path.parts)]
 
 

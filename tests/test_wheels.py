@@ -87,6 +87,7 @@ def test_wheels_bring_only_names_of_this_project(wheels):
     names = {}
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as file:
+            assert not any(name.endswith("setup.py") for name in file.namelist())
             tops = {name.split("/")[0] for name in file.namelist()}
             names[wheel.name.split("-")[0]] = {top for top in tops if not top.endswith(".dist-info")}
             metadata = next(name for name in file.namelist() if name.endswith(".dist-info/METADATA"))
