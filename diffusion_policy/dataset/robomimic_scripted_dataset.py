@@ -9,7 +9,7 @@ from pathlib import Path
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.robomimic_dataset import image_policy_normalizers
 from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, Windows
-from diffusion_policy.demos.storage import stored_settings
+from diffusion_policy.dataset.stored_demos import stored_settings
 from diffusion_policy.env.robomimic.definition import task_named
 
 

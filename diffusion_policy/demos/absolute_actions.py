@@ -22,10 +22,10 @@ from diffusion_policy.dataset.robomimic_files import (
     readable,
     recorded_environment,
 )
+from diffusion_policy.demos.action_converter import ActionConverter
 from diffusion_policy.demos.collect import Parts, check_numbers, record_missing, remove_parts
 from diffusion_policy.env.extras import import_extra
 from diffusion_policy.env.offscreen import check_backend
-from diffusion_policy.env.robomimic.absolute_actions import ActionConverter
 from diffusion_policy.env.robomimic.definition import task_named
 from diffusion_policy.env.robomimic.simulation import EXTRA, import_robosuite
 

@@ -20,8 +20,8 @@ import numpy as np
 from diffusion_policy.common.files import atomic_path, is_temporary, write_json
 from diffusion_policy.dataset.numpy_files import read_npz
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+from diffusion_policy.dataset.stored_demos import read_replay_buffer, stored_settings, write_replay_buffer
 from diffusion_policy.demos.demonstrator import Demonstrator
-from diffusion_policy.demos.storage import read_replay_buffer, stored_settings, write_replay_buffer
 from diffusion_policy.env.extras import MissingExtraError
 from diffusion_policy.env.offscreen import RenderingError
 

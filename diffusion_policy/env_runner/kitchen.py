@@ -20,7 +20,7 @@ def make_kitchen_env(
     env = KitchenEnv(abs_action, noise_ratio, render_size)
     if initial_states is None:
         return env
-    from diffusion_policy.env.kitchen.recorded_starts import RecordedStarts
+    from diffusion_policy.env_runner.kitchen_starts import RecordedStarts
 
     return RecordedStarts(env, initial_states)
 

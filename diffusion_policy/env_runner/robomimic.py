@@ -29,7 +29,7 @@ def make_robomimic_env(
     env = RobomimicEnv(task, image, abs_action, reflections, render_size)
     if initial_states is None:
         return env
-    from diffusion_policy.env.robomimic.recorded_starts import RecordedStarts
+    from diffusion_policy.env_runner.robomimic_starts import RecordedStarts
 
     return RecordedStarts(env, initial_states, train_seeds)
 

@@ -24,8 +24,8 @@ from diffusion_policy.dataset.pusht_dataset import load_pusht_lowdim
 from diffusion_policy.dataset.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.robomimic_dataset import load_robomimic_lowdim
 from diffusion_policy.dataset.sequence_dataset import Windows
-from diffusion_policy.demos.storage import read_replay_buffer, write_replay_buffer
-from diffusion_policy.env.robomimic.recorded_starts import initial_state
+from diffusion_policy.dataset.stored_demos import read_replay_buffer, write_replay_buffer
+from diffusion_policy.env_runner.robomimic_starts import initial_state
 
 Arrays = dict[str, np.ndarray]
 ENDS = np.array([7, 12, 20])

@@ -7,7 +7,7 @@ import torch
 from diffusion_policy.dataset.block_pushing_dataset import load_block_pushing, scene_like, steps_towards
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.sequence_dataset import Windows
-from diffusion_policy.demos.storage import write_replay_buffer
+from diffusion_policy.dataset.stored_demos import write_replay_buffer
 
 
 def episode(length, seed, obs_dim=16):

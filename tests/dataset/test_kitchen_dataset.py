@@ -13,7 +13,7 @@ from diffusion_policy.dataset.kitchen_files import DAMAGED_AS_PUBLISHED, initial
 from diffusion_policy.dataset.mjl import read_mjl
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.sequence_dataset import Windows
-from diffusion_policy.demos.storage import write_replay_buffer
+from diffusion_policy.dataset.stored_demos import write_replay_buffer
 from diffusion_policy.env.kitchen.definition import NOISE_AMPLITUDE
 
 EVERY = 40

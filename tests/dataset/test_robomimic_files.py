@@ -13,7 +13,7 @@ from diffusion_policy.dataset.robomimic_dataset import load_robomimic_image, loa
 from diffusion_policy.dataset.robomimic_files import abs_path, are_absolute, delta_path
 from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.env.robomimic.definition import env_metadata, task_named
-from diffusion_policy.env.robomimic.recorded_starts import initial_state
+from diffusion_policy.env_runner.robomimic_starts import initial_state
 
 h5py = pytest.importorskip("h5py")
 

@@ -12,7 +12,7 @@ from diffusion_policy.common.rotation import axis_angle_to_rotation_6d
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_scripted_dataset import load_robomimic_scripted
 from diffusion_policy.dataset.sequence_dataset import Windows
-from diffusion_policy.demos.storage import write_replay_buffer
+from diffusion_policy.dataset.stored_demos import write_replay_buffer
 from diffusion_policy.env.robomimic.definition import TASKS
 from tests.conftest import ROOT
 

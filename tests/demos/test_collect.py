@@ -14,8 +14,8 @@ from toy_demonstrator import ToyDemonstrator
 
 from diffusion_policy.common.lock import LockedError, locked_output
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+from diffusion_policy.dataset.stored_demos import stored_settings, write_replay_buffer
 from diffusion_policy.demos.collect import collect
-from diffusion_policy.demos.storage import stored_settings, write_replay_buffer
 from diffusion_policy.env.offscreen import RenderingError
 from tests.conftest import ROOT
 

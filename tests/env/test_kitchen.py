@@ -82,7 +82,7 @@ pytest.importorskip("gymnasium_robotics")
 from diffusion_policy.env import offscreen  # noqa: E402
 from diffusion_policy.env.kitchen.kitchen_env import KitchenEnv  # noqa: E402
 from diffusion_policy.env.kitchen.model import load_model, model_path, pedestal_geom  # noqa: E402
-from diffusion_policy.env.kitchen.recorded_starts import RecordedStarts  # noqa: E402
+from diffusion_policy.env_runner.kitchen_starts import RecordedStarts  # noqa: E402
 
 
 @pytest.fixture

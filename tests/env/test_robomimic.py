@@ -13,8 +13,8 @@ from diffusion_policy.common.rotation import matrix_to_rotation_6d
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.env.offscreen import RenderingError
 from diffusion_policy.env.robomimic.definition import TASKS, to_robot_action
-from diffusion_policy.env.robomimic.recorded_starts import RecordedStarts
 from diffusion_policy.env.robomimic.robomimic_env import RobomimicEnv
+from diffusion_policy.env_runner.robomimic_starts import RecordedStarts
 from tests.conftest import ROOT
 
 SEED = 100_000

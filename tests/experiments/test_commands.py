@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from diffusion_policy.common.checkpoint import load_policy
-from diffusion_policy.demos.storage import write_replay_buffer
+from diffusion_policy.dataset.stored_demos import write_replay_buffer
 
 ROOT = Path(__file__).resolve().parents[2]
 

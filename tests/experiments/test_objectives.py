@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError, register_resolvers
-from diffusion_policy.demos.storage import write_replay_buffer
+from diffusion_policy.dataset.stored_demos import write_replay_buffer
 from diffusion_policy.workspace.condition_learner import ConditionLearner
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, safe_open, save_file
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError, register_resolvers
 from diffusion_policy.common.lock import LOCK_FILE, LockedError, locked
-from diffusion_policy.demos.storage import write_replay_buffer
+from diffusion_policy.dataset.stored_demos import write_replay_buffer
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.conftest import ROOT
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bac_workbench.downloads.fetch import file_sha256
 from bac_workbench.setup.checkpoints import task_files
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.policy_files import build_policy
-from diffusion_policy.dataset.fetch import file_sha256
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from tests.original_checkpoints import lowdim_config, lowdim_payload, saved
 

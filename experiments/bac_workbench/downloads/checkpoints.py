@@ -9,11 +9,11 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from bac_workbench.downloads.fetch import TIMEOUT_S, Progress, fetch, file_sha256, require_url
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.files import atomic_path
 from diffusion_policy.common.lock import locked_output
-from diffusion_policy.dataset.fetch import TIMEOUT_S, Progress, fetch, file_sha256, require_url
 from diffusion_policy.dataset.replay_buffer import DatasetError
 
 LATEST, BEST, LIST = "latest.ckpt", "best", "list"

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import zarr
 
-from diffusion_policy.dataset import download as module
+from bac_workbench.downloads import datasets as module
+from bac_workbench.downloads.datasets import SOURCES, download, verify
+from bac_workbench.downloads.fetch import fetch
+from bac_workbench.downloads.sources import ArchiveError, DataSource, FileSource, content_sha256, unpack
 from diffusion_policy.dataset import limits
-from diffusion_policy.dataset.download import SOURCES, download, verify
-from diffusion_policy.dataset.fetch import fetch
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
-from diffusion_policy.dataset.sources import ArchiveError, DataSource, FileSource, content_sha256, unpack
 
 KEYS = ("keypoint", "state", "action")
 FOLDER = "toy/replay.zarr"

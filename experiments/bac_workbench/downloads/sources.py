@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from diffusion_policy.dataset.fetch import Progress, fetch, file_sha256, name_in
+from bac_workbench.downloads.fetch import Progress, fetch, file_sha256, name_in
 from diffusion_policy.dataset.limits import Budget
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bac_workbench.downloads.fetch import Progress, name_in
+from bac_workbench.downloads.member_source import MemberSource
+from bac_workbench.downloads.sources import DataSource, FileSource, WritingError
 from diffusion_policy.common.files import write_json
 from diffusion_policy.common.lock import locked_output
-from diffusion_policy.dataset.fetch import Progress, name_in
 from diffusion_policy.dataset.kitchen_files import read_published
-from diffusion_policy.dataset.member_source import MemberSource
 from diffusion_policy.dataset.replay_buffer import DatasetError
-from diffusion_policy.dataset.sources import DataSource, FileSource, WritingError
 from diffusion_policy.env.robomimic.definition import TASKS
 
 

@@ -16,11 +16,11 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from diffusion_policy.dataset.fetch import CHUNK_BYTES, TIMEOUT_S, Progress, fetch, file_sha256, name_in
+from bac_workbench.downloads.fetch import CHUNK_BYTES, TIMEOUT_S, Progress, fetch, file_sha256, name_in
+from bac_workbench.downloads.sources import RECORD, ArchiveError, DataSource, WritingError
 from diffusion_policy.dataset.limits import Budget
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_files import open_demonstrations
-from diffusion_policy.dataset.sources import RECORD, ArchiveError, DataSource, WritingError
 
 LOCAL_HEADER = 30  # bytes in front of a member's name; the last four of them are two lengths (APPNOTE.TXT, 4.3.7)
 METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from robomimic_data import write_demonstrations
 
-from diffusion_policy.dataset.download import SOURCES, NoChecksumError, download, verify
+from bac_workbench.downloads.datasets import SOURCES, NoChecksumError, download, verify
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_dataset import load_robomimic_lowdim
 from diffusion_policy.dataset.sequence_dataset import Windows
