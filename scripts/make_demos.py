@@ -23,14 +23,15 @@ def main(cfg: DictConfig) -> None:
 
     from bac_workbench.console import console, progress_bar, readable_errors
     from bac_workbench.settings import check
-    from bac_workbench.setup.experiment import make_task
     from diffusion_policy.common.config import register_resolvers, to_plain
     from diffusion_policy.demos.collect import collect
+    from diffusion_policy.env_runner.task import task_from_config
 
     register_resolvers()
     with readable_errors():
         cfg = check(cfg, "make_demos")
-        make_task(cfg)  # raises if the simulator is not installed
+        if cfg.task.get("environment") is not None:
+            task_from_config(cfg.task)  # raises for settings that cannot be
         settings = {
             key: value for key, value in to_plain(cfg.task)["demos"].items() if key in ("source", "demonstrator")
         }

@@ -325,5 +325,5 @@ def source_advice(path: str | Path, config: str | None) -> str:
     return (
         f"Get it with: python scripts/download_data.py task={config or '<task>'}, or put robomimic's own "
         f"{delta_path(path).name} there ({ROBOMIMIC_PAGE}). Scripted demonstrations can be made here: "
-        "python scripts/make_demos.py task=lift"
+        "python scripts/make_demos.py task=lift_scripted_demos"
     )

@@ -39,7 +39,7 @@ def load_robomimic_scripted(
     """
     definition, hint = (
         task_named(task),
-        f"Make the demonstrations with: python scripts/make_demos.py task={name or task}",
+        f"Make the demonstrations with: python scripts/make_demos.py task={name or f'{task}_scripted_demos'}",
     )
     if not abs_action:
         raise DatasetError("scripted demonstrations have absolute actions: use task.abs_action=true")
@@ -73,5 +73,5 @@ def _check_settings(path: str | Path, task: str, reflections: bool | None, hint:
     if reflections is not None and found != reflections:
         raise DatasetError(
             f"{path} was recorded with reflections={found}, the policy would be evaluated with {reflections}: "
-            f"use task.adapter.reflections={str(found).lower()}, or make other demonstrations. {hint}"
+            f"use task.environment.reflections={str(found).lower()}, or make other demonstrations. {hint}"
         )

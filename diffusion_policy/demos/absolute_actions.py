@@ -23,7 +23,8 @@ from diffusion_policy.dataset.robomimic_files import (
     recorded_environment,
 )
 from diffusion_policy.demos.action_converter import ActionConverter
-from diffusion_policy.demos.collect import Parts, check_numbers, record_missing, remove_parts
+from diffusion_policy.demos.collect import check_numbers, record_missing
+from diffusion_policy.demos.parts import Parts, remove_parts
 from diffusion_policy.env.extras import import_extra
 from diffusion_policy.env.offscreen import check_backend
 from diffusion_policy.env.robomimic.definition import task_named

@@ -119,7 +119,7 @@ def training_settings(cfg: DictConfig, start: str | None, data: Mapping[str, Any
         "ema": plain["ema"],
         **{name: plain[name] for name in ("training", *_ALSO_STORED) if name in plain},
         "task.dataset": plain["task"].get("dataset"),
-        "task.adapter": plain["task"].get("adapter"),
+        "task.environment": plain["task"].get("environment"),
     }
     return json.loads(json.dumps(settings))  # as it will be read again
 
@@ -150,7 +150,7 @@ def compare_settings(found: Mapping[str, Any], now: Mapping[str, Any], state: st
     changed = _of_training(changed)
     changed += _data_differences(found.get("data") or {}, now["data"])
     other = _differences("training", found.get("training"), now["training"])
-    for key in ("ema", *_ALSO_STORED, "task.dataset", "task.adapter"):
+    for key in ("ema", *_ALSO_STORED, "task.dataset", "task.environment"):
         other += _differences(key, found.get(key), now.get(key))
     name = lambda line: line.split(":")[0]  # noqa: E731
     changed += [line for line in other if name(line) in FIXED]

@@ -123,7 +123,7 @@ def _evaluation(folder: Path, inputs: Path) -> list[str]:
         "eval.n_videos=0",
         "benchmark.n_chunks=1",
         "benchmark.warmup=0",
-        "task.adapter.max_steps=16",
+        "task.environment.max_steps=16",
     ]
 
 

@@ -238,8 +238,10 @@ def test_the_normalizer_does_not_blow_up_joints_that_only_shake(tmp_path):
 
 
 def test_missing_or_other_demonstrations_say_how_to_make_them(tmp_path):
-    with pytest.raises(DatasetError, match="make_demos.py task=kitchen"):
+    with pytest.raises(DatasetError, match="make_demos.py task=kitchen_scripted_demos"):
         load_kitchen_scripted(tmp_path / "absent.zarr", Windows(5))
     write_replay_buffer(tmp_path / "other.zarr", [scripted(8, 0, obs_dim=60)], {})
-    with pytest.raises(DatasetError, match=r"\[8, 60\].*not scripted Kitchen.*make_demos.py task=kitchen"):
+    with pytest.raises(
+        DatasetError, match=r"\[8, 60\].*not scripted Kitchen.*make_demos.py task=kitchen_scripted_demos"
+    ):
         load_kitchen_scripted(tmp_path / "other.zarr", Windows(5))

@@ -214,6 +214,16 @@ def test_fewer_demonstrations_than_are_there_are_not_taken_for_all(tmp_path):
         collect(ToyDemonstrator, tmp_path / "a.zarr", 3, n_workers=0)
 
 
+def test_demonstrations_with_an_earlier_name_of_a_setting_are_the_same(tmp_path):
+    earlier = {"demonstrator": {"excursion_rate": 0.1}}
+    write_replay_buffer(
+        tmp_path / "a.zarr", [ToyDemonstrator().record(0)], {"n_episodes": 1, "seed_start": 0, **earlier, "seeds": [0]}
+    )
+    collect(None, tmp_path / "a.zarr", 1, settings={"demonstrator": {"perturbation_rate": 0.1}})
+    with pytest.raises(DatasetError, match="other demonstrations"):
+        collect(None, tmp_path / "a.zarr", 1, settings={"demonstrator": {"perturbation_rate": 0.2}})
+
+
 def test_another_first_seed_and_settings_that_are_gone_are_noticed(tmp_path):
     collect(ToyDemonstrator, tmp_path / "a.zarr", 2, n_workers=0, settings={"noise": 0.1})
     with pytest.raises(DatasetError, match="seed_start 0 there, 7 now"):

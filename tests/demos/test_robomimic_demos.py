@@ -178,7 +178,7 @@ def test_the_command(tmp_path, demos):
     command = [
         sys.executable,
         "scripts/make_demos.py",
-        "task=lift",
+        "task=lift_scripted_demos",
         f"output={output}",
         "n_episodes=1",
         "n_workers=1",

@@ -271,7 +271,7 @@ def test_phases_of_the_oracle():
     assert expert.phase is Phase.BACK_OFF and expert.action(obs)[1] < 0
 
 
-def test_experts_led_astray_to_the_same_place_do_the_same():
+def test_experts_perturbed_to_the_same_place_do_the_same():
     """Whatever they were at: the nearest attempt, or what is left when a block is in a target."""
     observation = np.zeros(16)
     observation[[10, 11, 13, 14]] = [0.5, 0.2, 0.3, 0.2]
@@ -282,20 +282,20 @@ def test_experts_led_astray_to_the_same_place_do_the_same():
         for seed in range(8):
             expert = RecoveringOracle(np.random.RandomState(seed))
             expert.action(observation)
-            expert.astray(observation)
+            expert.recover(observation)
             actions.append(expert.action(observation))
             assert expert.order[0][0] == block
         assert (np.array(actions) == actions[0]).all()
         for near, done in ((0.03, True), (0.07, False)):  # block 0 in target 1
             observation[[0, 1]] = [0.3, 0.2 - near]
-            expert.astray(observation)
+            expert.recover(observation)
             assert ((expert.order == ((0, 1), (1, 0))) and expert._stage == 1) == done
         observation[[0, 1]] = [0.45, -0.1]
 
 
 @pytest.mark.parametrize("angle", np.linspace(0, 2 * np.pi, 8, endpoint=False))
 @pytest.mark.parametrize("distance", [0.05, 0.2])
-def test_an_expert_led_astray_goes_around_its_block(angle, distance):
+def test_a_perturbed_expert_goes_around_its_block(angle, distance):
     expert = RecoveringOracle(np.random.RandomState(0))
     block = 0
     observation = np.zeros(16)
@@ -306,7 +306,7 @@ def test_an_expert_led_astray_goes_around_its_block(angle, distance):
     )  # the other one far away
     effector = observation[3 * block :][:2] + distance * np.array([np.cos(angle), np.sin(angle)])
     observation[6:10] = np.tile(effector, 2)
-    expert.astray(observation)
+    expert.recover(observation)
     assert expert.order[0][0] == block
     target = expert.order[0][1]
     closest = np.inf

@@ -253,14 +253,14 @@ def test_recorded_starts(tmp_path, env):
     qpos[:, 0] += np.arange(3)
     np.save(tmp_path / "all_init_qpos.npy", qpos)
     np.save(tmp_path / "all_init_qvel.npy", qvel)
-    recorded = RecordedStarts(env, tmp_path)
+    recorded = RecordedStarts(env, tmp_path, range(3))
     recorded.reset(seed=2)
     assert env.data.qpos[0] == qpos[2, 0]
     recorded.reset(seed=100_000)
     np.testing.assert_array_equal(env.data.qpos, INITIAL_QPOS)
     (tmp_path / "all_init_qvel.npy").unlink()
     with pytest.raises(DatasetError, match="download_data.py task=kitchen_lowdim"):
-        RecordedStarts(env, tmp_path)
+        RecordedStarts(env, tmp_path, range(3))
 
 
 # --- frames ---

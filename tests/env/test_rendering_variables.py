@@ -11,7 +11,8 @@ import pytest
 from diffusion_policy.env import extras, offscreen
 from diffusion_policy.env.extras import MissingExtraError, import_extra
 from diffusion_policy.env.offscreen import RenderingError, check_backend
-from diffusion_policy.env_runner.kitchen import kitchen_task
+from diffusion_policy.env_runner.kitchen import kitchen_environment
+from diffusion_policy.env_runner.task import Task
 from tests.conftest import ROOT
 
 
@@ -87,7 +88,7 @@ needs_kitchen = pytest.mark.skipif(not has_kitchen, reason="needs the kitchen ex
 def test_a_task_says_so_before_its_workers_start(machine):
     machine(MUJOCO_GL="osmesa")
     with pytest.raises(RenderingError, match="MUJOCO_GL=osmesa"):
-        kitchen_task().vector_env(1)
+        Task("kitchen", kitchen_environment()).vector_env(1)
 
 
 @needs_kitchen

@@ -132,10 +132,11 @@ NO_OPENGL = """
 import ctypes.util
 find_library = ctypes.util.find_library
 ctypes.util.find_library = lambda name: None if name in ("EGL", "OSMesa") else find_library(name)
-from diffusion_policy.env_runner.robomimic import robomimic_task
+from diffusion_policy.env_runner.robomimic import robomimic_environment
+from diffusion_policy.env_runner.task import Task
 from diffusion_policy.env_runner.vector import EnvWorkerError
 for image in (False, True):
-    with robomimic_task("lift", image=image).vector_env(n_envs=1, n_workers=0) as env:
+    with Task("lift", robomimic_environment("lift", image=image)).vector_env(n_envs=1, n_workers=0) as env:
         env.reset(0, seed=0)
         try:
             print("observed", env.receive()[1].obs is not None)

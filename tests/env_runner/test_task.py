@@ -1,37 +1,26 @@
-"""What a task adapter promises, apart from any simulator."""
+"""What a task promises, apart from any simulator."""
 
 import numpy as np
 import pytest
 from toy_env import ToyCameraEnv
 
 from diffusion_policy.env_runner.rollout import rollout
-from diffusion_policy.env_runner.task import TaskAdapter
+from diffusion_policy.env_runner.task import Chunking, Environment, Seeds, Task
 
-USUAL = dict(
-    name="toy",
-    make_env=ToyCameraEnv,
-    action_dim=2,
-    n_obs_steps=2,
-    n_action_steps=4,
-    max_steps=9,
-    n_train=1,
-    train_start_seed=0,
-    n_test=2,
-    test_start_seed=100,
-    extra="toy",
-    packages=(),
-)
+USUAL = dict(make=ToyCameraEnv, action_dim=2, max_steps=9)
 
 
 def test_observations_are_one_vector_or_named():
     with pytest.raises(ValueError, match="either obs_dim or obs_shapes"):
-        TaskAdapter(**USUAL)
+        Environment(**USUAL)
     with pytest.raises(ValueError, match="either obs_dim or obs_shapes"):
-        TaskAdapter(**USUAL, obs_dim=3, obs_shapes={"state": (3,)})
+        Environment(**USUAL, obs_dim=3, obs_shapes={"state": (3,)})
 
 
 def test_a_task_that_draws_gets_a_process_per_environment():
-    task = TaskAdapter(**USUAL, obs_shapes={"state": (3,), "image": (1, 2, 2)}, one_env_per_process=True)
+    shapes = {"state": (3,), "image": (1, 2, 2)}
+    environment = Environment(**USUAL, obs_shapes=shapes, one_env_per_process=True)
+    task = Task("toy", environment, Chunking(2, 4), Seeds(n_train=1, n_test=2, test_start_seed=100))
     for n_workers in (0, 1):
         with pytest.raises(ValueError, match="n_workers=2"):
             task.vector_env(2, n_workers)

@@ -127,7 +127,7 @@ def test_more_observations_than_usual_are_taken_by_default(make_cfg, tmp_path):
         "profile.noise_seeds=[0,1,2]",
         "profile.batch_size=33",
         "sampler.steps=2",
-        "task.adapter.max_steps=80",
+        "task.environment.max_steps=80",
         "cache=bac",
         "cache.budget=1",
         "cache.top_k=1",
@@ -290,17 +290,17 @@ def recorded_dataset():
     return SequenceDataset(fields, np.arange(16) + np.arange(40)[:, None]), None
 
 
-def without_simulator(cfg, adapter=None):
+def without_simulator(cfg, environment=None):
     OmegaConf.set_struct(cfg, False)
-    cfg.task.adapter = adapter
+    cfg.task.environment = environment
     cfg.task.dataset = {"_target_": "tests.experiments.test_assets.recorded_dataset"}
     cfg.profile.n_episodes = None
     return cfg
 
 
-@pytest.mark.parametrize("adapter", [None, {"max_steps": 3}])
-def test_a_task_without_a_simulator_is_profiled_on_its_data_set(make_cfg, adapter):
-    cfg = without_simulator(make_cfg(*BAC), adapter)
+@pytest.mark.parametrize("environment", [None, {"max_steps": 3}])
+def test_a_task_without_a_simulator_is_profiled_on_its_data_set(make_cfg, environment):
+    cfg = without_simulator(make_cfg(*BAC), environment)
     experiment = load_experiment(cfg, needs_simulator=False)
     profile, folder = profile_for(experiment, lambda text: None)
     assert profile.info.observations == 2 and profile.info.source == "windows of the task's data set, 40 in all"

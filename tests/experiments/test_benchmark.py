@@ -53,7 +53,7 @@ def experiment(checkpoint, tmp_path):
                 "profile.n_episodes=1",
                 "profile.n_observations=2",
                 "profile.noise_seeds=[0]",
-                "task.adapter.max_steps=24",
+                "task.environment.max_steps=24",
             ],
         )
     return load_experiment(cfg, needs_simulator=False)
@@ -139,7 +139,7 @@ def test_a_benchmark_of_something_else_is_not_replaced_unasked(experiment, tmp_p
 
 
 def test_a_task_without_a_simulator_is_timed_on_random_observations(experiment):
-    experiment.cfg.task.adapter = None
+    experiment.cfg.task.environment = None
     experiment.cfg.methods, experiment.cfg.batch, experiment.cfg.runtimes = ["uniform_s5"], 1, ["planned"]
     rows = run_benchmark(load_experiment(experiment.cfg, needs_simulator=False), say=lambda text: None)["rows"]
     assert [row["method"] for row in rows] == ["full", "full", "uniform_s5"]

@@ -22,7 +22,7 @@ def train(tmp_path):
 
     def make(name, *overrides):
         small = [
-            "task=can",
+            "task=can_scripted_demos",
             "device=cpu",
             f"output_dir={tmp_path / name}",
             f"task.dataset.dataset_path={tmp_path / 'demos.zarr'}",

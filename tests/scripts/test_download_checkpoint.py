@@ -186,7 +186,7 @@ def test_a_file_put_in_place_by_hand_needs_no_network(download, original):
     [
         (["task=null"], "which task? use one of task=block_pushing"),
         (["nmae=best"], "unknown setting nmae"),
-        (["task=kitchen"], "no original checkpoint is known for task=kitchen"),
+        (["task=kitchen_scripted_demos"], "no original checkpoint is known for task=kitchen_scripted_demos"),
         (["name=newest"], "use best, list or the name"),
         (["name=../x.ckpt"], "use best, list or the name of a .ckpt file"),
         (["train=3"], "use 0, 1 or 2"),

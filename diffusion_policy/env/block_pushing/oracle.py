@@ -18,7 +18,7 @@ from diffusion_policy.env.block_pushing.definition import BLOCKS, EFFECTOR_TARGE
 CONTROL_PERIOD = 0.1  # s
 SWITCH_DISTANCE = 0.04  # m, the first block is done
 ARRIVED = 0.001  # m, from a waypoint,
-NEARLY_ARRIVED = 0.006  # and for an expert that is led astray
+NEARLY_ARRIVED = 0.006  # and for an expert that recovers from perturbations
 BEHIND = 0.05  # m from the block's centre, on the far side of the target: where an attempt starts,
 TOUCH = 0.03  # where it is close to contact,
 INSIDE = 0.01  # and the point that pushing aims for
@@ -165,8 +165,7 @@ class MultimodalPushOracle:
 
 
 class RecoveringOracle(MultimodalPushOracle):
-    """The expert when something leads it astray: it starts a new attempt with what is nearest, and on the way goes around the
-    block.
+    """The expert under perturbations: it recovers by a new attempt with what is nearest, and on the way goes around the block.
 
     Where it was heading before does not matter then. Otherwise two demonstrations would do different things in the same place,
     and a policy that learned from both would waver between the blocks. It is content to be within 6 mm of a waypoint, and
@@ -175,8 +174,8 @@ class RecoveringOracle(MultimodalPushOracle):
 
     arrived = NEARLY_ARRIVED
 
-    def astray(self, observation: np.ndarray) -> None:
-        """The effector is not where the expert wanted it; the observation [16] is the one to act on next."""
+    def recover(self, observation: np.ndarray) -> None:
+        """Starts anew, as the effector is not where the expert wanted it; the observation [16] is the one to act on next."""
         blocks, targets = observation[BLOCKS].reshape(2, 3), observation[TARGETS].reshape(2, 3)
         done = [
             order for order in ORDERS if np.linalg.norm(blocks[order[0][0]][:2] - targets[order[0][1]][:2]) < TOLERANCE

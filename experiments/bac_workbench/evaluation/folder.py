@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
 from bac_workbench.caching.schedules import cache_label
+from bac_workbench.evaluation.stored_results import without_code_names
 from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.config import ConfigError, to_plain
 from diffusion_policy.common.files import atomic_path, write_json
@@ -29,9 +30,9 @@ def default_output_dir(experiment: Experiment) -> Path:
     for value, usual in ((cfg.precision, "fp32"), (cfg.weights, "ema")):
         name += "" if value == usual else f"-{value}"
     if experiment.policy.n_action_steps != experiment.own_chunk:
-        name += f"-actions{task.n_action_steps}"
-    if task.n_latency_steps:
-        name += f"-latency{task.n_latency_steps}"
+        name += f"-actions{task.chunking.n_action_steps}"
+    if task.chunking.n_latency_steps:
+        name += f"-latency{task.chunking.n_latency_steps}"
     name += f"-seed{cfg.seed}" if cfg.seed else ""
     return Path("results") / cfg.task.name / name
 
@@ -55,7 +56,6 @@ def open_output_dir(experiment: Experiment) -> Path:
 def evaluation_settings(experiment: Experiment, schedule: Schedule, episodes: list[Episode]) -> dict[str, Any]:
     """Everything that decides the episodes' numbers, as JSON values; a folder holds the results of one such set."""
     cfg, task, base = experiment.cfg, experiment.task, experiment.base
-    adapter = {name: value for name, value in to_plain(cfg.task.adapter).items() if name not in ("n_train", "n_test")}
     settings = {
         "task": cfg.task.name,
         "cache": cache_label(cfg.cache),
@@ -72,13 +72,20 @@ def evaluation_settings(experiment: Experiment, schedule: Schedule, episodes: li
         "device": experiment.device.type,
         "seed": int(cfg.seed),
         "n_envs": int(cfg.eval.n_envs),
-        "n_action_steps": task.n_action_steps,
-        "n_latency_steps": task.n_latency_steps,
-        "max_steps": task.max_steps,
+        "n_action_steps": task.chunking.n_action_steps,
+        "n_latency_steps": task.chunking.n_latency_steps,
+        "max_steps": task.environment.max_steps,
         "episodes": len(episodes),
-        "adapter": adapter,
+        "adapter": simulation_settings(to_plain(cfg.task)),
     }
     return json.loads(json.dumps(settings))
+
+
+def simulation_settings(task: Mapping[str, Any]) -> dict[str, Any]:
+    """What a task's section says of its simulation: environment, chunking and seeds, but for the number of episodes."""
+    chunking = {name: task[name] for name in ("n_obs_steps", "n_action_steps", "n_latency_steps")}
+    seeds = {name: value for name, value in task["seeds"].items() if name not in ("n_train", "n_test")}
+    return without_code_names({**chunking, **seeds, **task["environment"]})
 
 
 def resume(
@@ -145,6 +152,7 @@ def stored_settings(path: Path) -> dict[str, Any]:
         earlier = stored.setdefault("earlier_n_envs", [])
         if not isinstance(earlier, list) or any(type(n) is not int for n in earlier):
             raise ValueError("earlier_n_envs is no list of numbers")
+        stored["adapter"] = without_code_names(stored.get("adapter"))
     except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(
             f"{path} is damaged ({error}): restore it, choose another output_dir=, or overwrite=true to start over"

@@ -36,7 +36,7 @@ def visited_observations(
     runtime = "reference" if experiment.cfg.get("runtime") == "reference" else "planned"
     with (
         accelerate(policy, runtime=runtime) as fast,
-        task.vector_env(n_episodes, None if task.one_env_per_process else 0) as env,
+        task.vector_env(n_episodes, None if task.environment.one_env_per_process else 0) as env,
     ):
         full_policy = acting(fast.predict_action, seed_start)
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from bac_workbench.settings.kinds import Kind, Section, some
+from bac_workbench.settings.names import present_name
 
 # Imported when asked for: a command about data needs nothing of evaluation.
 SCHEMAS = {
@@ -114,6 +115,8 @@ def near_keys(key: str, known: Sequence[str]) -> list[str]:
 
 
 def unknown(key: str, known: Sequence[str], help_command: str) -> str:
+    if (name := present_name(key)) is not None:
+        return f"this setting is called {name} now"
     near = near_keys(key, known)
     hint = f"did you mean {some(near)}?" if near else f"{help_command} lists all settings"
     return f"unknown setting {key}; {hint}"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
 from bac.runtime.choose import RUNTIMES
 from bac_workbench.settings.kinds import (
     Boolean,
@@ -9,6 +13,7 @@ from bac_workbench.settings.kinds import (
     CountOrZero,
     EnvSeed,
     FileName,
+    Kind,
     NoiseSeed,
     NotNegative,
     Path,
@@ -33,14 +38,17 @@ Moment = number(0, below=1)
 PathOrNull = nullable(Path)
 
 
-class Adapter(Section):
-    name: FileName
-    n_obs_steps: Horizon
-    n_action_steps: Horizon
-    n_latency_steps: CountOrZero
+def renamed(name: str, note: str = "") -> Any:
+    """An earlier name of a setting, as it may be in a task's file: whatever its value, it is refused."""
+    return Annotated[Any, AfterValidator(_refuse), Kind(f"the name {name}, as it is called now{note and f'; {note}'}")]
+
+
+def _refuse(value: Any) -> None:
+    raise ValueError("an earlier name")
+
+
+class Environment(Section):
     max_steps: nullable(Count)
-    train_start_seed: EnvSeed
-    test_start_seed: EnvSeed
     legacy_test: Boolean
     abs_action: Boolean
     obs_eef_target: Boolean
@@ -50,9 +58,15 @@ class Adapter(Section):
     reflections: Boolean
 
 
+class Seeds(Section):
+    train_start_seed: EnvSeed
+    test_start_seed: EnvSeed
+
+
 class Demonstrator(Section):
     max_steps: Count
-    excursion_rate: Share
+    perturbation_rate: Share
+    excursion_rate: renamed("perturbation_rate")
     action_noise: NotNegative
     noise: NotNegative
     n_tasks: integer(1, 7)
@@ -161,7 +175,9 @@ class Task(Section):
     demonstrations: choice("ph", "mh")
     checkpoint: PathOrNull
     fps: Positive
-    adapter: Adapter | None
+    environment: Environment | None
+    adapter: renamed("environment", "its seeds are in seeds:, its chunking is beside them")
+    seeds: Seeds
     demos: Demos | None
     dataset: Dataset
     policy: Policy

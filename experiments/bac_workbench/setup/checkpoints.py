@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from bac_workbench.provenance import ROOT
@@ -14,6 +13,7 @@ from diffusion_policy.common.checkpoint import LoadedPolicy
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.policy_files import WEIGHTS_FILE
 from diffusion_policy.env.extras import MissingExtraError
+from diffusion_policy.env_runner.task import task_from_config
 
 SERVER = "https://diffusion-policy.cs.columbia.edu/data/experiments"  # Chi et al. 2023, the authors' site
 METHOD = "diffusion_policy_transformer"
@@ -115,8 +115,8 @@ def missing(cfg: DictConfig, path: Path, task: TaskFile, files: dict[str, TaskFi
             lines.append(f"    python scripts/make_demos.py task={task.choice}     # once: its demonstrations")
         lines += [f"    python scripts/train.py task={task.choice}", f"or {elsewhere}"]
     try:
-        if OmegaConf.select(cfg, "task.adapter._target_", default=None) is not None:
-            instantiate(cfg.task.adapter).check_installed()
+        if OmegaConf.select(cfg, "task.environment._target_", default=None) is not None:
+            task_from_config(cfg.task).check_installed()
     except MissingExtraError as error:
         lines.append(f"The simulator is missing, too: {error}")
     if here := runnable(files, task):

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bac_workbench.setup.checkpoints import find_checkpoint, notes
 from bac_workbench.setup.samplers import build_sampler, name_of, resolved
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy
 from diffusion_policy.common.config import ConfigError, choose_device
-from diffusion_policy.env_runner.task import TaskAdapter
+from diffusion_policy.env_runner.task import Task, task_from_config
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 
 
@@ -25,13 +23,13 @@ class Experiment:
 
     Attributes:
         cfg: a copy of the config in which `sampler` says what the sampler turned out to be.
-        adapter: the task, None if it has no simulator.
+        simulated: the task in its simulator, None if it has none.
         own: the checkpoint's own sampler. With it the policy is the *plain policy*, which speedups count against.
         own_chunk: actions of a chunk that the checkpoint's file says are executed (or dropped for latency).
     """
 
     cfg: DictConfig
-    adapter: TaskAdapter | None
+    simulated: Task | None
     loaded: LoadedPolicy
     device: torch.device
     own: DiffusionSampler
@@ -42,15 +40,15 @@ class Experiment:
         return self.loaded.policy
 
     @property
-    def task(self) -> TaskAdapter:
+    def task(self) -> Task:
         """The task in its simulator.
 
         Raises:
             ConfigError: it has none.
         """
-        if self.adapter is None:
+        if self.simulated is None:
             raise ConfigError(no_simulator(self.cfg))
-        return self.adapter
+        return self.simulated
 
     @property
     def base(self) -> DiffusionSampler:
@@ -86,28 +84,20 @@ class Experiment:
 
 
 def has_simulator(cfg: DictConfig) -> bool:
-    """Whether the task names an adapter."""
-    return OmegaConf.select(cfg, "task.adapter._target_", default=None) is not None
+    """Whether the task names an environment."""
+    return OmegaConf.select(cfg, "task.environment._target_", default=None) is not None
 
 
 def no_simulator(cfg: DictConfig) -> str:
     return (
-        f"task {cfg.task.name} has no simulator (task.adapter names no _target_), so nothing can be rolled out. What can be done instead:\n"
+        f"task {cfg.task.name} has no simulator (task.environment names no _target_), so nothing can be rolled out. What can be done instead:\n"
         "    python scripts/profile_blocks.py task=...     # writes schedules from observations of the task's data set\n"
         "    python scripts/benchmark.py task=...          # times methods on random observations\n"
         "and on the robot: with accelerate(load_policy(...).policy, Schedule.load(...)) as fast: fast.predict_action(obs)"
     )
 
 
-def make_task(cfg: DictConfig, **overrides: Any) -> TaskAdapter:
-    """The task of a config, whether or not its simulator is installed."""
-    try:
-        return instantiate(cfg.task.adapter, **overrides)
-    except InstantiationException as error:
-        raise error.__cause__ if isinstance(error.__cause__, ValueError) else error
-
-
-def load_experiment(cfg: DictConfig, needs_simulator: bool = True, **task_overrides: Any) -> Experiment:
+def load_experiment(cfg: DictConfig, needs_simulator: bool = True, **seeds: int) -> Experiment:
     """Builds everything and checks that the pieces fit, before anything long starts.
 
     Raises:
@@ -122,7 +112,7 @@ def load_experiment(cfg: DictConfig, needs_simulator: bool = True, **task_overri
     checkpoint = find_checkpoint(cfg)  # before the simulator is asked for, which takes longer to get
     task = None
     if has_simulator(cfg):
-        task = make_task(cfg, **task_overrides)
+        task = task_from_config(cfg.task, **seeds)
     elif needs_simulator:
         raise ConfigError(no_simulator(cfg))
     if task is not None and needs_simulator:
@@ -148,46 +138,48 @@ def attach(experiment: Experiment, settings: Any) -> None:
     experiment.cfg.sampler = resolved(experiment.policy.sampler, experiment.own, settings)
 
 
-def misfits(task: TaskAdapter, policy: Any) -> list[str]:
+def misfits(task: Task, policy: Any) -> list[str]:
     """Where what the environment gives and takes differs from what the policy takes and gives."""
-    sees = {"obs": (task.obs_dim,)} if task.obs_shapes is None else dict(task.obs_shapes)
+    environment, shapes = task.environment, task.environment.observation_shapes
+    sees = {"obs": shapes} if isinstance(shapes, tuple) else dict(shapes)
     wrong = []
     for name in dict.fromkeys([*sees, *policy.obs_shapes]):
-        own, environment = policy.obs_shapes.get(name), sees.get(name)
+        own, seen = policy.obs_shapes.get(name), sees.get(name)
         if own is None:
             wrong.append(f"it does not look at {name}, which the environment shows")
-        elif environment is None:
+        elif seen is None:
             wrong.append(f"it needs {name} {list(own)}, which the environment does not show")
-        elif own != environment:
-            wrong.append(f"it needs {name} {list(own)}, the environment shows {list(environment)}")
-    for name, value in {"action_dim": task.action_dim, "n_obs_steps": task.n_obs_steps}.items():
+        elif own != seen:
+            wrong.append(f"it needs {name} {list(own)}, the environment shows {list(seen)}")
+    for name, value in {"action_dim": environment.action_dim, "n_obs_steps": task.chunking.n_obs_steps}.items():
         if getattr(policy, name) != value:
             wrong.append(f"it has {name} {getattr(policy, name)} instead of {value}")
     return wrong
 
 
-def execute(policy: Any, task: TaskAdapter) -> None:
+def execute(policy: Any, task: Task) -> None:
     """Lets the policy return the chunk that the task executes: `n_latency_steps` actions that are dropped and `n_action_steps`.
 
     Raises:
         ConfigError: the policy does not predict that many; the message gives the range.
     """
-    wanted, latency = task.n_action_steps + task.n_latency_steps, task.n_latency_steps
-    if wanted == policy.n_action_steps and task.n_action_steps >= 1 and latency >= 0:
+    n_action_steps, latency = task.chunking.n_action_steps, task.chunking.n_latency_steps
+    wanted = n_action_steps + latency
+    if wanted == policy.n_action_steps:
         return
     longest = policy.n_action_steps if policy.pred_action_steps_only else policy.horizon - policy.n_obs_steps + 1
     if policy.pred_action_steps_only:
         raise ConfigError(
-            f"task.n_action_steps={task.n_action_steps} with task.n_latency_steps={latency} is not possible: this policy "
+            f"task.n_action_steps={n_action_steps} with task.n_latency_steps={latency} is not possible: this policy "
             f"predicts exactly the {longest} actions of a chunk; n_action_steps and n_latency_steps have to add up to that"
         )
-    if latency < 0 or latency >= longest:
+    if latency >= longest:
         raise ConfigError(
             f"task.n_latency_steps={latency} is not possible: use 0 to {longest - 1}, as this policy predicts {longest} actions"
         )
-    if not 1 <= task.n_action_steps <= longest - latency:
+    if n_action_steps > longest - latency:
         raise ConfigError(
-            f"task.n_action_steps={task.n_action_steps} with task.n_latency_steps={latency} is not possible: "
+            f"task.n_action_steps={n_action_steps} with task.n_latency_steps={latency} is not possible: "
             f"use 1 to {longest - latency}, as this policy predicts {longest} actions from the current one on"
         )
     policy.n_action_steps = wanted

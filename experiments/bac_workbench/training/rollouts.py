@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
@@ -11,6 +10,7 @@ from bac.runtime.choose import RUNTIMES
 from bac_workbench.evaluation.acting import acting
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.env_runner.rollout import rollout
+from diffusion_policy.env_runner.task import task_from_config
 from diffusion_policy.workspace.train_workspace import RolloutFunction
 
 
@@ -31,7 +31,7 @@ def rollout_function(cfg: DictConfig) -> RolloutFunction | None:
         return None
     if cfg.rollout.runtime not in RUNTIMES:
         raise ConfigError(f"rollout.runtime={cfg.rollout.runtime} is unknown: use {', '.join(RUNTIMES)}")
-    task = instantiate(cfg.task.adapter, n_train=0, n_test=n, test_start_seed=int(cfg.rollout.seed_start))
+    task = task_from_config(cfg.task, n_train=0, n_test=n, test_start_seed=int(cfg.rollout.seed_start))
     task.check_installed()
 
     def score(policy: nn.Module, step: int) -> float:
