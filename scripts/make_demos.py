@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     register_resolvers()
     with readable_errors():
         cfg = check(cfg, "make_demos")
-        if cfg.task.get("environment") is not None:
+        if "_target_" in (cfg.task.get("environment") or {}):
             task_from_config(cfg.task)  # raises for settings that cannot be
         settings = {
             key: value for key, value in to_plain(cfg.task)["demos"].items() if key in ("source", "demonstrator")

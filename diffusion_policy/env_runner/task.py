@@ -210,9 +210,21 @@ def task_from_config(section: Mapping[str, Any], **seeds: int) -> Task:
     Raises:
         ConfigError: its environment does not know a setting, or cannot be with it.
     """
-    from hydra.errors import InstantiationException  # here: workers import this module, and need none of its imports
-    from hydra.utils import instantiate
+    # Here and not above: workers import this module, and need none of its imports.
+    from hydra.errors import InstantiationException
+    from hydra.utils import get_object, instantiate
 
+    from diffusion_policy.common.config import ConfigError
+
+    target = section["environment"]["_target_"]
+    try:
+        get_object(target)
+    except (ImportError, ValueError, AttributeError) as error:
+        reason = str(error).splitlines()[-1]
+        raise ConfigError(
+            f"task.environment._target_={target} cannot be imported ({reason}): correct it, or put the folder of its module "
+            "on PYTHONPATH"
+        ) from error
     try:
         environment = instantiate(section["environment"])
     except InstantiationException as error:
