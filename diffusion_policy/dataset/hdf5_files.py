@@ -1,8 +1,8 @@
 """Reading arrays and attributes of HDF5 files of which nothing is known.
 
-A member is looked at before it is followed, and what an array claims before memory is set aside: links and storage that lead
-to other files, virtual arrays, types other than numbers, filters that are plug-ins, and shapes that the file cannot hold are
-refused.
+A member is looked at before it is followed, and what an array claims before memory is set aside: links and storage that
+lead to other files, virtual arrays, types other than numbers, filters that are plug-ins, and shapes that the file
+cannot hold are refused.
 """
 
 from __future__ import annotations

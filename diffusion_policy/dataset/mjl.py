@@ -45,7 +45,8 @@ def read_mjl(path: str | Path, every: int = 40) -> MjlLog:
     """Reads the rows 0, `every`, 2 `every`, ... of a log. 40 steps of 2 ms are one control step of Kitchen.
 
     Raises:
-        DatasetError: the file is missing, of another format, cut short, without a row, or holds numbers that are not finite.
+        DatasetError: the file is missing, of another format, cut short, without a row, or holds numbers that are not
+            finite.
     """
     path = Path(path)
     try:

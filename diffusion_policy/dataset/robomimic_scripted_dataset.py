@@ -34,8 +34,8 @@ def load_robomimic_scripted(
         n_obs_steps: fetch only the first observations of a window, those that the policy looks at.
         reflections: of the evaluation, to be the same as in the demonstrations. None: do not compare.
         name: of the task's configuration, for what errors advise.
-        further_fields: other vectors [N, D] of the demonstrations to fetch with the observations, as targets of a training; no
-            policy sees them.
+        further_fields: other vectors [N, D] of the demonstrations to fetch with the observations, as targets of a
+            training; no policy sees them.
     """
     definition, hint = (
         task_named(task),

@@ -49,7 +49,8 @@ def write_replay_buffer(
 
 
 def _all_chunks(zarr: Any) -> AbstractContextManager:
-    """Chunks of zeros are written as well, so that an absent one means that something was lost. zarr 2 always does so."""
+    """Chunks of zeros are written as well, so that an absent one means that something was lost. zarr 2 always does
+    so."""
     return nullcontext() if zarr.__version__.startswith("2.") else zarr.config.set({"array.write_empty_chunks": True})
 
 
@@ -75,7 +76,8 @@ def stored_settings(path: str | Path) -> dict[str, Any]:
 
 
 def with_present_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored settings in which those of the demonstrator are called as they are now, also if they were stored earlier."""
+    """Stored settings in which those of the demonstrator are called as they are now, also if they were stored
+    earlier."""
     settings = dict(settings)
     if isinstance(settings.get("demonstrator"), Mapping):
         settings["demonstrator"] = {

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from diffusion_policy.dataset.zarr_format import ArrayFormat, Codec
+from diffusion_policy.dataset.zarr_metadata import ArrayFormat, Codec
 
 BLOSC_HEADER = 16
 ZSTD_MAGIC = bytes.fromhex("28b52ffd")

@@ -1,7 +1,7 @@
 """Reading zarr data sets, from a folder or a zip archive, without anything in them being executed.
 
-The zarr package is not asked: it looks codecs up by the names that a file gives, and among them are some that run code. What
-is read here is what `zarr_format` allows, chunk by chunk, and what is wrong is named by its file.
+The zarr package is not asked: it looks codecs up by the names that a file gives, and among them are some that run code.
+What is read here is what `zarr_format` allows, chunk by chunk, and what is wrong is named by its file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from diffusion_policy.dataset.errors import DatasetError
 from diffusion_policy.dataset.kinds import require_zarr
 from diffusion_policy.dataset.limits import Budget, n_bytes
 from diffusion_policy.dataset.zarr_codecs import DAMAGED, unpacked
-from diffusion_policy.dataset.zarr_format import ArrayFormat, array_format, attributes, group_format, read_json
+from diffusion_policy.dataset.zarr_format import array_format, attributes, group_format, read_json
+from diffusion_policy.dataset.zarr_metadata import ArrayFormat
 from diffusion_policy.dataset.zarr_store import FolderStore, Store, ZipStore
 
 PACKED_OVERHEAD = 1 << 16  # bytes by which a packed chunk may be larger than its contents, besides a tenth of them

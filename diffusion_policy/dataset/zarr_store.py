@@ -1,7 +1,7 @@
 """The files of a zarr data set, in a folder or in a zip archive, under names such as "data/action/.zarray".
 
-Both stores refuse what leads out of the data set, what is no plain file, and files larger than the reader asks for. A store
-never interprets what it reads.
+Both stores refuse what leads out of the data set, what is no plain file, and files larger than the reader asks for. A
+store never interprets what it reads.
 """
 
 from __future__ import annotations

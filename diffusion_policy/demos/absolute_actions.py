@@ -72,8 +72,8 @@ def convert_actions(
 
     Raises:
         LockedError: another process writes `output`.
-        DatasetError: `source` is missing, damaged, of another task or not relative; `output` is there and was not made from
-            it like this; a worker died.
+        DatasetError: `source` is missing, damaged, of another task or not relative; `output` is there and was not made
+            from it like this; a worker died.
         MissingExtraError: the simulator is not installed.
     """
     from diffusion_policy.common.lock import (

@@ -12,21 +12,21 @@ PERTURBATION_SPEED = 0.01, 0.035  # m per step
 
 
 class BlockPushingDemonstrator:
-    """Records obs float32 [T, 16], each before its step, action float32 [T, 2] (m, relative), and intention float32 [T, 5],
-    where the expert was heading (see `Intention.to_array`).
+    """Records obs float32 [T, 16], each before its step, action float32 [T, 2] (m, relative), and intention float32 [T,
+    5], where the expert was heading (see `Intention.to_array`).
 
     As in the benchmark's data, the state that ends the episode and the expert's action in it are recorded too, and the
     few demonstrations that run into `max_steps` (then T = max_steps + 1) are kept.
 
-    With perturbations, the effector now and then moves in a random direction for some steps, and what is recorded is what
-    the expert would do. So the demonstrations show how to recover from almost anywhere (DART, Laskey et al. 2017). Only
-    those that succeed are kept. The benchmark's have none.
+    With perturbations, the effector now and then moves in a random direction for some steps, and what is recorded is
+    what the expert would do. So the demonstrations show how to recover from almost anywhere (DART, Laskey et al. 2017).
+    Only those that succeed are kept. The benchmark's have none.
 
     Args:
-        action_noise: m, standard deviation of what is added to every action that is executed, in x and y, and not to what is
-            recorded. Like perturbations it takes the expert that recovers.
-        perturbation_rate: perturbations that begin in a step of the most disturbed demonstrations; each seed draws its own
-            rate, from 0 to this.
+        action_noise: m, standard deviation of what is added to every action that is executed, in x and y, and not to
+            what is recorded. Like perturbations it takes the expert that recovers.
+        perturbation_rate: perturbations that begin in a step of the most disturbed demonstrations; each seed draws its
+            own rate, from 0 to this.
     """
 
     def __init__(self, max_steps: int = 350, perturbation_rate: float = 0.0, action_noise: float = 0.0):

@@ -142,8 +142,8 @@ def _result(future: Future, seed: int, folder: Path) -> dict[str, np.ndarray] | 
         return future.result()
     except BrokenProcessPool as error:
         raise DatasetError(
-            f"a worker process died (out of memory? try fewer n_workers). Finished demonstrations are kept in {folder}; "
-            "the same command goes on from there"
+            "a worker process died (out of memory? try fewer n_workers). Finished demonstrations are kept in "
+            f"{folder}; the same command goes on from there"
         ) from error
     except (DatasetError, RenderingError, MissingExtraError):
         raise

@@ -1,4 +1,5 @@
-"""Finished demonstrations on the disk while others are still recorded, so that an interrupted call goes on with them."""
+"""Finished demonstrations on the disk while others are still recorded, so that an interrupted call goes on with
+them."""
 
 from __future__ import annotations
 

@@ -113,8 +113,9 @@ def import_mujoco(extra: str) -> ModuleType:
         return import_extra("mujoco", extra)
     except (AttributeError, RuntimeError, TypeError) as error:  # of PyOpenGL, about a library that it cannot use
         raise RenderingError(
-            f"MuJoCo cannot be imported with {VARIABLE}={backend()} ({type(error).__name__}: {error}): the OpenGL library "
-            f"is damaged or too old. Try {VARIABLE}=egl, {VARIABLE}=osmesa, or {VARIABLE}=disable where nothing is drawn"
+            f"MuJoCo cannot be imported with {VARIABLE}={backend()} ({type(error).__name__}: {error}): the OpenGL "
+            f"library is damaged or too old. Try {VARIABLE}=egl, {VARIABLE}=osmesa, or {VARIABLE}=disable where "
+            "nothing is drawn"
         ) from error
 
 
@@ -142,8 +143,8 @@ def make_renderer(mujoco: ModuleType, model, height: int, width: int, otherwise:
         found = f"with {VARIABLE}={backend()}" if os.environ.get(VARIABLE) else "(neither EGL nor OSMesa was found)"
         raise RenderingError(
             f"MuJoCo cannot draw {found} ({type(error).__name__}: {error}), which images and videos "
-            f"need. Install EGL (Debian: libegl1 libgl1-mesa-dri) or OSMesa (libosmesa6) and choose with {VARIABLE}=egl "
-            f"or {VARIABLE}=osmesa{otherwise}"
+            "need. Install EGL (Debian: libegl1 libgl1-mesa-dri) or OSMesa (libosmesa6) and choose with "
+            f"{VARIABLE}=egl or {VARIABLE}=osmesa{otherwise}"
         ) from error
 
 

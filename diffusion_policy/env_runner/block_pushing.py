@@ -31,8 +31,8 @@ def block_pushing_environment(
     obs_eef_target: bool = True,
     video_size: tuple[int, int] = (240, 320),
 ) -> Environment:
-    """Multimodal Block Pushing. The score of an episode is the sum of its different rewards; metrics p1 and p2 say whether
-    one block and whether both have reached a target, and p2 is success.
+    """Multimodal Block Pushing. The score of an episode is the sum of its different rewards; metrics p1 and p2 say
+    whether one block and whether both have reached a target, and p2 is success.
 
     Args:
         abs_action: actions are effector targets instead of changes of it.

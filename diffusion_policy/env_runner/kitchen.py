@@ -30,8 +30,8 @@ def kitchen_environment(
     initial_states: str | None = None,
     video_size: tuple[int, int] = (240, 360),
 ) -> Environment:
-    """Franka Kitchen. The score of an episode is the share of the seven tasks it completes; metrics p1..p7 say whether it
-    completed at least so many, and each task's own metric whether it completed that one. Success is p4.
+    """Franka Kitchen. The score of an episode is the share of the seven tasks it completes; metrics p1..p7 say whether
+    it completed at least so many, and each task's own metric whether it completed that one. Success is p4.
 
     Args:
         abs_action: actions are joint positions instead of joint velocities.

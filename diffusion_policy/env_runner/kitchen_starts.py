@@ -13,7 +13,8 @@ from diffusion_policy.env.kitchen.kitchen_env import KitchenEnv
 
 
 class RecordedStarts(gymnasium.Wrapper):
-    """Resets with seed i, if it is one of `seeds`, to the state in which human demonstration i started; else as `env` does.
+    """Resets with seed i, if it is one of `seeds`, to the state in which human demonstration i started; else as `env`
+    does.
 
     Args:
         folder: see `initial_states`, whose `DatasetError` it raises.

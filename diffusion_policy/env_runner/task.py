@@ -24,7 +24,8 @@ from diffusion_policy.env_runner.vector import VectorEnv, check_workers
 
 @dataclass(frozen=True)
 class Chunking:
-    """How a policy acts: it sees `n_obs_steps` observations and executes `n_action_steps` actions until it is asked again.
+    """How a policy acts: it sees `n_obs_steps` observations and executes `n_action_steps` actions until it is asked
+    again.
 
     The first `n_latency_steps` actions of a chunk are dropped: they are for the time in which the policy computes.
     """
@@ -70,7 +71,8 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Requirements:
-    """The optional packages that an environment imports, and the extra of this project that installs them, if one does."""
+    """The optional packages that an environment imports, and the extra of this project that installs them, if one
+    does."""
 
     packages: tuple[str, ...] = ()
     extra: str | None = None
@@ -142,8 +144,9 @@ class Task:
             from diffusion_policy.common.config import ConfigError  # here: it brings torch, which workers do not need
 
             raise ConfigError(
-                f"the {self.seeds.n_train} train episodes of {self.name!r} start where demonstrations did: name the file "
-                "with them (task.environment.initial_states=data/robomimic/...hdf5), or evaluate without (eval.n_train=0)"
+                f"the {self.seeds.n_train} train episodes of {self.name!r} start where demonstrations did: name the "
+                "file with them (task.environment.initial_states=data/robomimic/...hdf5), or evaluate without "
+                "(eval.n_train=0)"
             )
 
     def episodes(self) -> list[Episode]:
@@ -193,8 +196,8 @@ class Task:
             )
 
     def check_installed(self) -> None:
-        """Raises `MissingExtraError` if a package of the environment is not installed, `RenderingError` if the variables of
-        the process ask for an OpenGL that is not there; imports none of the packages."""
+        """Raises `MissingExtraError` if a package of the environment is not installed, `RenderingError` if the
+        variables of the process ask for an OpenGL that is not there; imports none of the packages."""
         self.environment.requirements.check(self.name)
         if "mujoco" in self.environment.requirements.packages:
             choose_backend()
@@ -222,8 +225,8 @@ def task_from_config(section: Mapping[str, Any], **seeds: int) -> Task:
     except (ImportError, ValueError, AttributeError) as error:
         reason = str(error).splitlines()[-1]
         raise ConfigError(
-            f"task.environment._target_={target} cannot be imported ({reason}): correct it, or put the folder of its module "
-            "on PYTHONPATH"
+            f"task.environment._target_={target} cannot be imported ({reason}): correct it, or put the folder of its "
+            "module on PYTHONPATH"
         ) from error
     try:
         environment = instantiate(section["environment"])

@@ -1,7 +1,7 @@
 """Every kind of data file that is read here: how to make a small sound one, and what loads it. For tests by mutation.
 
-`KINDS` is a list of (name, make, load). `make(folder)` writes a sound file or folder of files below an existing folder and
-returns its path; `load(path)` returns arrays by name, or raises DatasetError.
+`KINDS` is a list of (name, make, load). `make(folder)` writes a sound file or folder of files below an existing folder
+and returns its path; `load(path)` returns arrays by name, or raises DatasetError.
 """
 
 from __future__ import annotations

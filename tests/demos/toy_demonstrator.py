@@ -1,6 +1,7 @@
 """A demonstrator that needs no simulator; its own module, so that worker processes can import it.
 
-Run as a script, it collects slowly until somebody kills it: toy_demonstrator.py <output> <n_episodes> <n_workers> [<seconds>].
+Run as a script, it collects slowly until somebody kills it: toy_demonstrator.py <output> <n_episodes> <n_workers>
+[<seconds>].
 """
 
 import os

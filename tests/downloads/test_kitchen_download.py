@@ -1,4 +1,7 @@
-"""Downloading the human Kitchen demonstrations, of which no checksum is published. The archive is served from a file."""
+"""Downloading the human Kitchen demonstrations, of which no checksum is published.
+
+The archive is served from a file.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ OTHER_BYTES = 1 << 20  # of what is not wanted
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves one archive in parts; misbehaves on request.
 
-    `ranges` False: serves it only as a whole. `cut`: the connection drops after so many bytes of the part from there on.
+    `ranges` False: serves it only as a whole. `cut`: the connection drops after so many bytes of the part from there
+    on.
     """
 
     body = b""

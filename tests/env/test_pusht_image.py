@@ -7,7 +7,9 @@ from hydra import compose, initialize_config_dir
 pytest.importorskip("pymunk")
 pytest.importorskip("shapely")
 pytest.importorskip("cv2")
-pygame = pytest.importorskip("pygame")
+pytest.importorskip("pygame")
+
+import pygame
 
 from diffusion_policy.common.config import register_resolvers
 from diffusion_policy.env.pusht import pusht_draw

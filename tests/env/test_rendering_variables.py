@@ -38,7 +38,8 @@ def machine(monkeypatch):
         ({"MUJOCO_GL": "opengl"}, "Use one of egl, osmesa, glfw.*unset MUJOCO_GL"),
         (
             {"MUJOCO_GL": "osmesa"},
-            "asks for OSMesa, whose library libOSMesa.so.8 is not installed.*libosmesa6.*set MUJOCO_GL=egl, which is installed",
+            "asks for OSMesa, whose library libOSMesa.so.8 is not installed.*libosmesa6.*set MUJOCO_GL=egl, which is "
+            "installed",
         ),
         (
             {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "glx"},
@@ -93,7 +94,10 @@ def test_a_task_says_so_before_its_workers_start(machine):
 
 @needs_kitchen
 def test_the_import_itself_says_so():
-    code = "from diffusion_policy.env.offscreen import import_mujoco\ntry: import_mujoco('kitchen')\nexcept OSError as error: print(error)"
+    code = (
+        "from diffusion_policy.env.offscreen import import_mujoco\n"
+        "try: import_mujoco('kitchen')\nexcept OSError as error: print(error)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "MUJOCO_GL": "elg"}, cwd=ROOT, capture_output=True, text=True
     )

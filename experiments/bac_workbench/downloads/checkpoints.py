@@ -33,7 +33,8 @@ def published_names(url: str) -> list[str]:
             html = response.read(_INDEX_BYTES).decode("utf-8", "replace")
     except (OSError, HTTPException, ValueError) as error:
         raise DatasetError(
-            f"cannot list {url}/ ({getattr(error, 'reason', error)}). Check the network and, behind a proxy, https_proxy"
+            f"cannot list {url}/ ({getattr(error, 'reason', error)}). Check the network and, behind a proxy, "
+            "https_proxy"
         ) from error
     links = [unquote(unescape(link)).removeprefix("./") for link in re.findall(r"""href=["']([^"']+)["']""", html)]
     names = sorted({link for link in links if link.endswith(".ckpt") and "/" not in link})
@@ -103,8 +104,8 @@ def _get_checkpoint(
     found, expected = file_sha256(here), sha256 or known
     if expected not in (None, found):
         raise DatasetError(
-            f"{here} is another file than expected (sha256 {found}, expected {expected}): it is damaged, or the server has "
-            f"another one now. Delete it and run the same command again; sha256={found} accepts it"
+            f"{here} is another file than expected (sha256 {found}, expected {expected}): it is damaged, or the server "
+            f"has another one now. Delete it and run the same command again; sha256={found} accepts it"
         )
     try:
         loaded = load_policy(here)

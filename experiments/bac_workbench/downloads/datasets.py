@@ -104,9 +104,9 @@ def verify(path: str | Path, source: DataSource, sha256: str | None = None) -> A
     found = source.digest(path, contents)
     if known is None:
         raise NoChecksumError(
-            f"{path} is complete (content sha256 {found}), but there is no checksum to compare it with: none is published, "
-            f"and no download recorded one in {source.record(path).name}. Give one with sha256=, or record this one by "
-            "leaving out verify=true"
+            f"{path} is complete (content sha256 {found}), but there is no checksum to compare it with: none is "
+            f"published, and no download recorded one in {source.record(path).name}. Give one with sha256=, or record "
+            "this one by leaving out verify=true"
         )
     _compare(path, found, known)
     return contents
@@ -144,8 +144,8 @@ def download(
 
     `sha256` is the checksum that the contents must have, instead of the published or recorded one.
 
-    An archive already at `<data_dir>/<name in the URL>` is used instead of the network. It is removed once unpacked, unless
-    it holds other data sets, too. The folder appears complete and verified, or not at all.
+    An archive already at `<data_dir>/<name in the URL>` is used instead of the network. It is removed once unpacked,
+    unless it holds other data sets, too. The folder appears complete and verified, or not at all.
     """
     data_dir = Path(data_dir)
     folder = data_dir / source.folder
@@ -190,8 +190,8 @@ def _advice(error: DatasetError, fetched: Path, sha256: str | None) -> str:
     """What to do about an archive that was refused. Where the fault may be elsewhere, it is not to be thrown away."""
     if isinstance(error, OtherDataError) and sha256 is not None:
         return (
-            f"\nCorrect sha256= if that is wrong. Else the archive is another one: Delete {fetched} and run the same command "
-            "again, or give another url="
+            f"\nCorrect sha256= if that is wrong. Else the archive is another one: Delete {fetched} and run the same "
+            "command again, or give another url="
         )
     if isinstance(error, WritingError):
         return ""

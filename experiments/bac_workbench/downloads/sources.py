@@ -108,15 +108,16 @@ def unpack(archive: str | Path, folder: str, target: str | Path) -> None:
     """Extracts `folder` of a zip archive to `target`, an empty place.
 
     Raises:
-        ArchiveError: not a zip archive, a damaged one, one without `folder`, or one that holds links or claims more than
-            its size can hold. Members outside `folder` are not looked at.
+        ArchiveError: not a zip archive, a damaged one, one without `folder`, or one that holds links or claims more
+            than its size can hold. Members outside `folder` are not looked at.
         WritingError: it cannot be written.
     """
     target = Path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(archive) as file:
-            # A name with ".." does not lie in the folder. Only names of the archive are asked, as the target may be ../data.
+            # A name with ".." does not lie in the folder. Only names of the archive are asked, as the target may be
+            # ../data.
             members = [
                 info
                 for info in file.infolist()

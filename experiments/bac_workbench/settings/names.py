@@ -1,4 +1,7 @@
-"""Earlier names that users have typed, and what they are called now. They are refused; the message gives the present one."""
+"""Earlier names that users have typed, and what they are called now.
+
+They are refused; the message gives the present one.
+"""
 
 from __future__ import annotations
 
