@@ -1,17 +1,37 @@
-"""Block-wise Adaptive Caching: fast sampling from Transformer Diffusion Policies without retraining."""
+"""Block-wise Adaptive Caching: fast sampling from Transformer Diffusion Policies without retraining.
 
-try:
-    from bac.accelerate import Acceleration, accelerate
-    from bac.schedule import Schedule, ScheduleError
-except ModuleNotFoundError as error:
-    if (error.name or "").split(".")[0] != "diffusion_policy":
-        raise
-    import sys
+Nothing heavy is imported before it is used: `import bac` alone does not load torch.
+"""
 
-    found = getattr(sys.modules.get("diffusion_policy"), "__path__", "nothing")
-    raise ImportError(
-        f"{error.name}, which is a part of this project, is not among what Python finds as diffusion_policy ({list(found)}). A package of "
-        "this name with a file __init__.py hides all others: delete that empty file, or use an environment without that package"
-    ) from error
+from __future__ import annotations
 
-__all__ = ["Acceleration", "Schedule", "ScheduleError", "accelerate"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bac.acceleration import Acceleration, accelerate
+    from bac.errors import UserError
+    from bac.provenance import ScheduleError
+    from bac.schedule import Schedule
+
+_MODULES = {
+    "Acceleration": "bac.acceleration",
+    "accelerate": "bac.acceleration",
+    "Schedule": "bac.schedule",
+    "ScheduleError": "bac.provenance",
+    "UserError": "bac.errors",
+}
+
+__all__ = ["Acceleration", "Schedule", "ScheduleError", "UserError", "accelerate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'bac' has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -7,9 +7,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from bac.errors import UserError
 from bac.native import build as native
-from bac.native.errors import NativeError
-from bac.provenance import ScheduleError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         return options.run(options)
-    except (NativeError, ScheduleError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -40,8 +39,8 @@ def add_build(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "build",
         help="compile the native library",
-        description="Compiles the native library of runtime=compiled anew: into the cache, or into a folder that is shipped with a "
-        "robot's image and named by $BAC_PREBUILT there, so that no compiler is needed.",
+        description="Compiles the native library of runtime=compiled anew: into the cache, or into a folder that is "
+        "shipped with a robot's image and named by $BAC_PREBUILT there, so that no compiler is needed.",
     )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="a folder to ship; the cache when left out")
     parser.add_argument(
@@ -55,9 +54,8 @@ def build(options: argparse.Namespace) -> int:
     folder = native.cache_folder() if options.output is None else options.output
     print(f"{folder / record['library']}\ncompiler: {record['compiler']}\nflags: {' '.join(record['flags'])}")
     if options.output is not None:
-        print(
-            f"needs: {' '.join(record['needs']) or 'any ' + record['machine']}\nuse it with BAC_PREBUILT={options.output.absolute()}"
-        )
+        print(f"needs: {' '.join(record['needs']) or 'any ' + record['machine']}")
+        print(f"use it with BAC_PREBUILT={options.output.absolute()}")
     return 0
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bac.blocks import KIND_TITLES, KINDS, execution_order, parse
+from bac.files import atomic_path
 from bac.schedule import Schedule, ScheduleError
 from bac.schedule_text import summary
 from bac.similarity import get_metric
-from diffusion_policy.common.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,13 +3,73 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
+import secrets
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from diffusion_policy.common.files import atomic_path
+# A temporary name says which process of which machine writes there: what a killed one left is known by it.
+_TEMPORARY = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.tmp", re.DOTALL)
+_cleaned: set[Path] = set()  # folders that this process has looked through
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; it replaces `path` on success and is removed on failure.
+
+    What was written is on the disk before it gets its name. What killed processes of this machine left is removed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path.parent.resolve())
+    part = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        yield part
+        _to_disk(part)
+        os.replace(part, path)
+        with contextlib.suppress(OSError):  # file systems that cannot do it for folders; the file is whole either way
+            _to_disk(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Once per process and folder."""
+    if folder in _cleaned:
+        return
+    _cleaned.add(folder)
+    for part in folder.glob(".*.tmp"):
+        match = _TEMPORARY.fullmatch(part.name)
+        if match and match["host"] == _host() and not _is_running(int(match["pid"])) and part.is_file():
+            with contextlib.suppress(OSError):  # gone by now, or another user's: it disturbs nobody
+                part.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
 """Exact arithmetic of the denoiser, counted per block. One multiply-accumulate (MAC) is two FLOPs.
 
-Counted: every matrix product (projections, attention scores and sums, feed-forward, embeddings, head, condition encoder).
-Not counted: normalisation, activations, softmax and additions, below 1 % of the total; the vision encoder, which is not
-part of the denoiser. This is the arithmetic of the *method*: a runtime may do less of it (see `bac.folding`) or the same
-faster; FLOPs and wall-clock are never converted into each other.
+Counted: every matrix product (projections, attention scores and sums, feed-forward, embeddings, head, condition
+encoder). Not counted: normalisation, activations, softmax and additions, below 1 % of the total; the vision encoder,
+which is not part of the denoiser. This is the arithmetic of the *method*: a runtime may do less of it (see
+`bac.folding`) or the same faster; FLOPs and wall-clock are never converted into each other.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bac.blocks import parse
-from bac.denoiser import model_blocks
+from bac.denoiser import Denoiser, model_blocks
 from bac.schedule import Schedule
-from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Cost:
         return 2 * schedule.macs(self.blocks, per_step=self.per_step)
 
 
-def hoisted_cost(model: TransformerForDiffusion) -> Cost:
+def hoisted_cost(model: Denoiser) -> Cost:
     """What the planned and compiled runtimes compute inside the loop: no condition encoder, cross-attention folded."""
     d, tokens = model.n_emb, model.T
     folded = 2 * tokens * model.n_head * model.T_cond * d
@@ -41,7 +40,7 @@ def hoisted_cost(model: TransformerForDiffusion) -> Cost:
     return Cost(blocks, model.horizon * (model.input_dim * d + d * model.output_dim))
 
 
-def denoiser_cost(model: TransformerForDiffusion) -> Cost:
+def denoiser_cost(model: Denoiser) -> Cost:
     """Counts `model` at its full horizon."""
     d, tokens, memory, inner = model.n_emb, model.T, model.T_cond, 4 * model.n_emb
     attention = 2 * tokens * tokens * d  # scores and weighted sum

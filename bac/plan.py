@@ -14,7 +14,8 @@ class Segment:
     """A run of reused blocks, whose stored outputs are added together, followed by at most one computed block.
 
     Attributes:
-        start, stop: stored outputs `start` ... `stop - 1` (block indices) are added to the residual stream; none if equal.
+        start, stop: stored outputs `start` ... `stop - 1` (block indices) are added to the residual stream; none if
+            equal.
         memo: an identical run was summed at an earlier step and none of its blocks has updated since.
         keep: the sum is used again by a later step.
         block: index of the block that computes after the run, or None at the end of a step.
@@ -33,8 +34,8 @@ class Segment:
 class Plan:
     """Program of a whole action chunk: `steps[k]` lists the segments of denoising step k in execution order.
 
-    A step without any update is a single segment over all blocks; if the step before it had none either, the segment is a
-    memo and costs one addition.
+    A step without any update is a single segment over all blocks; if the step before it had none either, the segment is
+    a memo and costs one addition.
     """
 
     schedule: Schedule

@@ -13,11 +13,10 @@ from typing import BinaryIO
 import numpy as np
 
 from bac import strict_json
-from bac.files import open_limited, read_limited, write_atomic
+from bac.files import atomic_path, open_limited, read_limited, write_atomic
 from bac.profile import MAX_NUMBERS, Profile, ProfileError, ProfileInfo, check_blocks
 from bac.schedule import MAX_BLOCKS
 from bac.similarity import METRICS
-from diffusion_policy.common.files import atomic_path
 
 INFO, ARRAYS = "profile.json", "profile.npz"
 DIGEST = "npz_sha256"  # ties the two files together; absent in older profiles

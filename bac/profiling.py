@@ -1,19 +1,22 @@
-"""Profiling: how alike each block's features are at every pair of denoising steps, over many observations and noise seeds."""
+"""Profiling: how alike each block's features are at every pair of denoising steps.
+
+The similarities are means over many observations and noise seeds (paper, section 3.2).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bac.denoiser import model_blocks
+from bac.loop import DenoisingLoop, SamplerInputs
 from bac.profile import Profile, ProfileError, ProfileInfo
 from bac.runtime.reference import ReferenceSampler
 from bac.schedule import Schedule
 from bac.similarity import METRICS, from_sums
-from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 
 __all__ = ["FeatureSimilarity", "Profile", "ProfileError", "ProfileInfo", "profile_features"]
 
@@ -58,11 +61,9 @@ class FeatureSimilarity:
 
 @torch.no_grad()
 def profile_features(
-    base: DiffusionSampler,
-    cond: Tensor | None,
-    condition: Tensor,
-    given: Tensor | None,
-    noise_seeds: tuple[int, ...],
+    base: DenoisingLoop,
+    inputs: SamplerInputs,
+    noise_seeds: Sequence[int],
     batch_size: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
@@ -70,28 +71,24 @@ def profile_features(
 
     Args:
         base: the policy's own denoising loop.
-        cond: normalised observations [N, To, Do], or None when inpainting.
-        condition, given: [N, T, D] as the sampler takes them.
+        inputs: of N observations, as `policy.sampler_inputs` makes them.
         progress: called with (done, total) observation-seed pairs.
+
+    Returns:
+        metric -> block -> matrix [K, K]: how alike the block's features are at each pair of denoising steps.
     """
     blocks = model_blocks(base.model)
     schedule = Schedule.full(blocks, base.num_inference_steps)
     similarity = FeatureSimilarity(blocks, schedule.steps)
     sampler = ReferenceSampler(base, schedule, observe=similarity.observe)
-    total, done = len(condition) * len(noise_seeds), 0
+    total, done = len(inputs) * len(noise_seeds), 0
     for seed in noise_seeds:
-        for start in range(0, len(condition), batch_size):
-            rows = slice(start, start + batch_size)
-            count = len(condition[rows])
-            generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(count)]
-            sampler(
-                condition[rows],
-                None if given is None else given[rows],
-                None if cond is None else cond[rows],
-                generators,
-            )
+        for start in range(0, len(inputs), batch_size):
+            batch = inputs[start : start + batch_size]
+            generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(batch))]
+            sampler(batch, generators)
             similarity.finish_batch()
-            done += count
+            done += len(batch)
             if progress is not None:
                 progress(done, total)
     return similarity.matrices()

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from bac.errors import UserError
 from bac.strict_json import shown
 
 MAX_EXTRAS_DEPTH = 32  # lists and mappings inside each other; deeper ones cannot be copied or compared
 MAX_EXTRAS_BYTES = 2**20
 
 
-class ScheduleError(ValueError):
+class ScheduleError(UserError, ValueError):
     """A schedule is invalid, unreadable, or made for another model or sampler."""
 
 

@@ -1,9 +1,9 @@
 """The name of a sampler, derived from what it is: `ddpm100`, `ddim16`, `ddim16-trailing-eta0.5`.
 
-A name is the kind of solver, the number of steps, and a tag for everything that differs from the solver's plain form and
-changes samples. Two samplers of one policy that sample differently never share a name; names are safe as folder names.
-The noise schedule and what the model predicts belong to the checkpoint: they are in the name only where a sampler differs
-from the checkpoint's own.
+A name is the kind of solver, the number of steps, and a tag for everything that differs from the solver's plain form
+and changes samples. Two samplers of one policy that sample differently never share a name; names are safe as folder
+names. The noise schedule and what the model predicts belong to the checkpoint: they are in the name only where a
+sampler differs from the checkpoint's own.
 """
 
 from __future__ import annotations
@@ -16,13 +16,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-KINDS = {
-    "DDPMScheduler": "ddpm",
-    "DDIMScheduler": "ddim",
-    "GridDDIM": "ddim",
-    "DPMSolverMultistepScheduler": "dpmpp",
-    "ClippedDPMSolver": "dpmpp",
-}
+from bac.scheduler_kinds import clips, is_known_project, kind_of
+
 #: options of a scheduler that are the checkpoint's, not the sampler's
 NOISE = (
     "num_train_timesteps",
@@ -61,10 +56,12 @@ def sampler_name(
     Args:
         scheduler: a diffusers scheduler; its own state does not matter.
         step_kwargs: further arguments of `scheduler.step` (eta, ...).
-        trained: the scheduler of the checkpoint that is sampled from, to tell another noise schedule; None: it is the same.
+        trained: the scheduler of the checkpoint that is sampled from, to tell another noise schedule; None: it is the
+            same.
 
     Returns:
-        For example `ddpm100`, `ddim16-noclip`, `dpmpp16-order1`. Letters, digits and `._-` only, 120 characters at most.
+        For example `ddpm100`, `ddim16-noclip`, `dpmpp16-order1`. Letters, digits and `._-` only, 120 characters at
+        most.
     """
     kind = _kind(scheduler)
     tags = [
@@ -77,20 +74,16 @@ def sampler_name(
 
 
 def noise_digest(scheduler: Any) -> str:
-    """Eight hexadecimal digits that stand for the noise schedule and for what the model predicts: what the name leaves out."""
+    """Eight hexadecimal digits for what the name leaves out: the noise schedule and what the model predicts."""
     config = dict(scheduler.config)
     return _digest("\n".join(f"{name} {_text(config.get(name))}" for name in NOISE))
 
 
 def _kind(scheduler: Any) -> str:
     cls = type(scheduler)
-    if cls.__module__.split(".")[0] == "diffusers" or cls.__module__ == "diffusion_policy.policy.schedulers":
-        return KINDS.get(cls.__name__, cls.__name__)
+    if is_known_project(scheduler):
+        return kind_of(scheduler) or cls.__name__
     return f"{cls.__name__}_{_digest(f'{cls.__module__}.{cls.__qualname__}')}_"  # anyone may name a class so
-
-
-def _clips(scheduler: Any) -> bool:
-    return type(scheduler).__name__ != "DPMSolverMultistepScheduler"
 
 
 def _option_tags(scheduler: Any, kind: str) -> list[str]:
@@ -101,9 +94,7 @@ def _option_tags(scheduler: Any, kind: str) -> list[str]:
         if name in config and name not in NOISE
     }
     if kind == "dpmpp":
-        # diffusers' own class keeps a clip_sample of the config that it was made from, and ignores it
-        clips = _clips(scheduler) and config.get("clip_sample", False)
-        config.update(clip_sample=clips, clip_sample_range=config.get("clip_sample_range", 1.0))
+        config.update(clip_sample=clips(scheduler), clip_sample_range=config.get("clip_sample_range", 1.0))
         plain.update(clip_sample=True, clip_sample_range=1.0)
         if config["variance_type"] not in ("learned", "learned_range"):
             plain.pop("variance_type")  # a leftover of DDPM, which this solver does not look at

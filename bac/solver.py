@@ -7,25 +7,30 @@ Every supported solver does, at step k with model output m and fresh noise z:
     x0_last = x0
 
 DDPM (Ho et al. 2020, eq. 7) and DDIM (Song et al. 2021, eq. 12) do not use `x0_last`; the multistep DPM-Solver++
-(Lu et al. 2022, algorithm 2) does not use `m` there. Values are those of diffusers' schedulers, mended as in
-`diffusion_policy.policy.schedulers`.
+(Lu et al. 2022, algorithm 2) does not use `m` there. Values are those of diffusers' schedulers, with
+steps from each timestep of the grid to the next one, whatever their distance.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-from diffusion_policy.policy.schedulers import ClippedDPMSolver, GridDDIM, arguments, next_timestep, prepared
+from bac.errors import UserError
+from bac.scheduler_kinds import clips, kind_of
+
+if TYPE_CHECKING:
+    from bac.loop import DenoisingLoop
 
 COLUMNS = ("x_gain", "m_gain", "to_x", "to_x0", "to_last", "to_m", "sigma")
 
 
-class UnsupportedSolver(ValueError):
+class UnsupportedSolver(UserError, ValueError):
     """A scheduler or option whose arithmetic is not in the table form; the reference runtime can still run it."""
 
 
@@ -52,37 +57,39 @@ class Solver:
         return len(self.table)
 
 
-def solver_from_scheduler(scheduler: Any, num_inference_steps: int, step_kwargs: dict | None = None) -> Solver:
-    """Reads the table from a diffusers scheduler (whose own state is left as it is).
+def solver_of(loop: DenoisingLoop) -> Solver:
+    """The table of a policy's denoising loop; see `solver_from_scheduler`."""
+    return solver_from_scheduler(loop.prepared(), dict(loop.step_kwargs))
+
+
+def solver_from_scheduler(scheduler: Any, step_kwargs: dict[str, Any] | None = None) -> Solver:
+    """Reads the table from a diffusers scheduler that is set to its number of steps; its state is left as it is.
 
     Raises:
         UnsupportedSolver: for anything not expressible above, naming it.
         ValueError: the scheduler itself gives no numbers with that many steps.
     """
-    scheduler = prepared(scheduler, num_inference_steps)
     kwargs = dict(step_kwargs or {})
     config = scheduler.config
     if config.prediction_type not in ("epsilon", "sample", "v_prediction"):
         raise UnsupportedSolver(_advice(f"prediction_type={config.prediction_type!r}"))
     if config.get("thresholding", False):
         raise UnsupportedSolver(_advice("thresholding=True"))
-    builder = _BUILDERS.get(type(scheduler))
+    builder = _BUILDERS.get(kind_of(scheduler) or "")
     if builder is None:
         raise UnsupportedSolver(_advice(type(scheduler).__name__))
-    table, draws = builder(scheduler, kwargs)
+    rows, draws = builder(scheduler, kwargs)
     if kwargs:
         raise UnsupportedSolver(_advice(f"scheduler.step options {sorted(kwargs)}"))
-    table = np.array([[float(value) for value in row] for row in table])
+    table = np.array([[float(value) for value in row] for row in rows])
     if not np.isfinite(table).all():
         bad = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
         raise ValueError(
-            f"{type(scheduler).__name__} with {num_inference_steps} steps gives NaN or infinity at step {bad}: use fewer steps"
+            f"{type(scheduler).__name__} with {len(table)} steps gives NaN or infinity at step {bad}: use fewer steps"
         )
-    # diffusers' DPM-Solver++ keeps a clip_sample of the config it was made from, and ignores it
-    clips = type(scheduler) is not DPMSolverMultistepScheduler and config.clip_sample
     return Solver(
         table=table,
-        clip=float(config.clip_sample_range) if clips else float("inf"),
+        clip=float(config.clip_sample_range) if clips(scheduler) else float("inf"),
         draws=np.asarray(draws, dtype=bool),
         timesteps=scheduler.timesteps.cpu().numpy().astype(np.int64),
         init_sigma=float(scheduler.init_noise_sigma),
@@ -107,7 +114,11 @@ def _noise_gains(config: Any, alpha: Any, sigma: Any) -> tuple[Any, Any]:
     ]
 
 
-def _ddpm(scheduler: DDPMScheduler, kwargs: dict) -> tuple[list, list]:
+#: rows of the table, and the steps at which the scheduler draws noise
+_Rows = tuple[list[list[Any]], list[bool]]
+
+
+def _ddpm(scheduler: Any, kwargs: dict[str, Any]) -> _Rows:
     config = scheduler.config
     rows, draws = [], []
     products = scheduler.alphas_cumprod  # float32, and so is all that follows, as in diffusers: 1 - alpha cancels
@@ -131,13 +142,13 @@ def _ddpm(scheduler: DDPMScheduler, kwargs: dict) -> tuple[list, list]:
     return rows, draws
 
 
-def _ddim(scheduler: DDIMScheduler, kwargs: dict) -> tuple[list, list]:
+def _ddim(scheduler: Any, kwargs: dict[str, Any]) -> _Rows:
     config, eta = scheduler.config, float(kwargs.pop("eta", 0.0))
     reestimate = bool(kwargs.pop("use_clipped_model_output", False))
     products = scheduler.alphas_cumprod
     rows, draws = [], []
-    for t in scheduler.timesteps.tolist():
-        previous = next_timestep(scheduler, t)
+    grid = scheduler.timesteps.tolist()
+    for t, previous in zip(grid, [*grid[1:], -1]):
         product = products[t]
         product_before = products[previous] if previous >= 0 else scheduler.final_alpha_cumprod
         sigma = eta * scheduler._get_variance(t, previous) ** 0.5 if eta else 0.0
@@ -153,13 +164,17 @@ def _ddim(scheduler: DDIMScheduler, kwargs: dict) -> tuple[list, list]:
     return rows, draws
 
 
-def _dpm_solver(scheduler: DPMSolverMultistepScheduler, kwargs: dict) -> tuple[list, list]:
+def _dpm_solver(scheduler: Any, kwargs: dict[str, Any]) -> _Rows:
     """DPM-Solver++ is linear in (x, m, x0_last): its coefficients are read off by stepping with unit vectors."""
+    from diffusers import DPMSolverMultistepScheduler
+
     config = scheduler.config
     if config.algorithm_type != "dpmsolver++" or config.solver_order > 2:
         raise UnsupportedSolver(_advice(f"{config.algorithm_type} of order {config.solver_order}"))
     rows = []
-    probe = DPMSolverMultistepScheduler(**arguments(scheduler))  # without clipping, which is not linear
+    known = inspect.signature(DPMSolverMultistepScheduler.__init__).parameters
+    arguments = {name: value for name, value in config.items() if name in known}
+    probe = DPMSolverMultistepScheduler(**arguments)  # without clipping, which is not linear
     probe.set_timesteps(scheduler.num_inference_steps)
     for k, t in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[k]
@@ -177,10 +192,4 @@ def _dpm_solver(scheduler: DPMSolverMultistepScheduler, kwargs: dict) -> tuple[l
     return rows, [False] * len(rows)
 
 
-_BUILDERS = {
-    DDPMScheduler: _ddpm,
-    DDIMScheduler: _ddim,
-    GridDDIM: _ddim,
-    DPMSolverMultistepScheduler: _dpm_solver,
-    ClippedDPMSolver: _dpm_solver,
-}
+_BUILDERS: dict[str, Callable[[Any, dict[str, Any]], _Rows]] = {"ddpm": _ddpm, "ddim": _ddim, "dpmpp": _dpm_solver}

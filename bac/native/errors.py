@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bac.errors import UserError
 
-class NativeError(RuntimeError):
+
+class NativeError(UserError, RuntimeError):
     """The native library cannot be used, or a call of it failed."""
 
 

@@ -7,7 +7,7 @@
 
 using namespace bac;
 
-constexpr int32_t kAbi = 2;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number
+constexpr int32_t kAbi = 3;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number
 constexpr int32_t kMaxThreads = 1024;
 
 extern "C" {
@@ -25,6 +25,11 @@ struct Segment {
   int32_t start, stop, block, store;  // block is -1 at the end of a step
 };
 
+// One denoising step of the scheduler's arithmetic (see bac.solver).
+struct SolverRow {
+  float x_gain, m_gain, to_x, to_x0, to_last, to_m, sigma;
+};
+
 struct Model {
   int32_t layers, heads, d, d_in, d_out, tokens, skip, cross, steps;  // skip: leading tokens without output (time token)
   float eps;
@@ -37,7 +42,7 @@ struct Model {
   const Layer* layer;
   const Segment* segments;
   const int32_t* segment_start;  // [steps + 1]
-  const float* solver;           // [steps][7]: x_gain, m_gain, to_x, to_x0, to_last, to_m, sigma
+  const SolverRow* solver;       // [steps]
   float clip;
 };
 
@@ -65,6 +70,8 @@ constexpr int32_t kLayout[] = {
     offsetof(Layer, norm3_gain), offsetof(Layer, norm3_shift), offsetof(Layer, qkv), offsetof(Layer, out), offsetof(Layer, up),
     offsetof(Layer, down), offsetof(Layer, cross_bias), offsetof(Layer, time_key), offsetof(Layer, time_bias), offsetof(Layer, time_value),
     sizeof(Segment), offsetof(Segment, start), offsetof(Segment, stop), offsetof(Segment, block), offsetof(Segment, store),
+    sizeof(SolverRow), offsetof(SolverRow, x_gain), offsetof(SolverRow, m_gain), offsetof(SolverRow, to_x), offsetof(SolverRow, to_x0),
+    offsetof(SolverRow, to_last), offsetof(SolverRow, to_m), offsetof(SolverRow, sigma),
     sizeof(Model), offsetof(Model, layers), offsetof(Model, heads), offsetof(Model, d), offsetof(Model, d_in), offsetof(Model, d_out),
     offsetof(Model, tokens), offsetof(Model, skip), offsetof(Model, cross), offsetof(Model, steps), offsetof(Model, eps),
     offsetof(Model, embed), offsetof(Model, position), offsetof(Model, time_rows), offsetof(Model, self_mask), offsetof(Model, final_gain),

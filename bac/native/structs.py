@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_float, c_int32, c_void_p, sizeof
+from typing import Any
 
 import torch
 from torch import Tensor
 
-ABI = 2  # kAbi of layout.hpp
+from bac.solver import COLUMNS
+
+ABI = 3  # kAbi of layout.hpp
 LANES = 16
 
 
@@ -33,6 +37,12 @@ class Segment(Structure):
     _fields_ = [(name, c_int32) for name in ("start", "stop", "block", "store")]
 
 
+class SolverRow(Structure):
+    """One denoising step of the solver's table; the columns are those of `bac.solver`."""
+
+    _fields_ = [(name, c_float) for name in COLUMNS]
+
+
 class Model(Structure):
     _fields_ = [
         *((name, c_int32) for name in ("layers", "heads", "d", "d_in", "d_out", "tokens", "skip", "cross", "steps")),
@@ -42,7 +52,7 @@ class Model(Structure):
         ("layer", POINTER(Layer)),
         ("segments", POINTER(Segment)),
         ("segment_start", c_void_p),
-        ("solver", c_void_p),
+        ("solver", POINTER(SolverRow)),
         ("clip", c_float),
     ]
 
@@ -58,10 +68,10 @@ class Call(Structure):
 
 
 def layout() -> list[int]:
-    """What `bac_layout` of a library that fits this mirror reports: version, lanes, then size and field offsets of each structure."""
+    """What `bac_layout` of a library that fits reports: version, lanes, size and field offsets of each structure."""
     numbers = [ABI, LANES]
-    for structure in (Matrix, Layer, Segment, Model, Call):
-        numbers += [sizeof(structure), *(getattr(structure, name).offset for name, _ in structure._fields_)]
+    for structure in (Matrix, Layer, Segment, SolverRow, Model, Call):
+        numbers += [sizeof(structure), *(getattr(structure, field[0]).offset for field in structure._fields_)]
     return numbers
 
 
@@ -95,7 +105,7 @@ def pack(weight: Tensor, bias: Tensor, keep: Keep, half_available: bool) -> Matr
     return Matrix(data, keep(padded_bias), round_up(n), k, int(half))
 
 
-def array(kind: type[Structure], items: list[Structure], keep: Keep):
+def array(kind: type[Structure], items: Sequence[Structure], keep: Keep) -> Any:
     """A C array of structures."""
     values = (kind * len(items))(*items)
     keep.append(values)

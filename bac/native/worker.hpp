@@ -246,7 +246,7 @@ class Worker {
 
   // final norm, head, and the scheduler's update of the trajectory (see bac.solver)
   void read_out(int step, int sample_size) {
-    const float* s = m.solver + size_t(step) * 7;
+    const SolverRow& solve = m.solver[step];
     const int head_width = m.head.n;
     const int begin = row_begin(), count = row_end() - begin;
     layer_norm(w.x.data() + size_t(begin) * m.d, normed.data(), count, m.d, m.final_gain, m.final_shift, m.eps);
@@ -261,11 +261,11 @@ class Worker {
       const float* noise = c.noise[step];
       for (int i = 0; i < m.d_in; ++i) {
         const float x = c.trajectory[at + i];
-        float clean = s[0] * x + s[1] * out[i];
+        float clean = solve.x_gain * x + solve.m_gain * out[i];
         clean = clean < -m.clip ? -m.clip : clean > m.clip ? m.clip : clean;
-        float next = s[2] * x + s[3] * clean + s[5] * out[i];
-        if (s[4] != 0.0f && step > 0) next += s[4] * w.last[local + i];
-        if (noise) next += s[6] * noise[at + i];
+        float next = solve.to_x * x + solve.to_x0 * clean + solve.to_m * out[i];
+        if (solve.to_last != 0.0f && step > 0) next += solve.to_last * w.last[local + i];
+        if (noise) next += solve.sigma * noise[at + i];
         w.last[local + i] = clean;
         c.trajectory[at + i] = next;
       }

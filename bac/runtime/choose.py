@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 import torch
 
 from bac.denoiser import model_blocks
+from bac.errors import Unavailable
+from bac.loop import DenoisingLoop
 from bac.runtime.compiled_cpu import CompiledCpuSampler
+from bac.runtime.contract import Runtime
 from bac.runtime.cuda_graph import CudaGraphSampler
 from bac.runtime.planned import PlannedSampler
 from bac.runtime.reference import ReferenceSampler
 from bac.schedule import Schedule
-from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 
 RUNTIMES = ("reference", "planned", "compiled")
-AcceleratedSampler = Union[ReferenceSampler, PlannedSampler]
 
 
 def make_sampler(
-    base: DiffusionSampler, schedule: Schedule | None, runtime: str, precision: str = "fp32", threads: int | None = None
-) -> AcceleratedSampler:
+    base: DenoisingLoop, schedule: Schedule | None, runtime: str, precision: str = "fp32", threads: int | None = None
+) -> Runtime:
     """The denoising loop of `base` in the named runtime.
 
     Args:
         schedule: None for the full policy.
         precision: fp32; bf16 or fp16 change the actions slightly and are never chosen for you.
         threads: of the compiled CPU runtime; torch's number when None.
+
+    Raises:
+        Unavailable: it cannot be had here, or has no such option.
     """
     if runtime not in RUNTIMES:
-        raise ValueError(f"unknown runtime {runtime!r}: use {', '.join(RUNTIMES)}")
-    blocks = model_blocks(base.model)
+        raise Unavailable(f"unknown runtime {runtime!r}: use {', '.join(RUNTIMES)}")
+    model_blocks(base.model)  # refuses what is no denoiser before anything is asked of it
     device: torch.device = base.model.pos_emb.device
     if threads is not None and (runtime != "compiled" or device.type != "cpu"):
-        raise ValueError("threads is an option of runtime=compiled on a CPU: for the others use torch.set_num_threads")
+        raise Unavailable("threads is an option of runtime=compiled on a CPU: for the others use torch.set_num_threads")
     if runtime == "reference":
         if precision != "fp32":
-            raise ValueError("runtime=reference computes in fp32: it is what the others are compared with")
-        return ReferenceSampler(base, Schedule.full(blocks, base.num_inference_steps) if schedule is None else schedule)
+            raise Unavailable("runtime=reference computes in fp32: it is what the others are compared with")
+        return ReferenceSampler(base, schedule)
     if runtime == "planned":
         return PlannedSampler(base, schedule, precision)
     if device.type == "cuda":

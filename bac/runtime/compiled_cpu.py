@@ -6,22 +6,26 @@ overhead. Every row is computed in the same order whatever the batch, so a sampl
 
 from __future__ import annotations
 
+import copy
 import time
+from collections import Counter
 from ctypes import c_void_p
 
 import torch
 from torch import Tensor
 
+from bac.errors import Unavailable
 from bac.folding import Folded, observation_tokens
+from bac.loop import DenoisingLoop, Generators, SamplerInputs
 from bac.native import build
-from bac.native.structs import Call, Keep, Layer, Model, Segment, array, pack, round_up
-from bac.runtime.memory import MixedMemory
-from bac.runtime.planned import PlannedSampler
+from bac.native.structs import Call, Keep, Layer, Matrix, Model, Segment, SolverRow, array, pack, round_up
+from bac.runtime.contract import TimedParts, scheduled_updates
+from bac.runtime.hoisted import Hoisted
 from bac.schedule import Schedule
-from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators
+from bac.solver import COLUMNS
 
 
-class CompiledCpuSampler(PlannedSampler):
+class CompiledCpuSampler:
     """Denoises in native code. `threads`: torch's number of threads unless given."""
 
     name = "compiled"
@@ -29,44 +33,54 @@ class CompiledCpuSampler(PlannedSampler):
     @torch.no_grad()
     def __init__(
         self,
-        base: DiffusionSampler,
+        base: DenoisingLoop,
         schedule: Schedule | None = None,
         precision: str = "fp32",
         threads: int | None = None,
     ):
         if precision != "fp32":
-            raise ValueError(
+            raise Unavailable(
                 f"runtime=compiled computes in fp32 on a CPU; for precision={precision} use runtime=planned"
             )
         if base.model.n_emb % 16:
-            raise ValueError(
+            raise Unavailable(
                 f"runtime=compiled needs n_emb divisible by 16, this model has {base.model.n_emb}: use runtime=planned"
             )
         if threads is not None:
             build.check_threads(threads)
         started = time.perf_counter()
         self.library = build.library()
-        super().__init__(base, schedule)
-        if self.device.type != "cpu":
-            raise ValueError(f"the policy is on {self.device}, not on the CPU")
-        self.threads = threads
+        self.base, self.model, self.threads = base, base.model, threads
+        self.hoisted = Hoisted(base, schedule, self.name)
+        if self.hoisted.device.type != "cpu":
+            raise Unavailable(f"the policy is on {self.hoisted.device}, not on the CPU")
+        self.schedule = self.hoisted.schedule
         self.keep = Keep()
         self.slots, self.slot_steps = self._memory_slots()
         self.native_model = self._pack()
+        self.chunks = 0
         self.prepare_seconds = time.perf_counter() - started
 
-    def _options(self) -> tuple:
-        return self.schedule, self.precision, self.threads
+    def __deepcopy__(self, memo: dict) -> CompiledCpuSampler:
+        """The copy of a policy gets a sampler prepared for the copied weights."""
+        return CompiledCpuSampler(copy.deepcopy(self.base, memo), self.schedule, threads=self.threads)
+
+    @property
+    def block_updates(self) -> Counter[str]:
+        return scheduled_updates(self.schedule, self.chunks)
 
     # ---- once per model ----
     def _memory_slots(self) -> tuple[Tensor | None, list[tuple[int, int]]]:
-        """Slots of the condition tables. Observation tokens are the same at every step: one slot per layer. Where tokens
-        mix (`n_cond_layers > 0`), one per computed cross-attention."""
+        """Slots of the condition tables, [layers, steps], and the (layer, step) of each slot where tokens mix.
+
+        Observation tokens are the same at every step: one slot per layer. Where tokens mix (`n_cond_layers > 0`), one
+        per computed cross-attention.
+        """
         model = self.model
         if model.encoder_only:
             return None, []
         n_layers = len(model.trunk.layers)
-        slots = torch.full((n_layers, self.solver.steps), -1, dtype=torch.int32)
+        slots = torch.full((n_layers, self.schedule.steps), -1, dtype=torch.int32)
         if model.n_cond_layers == 0:
             slots[:] = torch.arange(n_layers, dtype=torch.int32)[:, None]
             return slots, []
@@ -82,13 +96,17 @@ class CompiledCpuSampler(PlannedSampler):
     def _pack(self) -> Model:
         model, keep = self.model, self.keep
         half = bool(self.library.bac_half_weights())
-        linear = lambda module: pack(module.weight, module.bias, keep, half)  # noqa: E731
+
+        def linear(module: torch.nn.Linear) -> Matrix:
+            return pack(module.weight, module.bias, keep, half)
+
+        condition, solver = self.hoisted.condition, self.hoisted.solver
         layers = []
         for index, layer in enumerate(model.trunk.layers):
             norms = [layer.norm1, layer.norm2, layer.norm3 if layer.cross else None]
             pointers = [p for n in norms for p in ((keep(n.weight), keep(n.bias)) if n is not None else (None, None))]
             attention = layer.self_attn
-            folded = self.time[index] if isinstance(self.time, Folded) else None
+            folded = None if condition.time is None else condition.time[index]
             layers.append(
                 Layer(
                     *pointers,
@@ -104,35 +122,36 @@ class CompiledCpuSampler(PlannedSampler):
         self.bytes_per_weight = 2 if all(matrix.half for matrix in matrices) else 4
         skip = 1 if model.encoder_only else 0
         position = model.pos_emb[0] + model.input_emb.bias
-        time_rows = self.time[:, 0] + model.pos_emb[0, :1] if model.encoder_only else None
+        time_rows = None
+        if model.encoder_only and condition.raw_time is not None:
+            time_rows = condition.raw_time[:, 0] + model.pos_emb[0, :1]
         segments, starts = [], [0]
-        for step in self.plan.steps:
+        for step in self.hoisted.plan.steps:
             segments += [Segment(s.start, s.stop, -1 if s.block is None else s.block, int(s.store)) for s in step]
             starts.append(len(segments))
-        table = torch.from_numpy(self.solver.table)
         return Model(
-            len(layers),
-            model.n_head,
-            model.n_emb,
-            model.input_dim,
-            model.output_dim,
-            model.T,
-            skip,
-            int(not model.encoder_only),
-            self.solver.steps,
-            model.ln_f.eps,
-            keep(model.input_emb.weight.t()),
-            keep(position),
-            keep(time_rows) if skip else None,
-            keep(self._self_mask()),
-            keep(model.ln_f.weight),
-            keep(model.ln_f.bias),
-            linear(model.head),
-            array(Layer, layers, keep),
-            array(Segment, segments, keep),
-            keep(torch.tensor(starts), torch.int32),
-            keep(table),
-            self.solver.clip,
+            layers=len(layers),
+            heads=model.n_head,
+            d=model.n_emb,
+            d_in=model.input_dim,
+            d_out=model.output_dim,
+            tokens=model.T,
+            skip=skip,
+            cross=int(not model.encoder_only),
+            steps=solver.steps,
+            eps=model.ln_f.eps,
+            embed=keep(model.input_emb.weight.t()),
+            position=keep(position),
+            time_rows=None if time_rows is None else keep(time_rows),
+            self_mask=keep(self._self_mask()),
+            final_gain=keep(model.ln_f.weight),
+            final_shift=keep(model.ln_f.bias),
+            head=linear(model.head),
+            layer=array(Layer, layers, keep),
+            segments=array(Segment, segments, keep),
+            segment_start=keep(torch.tensor(starts), torch.int32),
+            solver=array(SolverRow, [SolverRow(*row) for row in solver.table.tolist()], keep),
+            clip=solver.clip,
         )
 
     def _self_mask(self) -> Tensor:
@@ -143,7 +162,7 @@ class CompiledCpuSampler(PlannedSampler):
         return mask
 
     # ---- once per observation ----
-    def fold_memory(self, cond: Tensor | None, batch: int) -> tuple[int, Folded | None]:
+    def fold_memory(self, observation: Tensor | None, batch: int) -> tuple[int, Folded | None]:
         """Number of condition tokens beside the time token and their tables [slots, B, S, H, D].
 
         Samples are encoded one by one: in a matrix product over several, a sample's numbers may round differently.
@@ -151,8 +170,8 @@ class CompiledCpuSampler(PlannedSampler):
         model = self.model
         if model.encoder_only or (model.n_cond_layers == 0 and not model.obs_as_cond):
             return 0, None
-        if model.obs_as_cond:
-            samples = [self._fold_sample(cond[i : i + 1]) for i in range(batch)]
+        if observation is not None and model.obs_as_cond:
+            samples = [self._fold_sample(observation[i : i + 1]) for i in range(batch)]
         else:
             samples = [self._fold_sample(None)] * batch
         tables = (
@@ -161,51 +180,61 @@ class CompiledCpuSampler(PlannedSampler):
         folded = Folded(*(table.transpose(2, 3) for table in tables))  # [slots, B, H, S, ...] -> [slots, B, S, H, ...]
         return folded.key.shape[2], folded
 
-    def _fold_sample(self, cond: Tensor | None) -> Folded:
+    def _fold_sample(self, observation: Tensor | None) -> Folded:
         """Condition tokens of one observation [1, To, Do], folded: keys [slots, H, S, D] ..."""
-        if self.model.n_cond_layers == 0:
-            return self.folding(observation_tokens(self.model, cond))[:, 0]
-        memory = MixedMemory(self, cond, 1, self.model.horizon).memory[:, 0]  # [N, S, D]
+        condition = self.hoisted.condition
+        folding = condition.folding
+        if folding is None:
+            raise ValueError("the encoder-only form has no condition tokens")
+        if self.model.n_cond_layers == 0 and observation is not None:
+            return folding(observation_tokens(self.model, observation))[:, 0]
+        encoded = condition.mixed_tokens(observation, 1)[:, 0]  # [N, S, D]
         parts = []
         for layer in range(len(self.model.trunk.layers)):
-            steps = [self.memory_position[step] for other, step in self.slot_steps if other == layer]
-            parts.append(self.folding.layer(layer)(memory[steps])[0])
+            steps = [condition.position[step] for other, step in self.slot_steps if other == layer]
+            parts.append(folding.layer(layer)(encoded[steps])[0])
         return Folded(*(torch.cat([getattr(part, name) for part in parts]) for name in ("key", "bias", "value")))
 
     @torch.no_grad()
-    def __call__(
-        self, condition: Tensor, given: Tensor | None, cond: Tensor | None, generator: Generators = None
-    ) -> Tensor:
-        """See `DiffusionSampler.__call__`: same arguments, same noise."""
-        self.check(condition, given, cond)
-        if condition.shape[1] != self.model.horizon:
+    def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor:
+        """See `Runtime.__call__`."""
+        self.hoisted.check(inputs)
+        known, model = inputs.known, self.model
+        if known.shape[1] != model.horizon:
             raise ValueError(
-                f"runtime=compiled denoises all {self.model.horizon} tokens the model was made for, got {condition.shape[1]}: "
+                f"runtime=compiled denoises all {model.horizon} tokens the model was made for, got {known.shape[1]}: "
                 "use runtime=planned"
             )
-        initial, noise = self.draw(condition, generator)
+        initial, noise = self.hoisted.draw(known, generator)
         keep = Keep()
-        batch = condition.shape[0]
-        memory, folded = self.fold_memory(cond, batch)
+        memory, folded = self.fold_memory(inputs.observation, len(inputs))
         trajectory = initial.float().contiguous()
-        pointers = [
-            keep(draw) if draw is not None and sigma else None for draw, sigma in zip(noise, self.solver.table[:, 6])
-        ]
-        total = memory + (1 if isinstance(self.time, Folded) else 0)
-        mask = self.model.memory_mask
-        cross_mask = torch.zeros(self.model.T, max(1, total)) if mask is None else mask[: self.model.T, :total]
+        sigmas = self.hoisted.solver.table[:, COLUMNS.index("sigma")]
+        pointers = [keep(draw) if draw is not None and sigma else None for draw, sigma in zip(noise, sigmas)]
+        total = memory + (0 if self.hoisted.condition.time is None else 1)
+        mask = model.memory_mask
+        cross_mask = torch.zeros(model.T, max(1, total)) if mask is None else mask[: model.T, :total]
         call = Call(
-            batch,
-            memory,
-            self.threads or torch.get_num_threads(),
-            keep(self.slots, torch.int32) if self.slots is not None else None,
-            *((keep(folded.key), keep(folded.bias), keep(folded.value)) if folded is not None else (None, None, None)),
-            keep(cross_mask),
-            trajectory.data_ptr(),
-            (c_void_p * len(pointers))(*pointers),
-            keep(condition) if given is not None else None,
-            keep(given, torch.uint8) if given is not None else None,
+            batch=len(inputs),
+            memory=memory,
+            threads=self.threads or torch.get_num_threads(),
+            memory_slot=None if self.slots is None else keep(self.slots, torch.int32),
+            key=None if folded is None else keep(folded.key),
+            bias=None if folded is None else keep(folded.bias),
+            value=None if folded is None else keep(folded.value),
+            cross_mask=keep(cross_mask),
+            trajectory=trajectory.data_ptr(),
+            noise=(c_void_p * len(pointers))(*pointers),
+            condition=None if inputs.mask is None else keep(known),
+            given=None if inputs.mask is None else keep(inputs.mask, torch.uint8),
         )
         build.sample(self.library, self.native_model, call)
         self.chunks += 1
-        return trajectory.to(condition.dtype)
+        return trajectory.to(known.dtype)
+
+    def timed_parts(self, inputs: SamplerInputs, generator: torch.Generator) -> TimedParts:
+        """See `Runtime.timed_parts`; the scheduler's arithmetic is part of the native loop."""
+        return {
+            "conditioning": lambda: self.fold_memory(inputs.observation, len(inputs)),
+            "scheduler": lambda: self.hoisted.draw(inputs.known, generator),
+        }

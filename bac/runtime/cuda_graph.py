@@ -1,20 +1,25 @@
-"""The `compiled` runtime on a GPU: the planned loop captured as one CUDA graph per batch size.
+"""The `compiled` runtime on a GPU: the eager loop captured as one CUDA graph per batch size.
 
-The loop launches thousands of small kernels; replaying a graph removes the launch cost from the host. Noise is drawn outside
-the graph, in the order in which the reference draws it, so seeds keep their meaning.
+The loop launches thousands of small kernels; replaying a graph removes the launch cost from the host. Noise is drawn
+outside the graph, in the order in which the reference draws it, so seeds keep their meaning.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
+from collections import Counter
 
 import torch
 from torch import Tensor
 
-from bac.runtime.planned import PlannedSampler
+from bac.errors import Unavailable
+from bac.loop import DenoisingLoop, Generators, SamplerInputs
+from bac.runtime.contract import TimedParts, scheduled_updates
+from bac.runtime.eager import EagerLoop
+from bac.runtime.hoisted import Hoisted
 from bac.schedule import Schedule
-from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators
 
 WARM_UP_RUNS = 3  # before capture, so that libraries have chosen kernels and allocated workspaces
 
@@ -24,73 +29,92 @@ class _Captured:
 
     @torch.inference_mode(False)  # buffers made in inference mode could not be written outside of it
     @torch.no_grad()
-    def __init__(self, sampler: CudaGraphSampler, condition: Tensor, given: Tensor | None, cond: Tensor | None):
-        self.trajectory = torch.zeros_like(condition)
-        self.noise = condition.new_zeros(sampler.solver.steps, *condition.shape)
-        self.condition = condition.clone()
-        self.given = None if given is None else given.clone()
-        self.cond = None if cond is None else cond.clone()
+    def __init__(self, loop: EagerLoop, inputs: SamplerInputs):
+        known = inputs.known
+        self.trajectory = torch.zeros_like(known)
+        self.noise = known.new_zeros(loop.hoisted.solver.steps, *known.shape)
+        self.inputs = inputs.clone()
         self.graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(condition.device)
-        stream.wait_stream(torch.cuda.current_stream(condition.device))
+        stream = torch.cuda.Stream(known.device)
+        stream.wait_stream(torch.cuda.current_stream(known.device))
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_RUNS):
-                self._body(sampler)
-        torch.cuda.current_stream(condition.device).wait_stream(stream)
+                self._body(loop)
+        torch.cuda.current_stream(known.device).wait_stream(stream)
         with torch.cuda.graph(self.graph):
-            self.out = self._body(sampler)
+            self.out = self._body(loop)
 
-    def _body(self, sampler: CudaGraphSampler) -> Tensor:
-        memory = sampler.hoist_observation(self.cond, *self.trajectory.shape[:2])
-        return sampler.loop(self.trajectory, self.noise, self.condition, self.given, memory)
+    def _body(self, loop: EagerLoop) -> Tensor:
+        return loop.run(self.trajectory, self.noise, self.inputs, loop.hoisted.memory(self.inputs))
 
-    def replay(
-        self,
-        trajectory: Tensor,
-        noise: list[Tensor | None],
-        condition: Tensor,
-        given: Tensor | None,
-        cond: Tensor | None,
-    ) -> Tensor:
+    def replay(self, trajectory: Tensor, noise: list[Tensor | None], inputs: SamplerInputs) -> Tensor:
         self.trajectory.copy_(trajectory)
         drawn = [(slot, draw) for slot, draw in zip(self.noise, noise) if draw is not None]
         if drawn:
             torch._foreach_copy_([slot for slot, _ in drawn], [draw for _, draw in drawn])
-        if given is not None:
-            self.condition.copy_(condition)
-            self.given.copy_(given)
-        if cond is not None:
-            self.cond.copy_(cond)
+        if self.inputs.mask is not None and inputs.mask is not None:
+            self.inputs.known.copy_(inputs.known)
+            self.inputs.mask.copy_(inputs.mask)
+        if self.inputs.observation is not None and inputs.observation is not None:
+            self.inputs.observation.copy_(inputs.observation)
         self.graph.replay()
         return self.out.clone()
 
 
-class CudaGraphSampler(PlannedSampler):
-    """Replays the planned loop. The first call with a batch size captures its graph; `prepare_seconds` sums these."""
+class CudaGraphSampler:
+    """Replays the eager loop. The first call with a batch size captures its graph; `prepare_seconds` sums these."""
 
     name = "compiled"
 
-    def __init__(self, base: DiffusionSampler, schedule: Schedule | None = None, precision: str = "fp32"):
-        super().__init__(base, schedule, precision)
-        if self.device.type != "cuda":
-            raise ValueError(f"CUDA graphs need a policy on a GPU, this one is on {self.device}")
+    def __init__(
+        self,
+        base: DenoisingLoop,
+        schedule: Schedule | None = None,
+        precision: str = "fp32",
+    ):
+        started = time.perf_counter()
+        self.base, self.precision = base, precision
+        self.hoisted = Hoisted(base, schedule, self.name)
+        self._check_device(self.hoisted.device)
+        self.loop = EagerLoop(self.hoisted, precision)
+        self.schedule = self.hoisted.schedule
+        self.bytes_per_weight = self.loop.dtype.itemsize
         self.graphs: dict[tuple, _Captured] = {}
         self.lock = threading.Lock()  # a graph has one set of buffers: calls take turns
-        self.prepare_seconds = 0.0
+        self.chunks = 0
+        self.prepare_seconds = time.perf_counter() - started
+
+    def _check_device(self, device: torch.device) -> None:
+        if device.type != "cuda":
+            raise Unavailable(f"CUDA graphs need a policy on a GPU, this one is on {device}")
+
+    def __deepcopy__(self, memo: dict) -> CudaGraphSampler:
+        """The copy of a policy gets a sampler prepared for the copied weights."""
+        return CudaGraphSampler(copy.deepcopy(self.base, memo), self.schedule, self.precision)
+
+    @property
+    def block_updates(self) -> Counter[str]:
+        return scheduled_updates(self.schedule, self.chunks)
 
     @torch.no_grad()
-    def __call__(
-        self, condition: Tensor, given: Tensor | None, cond: Tensor | None, generator: Generators = None
-    ) -> Tensor:
-        """See `DiffusionSampler.__call__`: same arguments, same noise."""
-        self.check(condition, given, cond)
-        initial, noise = self.draw(condition, generator)
-        key = (tuple(condition.shape), None if cond is None else tuple(cond.shape), given is not None)
+    def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor:
+        """See `Runtime.__call__`."""
+        self.hoisted.check(inputs)
+        initial, noise = self.hoisted.draw(inputs.known, generator)
+        observed = None if inputs.observation is None else tuple(inputs.observation.shape)
+        key = (tuple(inputs.known.shape), observed, inputs.mask is not None)
         with self.lock:
             if key not in self.graphs:
                 started = time.perf_counter()
-                self.graphs[key] = _Captured(self, condition, given, cond)
-                torch.cuda.synchronize(self.device)
+                self.graphs[key] = _Captured(self.loop, inputs)
+                torch.cuda.synchronize(self.hoisted.device)
                 self.prepare_seconds += time.perf_counter() - started
             self.chunks += 1
-            return self.graphs[key].replay(initial, noise, condition, given, cond)
+            return self.graphs[key].replay(initial, noise, inputs)
+
+    def timed_parts(self, inputs: SamplerInputs, generator: torch.Generator) -> TimedParts:
+        """See `Runtime.timed_parts`; the scheduler's arithmetic is part of the graph."""
+        return {
+            "conditioning": lambda: self.hoisted.memory(inputs),
+            "scheduler": lambda: self.hoisted.draw(inputs.known, generator),
+        }

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from bac.denoiser import branch, model_blocks
+from bac.loop import DenoisingLoop, Generators, SamplerInputs, check_inputs
+from bac.runtime.contract import TimedParts
 from bac.runtime.snapshot import check_containers
 from bac.schedule import Schedule
-from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators
 
 # Called as observe(step, block, feature [B, T, D]) with every branch output that is computed.
 Observer = Callable[[int, str, Tensor], None]
@@ -26,20 +27,23 @@ class ReferenceSampler:
     """
 
     name = "reference"
+    bytes_per_weight = 4  # it computes with the policy's own fp32 weights
+    prepare_seconds = 0.0  # it prepares nothing
 
-    def __init__(self, base: DiffusionSampler, schedule: Schedule, observe: Observer | None = None):
-        self.base, self.model, self.schedule, self.observe = base, base.model, schedule, observe
+    def __init__(self, base: DenoisingLoop, schedule: Schedule | None = None, observe: Observer | None = None):
+        self.base, self.model, self.observe = base, base.model, observe
         self.blocks = model_blocks(base.model)
+        self.schedule = Schedule.full(self.blocks, base.num_inference_steps) if schedule is None else schedule
         check_containers(base.model)
-        schedule.check_fits(self.blocks, base.num_inference_steps)
-        self.block_updates: Counter[str] = Counter()  # how often each block has computed, over all chunks
+        self.schedule.check_fits(self.blocks, base.num_inference_steps)
+        self.block_updates: Counter[str] = Counter()
         self.chunks = 0
 
     def denoise(
         self,
         trajectory: Tensor,
         timestep: Tensor,
-        cond: Tensor | None,
+        observation: Tensor | None,
         step: int,
         updates: np.ndarray,
         cache: dict[str, Tensor],
@@ -48,7 +52,7 @@ class ReferenceSampler:
         model = self.model
         time_token = model.embed_time(timestep, trajectory.shape[0], trajectory.device)
         x = model.embed_trajectory(trajectory, time_token)
-        memory = None if model.encoder_only else model.encode_condition(time_token, cond)
+        memory = None if model.encoder_only else model.encode_condition(time_token, observation)
         masks = model.masks(x.shape[1], 0 if memory is None else memory.shape[1])
         for block, update in zip(self.blocks, updates):
             if update:
@@ -60,23 +64,40 @@ class ReferenceSampler:
         return model.read_out(x)
 
     @torch.no_grad()
-    def __call__(
-        self, condition: Tensor, given: Tensor | None, cond: Tensor | None, generator: Generators = None
-    ) -> Tensor:
-        """See `DiffusionSampler.__call__`: same arguments, same noise."""
-        if len(condition) == 0:
-            raise ValueError("the batch is empty: give at least one sample")
-        scheduler = self.base.prepared(condition.device)
-        trajectory = self.base.begin(scheduler, condition, generator)
+    def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor:
+        """See `Runtime.__call__`."""
+        check_inputs(inputs, self.model)
+        scheduler = self.base.prepared(inputs.known.device)
+        trajectory = self.base.begin(scheduler, inputs.known, generator)
         timesteps = scheduler.timesteps
         if len(timesteps) != self.schedule.steps:
             raise ValueError(f"the scheduler takes {len(timesteps)} steps, the schedule has {self.schedule.steps}")
         cache: dict[str, Tensor] = {}
         for step, timestep in enumerate(timesteps):
-            if given is not None:
-                trajectory = torch.where(given, condition, trajectory)
+            trajectory = inputs.impose(trajectory)
             scaled = scheduler.scale_model_input(trajectory, timestep)
-            prediction = self.denoise(scaled, timestep, cond, step, self.schedule.updates[step], cache)
+            updates = self.schedule.updates[step]
+            prediction = self.denoise(scaled, timestep, inputs.observation, step, updates, cache)
             trajectory = self.base.step(scheduler, prediction, timestep, trajectory, generator)
         self.chunks += 1
-        return trajectory if given is None else torch.where(given, condition, trajectory)
+        return inputs.impose(trajectory)
+
+    def timed_parts(self, inputs: SamplerInputs, generator: torch.Generator) -> TimedParts:
+        """See `Runtime.timed_parts`."""
+        model, base, known = self.model, self.base, inputs.known
+        output = torch.zeros_like(known)
+        timesteps = base.prepared(known.device).timesteps
+
+        def encode() -> None:
+            for timestep in timesteps:
+                if not model.encoder_only:
+                    time_token = model.embed_time(timestep, len(known), known.device)
+                    model.encode_condition(time_token, inputs.observation)
+
+        def schedule() -> None:
+            scheduler = base.prepared(known.device)
+            trajectory = base.begin(scheduler, known, generator)
+            for timestep in scheduler.timesteps:
+                trajectory = base.step(scheduler, output, timestep, trajectory, generator)
+
+        return {"conditioning": encode, "scheduler": schedule}

@@ -1,7 +1,7 @@
 """What a runtime took from a model when it was prepared, and whether the model is still that.
 
-The fast runtimes read parameters and do the arithmetic of known modules themselves. A module of another class (an adapter,
-a quantised layer), a hook or a replaced method would be bypassed without a word, so they are refused.
+The fast runtimes read parameters and do the arithmetic of known modules themselves. A module of another class (an
+adapter, a quantised layer), a hook or a replaced method would be bypassed without a word, so they are refused.
 """
 
 from __future__ import annotations
@@ -11,46 +11,47 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from diffusion_policy.model.diffusion.dropout import Dropout
-from diffusion_policy.model.diffusion.layers import MultiheadAttention, TransformerLayer, TransformerStack
-from diffusion_policy.model.diffusion.positional_embedding import SinusoidalPosEmb
-from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
-from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+from bac.errors import UserError
+from bac.loop import DenoisingLoop
 
+_MODEL = "diffusion_policy.model.diffusion"
 #: whose `forward` no runtime calls: they go through the layers themselves
-_CONTAINERS = (TransformerForDiffusion, TransformerStack, TransformerLayer)
-#: whose arithmetic the planned and compiled runtimes do themselves
+_CONTAINERS = frozenset(
+    {
+        f"{_MODEL}.transformer_for_diffusion.TransformerForDiffusion",
+        f"{_MODEL}.layers.TransformerStack",
+        f"{_MODEL}.layers.TransformerLayer",
+    }
+)
+_TORCH = (nn.Linear, nn.LayerNorm, nn.Dropout, nn.Mish, nn.Sequential, nn.ModuleList)
+#: whose arithmetic the planned and compiled runtimes do themselves. Classes are known by their full names, as this
+#: package imports no policy's code.
 _KNOWN = (
-    *_CONTAINERS,
-    MultiheadAttention,
-    Dropout,
-    SinusoidalPosEmb,
-    nn.Linear,
-    nn.LayerNorm,
-    nn.Dropout,
-    nn.Mish,
-    nn.Sequential,
-    nn.ModuleList,
+    _CONTAINERS
+    | {f"{_MODEL}.layers.MultiheadAttention", f"{_MODEL}.dropout.Dropout"}
+    | {f"{_MODEL}.positional_embedding.SinusoidalPosEmb"}
+    | {f"{cls.__module__}.{cls.__qualname__}" for cls in _TORCH}
 )
 
 
-class UnknownModule(ValueError):
+class UnknownModule(UserError, ValueError):
     """A model has a part whose computation a runtime would leave out."""
 
 
 def check_containers(model: nn.Module) -> None:
-    """Refuses what every runtime would bypass, `reference` too: hooks, other classes and replaced methods of the model, its
-    stacks and layers.
+    """Refuses what every runtime would bypass, `reference` too: hooks, other classes and replaced methods of the model,
+    its stacks and layers.
 
     Raises:
         UnknownModule: naming the module.
     """
     for name, module in model.named_modules():
-        if isinstance(module, _CONTAINERS):
+        if any(_full_name(cls) in _CONTAINERS for cls in type(module).__mro__):
             reason = _strange(module, _CONTAINERS)
             if reason:
                 raise UnknownModule(
-                    f"{_name(name)} {reason}, which block-wise caching would bypass: take it off, or use the policy plainly"
+                    f"{_name(name)} {reason}, which block-wise caching would bypass: "
+                    "take it off, or use the policy plainly"
                 )
 
 
@@ -64,8 +65,8 @@ def check_modules(model: nn.Module, runtime: str) -> None:
         reason = _strange(module, _KNOWN) or _strange_parameter(module)
         if reason:
             raise UnknownModule(
-                f"{_name(name)} {reason}, which runtime={runtime} would bypass: merge it into the weights (merge_and_unload(), "
-                "remove_parametrizations(), dequantise), or use runtime=reference"
+                f"{_name(name)} {reason}, which runtime={runtime} would bypass: merge it into the weights "
+                "(merge_and_unload(), remove_parametrizations(), dequantise), or use runtime=reference"
             )
 
 
@@ -73,9 +74,13 @@ def _name(name: str) -> str:
     return f"the model's {name}" if name else "the model"
 
 
-def _strange(module: nn.Module, known: tuple[type, ...]) -> str | None:
-    if type(module) not in known:
-        return f"is a {type(module).__module__}.{type(module).__qualname__}"
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _strange(module: nn.Module, known: frozenset[str]) -> str | None:
+    if _full_name(type(module)) not in known:
+        return f"is a {_full_name(type(module))}"
     if module._forward_hooks or module._forward_pre_hooks:
         return "has a forward hook"
     replaced = [name for name in vars(module) if callable(getattr(type(module), name, None))]
@@ -126,14 +131,15 @@ class ModelSnapshot:
             raise RuntimeError("a module of the policy was replaced after it was accelerated: call accelerate() again")
         if any(self._hooks):
             raise RuntimeError(
-                "a module of the policy got a hook after it was accelerated, which would be bypassed: call accelerate() again"
+                "a module of the policy got a hook after it was accelerated, which would be bypassed: "
+                "call accelerate() again"
             )
 
 
 class SamplerSnapshot:
     """Notices that the sampler whose coefficients were read got another scheduler, setting or noise schedule."""
 
-    def __init__(self, base: DiffusionSampler):
+    def __init__(self, base: DenoisingLoop):
         self._base, self._scheduler, self._settings = base, base.scheduler, self._read(base)
         self._schedule, self._values = (
             base.scheduler.alphas_cumprod,
@@ -142,7 +148,7 @@ class SamplerSnapshot:
         self._version = _version(self._schedule)
 
     @staticmethod
-    def _read(base: DiffusionSampler) -> tuple:
+    def _read(base: DenoisingLoop) -> tuple:
         return base.num_inference_steps, dict(base.step_kwargs), base.scheduler.config
 
     def check(self) -> None:

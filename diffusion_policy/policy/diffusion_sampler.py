@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from diffusion_policy.policy.sampler_inputs import SamplerInputs
 from diffusion_policy.policy.schedulers import prepared
 
-Generators = Union[torch.Generator, Sequence[torch.Generator], None]
+Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 class Sampler(Protocol):
     """Whatever turns noise into a trajectory; `policy.sampler` is one, an accelerated runtime is another."""
 
-    def __call__(
-        self, condition: Tensor, given: Tensor | None, cond: Tensor | None, generator: Generators = None
-    ) -> Tensor: ...
+    def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor: ...
 
 
 def draw_noise(shape: Sequence[int], like: Tensor, generator: Generators = None) -> Tensor:
@@ -58,9 +57,13 @@ class DiffusionSampler:
         """A scheduler of its own for one call, set to K steps."""
         return prepared(self.scheduler, self.num_inference_steps, device)
 
-    def begin(self, scheduler: Any, condition: Tensor, generator: Generators) -> Tensor:
-        """The initial noise for a prepared `scheduler`, of the shape of `condition`."""
-        return draw_noise(condition.shape, condition, generator) * scheduler.init_noise_sigma
+    def noise(self, like: Tensor, generator: Generators = None) -> Tensor:
+        """See `draw_noise`."""
+        return draw_noise(like.shape, like, generator)
+
+    def begin(self, scheduler: Any, known: Tensor, generator: Generators) -> Tensor:
+        """The initial noise for a prepared `scheduler`, of the shape of `known`."""
+        return self.noise(known, generator) * scheduler.init_noise_sigma
 
     def step(
         self, scheduler: Any, prediction: Tensor, timestep: Tensor, trajectory: Tensor, generator: Generators
@@ -71,24 +74,16 @@ class DiffusionSampler:
         return scheduler.step(prediction, timestep, trajectory, generator=generator, **self.step_kwargs).prev_sample
 
     @torch.no_grad()
-    def __call__(
-        self, condition: Tensor, given: Tensor | None, cond: Tensor | None, generator: Generators = None
-    ) -> Tensor:
-        """Samples a trajectory.
+    def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor:
+        """Samples trajectories [B, T, D] in normalised units.
 
         Args:
-            condition: [B, T, D]; its shape, device and dtype are those of the result.
-            given: boolean [B, T, D], entries forced to `condition` at every step (inpainting), or None.
-            cond: observations [B, To, Do] for the condition tokens, or None.
             generator: None, one generator, or one per sample.
         """
-        if len(condition) == 0:
-            raise ValueError("the batch is empty: give at least one sample")
-        scheduler = self.prepared(condition.device)
-        trajectory = self.begin(scheduler, condition, generator)
+        scheduler = self.prepared(inputs.known.device)
+        trajectory = self.begin(scheduler, inputs.known, generator)
         for timestep in scheduler.timesteps:
-            if given is not None:
-                trajectory = torch.where(given, condition, trajectory)
-            prediction = self.model(scheduler.scale_model_input(trajectory, timestep), timestep, cond)
+            trajectory = inputs.impose(trajectory)
+            prediction = self.model(scheduler.scale_model_input(trajectory, timestep), timestep, inputs.observation)
             trajectory = self.step(scheduler, prediction, timestep, trajectory, generator)
-        return trajectory if given is None else torch.where(given, condition, trajectory)
+        return inputs.impose(trajectory)

@@ -13,6 +13,7 @@ from diffusion_policy.model.diffusion.mask_generator import LowdimMaskGenerator
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators, Sampler
 from diffusion_policy.policy.observation_checks import checked_observation, unit_images
+from diffusion_policy.policy.sampler_inputs import SamplerInputs
 from diffusion_policy.policy.settable import SettablePolicy
 
 #: normalised observations lie in [-1, 1] on the data seen in training; single precision ends far above this
@@ -124,18 +125,19 @@ class DiffusionTransformerPolicy(SettablePolicy):
         largest = features.abs().max().item()
         if not largest <= _LARGEST_FEATURE:  # also where it is NaN
             raise ValueError(
-                f"an observation is {largest:.3g} once normalised, where those seen in training lie in [-1, 1]: check its units and the sensor"
+                f"an observation is {largest:.3g} once normalised, where those seen in training lie in [-1, 1]: "
+                "check its units and the sensor"
             )
         return features
 
-    def sampler_inputs(self, obs_dict: dict[str, Tensor]) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Observations -> (condition, given, cond) as `sampler` takes them."""
+    def sampler_inputs(self, obs_dict: dict[str, Tensor]) -> SamplerInputs:
+        """Observations [B, To, *shape] by name, in the environment's units -> what `sampler` takes."""
         features = self.encode_observation(obs_dict)
-        condition = features.new_zeros(features.shape[0], *self.trajectory_shape)
+        known = features.new_zeros(features.shape[0], *self.trajectory_shape)
         if self.obs_as_cond:
-            return condition, None, features
-        condition[:, : self.n_obs_steps, self.action_dim :] = features
-        return condition, self.mask_generator(condition.shape), None
+            return SamplerInputs(known, observation=features)
+        known[:, : self.n_obs_steps, self.action_dim :] = features
+        return SamplerInputs(known, self.mask_generator(known.shape))
 
     def decode(self, sample: Tensor) -> dict[str, Tensor]:
         """Denoised trajectories [B, T, D] -> what `predict_action` returns."""
@@ -159,7 +161,7 @@ class DiffusionTransformerPolicy(SettablePolicy):
             'action' [B, n_action_steps, Da] to execute and 'action_pred' [B, T, Da], in the environment's units; when
             inpainting also 'obs_pred' [B, T, Do] and its executed part 'action_obs_pred'.
         """
-        return self.decode(self.sampler(*self.sampler_inputs(obs_dict), generator))
+        return self.decode(self.sampler(self.sampler_inputs(obs_dict), generator))
 
     def random_observation(self, batch: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Observations [B, To, *shape] by name, uniform within the limits seen in training: for timing and comparisons."""
@@ -239,15 +241,15 @@ class DiffusionTransformerPolicy(SettablePolicy):
         else:
             weights = min_snr_weights(self.noise_scheduler.alphas_cumprod, snr_gamma, kind).to(noise.device)
             timesteps = torch.multinomial(weights, len(trajectory), replacement=True, generator=generator)
-        given = self.mask_generator(trajectory.shape)
-        noisy = torch.where(given, trajectory, self.noise_scheduler.add_noise(trajectory, noise, timesteps))
+        observed = self.mask_generator(trajectory.shape)
+        noisy = torch.where(observed, trajectory, self.noise_scheduler.add_noise(trajectory, noise, timesteps))
         prediction = self.model(noisy, timesteps, cond)
         if kind == "v_prediction":
             product = self.noise_scheduler.alphas_cumprod.to(noise.device)[timesteps].view(-1, 1, 1)
             target = product**0.5 * noise - (1 - product) ** 0.5 * trajectory  # Salimans and Ho 2022, section 4
         else:
             target = noise if kind == "epsilon" else trajectory
-        return (F.mse_loss(prediction.float(), target, reduction="none") * ~given).mean()
+        return (F.mse_loss(prediction.float(), target, reduction="none") * ~observed).mean()
 
 
 def min_snr_weights(alphas_cumprod: Tensor, gamma: float, prediction_type: str) -> Tensor:

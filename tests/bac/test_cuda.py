@@ -1,7 +1,6 @@
 """The CUDA graph runtime. What it does around the graph is tested on the CPU, with a graph that simply runs the loop again."""
 
 import contextlib
-import threading
 
 import pytest
 import torch
@@ -24,6 +23,7 @@ from bac.runtime.choose import make_sampler
 from bac.runtime.cuda_graph import CudaGraphSampler
 from bac.runtime.planned import PlannedSampler
 from bac.runtime.reference import ReferenceSampler
+from diffusion_policy.policy.sampler_inputs import SamplerInputs
 
 FORMS = {
     "decoder": {},
@@ -35,13 +35,14 @@ every_form = pytest.mark.parametrize("form", FORMS)
 
 
 def case(form, batch=2, seed=0, device="cpu"):
-    """(condition, given, cond), inpainting where there are no observations."""
+    """Sampler inputs, inpainting where there are no observations."""
     generator = torch.Generator().manual_seed(seed)
-    condition = torch.rand(batch, 6, 2, generator=generator)
-    given = torch.rand(batch, 6, 2, generator=generator) < 0.3
-    cond = torch.randn(batch, 2, 3, generator=generator)
-    arguments = (torch.zeros(batch, 6, 2), None, cond) if "cond_dim" not in FORMS[form] else (condition, given, None)
-    return tuple(None if value is None else value.to(device) for value in arguments)
+    known = torch.rand(batch, 6, 2, generator=generator).to(device)
+    mask = (torch.rand(batch, 6, 2, generator=generator) < 0.3).to(device)
+    observation = torch.randn(batch, 2, 3, generator=generator).to(device)
+    if "cond_dim" in FORMS[form]:
+        return SamplerInputs(known, mask)
+    return SamplerInputs(torch.zeros(batch, 6, 2, device=device), observation=observation)
 
 
 # ---- without a GPU -----------------------------------------------------------------------------------------------------
@@ -53,13 +54,12 @@ def test_loop_reads_noise_from_one_buffer(form, name):
     """The graph reads noise [K, B, T, D] from a fixed buffer; the planned runtime passes a list."""
     model = tiny_model(**FORMS[form])
     sampler = PlannedSampler(tiny_sampler(model, name), random_schedule(model, 10, 0.3, 0))
-    condition, given, cond = case(form)
+    inputs = case(form)
     with torch.no_grad():
-        initial, noise = sampler.draw(condition, seeded(0)[0])
-        buffer = torch.stack([torch.full_like(condition, float("nan")) if draw is None else draw for draw in noise])
-        memory = sampler.hoist_observation(cond, 2)
-        got = sampler.loop(initial, buffer, condition, given, memory)
-    assert torch.equal(got, sampler(condition, given, cond, seeded(0)[0]))
+        initial, noise = sampler.hoisted.draw(inputs.known, seeded(0)[0])
+        buffer = torch.stack([torch.full_like(inputs.known, float("nan")) if draw is None else draw for draw in noise])
+        got = sampler.loop.run(initial, buffer, inputs, sampler.hoisted.memory(inputs))
+    assert torch.equal(got, sampler(inputs, seeded(0)[0]))
 
 
 class ForbiddenWhileCapturing(TorchDispatchMode):
@@ -87,11 +87,11 @@ class ForbiddenWhileCapturing(TorchDispatchMode):
 def test_captured_part_does_not_synchronise_or_draw(form):
     model = tiny_model(**FORMS[form])
     sampler = PlannedSampler(tiny_sampler(model), random_schedule(model, 10, 0.3, 0))
-    condition, given, cond = case(form)
+    inputs = case(form)
     with torch.no_grad():
-        initial, noise = sampler.draw(condition, seeded(0)[0])
+        initial, noise = sampler.hoisted.draw(inputs.known, seeded(0)[0])
         with ForbiddenWhileCapturing():
-            sampler.loop(initial, noise, condition, given, sampler.hoist_observation(cond, 2))
+            sampler.loop.run(initial, noise, inputs, sampler.hoisted.memory(inputs))
 
 
 @every_form
@@ -99,7 +99,7 @@ def test_captured_part_touches_one_device_only(form):
     """On the `meta` device, an operation that mixes in a CPU tensor fails."""
     model = tiny_model(**FORMS[form]).to("meta")
     sampler = PlannedSampler(tiny_sampler(model), random_schedule(model, 10, 0.3, 0))
-    out = sampler(*case(form, device="meta"))
+    out = sampler(case(form, device="meta"))
     assert out.device.type == "meta" and out.shape == (2, 6, 2)
 
 
@@ -107,7 +107,7 @@ class RepeatingGraph:
     """Stands for torch.cuda.CUDAGraph: a replay computes the captured function again, into the same output."""
 
     def replay(self):
-        self.captured.out.copy_(self.body(self.captured, self.sampler))
+        self.captured.out.copy_(self.body(self.captured, self.loop))
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def on_cpu(monkeypatch):
     """CudaGraphSampler with the stand-in graph."""
     original = cuda_graph._Captured._body
 
-    def body(captured, sampler):
-        captured.graph.captured, captured.graph.sampler, captured.graph.body = captured, sampler, original
-        return original(captured, sampler)
+    def body(captured, loop):
+        captured.graph.captured, captured.graph.loop, captured.graph.body = captured, loop, original
+        return original(captured, loop)
 
     class Stream:
         def __init__(self, device=None):
@@ -134,13 +134,8 @@ def on_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph", lambda graph: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
 
-    def make(base, schedule):
-        sampler = CudaGraphSampler.__new__(CudaGraphSampler)
-        PlannedSampler.__init__(sampler, base, schedule)
-        sampler.graphs, sampler.lock, sampler.prepare_seconds = {}, threading.Lock(), 0.0
-        return sampler
-
-    return make
+    monkeypatch.setattr(CudaGraphSampler, "_check_device", lambda self, device: None)
+    return CudaGraphSampler
 
 
 @every_form
@@ -151,9 +146,9 @@ def test_replays_equal_planned(on_cpu, form, name):
     base, schedule = tiny_sampler(model, name), random_schedule(model, 10, 0.3, 0)
     graphs, planned = on_cpu(base, schedule), PlannedSampler(base, schedule)
     calls = [(batch, seed) for seed, batch in enumerate([2, 3, 2, 2, 3])]
-    results = [graphs(*case(form, *call), seeded(call[1])[0]) for call in calls]
+    results = [graphs(case(form, *call), seeded(call[1])[0]) for call in calls]
     for call, result in zip(calls, results):
-        assert torch.equal(result, planned(*case(form, *call), seeded(call[1])[0]))
+        assert torch.equal(result, planned(case(form, *call), seeded(call[1])[0]))
     assert len(graphs.graphs) == 2 and graphs.chunks == 5
     assert graphs.block_updates == {block: 5 * count for block, count in schedule.updates_per_block.items()}
 
@@ -162,10 +157,10 @@ def test_inference_mode_may_change_between_calls(on_cpu):
     model = tiny_model()
     graphs = on_cpu(tiny_sampler(model), None)
     with torch.inference_mode():
-        first = graphs(*case("decoder"), seeded(0)[0])
-    second = graphs(*case("decoder"), seeded(0)[0])
+        first = graphs(case("decoder"), seeded(0)[0])
+    second = graphs(case("decoder"), seeded(0)[0])
     with torch.inference_mode():
-        third = graphs(*case("decoder"), seeded(0)[0])
+        third = graphs(case("decoder"), seeded(0)[0])
     assert torch.equal(first, second) and torch.equal(second, third)
 
 
@@ -199,10 +194,10 @@ def test_gpu_runtimes_equal_the_reference(form, name):
     for runtime in ("planned", "compiled"):
         sampler = make_sampler(base, schedule, runtime)
         for batch, seed in [(2, 0), (3, 1), (2, 2), (3, 3)]:
-            arguments = case(form, batch, seed, "cuda")
+            inputs = case(form, batch, seed, "cuda")
             for generator in (lambda: seeded(seed)[0], lambda: seeded(*range(batch))):
-                expected = reference(*arguments, generator())
-                assert error(sampler(*arguments, generator()), expected) < 2e-5, runtime
+                expected = reference(inputs, generator())
+                assert error(sampler(inputs, generator()), expected) < 2e-5, runtime
 
 
 @pytest.mark.gpu
@@ -210,12 +205,12 @@ def test_gpu_global_noise():
     """Without a generator the GPU's own is used, in the order of the reference, and keeps advancing."""
     model = tiny_model().cuda()
     base = tiny_sampler(model)
-    sampler, arguments = make_sampler(base, None, "compiled"), case("decoder", device="cuda")
-    sampler(*arguments)
+    sampler, inputs = make_sampler(base, None, "compiled"), case("decoder", device="cuda")
+    sampler(inputs)
     torch.manual_seed(0)
-    expected = [base(*arguments) for _ in range(2)]
+    expected = [base(inputs) for _ in range(2)]
     torch.manual_seed(0)
-    got = [sampler(*arguments) for _ in range(2)]
+    got = [sampler(inputs) for _ in range(2)]
     assert all(error(a, b) < 2e-5 for a, b in zip(got, expected))
     assert not torch.equal(got[0], got[1])
 
@@ -224,9 +219,9 @@ def test_gpu_global_noise():
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_gpu_low_precision_is_close(precision):
     model = tiny_model().cuda()
-    base, arguments = tiny_sampler(model), case("decoder", device="cuda")
-    expected = base(*arguments, seeded(0)[0])
-    assert 1e-6 < error(make_sampler(base, None, "compiled", precision)(*arguments, seeded(0)[0]), expected) < 0.2
+    base, inputs = tiny_sampler(model), case("decoder", device="cuda")
+    expected = base(inputs, seeded(0)[0])
+    assert 1e-6 < error(make_sampler(base, None, "compiled", precision)(inputs, seeded(0)[0]), expected) < 0.2
 
 
 @pytest.mark.gpu

@@ -11,6 +11,7 @@ from bac.runtime.planned import PlannedSampler
 from bac.runtime.reference import ReferenceSampler
 from bac.schedule import Schedule
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
+from diffusion_policy.policy.sampler_inputs import SamplerInputs
 
 FORMS = {
     "decoder": {},
@@ -18,6 +19,11 @@ FORMS = {
     "condition encoder": {"n_cond_layers": 2, "n_layer": 1},
     "encoder only": {"cond_dim": 0, "time_as_cond": False},
 }
+
+
+def inputs_of(model) -> SamplerInputs:
+    observation = torch.zeros(1, 2, 3) if model.obs_as_cond else None
+    return SamplerInputs(torch.zeros(1, model.horizon, 2), observation=observation)
 
 
 def counted(function, *arguments) -> int:
@@ -66,10 +72,10 @@ def test_blocks_as_pytorch_counts_them(form, written_out):
 def test_chunks_as_pytorch_counts_them(form, written_out):
     model = tiny_model(**FORMS[form])
     schedule = random_schedule(model, 10, 0.4, 0)
-    inputs = torch.zeros(1, model.horizon, 2), None, torch.zeros(1, 2, 3) if model.obs_as_cond else None
+    inputs = inputs_of(model)
     base = tiny_sampler(model)
-    assert denoiser_cost(model).flops(schedule) == counted(ReferenceSampler(base, schedule), *inputs)
-    assert denoiser_cost(model).flops(Schedule.full(schedule.blocks, 10)) == counted(base, *inputs)
+    assert denoiser_cost(model).flops(schedule) == counted(ReferenceSampler(base, schedule), inputs)
+    assert denoiser_cost(model).flops(Schedule.full(schedule.blocks, 10)) == counted(base, inputs)
 
 
 @pytest.mark.parametrize("form", ["decoder", "time only", "encoder only"])
@@ -77,8 +83,8 @@ def test_loop_of_the_planned_runtime_as_pytorch_counts_it(form, written_out):
     model = tiny_model(**FORMS[form])
     schedule = random_schedule(model, 10, 0.4, 0)
     sampler = PlannedSampler(tiny_sampler(model), schedule)
-    condition = torch.zeros(1, model.horizon, 2)
+    inputs = inputs_of(model)
     with torch.no_grad():
-        initial, noise = sampler.draw(condition, None)
-        memory = sampler.hoist_observation(torch.zeros(1, 2, 3) if model.obs_as_cond else None, 1)
-    assert hoisted_cost(model).flops(schedule) == counted(sampler.loop, initial, noise, condition, None, memory)
+        initial, noise = sampler.hoisted.draw(inputs.known, None)
+        memory = sampler.hoisted.memory(inputs)
+    assert hoisted_cost(model).flops(schedule) == counted(sampler.loop.run, initial, noise, inputs, memory)

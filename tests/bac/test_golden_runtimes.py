@@ -17,6 +17,7 @@ from bac.schedule import Schedule
 from bac.uniform import uniform
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+from diffusion_policy.policy.sampler_inputs import SamplerInputs
 
 RUNTIMES = {"reference": ReferenceSampler, "planned": PlannedSampler, "compiled": CompiledCpuSampler}
 DDIM16 = "ddim16"
@@ -60,5 +61,7 @@ def test_trajectory(golden, name, runtime):
         base = DiffusionSampler(model, DDPMScheduler(**case["scheduler"]), 100)
         schedule = schedule_of(name, case, model_blocks(model))
     noise = torch.Generator().manual_seed(case["noise_seed"])
-    got = RUNTIMES[runtime](base, schedule)(torch.zeros(arrays[name].shape), None, arrays["cond"], noise)
+    got = RUNTIMES[runtime](base, schedule)(
+        SamplerInputs(torch.zeros(arrays[name].shape), observation=arrays["cond"]), noise
+    )
     torch.testing.assert_close(got, arrays[name], rtol=0, atol=1e-5)

@@ -12,6 +12,7 @@ from bac.profiling import profile_features
 from bac.uniform import uniform
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
 from diffusion_policy.policy.diffusion_transformer_hybrid_image_policy import DiffusionTransformerHybridImagePolicy
+from diffusion_policy.policy.sampler_inputs import SamplerInputs
 
 STEPS = 10
 SIZES = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2}
@@ -77,9 +78,9 @@ def test_predictions_are_those_of_the_plain_policy(policy, runtime):
 
 
 def sample(policy, runtime, cond) -> torch.Tensor:
-    condition = cond.new_zeros(2, *policy.trajectory_shape)
+    inputs = SamplerInputs(cond.new_zeros(2, *policy.trajectory_shape), observation=cond)
     with accelerate(policy, uniform(model_blocks(policy.model), STEPS, 4), runtime) as fast:
-        return fast.sampler(condition, None, cond, seeded(0, 1))
+        return fast.sampler(inputs, seeded(0, 1))
 
 
 @hoisting_runtime
@@ -96,6 +97,6 @@ def test_a_policy_that_predicts_only_the_executed_chunk(cond):
 
 
 def test_profiling_takes_what_the_policy_makes_of_observations(policy):
-    condition, given, cond = policy.sampler_inputs(policy.random_observation(2, torch.Generator().manual_seed(0)))
-    matrices = profile_features(policy.sampler, cond, condition, given, (0,))
-    assert set(matrices["cosine"]) == set(model_blocks(policy.model)) and not cond.requires_grad
+    inputs = policy.sampler_inputs(policy.random_observation(2, torch.Generator().manual_seed(0)))
+    matrices = profile_features(policy.sampler, inputs, (0,))
+    assert set(matrices["cosine"]) == set(model_blocks(policy.model)) and not inputs.observation.requires_grad

@@ -15,6 +15,7 @@ from bac.profiling import FeatureSimilarity, Profile, ProfileInfo, profile_featu
 from bac.runtime.reference import ReferenceSampler
 from bac.schedule import Schedule
 from bac.similarity import METRICS, pairwise
+from diffusion_policy.policy.sampler_inputs import SamplerInputs
 
 SEEDS = (3, 4)
 
@@ -31,7 +32,7 @@ def observations():
 
 
 def profile(base, cond, condition, given=None, **options):
-    return profile_features(base, cond, condition, given, SEEDS, **options)
+    return profile_features(base, SamplerInputs(condition, given, cond), SEEDS, **options)
 
 
 def largest_difference(a, b):
@@ -74,7 +75,7 @@ def test_profile_equals_features_of_single_runs(model, observations, sampler):
             run = ReferenceSampler(
                 base, Schedule.full(blocks, 5), lambda k, block, f: features[block].append(f.numpy())
             )
-            run(condition[:1], None, cond[i : i + 1], seeded(seed * 1_000_003 + i))
+            run(SamplerInputs(condition[:1], observation=cond[i : i + 1]), seeded(seed * 1_000_003 + i))
             for block in blocks:
                 runs[block].append(np.stack(features[block]))
     matrices = profile(base, cond, condition, batch_size=2)
@@ -159,7 +160,9 @@ def test_profile_to_accelerated_policy():
     """The whole way: profile, ACS, BUA, schedule, faster policy; closer to the full policy than a random schedule."""
     policy = tiny_policy(steps=30)
     nobs = policy.encode_observation(observation(4))
-    matrices = profile_features(policy.sampler, nobs, nobs.new_zeros(4, *policy.trajectory_shape), None, SEEDS)
+    matrices = profile_features(
+        policy.sampler, SamplerInputs(nobs.new_zeros(4, *policy.trajectory_shape), observation=nobs), SEEDS
+    )
     schedule = bac(matrices["cosine"], matrices["l1"], budget=8, top_k=2)
     assert schedule.blocks == model_blocks(policy.model) and schedule.steps == 30
     assert schedule.update_count < 30 * len(schedule.blocks)

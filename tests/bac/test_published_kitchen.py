@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bac.accelerate import accelerate
+from bac.acceleration import accelerate
 from bac.denoiser import model_blocks
 from bac.schedule import Schedule
 from bac.uniform import uniform

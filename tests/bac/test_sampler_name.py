@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bac.sampler_name import noise_digest, sampler_name
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+from diffusion_policy.policy.sampler_inputs import SamplerInputs
 from diffusion_policy.policy.schedulers import like_trained
 
 TRAIN = {
@@ -176,7 +177,7 @@ class FakeModel(torch.nn.Module):
 
 
 def samples(sampler):
-    return sampler(torch.zeros(1, 4, 3), None, None, torch.Generator().manual_seed(0))
+    return sampler(SamplerInputs(torch.zeros(1, 4, 3)), torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("cls", list(OPTIONS))

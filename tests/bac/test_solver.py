@@ -8,6 +8,7 @@ from tiny_policies import SAMPLERS, TRAIN, error, scheduler_of
 
 from bac.solver import COLUMNS, UnsupportedSolver, solver_from_scheduler
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+from diffusion_policy.policy.sampler_inputs import SamplerInputs
 from diffusion_policy.policy.schedulers import GridDDIM, arguments, like_trained, prepared
 
 
@@ -71,9 +72,9 @@ def test_all_training_steps(name):
 def check_table(scheduler, step_kwargs, steps):
     shape = (3, 4, 2)
     generator = torch.Generator().manual_seed(steps)
-    expected = DiffusionSampler(Toy(), scheduler, steps, step_kwargs)(torch.zeros(shape), None, None, generator)
+    expected = DiffusionSampler(Toy(), scheduler, steps, step_kwargs)(SamplerInputs(torch.zeros(shape)), generator)
     after = torch.rand((), generator=generator)
-    solver = solver_from_scheduler(scheduler, steps, step_kwargs)
+    solver = solver_from_scheduler(prepared(scheduler, steps), step_kwargs)
     generator.manual_seed(steps)
     assert error(run(solver, shape, generator), expected) < 1e-5
     assert torch.rand((), generator=generator) == after, "noise must be drawn as often as the scheduler draws it"
@@ -84,7 +85,7 @@ def test_the_scheduler_is_left_as_it_is():
     scheduler.set_timesteps(7)
     before = scheduler.timesteps.clone()
     step_kwargs = {}
-    solver = solver_from_scheduler(scheduler, 12, step_kwargs)
+    solver = solver_from_scheduler(prepared(scheduler, 12), step_kwargs)
     assert torch.equal(scheduler.timesteps, before) and scheduler.step_index is None
     assert solver.steps == 12 and solver.timesteps.dtype == np.int64 and solver.table.shape == (12, len(COLUMNS))
 
@@ -108,20 +109,20 @@ def test_the_scheduler_is_left_as_it_is():
 )
 def test_what_is_not_supported_is_named(scheduler, step_kwargs, named):
     with pytest.raises(UnsupportedSolver, match=f"{named}.*use runtime=reference"):
-        solver_from_scheduler(scheduler, 10, step_kwargs)
+        solver_from_scheduler(prepared(scheduler, 10), step_kwargs)
 
 
 def test_a_scheduler_that_gives_nan_is_refused():
     """diffusers' DPM-Solver++ divides zero by zero where two of its timesteps coincide."""
     scheduler = DPMSolverMultistepScheduler(**TRAIN)
     sampled = DiffusionSampler(Toy(), scheduler, 100)(
-        torch.zeros(1, 4, 2), None, None, torch.Generator().manual_seed(0)
+        SamplerInputs(torch.zeros(1, 4, 2)), torch.Generator().manual_seed(0)
     )
     assert torch.isnan(sampled).all()
     with pytest.raises(
         ValueError, match="DPMSolverMultistepScheduler with 100 steps gives NaN or infinity at step .*fewer steps"
     ):
-        solver_from_scheduler(scheduler, 100)
+        solver_from_scheduler(prepared(scheduler, 100))
 
 
 # ---- where diffusers' schedulers are mended --------------------------------------------------------------------------
@@ -131,7 +132,7 @@ def test_a_scheduler_that_gives_nan_is_refused():
 def test_positional_arguments_count(kind):
     """diffusers' from_config forgets them: 1000 linear steps would be assumed."""
     positional, named = kind(100, 1e-4, 0.02, "squaredcos_cap_v2"), kind(**TRAIN)
-    tables = [solver_from_scheduler(scheduler, 10) for scheduler in (positional, named)]
+    tables = [solver_from_scheduler(prepared(scheduler, 10)) for scheduler in (positional, named)]
     assert np.array_equal(tables[0].table, tables[1].table) and np.array_equal(tables[0].timesteps, tables[1].timesteps)
     for other in (DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler):
         assert arguments(like_trained(positional, other)) == arguments(like_trained(named, other))
@@ -142,7 +143,8 @@ def test_a_schedule_replaced_on_the_scheduler_itself_counts():
     scheduler = DDPMScheduler(**TRAIN)
     scheduler.alphas_cumprod = scheduler.alphas_cumprod**2
     assert not np.array_equal(
-        solver_from_scheduler(scheduler, 10).table, solver_from_scheduler(DDPMScheduler(**TRAIN), 10).table
+        solver_from_scheduler(prepared(scheduler, 10)).table,
+        solver_from_scheduler(prepared(DDPMScheduler(**TRAIN), 10)).table,
     )
     check_table(scheduler, {}, 10)
 
@@ -203,15 +205,15 @@ def test_rounding_does_not_add_a_timestep():
 )
 def test_what_diffusers_gets_wrong_is_refused_everywhere(scheduler, steps, message):
     with pytest.raises(ValueError, match=message):
-        solver_from_scheduler(scheduler, steps)
+        solver_from_scheduler(prepared(scheduler, steps))
     with pytest.raises(ValueError, match=message):
-        DiffusionSampler(Toy(), scheduler, steps)(torch.zeros(1, 4, 2), None, None)
+        DiffusionSampler(Toy(), scheduler, steps)(SamplerInputs(torch.zeros(1, 4, 2)))
 
 
 def test_dpm_solver_clips_as_the_policy_was_trained():
     trained = DDPMScheduler(**TRAIN, clip_sample_range=1.5)
     scheduler = like_trained(trained, DPMSolverMultistepScheduler)
-    assert solver_from_scheduler(scheduler, 16).clip == 1.5
+    assert solver_from_scheduler(prepared(scheduler, 16)).clip == 1.5
     assert (
         like_trained(DDPMScheduler(**TRAIN, clip_sample=False), DPMSolverMultistepScheduler).config.get("clip_sample")
         is None

@@ -26,7 +26,7 @@ def policy():
 
 @functools.cache
 def inputs():
-    """What the policy sees at the start of episodes: (condition, given, cond)."""
+    """What the policy sees at the start of episodes."""
     from diffusion_policy.env.pusht.pusht_keypoints_env import PushTKeypointsEnv
 
     env = PushTKeypointsEnv()
@@ -47,7 +47,7 @@ def chunks(seed: int, **settings):
     """Executed actions [N, 8, 2], normalised, from noise that only the seed decides."""
     sampler = build_sampler(policy().sampler, settings)
     noise = [torch.Generator().manual_seed(1000 * seed + i) for i in range(STATES)]
-    return make_sampler(sampler, None, runtime())(*inputs(), noise)[:, policy().chunk]
+    return make_sampler(sampler, None, runtime())(inputs(), noise)[:, policy().chunk]
 
 
 def distance(a, b) -> float:

@@ -197,7 +197,7 @@ def test_runtime_that_does_not_exist(make_cfg):
 
 def test_schedule_of_another_step_count_is_refused(make_cfg):
     experiment = load_experiment(make_cfg(), n_test=1)
-    from bac.accelerate import accelerate
+    from bac.acceleration import accelerate
     from bac.denoiser import model_blocks
 
     with pytest.raises(ScheduleError, match="16 denoising steps, the sampler takes 8"):

@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from bac.accelerate import accelerate
+from bac.acceleration import accelerate
 from bac.native.build import CompilerMissing, find_compiler
 from bac.schedule import Schedule
 from bac_workbench.evaluation.evaluate import evaluate

@@ -139,13 +139,14 @@ def test_inpainting_gives_the_encoded_observations_of_the_first_steps(time_as_co
     policy = make_small(obs_as_cond=False, time_as_cond=time_as_cond)
     assert policy.trajectory_shape == (10, 2 + 66) and policy.model.cond_dim == 0 and policy.model.input_dim == 68
     obs = policy.random_observation(2, seeded(0))
-    condition, given, cond = policy.sampler_inputs(obs)
-    assert cond is None and torch.equal(condition[:, :2, 2:], policy.encode_observation(obs))
+    inputs = policy.sampler_inputs(obs)
+    known, mask = inputs.known, inputs.mask
+    assert inputs.observation is None and torch.equal(known[:, :2, 2:], policy.encode_observation(obs))
     expected = torch.zeros(2, 10, 68, dtype=torch.bool)
     expected[:, :2, 2:] = True
-    assert torch.equal(given, expected) and not condition[~given].any()
-    sample = policy.sampler(condition, given, cond, seeded(1))
-    assert torch.equal(sample[given], condition[given])
+    assert torch.equal(mask, expected) and not known[~mask].any()
+    sample = policy.sampler(inputs, seeded(1))
+    assert torch.equal(sample[mask], known[mask])
     result = policy.predict_action(obs, seeded(1))
     assert torch.equal(result["action_pred"], policy.normalizer["action"].unnormalize(sample[..., :2]))
     assert torch.equal(result["action"], result["action_pred"][:, 1:9])
@@ -417,7 +418,9 @@ def test_a_folder_loads(small, tmp_path, half):
 
 
 def test_time_is_split_into_encoder_and_denoiser(small):
-    nothing = lambda condition, given, cond, generator: condition  # noqa: E731
+    def nothing(inputs, generator):
+        return inputs.known
+
     latencies, _ = interleaved(small, {"own": small.sampler, "nothing": nothing}, batch=2, rounds=3, warmup=1)
     own, rest = latencies["own"].to_dict(), latencies["nothing"].to_dict()
     assert 0 < own["encoder_ms_p50"] < own["ms_p50"] and own["denoiser_ms_p50"] > rest["denoiser_ms_p50"]

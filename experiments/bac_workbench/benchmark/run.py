@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from bac.denoiser import model_blocks
 from bac.flops import denoiser_cost, hoisted_cost
 from bac.native import build
-from bac.runtime.choose import RUNTIMES, AcceleratedSampler, make_sampler
+from bac.runtime.choose import RUNTIMES, make_sampler
+from bac.runtime.contract import Runtime
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
 from bac_workbench.caching.methods import Method, parse_method
@@ -43,10 +44,17 @@ def run_benchmark(experiment: Experiment, say=print, progress=None) -> dict[str,
         latencies, actions = interleaved(policy, samplers, batch, int(cfg.n_chunks), int(cfg.warmup), progress)
         shares = {key: breakdown(policy, sampler, batch, latencies[key].p50) for key, sampler in samplers.items()}
         for key in samplers:
-            bytes_per_weight = getattr(samplers[key], "bytes_per_weight", 4)  # the reference reads fp32
             rows.append(
                 make_row(
-                    experiment, key, batch, schedules[key[0]], latencies, actions, shares[key], floors, bytes_per_weight
+                    experiment,
+                    key,
+                    batch,
+                    schedules[key[0]],
+                    latencies,
+                    actions,
+                    shares[key],
+                    floors,
+                    samplers[key].bytes_per_weight,
                 )
             )
     return {
@@ -144,11 +152,11 @@ def combinations(experiment: Experiment) -> int:
 
 def prepare(
     experiment: Experiment, say
-) -> tuple[dict[tuple[str, str], AcceleratedSampler], dict[str, Schedule], dict[tuple[str, str], float]]:
+) -> tuple[dict[tuple[str, str], Runtime], dict[str, Schedule], dict[tuple[str, str], float]]:
     """Samplers by (method, runtime), the schedule of each method, and the seconds it took to make each sampler."""
     cfg, policy = experiment.cfg, experiment.policy
     blocks = model_blocks(policy.model)
-    samplers: dict[tuple[str, str], AcceleratedSampler] = {}
+    samplers: dict[tuple[str, str], Runtime] = {}
     schedules: dict[str, Schedule] = {}
     seconds: dict[tuple[str, str], float] = {}
     for method in planned_methods(experiment):

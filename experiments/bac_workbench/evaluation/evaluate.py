@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from bac.accelerate import accelerate
+from bac.acceleration import accelerate
 from bac.denoiser import model_blocks
 from bac.figures import plot_schedule
 from bac.flops import denoiser_cost

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from rich.progress import Progress
 
-from bac.accelerate import accelerate
+from bac.acceleration import accelerate
 from bac_workbench.evaluation.acting import acting, as_tensors
 from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.config import ConfigError
@@ -67,11 +67,3 @@ def recorded_observations(experiment: Experiment, n_observations: int) -> tuple[
             f"it has {', '.join(batch)}"
         )
     return {name: np.asarray(batch[name][:, : policy.n_obs_steps]) for name in policy.obs_shapes}, len(windows)
-
-
-def sampler_inputs(
-    policy: Any, observations: Observation
-) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
-    """Observations [N, To, Do] (or [N, To, ...] by name) -> (cond, condition, given) as `profile_features` takes them."""
-    condition, given, cond = policy.sampler_inputs(as_tensors(observations))
-    return cond, condition, given

@@ -10,8 +10,9 @@ from rich.progress import Progress
 
 from bac.profiling import Profile, ProfileInfo, profile_features
 from bac.sampler_name import noise_digest
+from bac_workbench.evaluation.acting import as_tensors
 from bac_workbench.profiling.assets import Assets
-from bac_workbench.profiling.observations import recorded_observations, sampler_inputs, visited_observations
+from bac_workbench.profiling.observations import recorded_observations, visited_observations
 from bac_workbench.profiling.pictures import draw_profile, missing_pictures
 from bac_workbench.profiling.profile_settings import (
     ALL_SEEN,
@@ -99,13 +100,11 @@ def measure(experiment: Experiment, say: Say, usual: dict[str, Any]) -> Profile:
             origin = f"windows of the task's data set, {seen} in all"
         if (noise := noise_digest(experiment.own.scheduler)) != PUBLISHED_NOISE:
             origin += f", noise schedule {noise}"
-        cond, condition, given = sampler_inputs(experiment.policy, observations)
-        job = bar.add_task("profiling block features", total=len(condition) * len(seeds))
+        inputs = experiment.policy.sampler_inputs(as_tensors(observations))
+        job = bar.add_task("profiling block features", total=len(inputs) * len(seeds))
         matrices = profile_features(
             experiment.base,
-            cond,
-            condition,
-            given,
+            inputs,
             seeds,
             ask.batch_size,
             lambda done, total: bar.update(job, completed=done),
@@ -115,7 +114,7 @@ def measure(experiment: Experiment, say: Say, usual: dict[str, Any]) -> Profile:
         experiment.loaded.weights,
         experiment.sampler,
         experiment.base.num_inference_steps,
-        len(condition),
+        len(inputs),
         seeds,
         origin + (ALL_SEEN if seen < wanted else ""),
     )

@@ -93,7 +93,7 @@ def interleaved(
             started = now()
             inputs = policy.sampler_inputs(obs)
             encoded = now()
-            actions[name] = policy.decode(sampler(*inputs, noise))["action_pred"]
+            actions[name] = policy.decode(sampler(inputs, noise))["action_pred"]
             ended = now()
             if index >= 0:
                 times[name].append(((ended - started) * 1e3, (encoded - started) * 1e3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 from torch import nn
 
-from bac.accelerate import accelerate
+from bac.acceleration import accelerate
 from bac.runtime.choose import RUNTIMES
 from bac_workbench.evaluation.acting import acting
 from diffusion_policy.common.config import ConfigError

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bac.flops import denoiser_cost
-from bac.runtime.choose import AcceleratedSampler, make_sampler
+from bac.loop import DenoisingLoop, Generators, Policy
+from bac.runtime.choose import make_sampler
+from bac.runtime.contract import Runtime
 from bac.sampler_name import sampler_name
 from bac.schedule import Schedule, ScheduleError
-from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,12 @@ class Report:
     Attributes:
         chunks: action chunks generated (a batch counts once).
         sampler: name of the sampler (see `bac.sampler_name`).
-        schedule: what the schedule says of itself; with "made for ..." where it was made for other weights or another sampler.
+        schedule: what the schedule says of itself; with "made for ..." where that is other weights or another sampler.
         block_updates: block computations counted over these chunks.
         scheduled_updates: block computations the schedule asks for per chunk.
         gflop_per_chunk, full_gflop_per_chunk: arithmetic of one sample's chunk with and without the schedule.
-        ms_per_chunk: median wall-clock of `predict_action`, in milliseconds, observation encoding included; None before any.
+        ms_per_chunk: median wall-clock of `predict_action` in milliseconds, observation encoding included; None before
+            any.
         prepare_seconds: one-off preparation (precomputed tables, packing, compilation or graph capture).
     """
 
@@ -45,11 +47,13 @@ class Report:
 
     def __str__(self) -> str:
         latency = "no chunk yet" if self.ms_per_chunk is None else f"{self.ms_per_chunk:.1f} ms per chunk (median)"
+        ratio = self.full_gflop_per_chunk / self.gflop_per_chunk
         return (
             f"{self.schedule} on {self.sampler}, runtime {self.runtime}: {self.chunks} chunks, {latency}\n"
-            f"block updates per chunk {self.scheduled_updates} of {self.full_updates}, {self.block_updates} computed in all\n"
-            f"denoiser {self.gflop_per_chunk:.2f} GFLOP per chunk, {self.full_gflop_per_chunk / self.gflop_per_chunk:.2f}x fewer than "
-            f"the full policy's {self.full_gflop_per_chunk:.2f} (FLOPs, not time); prepared in {self.prepare_seconds:.2f} s"
+            f"block updates per chunk {self.scheduled_updates} of {self.full_updates}, "
+            f"{self.block_updates} computed in all\n"
+            f"denoiser {self.gflop_per_chunk:.2f} GFLOP per chunk, {ratio:.2f}x fewer than the full policy's "
+            f"{self.full_gflop_per_chunk:.2f} (FLOPs, not time); prepared in {self.prepare_seconds:.2f} s"
         )
 
 
@@ -61,7 +65,7 @@ class Acceleration:
 
     def __init__(
         self,
-        policy: nn.Module,
+        policy: Policy,
         schedule: Schedule | None,
         runtime: str,
         precision: str,
@@ -69,7 +73,7 @@ class Acceleration:
         allow_foreign: bool = False,
     ):
         own = getattr(policy, "sampler", None)
-        if not isinstance(own, DiffusionSampler):
+        if not isinstance(own, DenoisingLoop):
             state = (
                 "is already accelerated: leave that block first" if own is not None else "has no `sampler` to replace"
             )
@@ -78,17 +82,15 @@ class Acceleration:
         self.foreign = [] if schedule is None else foreign_to(schedule, policy, own)
         if self.foreign and not allow_foreign:
             raise ScheduleError(
-                f"this schedule is not for this policy: it was made for {' and '.join(self.foreign)}. Profile this policy to get its own, "
-                "or pass allow_foreign_schedule=True to try this one all the same"
+                f"this schedule is not for this policy: it was made for {' and '.join(self.foreign)}. "
+                "Profile this policy to get its own, or pass allow_foreign_schedule=True to try this one all the same"
             )
-        started = time.perf_counter()
-        self.sampler: AcceleratedSampler = make_sampler(own, schedule, runtime, precision, threads)
-        self.setup_seconds = time.perf_counter() - started
-        self.own: DiffusionSampler | None = None
+        self.sampler: Runtime = make_sampler(own, schedule, runtime, precision, threads)
+        self.own: DenoisingLoop | None = None
         self.milliseconds: list[float] = []
 
     def __enter__(self) -> Acceleration:
-        if not isinstance(self.policy.sampler, DiffusionSampler):
+        if not isinstance(self.policy.sampler, DenoisingLoop):
             raise ValueError("the policy is already accelerated: leave that block first")
         if self.policy.sampler is not self.sampler.base:
             raise ValueError(
@@ -129,14 +131,18 @@ class Acceleration:
             gflop_per_chunk=cost.flops(schedule) / 1e9,
             full_gflop_per_chunk=cost.flops(full) / 1e9,
             ms_per_chunk=median,
-            prepare_seconds=max(self.setup_seconds, getattr(self.sampler, "prepare_seconds", 0.0)),
+            prepare_seconds=self.sampler.prepare_seconds,
         )
 
 
-def foreign_to(schedule: Schedule, policy: nn.Module, own: DiffusionSampler) -> list[str]:
-    """What a schedule was made for, in words, where that is not this policy: other weights (also once they were changed), or
-    another sampler. Schedules that need no profile, such as uniform ones, fit every policy."""
-    made, found = schedule.provenance, []
+def foreign_to(schedule: Schedule, policy: Policy, own: DenoisingLoop) -> list[str]:
+    """What a schedule was made for, in words, where that is other weights or another sampler than this policy's.
+
+    Weights that were changed since are other weights. Schedules that need no profile, such as uniform ones, fit every
+    policy.
+    """
+    made = schedule.provenance
+    found = []
     if made.checkpoint_hash is not None:
         weights = policy.weights_hash()
         if weights != made.checkpoint_hash:
@@ -146,12 +152,12 @@ def foreign_to(schedule: Schedule, policy: nn.Module, own: DiffusionSampler) -> 
     return found
 
 
-def _name_of(own: DiffusionSampler, policy: nn.Module) -> str:
+def _name_of(own: DenoisingLoop, policy: Policy) -> str:
     return sampler_name(own.scheduler, own.num_inference_steps, own.step_kwargs, policy.noise_scheduler)
 
 
 def accelerate(
-    policy: nn.Module,
+    policy: Policy,
     schedule: Schedule | None = None,
     runtime: str = "planned",
     precision: str = "fp32",
@@ -165,12 +171,13 @@ def accelerate(
         print(fast.report())
 
     Args:
-        policy: a policy of this project; inside the block its own `predict_action` is accelerated too.
+        policy: a Transformer Diffusion Policy; inside the block its own `predict_action` is accelerated too.
         schedule: which block computes at which step; None computes all of them (the full policy, hoisted).
         runtime: 'reference', 'planned' or 'compiled'.
         precision: 'fp32', or 'bf16' / 'fp16' where the runtime offers it.
         threads: of the compiled CPU runtime; torch's number when None.
-        allow_foreign_schedule: take a schedule that was profiled on other weights or with another sampler; the report says so.
+        allow_foreign_schedule: take a schedule that was profiled on other weights or with another sampler; the report
+            says so.
 
     Raises:
         ScheduleError: the schedule is for another model, other weights, another sampler or number of steps.
