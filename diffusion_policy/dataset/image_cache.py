@@ -98,9 +98,9 @@ def _open(
     if not folder.exists():
         return None
     try:
-        found = json.loads((folder / DESCRIPTION).read_text())
-        recorded = found.pop("files", None)
-        if found != key:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        recorded = description.pop("files", None)
+        if description != key:
             reason = "belongs to another or a changed data file"
         elif not isinstance(recorded, dict) or set(recorded) != set(arrays):
             reason = "is damaged or of an earlier version (it has no checksums)"
@@ -151,11 +151,11 @@ def _compared(folder: Path, key: Mapping[str, Any], recorded: Mapping[str, Mappi
 
 def _crc32(path: Path, size: int | None = None) -> int:
     """Of the first `size` bytes of a file; None: of all."""
-    found, left = 0, path.stat().st_size if size is None else size
+    checksum, left = 0, path.stat().st_size if size is None else size
     with open(path, "rb") as file:
         while left and (content := file.read(min(READ_BYTES, left))):
-            found, left = zlib.crc32(content, found), left - len(content)
-    return found
+            checksum, left = zlib.crc32(content, checksum), left - len(content)
+    return checksum
 
 
 def _remove(path: Path) -> None:

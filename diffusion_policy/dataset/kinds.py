@@ -20,11 +20,11 @@ def require_zarr(path: str | Path, hint: str = "") -> None:
     """
     path = Path(path)
     try:
-        found = _other_than_zarr(path)
+        problem = _other_than_zarr(path)
     except OSError as error:
         raise DatasetError(f"cannot read {path} ({error})") from error
-    if found:
-        raise DatasetError(f"{found} {hint}".strip())
+    if problem:
+        raise DatasetError(f"{problem} {hint}".strip())
 
 
 def require_hdf5(path: str | Path, advice: str = "") -> None:
@@ -36,19 +36,19 @@ def require_hdf5(path: str | Path, advice: str = "") -> None:
     path = Path(path)
     try:
         if not path.exists():
-            found = f"no data file at {path}: nothing is there."
+            problem = f"no data file at {path}: nothing is there."
         elif path.is_dir():
             zarr = any((path / name).exists() for name in ROOT_FILES)
-            found = f"{path} is a {'zarr data set' if zarr else 'folder'} and not an HDF5 file."
+            problem = f"{path} is a {'zarr data set' if zarr else 'folder'} and not an HDF5 file."
         elif not path.is_file():
-            found = f"{path} is no plain file."
+            problem = f"{path} is no plain file."
         elif zipfile.is_zipfile(path):
-            found = f"{path} is a zip archive and not an HDF5 file: unpack it, and name the file in it."
+            problem = f"{path} is a zip archive and not an HDF5 file: unpack it, and name the file in it."
         else:
             return
     except OSError as error:
         raise DatasetError(f"cannot read {path} ({error})") from error
-    raise DatasetError(f"{found} {advice}".strip())
+    raise DatasetError(f"{problem} {advice}".strip())
 
 
 def _other_than_zarr(path: Path) -> str | None:

@@ -20,10 +20,10 @@ def require_finite(where: object, array: str, values: np.ndarray, episode_ends: 
         where: the file, and `array` in it.
         episode_ends: [E], to name the episode as well as the row.
     """
-    found = first_not_finite(values, episode_ends)
-    if found is not None:
+    place = first_not_finite(values, episode_ends)
+    if place is not None:
         raise DatasetError(
-            f"{where} holds {array} that is not finite: {found}. Repair the numbers, or leave the episode out"
+            f"{where} holds {array} that is not finite: {place}. Repair the numbers, or leave the episode out"
         )
 
 

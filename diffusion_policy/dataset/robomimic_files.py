@@ -116,10 +116,10 @@ def read_demonstrations(path: str | Path, shapes: Mapping[str, tuple[int, ...]],
                 values = values[...]
                 with np.errstate(over="ignore"):
                     values = np.asarray(values, dtype=np.float32)
-                found = first_not_finite(values)
-                if found is not None:
+                place = first_not_finite(values)
+                if place is not None:
                     raise DatasetError(
-                        f"{path}: {demo}/{name} holds numbers that are not finite (as float32): {found}. Get it "
+                        f"{path}: {demo}/{name} holds numbers that are not finite (as float32): {place}. Get it "
                         f"again, or remove this demonstration. {advice}"
                     )
                 episodes[name].append(values)
@@ -247,9 +247,9 @@ def check_environment(file: Any, path: str | Path, task: RobomimicTask) -> None:
         )
 
 
-def _require_same(path: str | Path, name: str, found: Any, expected: Any) -> None:
-    if found != expected:
+def _require_same(path: str | Path, name: str, recorded: Any, expected: Any) -> None:
+    if recorded != expected:
         raise DatasetError(
-            f"{path} was recorded with {name} {found}, and policies are evaluated with {expected}: "
+            f"{path} was recorded with {name} {recorded}, and policies are evaluated with {expected}: "
             "its actions mean something else"
         )

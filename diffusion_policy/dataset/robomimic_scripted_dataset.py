@@ -69,9 +69,9 @@ def _check_settings(path: str | Path, task: str, reflections: bool | None, hint:
     recorded = stored_settings(path).get("demonstrator", {})
     if recorded.get("task", task) != task:
         raise DatasetError(f"{path} holds demonstrations of {recorded['task']!r}, not of {task!r}. {hint}")
-    found = recorded.get("reflections", reflections)
-    if reflections is not None and found != reflections:
+    drawn = recorded.get("reflections", reflections)
+    if reflections is not None and drawn != reflections:
         raise DatasetError(
-            f"{path} was recorded with reflections={found}, the policy would be evaluated with {reflections}: "
-            f"use task.environment.reflections={str(found).lower()}, or make other demonstrations. {hint}"
+            f"{path} was recorded with reflections={drawn}, the policy would be evaluated with {reflections}: "
+            f"use task.environment.reflections={str(drawn).lower()}, or make other demonstrations. {hint}"
         )

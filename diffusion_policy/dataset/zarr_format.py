@@ -28,18 +28,18 @@ def group_format(store: Store, name: str = "") -> int | None:
         DatasetError: its metadata are damaged, or there is an array in its place.
     """
     at = f"{name}/" if name else ""
-    found = [
+    versions = [
         version
         for version, file, value in ((2, ".zgroup", None), (3, "zarr.json", "group"))
         if (metadata := read_json(store, at + file)) is not None
         and _is_format(store, at + file, metadata, version, value)
     ]
-    if len(found) > 1:
+    if len(versions) > 1:
         raise DatasetError(
             f"{store.where}: {name or 'the group'} has metadata of the storage formats 2 and 3, which may say "
             "different things: remove those that do not belong to it"
         )
-    return found[0] if found else None
+    return versions[0] if versions else None
 
 
 def _is_format(store: Store, file: str, metadata: Mapping[str, Any], version: int, node_type: str | None) -> bool:
@@ -52,12 +52,12 @@ def _is_format(store: Store, file: str, metadata: Mapping[str, Any], version: in
 def attributes(store: Store) -> dict[str, Any]:
     """The attributes of the outermost group."""
     if group_format(store) == 3:
-        found = (read_json(store, "zarr.json") or {}).get("attributes", {})
+        values = (read_json(store, "zarr.json") or {}).get("attributes", {})
     else:
-        found = read_json(store, ".zattrs") or {}
-    if not isinstance(found, dict):
+        values = read_json(store, ".zattrs") or {}
+    if not isinstance(values, dict):
         raise DatasetError(f"{store.where}: its attributes are no JSON object: it is damaged")
-    return found
+    return values
 
 
 def array_format(store: Store, name: str) -> ArrayFormat | None:
@@ -77,14 +77,14 @@ def array_format(store: Store, name: str) -> ArrayFormat | None:
         return None
     metadata, file = (version_2, file_2) if version_3 is None else (version_3, file_3)
     try:
-        found = zarr_metadata.version_2(metadata) if version_3 is None else zarr_metadata.version_3(metadata)
-        if found.chunk_bytes > LARGEST_CHUNK:
+        form = zarr_metadata.version_2(metadata) if version_3 is None else zarr_metadata.version_3(metadata)
+        if form.chunk_bytes > LARGEST_CHUNK:
             raise RefusedMetadata(
-                f"chunks of {found.chunk_bytes:,} bytes, and at most {LARGEST_CHUNK:,} are read: use smaller chunks"
+                f"chunks of {form.chunk_bytes:,} bytes, and at most {LARGEST_CHUNK:,} are read: use smaller chunks"
             )
     except RefusedMetadata as error:
         raise DatasetError(f"{store.where}: {file} asks for {error}") from error
-    return found
+    return form
 
 
 def read_json(store: Store, file: str) -> dict[str, Any] | None:

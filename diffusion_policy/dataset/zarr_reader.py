@@ -69,14 +69,14 @@ class ZarrFile:
 
     def format(self, name: str) -> ArrayFormat:
         """How an array such as "data/action" is stored; a DatasetError if it is missing or not of an allowed form."""
-        found = array_format(self.store, name)
-        if found is None:
+        form = array_format(self.store, name)
+        if form is None:
             parent = name.rpartition("/")[0]
             there = ", ".join(self.store.folders(parent)[:20]) or "nothing"
             group = read_json(self.store, f"{name}/.zgroup") is not None
             what = "is a group where an array should be" if group else f"is not there. In {parent}: {there}"
             raise DatasetError(f"{self.store.where}: {name} {what}")
-        return found
+        return form
 
     def read(self, name: str, dtype: np.dtype | type | None = None, convert: Convert | None = None) -> np.ndarray:
         """The whole array `name`, in the byte order of this machine.

@@ -101,18 +101,18 @@ def _get_checkpoint(
     here = path if path.exists() else path.with_name(f"{name}.unverified")
     if not here.exists():
         fetch(f"{url}/{quote(name)}", here, on_progress)
-    found, expected = file_sha256(here), sha256 or known
-    if expected not in (None, found):
+    digest, expected = file_sha256(here), sha256 or known
+    if expected not in (None, digest):
         raise DatasetError(
-            f"{here} is another file than expected (sha256 {found}, expected {expected}): it is damaged, or the server "
-            f"has another one now. Delete it and run the same command again; sha256={found} accepts it"
+            f"{here} is another file than expected (sha256 {digest}, expected {expected}): it is damaged, or the "
+            f"server has another one now. Delete it and run the same command again; sha256={digest} accepts it"
         )
     try:
         loaded = load_policy(here)
     except CheckpointError as error:
         raise CheckpointError(f"{error}\nTo download it again, delete {here} and run the same command") from error
-    if found != known:
+    if digest != known:
         with atomic_path(record_of(path)) as temporary:
-            temporary.write_text(f"{found}  {name}\n")
+            temporary.write_text(f"{digest}  {name}\n")
     here.replace(path)
-    return loaded, found
+    return loaded, digest

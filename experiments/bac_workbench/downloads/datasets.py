@@ -101,21 +101,21 @@ def verify(path: str | Path, source: DataSource, sha256: str | None = None) -> A
         _compare(path, source.digest(path, None), known)
         return source.read(path)
     contents = source.read(path)
-    found = source.digest(path, contents)
+    digest = source.digest(path, contents)
     if known is None:
         raise NoChecksumError(
-            f"{path} is complete (content sha256 {found}), but there is no checksum to compare it with: none is "
+            f"{path} is complete (content sha256 {digest}), but there is no checksum to compare it with: none is "
             f"published, and no download recorded one in {source.record(path).name}. Give one with sha256=, or record "
             "this one by leaving out verify=true"
         )
-    _compare(path, found, known)
+    _compare(path, digest, known)
     return contents
 
 
-def _compare(path: Path, found: str, expected: str) -> None:
-    if found != expected:
+def _compare(path: Path, digest: str, expected: str) -> None:
+    if digest != expected:
         raise OtherDataError(
-            f"{path} holds other data than expected (content sha256 {found}, expected {expected}): "
+            f"{path} holds other data than expected (content sha256 {digest}, expected {expected}): "
             "it is damaged or of another version"
         )
 

@@ -115,11 +115,11 @@ def _bytes_there(part: Path) -> int:
 
 def _accept_complete(url: str, part: Path, start: int, content_range: str) -> None:
     """A server that has nothing behind `start` says how much there is: more than that was not its file."""
-    found = re.fullmatch(r"bytes \*/(\d{1,18})", content_range)
-    if found and int(found[1]) != start:
+    length = re.fullmatch(r"bytes \*/(\d{1,18})", content_range)
+    if length and int(length[1]) != start:
         part.unlink()
         raise DatasetError(
-            f"{part} had {start:,} bytes and {url} has {int(found[1]):,}: it was of another file and is removed; run "
+            f"{part} had {start:,} bytes and {url} has {int(length[1]):,}: it was of another file and is removed; run "
             "the same command again"
         )
 
@@ -129,8 +129,8 @@ def _receive(url: str, part: Path, start: int, span: range, on_progress: Progres
 
     Returns (bytes there, total).
     """
-    asked = f"bytes={span.start + start}-{span.stop - 1 if span else ''}"
-    request = urllib.request.Request(url, headers={"Range": asked} if start or span else {})
+    requested = f"bytes={span.start + start}-{span.stop - 1 if span else ''}"
+    request = urllib.request.Request(url, headers={"Range": requested} if start or span else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
         if span and response.status != 206:
             raise DatasetError(f"{url}: the server does not send parts of a file")

@@ -140,13 +140,13 @@ class _RemoteFile(io.RawIOBase):
     def __init__(self, url: str):
         self.url, self.position = url, 0
         with self._get(0, 1) as response:
-            found = re.fullmatch(r"bytes 0-0/(\d+)", response.headers.get("Content-Range", ""))
-        if not found:
+            content_range = re.fullmatch(r"bytes 0-0/(\d+)", response.headers.get("Content-Range", ""))
+        if not content_range:
             raise DatasetError(
                 f"{url}: the server does not send parts of a file. Fetch the archive and put it below the "
                 f"data folder as {name_in(url)}"
             )
-        self.size = int(found[1])
+        self.size = int(content_range[1])
 
     def _get(self, start: int, stop: int):
         request = urllib.request.Request(self.url, headers={"Range": f"bytes={start}-{stop - 1}"})

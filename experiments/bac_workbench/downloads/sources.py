@@ -201,8 +201,8 @@ def files_sha256(folder: str | Path, patterns: tuple[str, ...]) -> str:
     `find * -name '*.npy' -o -name '*.mjl' | LC_ALL=C sort | tr '\\n' '\\0' | xargs -0 sha256sum | sha256sum`.
     """
     folder = Path(folder)
-    found = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
+    files = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
     digest = hashlib.sha256()
-    for path in sorted((path.relative_to(folder).as_posix() for path in found), key=str.encode):
+    for path in sorted((path.relative_to(folder).as_posix() for path in files), key=str.encode):
         digest.update(f"{file_sha256(folder / path)}  {path}\n".encode())
     return digest.hexdigest()
