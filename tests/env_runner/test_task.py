@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from toy_env import ToyCameraEnv
 
+from diffusion_policy.env.extras import MissingExtraError
 from diffusion_policy.env_runner.rollout import rollout
-from diffusion_policy.env_runner.task import Chunking, Environment, Seeds, Task
+from diffusion_policy.env_runner.task import Chunking, Environment, Requirements, Seeds, Task, task_from_config
 
 USUAL = dict(make=ToyCameraEnv, action_dim=2, max_steps=9)
 
@@ -28,3 +29,26 @@ def test_a_task_that_draws_gets_a_process_per_environment():
     with task.vector_env(3) as env:
         results, _ = rollout(lambda obs, *_: np.zeros((3, 4, 2)), env, task.episodes())
     assert len({result.metrics["pid"] for result in results}) == 3
+
+
+def test_a_package_that_no_extra_installs_is_named_by_itself():
+    requirements = Requirements(("no_such_simulator",))
+    with pytest.raises(MissingExtraError, match="'toy' needs no_such_simulator.*pip install no_such_simulator"):
+        Task("toy", Environment(**USUAL, obs_dim=3, requirements=requirements)).vector_env(1)
+
+
+def test_a_section_of_the_config_describes_a_task():
+    section = {
+        "name": "toy",
+        "environment": {
+            "_target_": "diffusion_policy.env_runner.pusht.keypoints_environment",
+            "max_steps": 7,
+        },
+        "n_obs_steps": 2,
+        "n_action_steps": 4,
+        "n_latency_steps": 1,
+        "seeds": {"train_start_seed": 3, "test_start_seed": 100},
+    }
+    task = task_from_config(section, n_train=2, n_test=1)
+    assert task.name == "toy" and task.environment.max_steps == 7 and task.chunking == Chunking(2, 4, 1)
+    assert [(episode.split, episode.seed) for episode in task.episodes()] == [("train", 3), ("train", 4), ("test", 100)]
