@@ -7,6 +7,7 @@ The three parts are the three sections that a file of config/task/ gives them: `
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -215,17 +216,16 @@ def task_from_config(section: Mapping[str, Any], **seeds: int) -> Task:
     """
     # Here and not above: workers import this module, and need none of its imports.
     from hydra.errors import InstantiationException
-    from hydra.utils import get_object, instantiate
+    from hydra.utils import instantiate
 
     from diffusion_policy.common.config import ConfigError
 
     target = section["environment"]["_target_"]
     try:
-        get_object(target)
+        pkgutil.resolve_name(target)
     except (ImportError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[-1]
         raise ConfigError(
-            f"task.environment._target_={target} cannot be imported ({reason}): correct it, or put the folder of its "
+            f"task.environment._target_={target} cannot be imported ({error}): correct it, or put the folder of its "
             "module on PYTHONPATH"
         ) from error
     try:
