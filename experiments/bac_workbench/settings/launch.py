@@ -24,7 +24,6 @@ from bac_workbench.console import readable_errors
 from bac_workbench.settings.check import problems_of
 from bac_workbench.settings.help import usage, wants_help
 from bac_workbench.settings.names import TASKS as EARLIER_TASKS
-from bac_workbench.settings.names import present_name
 from bac_workbench.settings.overrides import accepts, first_line, parsed, text_of, unreadable
 from bac_workbench.settings.schema import (
     field_at,
@@ -252,8 +251,6 @@ def blame_choice(error: MissingConfigException, overrides: list[Override]) -> tu
 
 def why_not(name: str, value: str, overrides: list[Override], command: str, config_dir: str | None) -> str:
     """Why the setting `name`, which the composed config does not have, cannot be changed."""
-    if (present := present_name(name)) is not None:
-        return f"this setting is called {present} now"
     base = baseline(overrides, command, config_dir)
     group = name.partition(".")[0]
     if accepts(base, name):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from pydantic import AfterValidator
-
 from bac.runtime.choose import RUNTIMES
 from bac_workbench.settings.kinds import (
     Boolean,
@@ -13,7 +9,6 @@ from bac_workbench.settings.kinds import (
     CountOrZero,
     EnvSeed,
     FileName,
-    Kind,
     NoiseSeed,
     NotNegative,
     Path,
@@ -38,15 +33,6 @@ Moment = number(0, below=1)
 PathOrNull = nullable(Path)
 
 
-def renamed(name: str, note: str = "") -> Any:
-    """An earlier name of a setting, as it may be in a task's file: whatever its value, it is refused."""
-    return Annotated[Any, AfterValidator(_refuse), Kind(f"the name {name}, as it is called now{note and f'; {note}'}")]
-
-
-def _refuse(value: Any) -> None:
-    raise ValueError("an earlier name")
-
-
 class Environment(Section):
     max_steps: nullable(Count)
     legacy_test: Boolean
@@ -66,7 +52,6 @@ class Seeds(Section):
 class Demonstrator(Section):
     max_steps: Count
     perturbation_rate: Share
-    excursion_rate: renamed("perturbation_rate")
     action_noise: NotNegative
     noise: NotNegative
     n_tasks: integer(1, 7)
@@ -176,7 +161,6 @@ class Task(Section):
     checkpoint: PathOrNull
     fps: Positive
     environment: Environment | None
-    adapter: renamed("environment", "its seeds are in seeds:, its chunking is beside them")
     seeds: Seeds
     demos: Demos | None
     dataset: Dataset
