@@ -19,6 +19,7 @@ help:
 	@echo "make demo    evaluate the bundled Push-T policy with and without caching; prints a table (installs core + pusht)"
 	@echo "make test    run the tests (installs core + pusht + dev); PYTEST_ARGS='-k schedule -x' picks some,"
 	@echo "             TEST_WORKERS=4 runs them in more processes than two"
+	@echo "make lint    check style (ruff), types (mypy) and which package may import which (import-linter)"
 	@echo "make stress  attack this project: damaged and hostile files, kills, races, full disks (about 10 minutes; see"
 	@echo "             docs/reliability.md); STRESS_ARGS='seed=1 parts=fuzz inputs=5000' chooses, STRESS_ARGS=help lists"
 	@echo "make setup   install only; EXTRAS=pusht,wandb chooses (pusht, blockpush, kitchen, robomimic, robomimic-reference,"
@@ -38,6 +39,10 @@ demo: $(call installed,pusht)
 test: $(call installed,pusht$(comma)dev)
 	@# One thread: rollouts in the tests are processes, and threads that fight with them over two cores are slower.
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(call installed,pusht$(comma)dev)
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
 
 stress: $(call installed,pusht$(comma)dev)
 	@$(VENV)/bin/python -m stress $(STRESS_ARGS)
@@ -82,5 +87,5 @@ $(VENV)/.created:
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info
 	find bac diffusion_policy experiments scripts stress tests -name __pycache__ -type d -prune -exec rm -rf {} +

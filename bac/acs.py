@@ -158,7 +158,7 @@ def unified_acs(
         extras={**base.extras, "source": source},
     )
     n_steps = len(matrices[source])
-    return Schedule.from_steps({name: chosen for name in blocks}, n_steps, noted).with_refresh(forced_refresh)
+    return Schedule.from_steps(dict.fromkeys(blocks, chosen), n_steps, noted).with_refresh(forced_refresh)
 
 
 def _interval_scores(matrix: np.ndarray, objective: str) -> np.ndarray:

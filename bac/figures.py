@@ -147,7 +147,7 @@ def plot_similarity(
         axes[row, 0].set_ylabel(KIND_TITLES[kind], fontsize=9, color=KIND_COLOURS[kind], fontweight="bold")
         bar = figure.colorbar(image, ax=list(axes[row]), fraction=0.025, pad=0.01, aspect=18)
         bar.ax.tick_params(labelsize=7, length=2)
-        bar.outline.set_visible(False)
+        bar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stub calls it no method
     figure.suptitle(f"{info.title.capitalize()} of block outputs", fontsize=11)
     figure.supxlabel("denoising step (0 = noisiest)", fontsize=9)
     figure.supylabel("denoising step (0 = noisiest)", fontsize=9)

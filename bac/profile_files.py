@@ -7,16 +7,20 @@ import json
 import re
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from bac import strict_json
 from bac.files import atomic_path, open_limited, read_limited, write_atomic
-from bac.profile import MAX_NUMBERS, Profile, ProfileError, ProfileInfo, check_blocks
+from bac.profile_info import MAX_NUMBERS, ProfileError, ProfileInfo, check_blocks
 from bac.schedule import MAX_BLOCKS
 from bac.similarity import METRICS
+
+Made = TypeVar("Made")
+Matrices = dict[str, dict[str, np.ndarray]]  # metric -> block -> [K, K]
 
 INFO, ARRAYS = "profile.json", "profile.npz"
 DIGEST = "npz_sha256"  # ties the two files together; absent in older profiles
@@ -27,14 +31,14 @@ NPY_OVERHEAD = 1024  # bytes of an .npy header, at most
 ADVICE = "restore the file, or profile again with overwrite=true"
 
 
-def save(profile: Profile, folder: Path) -> None:
+def save(info: ProfileInfo, matrices: Matrices, folder: Path) -> None:
     """See `Profile.save`."""
-    arrays = {
+    arrays: dict[str, Any] = {  # Any: numpy's type stub takes a name for its option
         f"{metric}|{block}": np.ascontiguousarray(matrix, np.float32)
-        for metric, blocks in profile.matrices.items()
+        for metric, blocks in matrices.items()
         for block, matrix in blocks.items()
     }
-    text = profile.info.to_dict()
+    text = info.to_dict()
     with atomic_path(folder / ARRAYS) as part:
         with open(part, "xb") as file:
             np.savez_compressed(file, **arrays)
@@ -50,8 +54,8 @@ def read_info(folder: Path) -> ProfileInfo | None:
     return None if described is None else described[0]
 
 
-def load(folder: Path) -> Profile:
-    """See `Profile.load`."""
+def load(folder: Path, make: Callable[[ProfileInfo, Matrices], Made]) -> Made:
+    """See `Profile.load`; `make` builds the profile and checks it."""
     described = _read(folder)
     if described is None:
         raise FileNotFoundError(f"no profile in {folder}: profile the checkpoint first")
@@ -62,7 +66,7 @@ def load(folder: Path) -> Profile:
             if digest is not None and _digest(file) != digest:
                 raise ProfileError(f"its content is not the one that {INFO} describes")
             _check_end(file, size)
-            return Profile(info, _matrices(file, info.steps))
+            return make(info, _matrices(file, info.steps))
     except ProfileError as error:
         raise ProfileError(f"{path}: {error}; {ADVICE}") from error
     except (
@@ -118,7 +122,7 @@ def _check_end(file: BinaryIO, size: int) -> None:
         raise ProfileError(f"{entries} arrays in a directory of {directory:,} bytes, which no profile has")
 
 
-def _matrices(file: BinaryIO, steps: int) -> dict[str, dict[str, np.ndarray]]:
+def _matrices(file: BinaryIO, steps: int) -> Matrices:
     file.seek(0)
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
@@ -135,7 +139,8 @@ def _matrices(file: BinaryIO, steps: int) -> dict[str, dict[str, np.ndarray]]:
                 raise ProfileError("a damaged directory of arrays")
             if member.file_size > 8 * steps * steps + NPY_OVERHEAD:
                 raise ProfileError(
-                    f"{strict_json.shown(member.filename)} claims {member.file_size:,} bytes, too many for {steps} steps"
+                    f"{strict_json.shown(member.filename)} claims {member.file_size:,} bytes, "
+                    f"too many for {steps} steps"
                 )
         matrices: dict[str, dict[str, np.ndarray]] = {}
         for member, (metric, block) in zip(members, names):
@@ -157,7 +162,8 @@ def _matrix(archive: zipfile.ZipFile, member: zipfile.ZipInfo, steps: int) -> np
     with archive.open(member) as stream:
         raw = stream.read(member.file_size + 1)  # reading past the end compares the checksum
     header = re.match(
-        rb"\x93NUMPY\x01\x00(..)\{'descr': '<f([48])', 'fortran_order': (?:True|False), 'shape': \((\d{1,6}), (\d{1,6})\), \} *\n",
+        rb"\x93NUMPY\x01\x00(..)\{'descr': '<f([48])', 'fortran_order': (?:True|False), "
+        rb"'shape': \((\d{1,6}), (\d{1,6})\), \} *\n",
         raw[:NPY_OVERHEAD],
         re.DOTALL,
     )

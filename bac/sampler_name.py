@@ -146,7 +146,7 @@ def _tag(name: str, value: Any) -> str:
 
 def _number(value: Any) -> str | None:
     """The shortest text that gives the number again, without signs: 0.5, 3, m1, 1em05."""
-    if isinstance(value, (str, bool)) or not hasattr(value, "__float__") or getattr(value, "ndim", 0):
+    if isinstance(value, (str, bool)) or not hasattr(value, "__float__") or getattr(value, "ndim", 0) != 0:
         return None
     value = float(value)
     text = str(int(value)) if math.isfinite(value) and value == int(value) and abs(value) < 1e15 else repr(value)

@@ -264,8 +264,8 @@ def _step_count(steps: int) -> int:
 def _check_size(steps: int, n_blocks: int) -> None:
     if n_blocks > MAX_BLOCKS or steps * n_blocks > MAX_CELLS:
         raise ScheduleError(
-            f"{steps} steps of {n_blocks} blocks are more than a schedule holds (at most {MAX_BLOCKS:,} blocks, and {MAX_CELLS:,} "
-            "steps times blocks): check the number of layers and steps"
+            f"{steps} steps of {n_blocks} blocks are more than a schedule holds (at most {MAX_BLOCKS:,} blocks, "
+            f"and {MAX_CELLS:,} steps times blocks): check the number of layers and steps"
         )
 
 

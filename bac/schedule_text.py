@@ -41,7 +41,8 @@ def to_json(schedule: Schedule) -> str:
     text = "\n".join(lines) + "\n"
     if len(text) > MAX_BYTES:
         raise ScheduleError(
-            f"the schedule is {len(text):,} bytes of JSON, and at most {MAX_BYTES:,} can be read again: shorten its extras"
+            f"the schedule is {len(text):,} bytes of JSON, and at most {MAX_BYTES:,} can be read again: "
+            "shorten its extras"
         )
     return text
 

@@ -35,7 +35,7 @@ def uniform(blocks: Sequence[str], steps: int, budget: int | None = None, *, int
         interval = integer(interval, "interval")
         if interval < 1:
             raise ScheduleError(f"interval must be at least 1 step, got {interval}")
-        chosen = range(0, steps, interval)
+        chosen: Sequence[int] = range(0, steps, interval)
         provenance = Provenance("uniform", budget=len(chosen), extras={"interval": interval})
     else:
         budget = integer(budget, "budget")
@@ -43,4 +43,4 @@ def uniform(blocks: Sequence[str], steps: int, budget: int | None = None, *, int
             raise ScheduleError(f"budget must lie in 1..{steps} (the number of steps), got {budget}")
         chosen = [i * steps // budget for i in range(budget)]
         provenance = Provenance("uniform", budget=budget)
-    return Schedule.from_steps({name: chosen for name in execution_order(blocks)}, steps, provenance)
+    return Schedule.from_steps(dict.fromkeys(execution_order(blocks), chosen), steps, provenance)

@@ -18,9 +18,9 @@ os.environ.update(
     PYGAME_HIDE_SUPPORT_PROMPT="1",
 )
 
-from stress import report  # noqa: E402
-from stress.arguments import Arguments, read  # noqa: E402
-from stress.findings import Findings, Row  # noqa: E402
+from stress import report
+from stress.arguments import Arguments, read
+from stress.findings import Findings, Row
 
 MEMORY_FOLDER = Path("/dev/shm")  # files that live for a millisecond need no disk
 
@@ -63,7 +63,8 @@ def fuzz(arguments: Arguments, scratch: Path, findings: Findings) -> list[Row]:
     if not kinds:
         return []
     say(
-        f"fuzz: {arguments.inputs:,} inputs over {len(kinds)} kinds of files; limits {child.MEMORY >> 20} MB and {child.SECONDS} s each"
+        f"fuzz: {arguments.inputs:,} inputs over {len(kinds)} kinds of files; "
+        f"limits {child.MEMORY >> 20} MB and {child.SECONDS} s each"
     )
     return campaign.run(kinds, arguments.inputs, arguments.seed, arguments.jobs, scratch, findings, say)
 

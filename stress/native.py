@@ -1,4 +1,4 @@
-"""The native engine in need: threads that cannot be started, caches that are damaged or not one's own, two builders at once."""
+"""The native engine in need: threads that cannot start, caches that are damaged or another's, two builders at once."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def child(work: Callable[[], Any], folder: Path, cache: Path, compiler: str) -> 
 def _all(seed: int, damages: int, folder: Path, compiler: str, say: Callable[[str], None], findings: Findings) -> Row:
     begin, tried, failed = time.monotonic(), 0, 0
 
-    def judge(what: str, problem: str | None, given: dict[str, Any]) -> None:
+    def judge(what: str, problem: str | None, outcome: dict[str, Any]) -> None:
         nonlocal tried, failed
         tried, failed = tried + 1, failed + bool(problem)
         if problem:
@@ -127,20 +127,20 @@ def _all(seed: int, damages: int, folder: Path, compiler: str, say: Callable[[st
                     what,
                     "native",
                     problem,
-                    str(given.get("traceback", given))[-3000:],
+                    str(outcome.get("traceback", outcome))[-3000:],
                     f"python -m stress parts=native seed={seed} damages={damages}",
                 )
             )
 
     expected = child(lambda: act("planned"), folder, folder / "none", compiler)["value"]
     cache = folder / "cache"
-    for what, given in zip(
+    for what, outcome in zip(
         ("two builders at once: first", "two builders at once: second"), _two(folder, cache, compiler)
     ):
-        judge(what, _wrong(given, expected), given)
-    given = child(lambda: act("compiled", THREADS, ADDRESS_SPACE), folder, cache, compiler)
-    judge("many threads", None if "value" in given else _no_exception(given), given)
-    threads = given.get("error", "they act")
+        judge(what, _wrong(outcome, expected), outcome)
+    outcome = child(lambda: act("compiled", THREADS, ADDRESS_SPACE), folder, cache, compiler)
+    judge("many threads", None if "value" in outcome else _no_exception(outcome), outcome)
+    threads = outcome.get("error", "they act")
     sound = folder / "sound"
     shutil.copytree(cache, sound)
     for number in range(damages):
@@ -150,15 +150,15 @@ def _all(seed: int, damages: int, folder: Path, compiler: str, say: Callable[[st
         shutil.copytree(sound, cache)
         cache.chmod(0o700)
         spoil(damage, cache, rng)
-        given = child(lambda: act("compiled"), folder, cache, compiler)
+        outcome = child(lambda: act("compiled"), folder, cache, compiler)
         if damage in UNSAFE or damage.endswith("a folder"):  # which is not replaced, but named
-            refused = given.get("error") == "CacheError"
-            rebuilt = damage == "library of another user" and _wrong(given, expected) is None
-            judge(damage, None if refused or rebuilt else f"it is not refused: {_shown(given)}", given)
+            refused = outcome.get("error") == "CacheError"
+            rebuilt = damage == "library of another user" and _wrong(outcome, expected) is None
+            judge(damage, None if refused or rebuilt else f"it is not refused: {_described(outcome)}", outcome)
         else:
-            judge(damage, _wrong(given, expected), given)
-            given = child(lambda: act("compiled"), folder, cache, compiler)
-            judge(f"{damage}: after it", _wrong(given, expected), given)
+            judge(damage, _wrong(outcome, expected), outcome)
+            outcome = child(lambda: act("compiled"), folder, cache, compiler)
+            judge(f"{damage}: after it", _wrong(outcome, expected), outcome)
     shutil.rmtree(folder, ignore_errors=True)
     say(f"  native: {tried} tried, {failed} failed, {time.monotonic() - begin:.0f} s")
     note = f"{damages} damaged caches, two builders, {THREADS} threads: {threads}"
@@ -176,16 +176,16 @@ def _two(folder: Path, cache: Path, compiler: str) -> list[dict[str, Any]]:
             return act("compiled")
 
         pids.append(forked(work, folder / name / "answer.json", folder / name / "output.txt"))
-    given = []
+    outcome = []
     for name, pid in zip(("first", "second"), pids):
         _, status = os.waitpid(pid, 0)
         signalled = os.WIFSIGNALED(status)
-        given.append(
+        outcome.append(
             {"signal": str(os.WTERMSIG(status))}
             if signalled
             else json.loads((folder / name / "answer.json").read_text())
         )
-    return given
+    return outcome
 
 
 def spoil(damage: str, cache: Path, rng: Random) -> None:
@@ -226,21 +226,25 @@ def spoil(damage: str, cache: Path, rng: Random) -> None:
         )
 
 
-def _wrong(given: dict[str, Any], expected: list[float]) -> str | None:
+def _wrong(outcome: dict[str, Any], expected: list[float]) -> str | None:
     """None if these are the expected actions."""
-    if "value" not in given:
-        return f"it does not act: {_shown(given)}"
-    error = max(abs(a - b) for a, b in zip(given["value"], expected, strict=True))
+    if "value" not in outcome:
+        return f"it does not act: {_described(outcome)}"
+    error = max(abs(a - b) for a, b in zip(outcome["value"], expected, strict=True))
     return None if error < CLOSE else f"its actions are off by {error:.3g}"
 
 
-def _no_exception(given: dict[str, Any]) -> str | None:
-    return None if "error" in given and given["error"] != "SystemError" else f"no Python exception: {_shown(given)}"
-
-
-def _shown(given: dict[str, Any]) -> str:
+def _no_exception(outcome: dict[str, Any]) -> str | None:
     return (
-        f"ended by signal {given['signal']}"
-        if "signal" in given
-        else f"{given.get('error', 'it acts')}: {given.get('text', '')[:200]}"
+        None
+        if "error" in outcome and outcome["error"] != "SystemError"
+        else f"no Python exception: {_described(outcome)}"
+    )
+
+
+def _described(outcome: dict[str, Any]) -> str:
+    return (
+        f"ended by signal {outcome['signal']}"
+        if "signal" in outcome
+        else f"{outcome.get('error', 'it acts')}: {outcome.get('text', '')[:200]}"
     )

@@ -1,4 +1,4 @@
-"""Waiting that counts its own naps: where a machine is put to sleep, its clocks jump, and nobody was too slow for that."""
+"""Waiting that counts its own naps: where a machine is put to sleep, its clocks jump, and nobody was too slow."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def _given(task: Task, findings: Findings) -> dict[str, Any]:
 
 
 def forked(work: Callable[[], Any], answer: Path, output: Path | None = None) -> int:
-    """The process id of a fork that runs `work` and writes what it returns, or the traceback of what it raises, to `answer`."""
+    """The process id of a fork that runs `work` and writes what it returns, or an error's traceback, to `answer`."""
     pid = os.fork()
     if pid:
         return pid

@@ -6,23 +6,20 @@ import os
 import random
 from pathlib import Path
 
-# Set before matplotlib, pygame or wandb is imported by anything.
+import numpy
+import pytest
+import torch
+from hypothesis import settings
+
+from diffusion_policy.env.offscreen import choose_backend
+
+# Before any test imports matplotlib, pygame, wandb or MuJoCo; nothing above does.
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["SDL_VIDEODRIVER"] = "dummy"
 os.environ["WANDB_MODE"] = "disabled"
-
-import numpy  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from hypothesis import settings  # noqa: E402
-
-from diffusion_policy.env.offscreen import choose_backend  # noqa: E402
-
-choose_backend()  # before any test imports MuJoCo
+choose_backend()
 
 ROOT = Path(__file__).resolve().parents[1]
-# Reference vectors and demonstrations; kept beside the repository on some machines only.
-SHARED = ROOT.parent / "shared"
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -56,8 +53,9 @@ def keep_denormal_numbers():
 def one_torch_thread():
     """torch computes with one thread, in this one and, as the initializer of a pool, in others; restored afterwards.
 
-    A new thread does not take over what `torch.set_num_threads` said: its first matrix products run with OMP_NUM_THREADS
-    threads (one per core without it), and round differently, until it asks torch for its number or sets its own.
+    A new thread does not take over what `torch.set_num_threads` said: its first matrix products run with
+    OMP_NUM_THREADS threads (one per core without it), and round differently, until it asks torch for its number or sets
+    its own.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -65,27 +63,17 @@ def one_torch_thread():
     torch.set_num_threads(before)
 
 
-def existing(path: Path) -> Path:
-    if not path.exists():
-        pytest.skip(f"{path} is not on this machine")
-    return path
-
-
-@pytest.fixture(scope="session")
-def shared_dir() -> Path:
-    """Folder with reference material beside the repository."""
-    return existing(SHARED)
-
-
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
-    """Vectors computed by the authors' code."""
-    return existing(SHARED / "golden")
+    """Vectors computed by the authors' code; its README says what they are."""
+    return ROOT / "tests" / "golden"
 
 
 @pytest.fixture(scope="session")
 def pusht_zarr() -> Path:
-    """The 206 human Push-T demonstrations: the downloaded copy or the one in the shared folder."""
-    relative = Path("pusht", "pusht_cchi_v7_replay.zarr")
-    downloaded = ROOT / "data" / relative
-    return downloaded if downloaded.exists() else existing(SHARED / "data" / relative)
+    """The 206 human Push-T demonstrations: the downloaded copy, or one kept beside the repository."""
+    relative = Path("data", "pusht", "pusht_cchi_v7_replay.zarr")
+    for folder in (ROOT, ROOT.parent / "shared"):
+        if (folder / relative).exists():
+            return folder / relative
+    pytest.skip("the Push-T demonstrations are not in data/pusht")

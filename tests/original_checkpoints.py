@@ -17,7 +17,8 @@ POLICY = "diffusion_policy.policy.diffusion_transformer_lowdim_policy.DiffusionT
 # As in the original project: interpolations, `eval` strings and resolvers that only its own scripts know.
 LOWDIM_CONFIG = {
     "name": "train_diffusion_transformer_lowdim",
-    "_target_": "diffusion_policy.workspace.train_diffusion_transformer_lowdim_workspace.TrainDiffusionTransformerLowdimWorkspace",
+    "_target_": "diffusion_policy.workspace.train_diffusion_transformer_lowdim_workspace."
+    "TrainDiffusionTransformerLowdimWorkspace",
     "obs_dim": "${task.obs_dim}",
     "action_dim": "${task.action_dim}",
     "task_name": "${task.name}",

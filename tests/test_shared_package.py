@@ -10,11 +10,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = ROOT / "checkpoint" / "pusht_lowdim" / "ddpm100"
-# The layout of the original project: no __init__.py at the top; the third and following modules have names of this project's.
+# The layout of the original project: no __init__.py at the top; modules from the third on are named as ours are.
 ORIGINAL = {
     "workspace/base_workspace.py": "class BaseWorkspace:\n    theirs = True\n",
     "policy/base_lowdim_policy.py": "class BaseLowdimPolicy:\n    theirs = True\n",
-    "policy/diffusion_transformer_lowdim_policy.py": "from diffusion_policy.policy.base_lowdim_policy import BaseLowdimPolicy\n"
+    "policy/diffusion_transformer_lowdim_policy.py": "from diffusion_policy.policy.base_lowdim_policy "
+    "import BaseLowdimPolicy\n"
     "from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion\n"
     "class DiffusionTransformerLowdimPolicy(BaseLowdimPolicy):\n    def __init__(self, **settings):\n        pass\n",
     "model/diffusion/transformer_for_diffusion.py": "class TransformerForDiffusion:\n    theirs = True\n",

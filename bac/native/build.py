@@ -1,8 +1,8 @@
 """The native denoiser for this processor: prebuilt, from the user's cache folder, or compiled on first use.
 
-A library in the cache belongs to these sources, these flags, $CXX and this processor; with which compiler it was made is in its
-record. So it is used without a compiler, and another compiler makes a new one only when asked: through $CXX, or by
-`python -m bac build`.
+A library in the cache belongs to these sources, these flags, $CXX and this processor; with which compiler it was made
+is in its record. So it is used without a compiler, and another compiler makes a new one only when asked: through $CXX,
+or by `python -m bac build`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any
 from bac.native import compiler, processor, store
 from bac.native.compiler import find_compiler
 from bac.native.errors import CacheError, CompilerMissing, DamagedLibrary, NativeError
-from bac.native.structs import Call, Model
 
 __all__ = [
     "CacheError",
@@ -32,21 +31,20 @@ __all__ = [
     "DamagedLibrary",
     "LibraryInfo",
     "NativeError",
-    "MAX_THREADS",
     "build",
     "cache_folder",
-    "check_threads",
     "find_compiler",
     "library",
     "library_info",
-    "sample",
 ]
 
 FOLDER = Path(__file__).parent
 SOURCES = ("kernels.hpp", "layout.hpp", "worker.hpp", "engine.cpp")
-MAX_THREADS = 1024  # kMaxThreads of layout.hpp
 ADVICE = "set BAC_CACHE to a folder of your own, or use runtime=planned"
-PREBUILT_ADVICE = "build it again on such a machine (python -m bac build --output FOLDER), or unset BAC_PREBUILT to compile on first use"
+PREBUILT_ADVICE = (
+    "build it again on such a machine (python -m bac build --output FOLDER), "
+    "or unset BAC_PREBUILT to compile on first use"
+)
 #: seconds the last compilation in this process took; 0 when none was needed
 build_seconds = 0.0
 _loaded: dict[tuple[str, str], tuple[ctypes.CDLL, LibraryInfo]] = {}
@@ -141,7 +139,7 @@ def _cached_or_built(folder: Path, name: str) -> tuple[ctypes.CDLL, LibraryInfo]
     damage = ""
     if folder.exists() or folder.is_symlink():
         with store.opened(folder, owners, ADVICE) as descriptor:
-            for attempt in range(2):  # another process may have replaced both files between one look and the next
+            for _ in range(2):  # another process may have replaced both files between one look and the next
                 try:
                     record = store.read_record(descriptor, name, owners)
                     if record is not None and record["sources"] != sources_digest():
@@ -154,18 +152,18 @@ def _cached_or_built(folder: Path, name: str) -> tuple[ctypes.CDLL, LibraryInfo]
     if damage:
         _log.warning("the native library in %s is not used: %s; it is compiled anew", folder, damage)
     try:
-        record = build(folder, name=name)
+        built = build(folder, name=name)
     except CompilerMissing as error:
         raise CompilerMissing(f"{error}\nThe library in {folder} cannot be used: {damage}") from (
             error if damage else error
         )
     with store.opened(folder, owners, ADVICE) as descriptor:
         try:
-            return store.load(descriptor, folder, record, owners), _info("built", folder, record)
+            return store.load(descriptor, folder, built, owners), _info("built", folder, built)
         except DamagedLibrary as error:
             raise NativeError(
-                f"the native library was compiled in {folder} but cannot be used: {error}. If that file system does not allow to run "
-                f"programs, {ADVICE}; else try another compiler through CXX"
+                f"the native library was compiled in {folder} but cannot be used: {error}. "
+                f"If that file system does not allow to run programs, {ADVICE}; else try another compiler through CXX"
             ) from error
 
 
@@ -176,24 +174,24 @@ def _prebuilt(folder: Path) -> tuple[ctypes.CDLL, LibraryInfo]:
         names = sorted(
             name[: -len(".json")] for name in os.listdir(descriptor) if re.fullmatch(r"denoiser-.+\.json", name)
         )
-        candidates = []
+        candidates: list[dict[str, Any]] = []
         for name in names:
             try:
                 record = store.read_record(descriptor, name, owners)
-                reason = "it is gone" if record is None else _unfit(record)
             except DamagedLibrary as error:
-                reason = str(error)
-            if reason is None:
+                refused.append(f"{name}: {error}")
+                continue
+            reason = "it is gone" if record is None else _unfit(record)
+            if record is not None and reason is None:
                 candidates.append(record)
             else:
                 refused.append(f"{name}: {reason}")
-        for record in sorted(
-            candidates, key=lambda record: -len(record["needs"])
-        ):  # the one that makes most of this processor
+        # first the one that makes most of this processor
+        for candidate in sorted(candidates, key=lambda candidate: -len(candidate["needs"])):
             try:
-                return store.load(descriptor, folder, record, owners), _info("prebuilt", folder, record)
+                return store.load(descriptor, folder, candidate, owners), _info("prebuilt", folder, candidate)
             except DamagedLibrary as error:
-                refused.append(f"{record['library']}: {error}")
+                refused.append(f"{candidate['library']}: {error}")
                 break  # a less suited library would be slower without a word
     found = "\n".join(refused[:10]) if refused else "it holds no library"
     raise NativeError(f"BAC_PREBUILT={folder} has no library to use here: {PREBUILT_ADVICE}.\n{found}")
@@ -277,36 +275,3 @@ def build(folder: Path | None = None, march: str = "native", name: str | None = 
             private,
             advice,
         )
-
-
-def check_threads(threads: int) -> None:
-    """Raises `ValueError` unless the native library can be asked for that many threads."""
-    if not 1 <= threads <= MAX_THREADS:
-        raise ValueError(f"threads must lie in 1..{MAX_THREADS}, got {threads}: use the number of cores")
-
-
-def sample(library: ctypes.CDLL, model: Model, call: Call) -> None:
-    """Runs the denoising loop on `call.trajectory`, in place.
-
-    Raises:
-        ValueError: more threads than it can be asked for.
-        MemoryError: not enough memory for this batch and number of threads.
-        NativeError: threads could not be started, or sizes do not fit each other. All threads that were started have ended.
-    """
-    check_threads(call.threads)
-    message = ctypes.create_string_buffer(256)
-    status = library.bac_sample(ctypes.byref(model), ctypes.byref(call), message, len(message))
-    if status == 0:
-        return
-    text = message.value.decode("utf-8", "replace")
-    if status == 1:
-        raise NativeError(f"{call.threads} threads could not be started ({text}): use fewer threads")
-    if status == 2:
-        raise MemoryError(
-            f"not enough memory for {call.batch} samples on {call.threads} threads ({text}): use fewer threads or samples"
-        )
-    if status == 3:
-        raise NativeError(
-            f"the native denoiser was given a model or call that does not fit together ({text}): use runtime=planned"
-        )
-    raise NativeError(f"the native denoiser failed ({text}): use runtime=planned")

@@ -42,7 +42,8 @@ def find_compiler() -> list[str]:
             return [name]
     raise CompilerMissing(
         "runtime=compiled on a CPU compiles a small C++ file on first use and found no compiler: "
-        "install g++ or clang++ (Debian/Ubuntu: apt install g++; macOS: xcode-select --install), set CXX, or use runtime=planned; "
+        "install g++ or clang++ (Debian/Ubuntu: apt install g++; macOS: xcode-select --install), set CXX, "
+        "or use runtime=planned; "
         "or compile elsewhere (python -m bac build --output FOLDER) and set BAC_PREBUILT to that folder"
     )
 
@@ -86,10 +87,11 @@ def compile_library(command: list[str], source: Path, folder: Path, march: str, 
                 f"no space left to compile the native denoiser in {folder} or {tempfile.gettempdir()}: {advice}"
             )
         if result.returncode or not target.is_file():
-            said = result.stderr[-2000:] or f"exit status {result.returncode}, no library"
+            output = result.stderr[-2000:] or f"exit status {result.returncode}, no library"
             raise CompilerMissing(
-                f"{command[0]} could not compile the native denoiser; use runtime=planned, or another compiler through CXX.\n"
-                f"$ {shlex.join(call)}\n{said}"
+                f"{command[0]} could not compile the native denoiser; use runtime=planned, "
+                f"or another compiler through CXX.\n"
+                f"$ {shlex.join(call)}\n{output}"
             )
         return target.read_bytes()
 

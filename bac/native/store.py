@@ -1,7 +1,8 @@
-"""Folders that keep compiled libraries: what lies in them is run, so it is trusted only if nobody else can have put it there.
+"""Folders that keep compiled libraries: what lies in them is run, so nobody else may have been able to put it there.
 
-A library is two files: `<name>-<hash>.so` and the record `<name>.json`, which holds its SHA-256, what it was made of and by what. The
-record is written last. As the library's own name depends on its content, two processes that store one at the same time stay right.
+A library is two files: `<name>-<hash>.so` and the record `<name>.json`, which holds its SHA-256, what it was made of
+and by what. The record is written last. As the library's own name depends on its content, two processes that store one
+at the same time stay right.
 """
 
 from __future__ import annotations
@@ -160,7 +161,11 @@ def load(folder: int, path: Path, record: dict[str, Any], owners: set[int]) -> c
 
 
 def check_layout(library: ctypes.CDLL, name: str) -> None:
-    """Raises `DamagedLibrary` unless the library lays its structures out as `bac.native.structs` does; declares its functions."""
+    """Declares the library's functions.
+
+    Raises:
+        DamagedLibrary: it does not lay its structures out as `bac.native.structs` does.
+    """
     expected = structs.layout()
     numbers = (ctypes.c_int32 * len(expected))()
     try:

@@ -17,7 +17,7 @@ from torch import Tensor
 from bac.errors import Unavailable
 from bac.folding import Folded, observation_tokens
 from bac.loop import DenoisingLoop, Generators, SamplerInputs
-from bac.native import build
+from bac.native import build, engine
 from bac.native.structs import Call, Keep, Layer, Matrix, Model, Segment, SolverRow, array, pack, round_up
 from bac.runtime.contract import TimedParts, scheduled_updates
 from bac.runtime.hoisted import Hoisted
@@ -47,7 +47,7 @@ class CompiledCpuSampler:
                 f"runtime=compiled needs n_emb divisible by 16, this model has {base.model.n_emb}: use runtime=planned"
             )
         if threads is not None:
-            build.check_threads(threads)
+            engine.check_threads(threads)
         started = time.perf_counter()
         self.library = build.library()
         self.base, self.model, self.threads = base, base.model, threads
@@ -228,7 +228,7 @@ class CompiledCpuSampler:
             condition=None if inputs.mask is None else keep(known),
             given=None if inputs.mask is None else keep(inputs.mask, torch.uint8),
         )
-        build.sample(self.library, self.native_model, call)
+        engine.sample(self.library, self.native_model, call)
         self.chunks += 1
         return trajectory.to(known.dtype)
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion_policy.common.checkpoint_sources import ORIGINALS, WEIGHTS, find_weights, first_line, open_weights, some
 from diffusion_policy.common.config import CheckpointError, ConfigError, choose_device
 from diffusion_policy.common.config_files import resolve
 from diffusion_policy.common.policy_files import build_policy, complete_state, distinct_state, repeated_names
 from diffusion_policy.common.weight_names import policy_names
+
+if TYPE_CHECKING:
+    from diffusion_policy.policy.diffusion_transformer_policy import DiffusionTransformerPolicy
 
 __all__ = ["LEARNED", "LoadedPolicy", "ORIGINALS", "WEIGHTS", "load_policy", "weights_hash"]
 
@@ -38,7 +41,7 @@ class LoadedPolicy:
         notes: what was done to the file's content or left out of it, in words.
     """
 
-    policy: nn.Module
+    policy: DiffusionTransformerPolicy
     config: dict[str, Any]
     weights: str
     hash: str
@@ -109,18 +112,18 @@ def load_policy(
     )
 
 
-def weights_hash(policy: nn.Module) -> str:
+def weights_hash(policy: DiffusionTransformerPolicy) -> str:
     """SHA-256 over the names, shapes and float32 values of what was learned (`LEARNED`), sorted by name.
 
-    That is the denoiser and, for a policy with cameras, the vision encoder, each tensor under its first name. It identifies
-    a set of weights: the same for an original checkpoint and its full-precision conversion. EMA and raw weights differ, and
-    so does a half-precision conversion, whose rounded weights are other weights.
+    That is the denoiser and, for a policy with cameras, the vision encoder, each tensor under its first name. It
+    identifies a set of weights: the same for an original checkpoint and its full-precision conversion. EMA and raw
+    weights differ, and so does a half-precision conversion, whose rounded weights are other weights.
     """
     digest = hashlib.sha256()
     for name, value in sorted(distinct_state(policy).items()):
         if name.startswith(LEARNED):
             digest.update(f"{name} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy())
+            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy())  # type: ignore[arg-type]  # has a buffer
     return digest.hexdigest()
 
 
@@ -152,7 +155,8 @@ def _check_layers(policy: dict[str, Any], tensors: int, source: Path) -> None:
             layers = section.get(name) if isinstance(section, dict) else None
             if type(layers) is int and layers > tensors:
                 raise CheckpointError(
-                    f"the config of {source} says {name}={layers:.3g}, but the file holds {tensors} tensors: they do not fit"
+                    f"the config of {source} says {name}={layers:.3g}, but the file holds {tensors} tensors: "
+                    "they do not fit"
                 )
 
 
@@ -175,8 +179,10 @@ def _set_steps(config: dict[str, Any], num_inference_steps: int | None) -> None:
 
 
 # ---- weights ----
-def _check_fit(outline: nn.Module, shapes: dict[str, tuple[int, ...]], source: Path, elements: int) -> None:
-    """Compares the shapes in the file with those of a policy without memory: all there, none too many, each as it should be."""
+def _check_fit(
+    outline: DiffusionTransformerPolicy, shapes: dict[str, tuple[int, ...]], source: Path, elements: int
+) -> None:
+    """Compares the shapes in the file with those of a policy without memory: all there, none more, each as needed."""
     large = [
         name
         for name, shape in shapes.items()
@@ -200,33 +206,37 @@ def _check_fit(outline: nn.Module, shapes: dict[str, tuple[int, ...]], source: P
                 f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}" for name in differ
             ],
         }
-        found = "; ".join(f"{what}: {some(names)}" for what, names in lists.items() if names) or first_line(error)
+        mismatches = "; ".join(f"{what}: {some(names)}" for what, names in lists.items() if names) or first_line(error)
         raise CheckpointError(
-            f"the weights in {source} do not fit the policy its config describes. Tensors {found}. "
-            "If files were mixed, get the checkpoint again; if it is complete, its config describes an unsupported variant"
+            f"the weights in {source} do not fit the policy its config describes. Tensors {mismatches}. "
+            "If files were mixed, get the checkpoint again; if it is complete, "
+            "its config describes an unsupported variant"
         ) from error
-    fields = outline.normalizer.params_dict
+    fields: Any = outline.normalizer.params_dict
     for field, size in outline.field_sizes.items():
         if field not in fields or fields[field].scale.numel() != size:
             held = {name: normalizer.scale.numel() for name, normalizer in list(fields.items())[:20]}
             raise CheckpointError(
-                f"the normalizer in {source} needs {field!r} of size {size}; it holds {str(held)[:500]}: the checkpoint is incomplete"
+                f"the normalizer in {source} needs {field!r} of size {size}; it holds {str(held)[:500]}: "
+                "the checkpoint is incomplete"
             )
     needed = sum(value.numel() for value in distinct_state(outline).values())
     if needed > elements + _SPARE:
         raise CheckpointError(
-            f"the policy that the config of {source} describes has {needed} numbers but the file only {elements}: it is damaged"
+            f"the policy that the config of {source} describes has {needed} numbers but the file only {elements}: "
+            "it is damaged"
         )
 
 
-def _fill(policy: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+def _fill(policy: DiffusionTransformerPolicy, tensors: dict[str, Tensor], source: Path) -> None:
     """Copies the tensors into the policy and checks that they can be weights."""
     tensors = complete_state(policy, tensors)
     for name, first in repeated_names(policy).items():
         both = first in tensors and name in tensors
         if both and not torch.equal(tensors[name].nan_to_num(), tensors[first].nan_to_num()):
             raise CheckpointError(
-                f"{source}: {name} and {first} are one tensor of the policy but differ: the file is damaged; get it again"
+                f"{source}: {name} and {first} are one tensor of the policy but differ: the file is damaged; "
+                "get it again"
             )
     policy.load_state_dict(tensors)
     weights = [
@@ -235,21 +245,23 @@ def _fill(policy: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     whole = [name for name in weights if not tensors[name].is_floating_point()]
     if whole:
         raise CheckpointError(
-            f"{source} holds numbers of type {tensors[whole[0]].dtype} in {some(whole)}: quantised weights are not read; "
-            "use the checkpoint they were made from"
+            f"{source} holds numbers of type {tensors[whole[0]].dtype} in {some(whole)}: "
+            "quantised weights are not read; use the checkpoint they were made from"
         )
     bad = [name for name, value in policy.named_parameters() if not torch.isfinite(value).all()]
     for name, value in policy.named_buffers():
         if name.endswith("mask"):  # masks hold -inf; a row of nothing else would make NaN
-            wrong = torch.isnan(value).any() or (value.numel() and (value == -torch.inf).all(-1).any())
+            wrong = bool(torch.isnan(value).any() or (value.numel() and (value == -torch.inf).all(-1).any()))
         else:
-            wrong = not torch.isfinite(value).all()
+            wrong = not bool(torch.isfinite(value).all())
         bad += [name] if wrong else []
     if bad:
         raise CheckpointError(
-            f"{source} holds NaN or infinite values in {some(bad)}: training diverged or the file is damaged; use another checkpoint"
+            f"{source} holds NaN or infinite values in {some(bad)}: training diverged or the file is damaged; "
+            "use another checkpoint"
         )
-    zero = [name for name, field in policy.normalizer.params_dict.items() if (field.scale == 0).any()]
+    fields: Any = policy.normalizer.params_dict
+    zero = [name for name, field in fields.items() if (field.scale == 0).any()]
     if zero:
         raise CheckpointError(
             f"{source}: the normalizer divides by zero in {some(zero)}: the file is damaged; get it again"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.config_files import read_yaml
-from diffusion_policy.common.pickle_standins import Placeholder, shown
+from diffusion_policy.common.pickle_standins import Placeholder, printable
 from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE
 from diffusion_policy.common.restricted_unpickler import (
     StoredTensor,
@@ -64,22 +64,22 @@ def find_weights(path: str | Path) -> Path:
             f"{str(path)[:200]!r} is not a path to a checkpoint ({error}): give one as text"
         ) from error
     try:
-        return _found(path)
+        return _weights_file(path)
     except CheckpointError:
         raise
     except (OSError, ValueError) as error:  # no permission, a name that is too long, a NUL in it
-        raise CheckpointError(f"{shown(str(path))} cannot be opened: {first_line(error)}") from error
+        raise CheckpointError(f"{printable(str(path))} cannot be opened: {first_line(error)}") from error
 
 
-def _found(path: Path) -> Path:
+def _weights_file(path: Path) -> Path:
     if path.parts[:1] == ("checkpoint",) and not path.exists() and (_ROOT / path).exists():
         path = _ROOT / path  # what is shipped is found from every working directory
     if path.is_dir():
         if (path / WEIGHTS_FILE).is_file():
             return path / WEIGHTS_FILE
-        found = [hit for depth in ("", "*/", "*/*/") for hit in _checkpoints_in(path, depth)]
-        hint = f"choose one of: {some(found)}" if found else "give a folder that does, or an original .ckpt"
-        if not found and (path / "config.json").is_file():
+        candidates = [hit for depth in ("", "*/", "*/*/") for hit in _checkpoints_in(path, depth)]
+        hint = f"choose one of: {some(candidates)}" if candidates else "give a folder that does, or an original .ckpt"
+        if not candidates and (path / "config.json").is_file():
             hint = (
                 "it looks like a policy of LeRobot or another library (config.json), which is not read. Give a folder "
                 "that this project wrote, or an original .ckpt"
@@ -91,7 +91,7 @@ def _found(path: Path) -> Path:
         raise CheckpointError(f"{path} is neither a file nor a folder but a device, pipe or socket: give a checkpoint")
     beside = _checkpoints_in(path.parent) if path.parent.is_dir() else []
     hint = f" Beside it are: {some(beside)}." if beside else ""
-    raise CheckpointError(f"there is no checkpoint at {shown(str(path))}.{hint} {ORIGINALS}")
+    raise CheckpointError(f"there is no checkpoint at {printable(str(path))}.{hint} {ORIGINALS}")
 
 
 def _checkpoints_in(folder: Path, depth: str = "") -> list[Path]:
@@ -112,15 +112,15 @@ def open_weights(source: Path, weights: str) -> contextlib.AbstractContextManage
 @contextlib.contextmanager
 def _open_folder(source: Path, weights: str) -> Iterator[StoredWeights]:
     config_file = source.with_name(CONFIG_FILE)
-    with open(source, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+    with open(source, "rb") as start:
+        length = int.from_bytes(start.read(8), "little")
     if min(length, os.path.getsize(source)) > _MAX_HEADER:
         raise CheckpointError(
             f"{source} is truncated or no safetensors file (a header of {length} bytes): get it again"
         )
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(safe_open(source, "pt"))
+            file: Any = stack.enter_context(safe_open(source, "pt"))
             header = file.metadata() or {}
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
         except OSError:
@@ -140,7 +140,7 @@ def _open_folder(source: Path, weights: str) -> Iterator[StoredWeights]:
                 return file.get_tensor(name)
             except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
                 raise CheckpointError(
-                    f"{source}: {shown(name)} cannot be read ({first_line(error)}): get it again"
+                    f"{source}: {printable(name)} cannot be read ({first_line(error)}): get it again"
                 ) from error
 
         step = header.get("step", "")
@@ -169,12 +169,14 @@ def _open_original(source: Path, weights: str) -> Iterator[StoredWeights]:
         start = file.read(16)
     if start.startswith(_LEGACY):
         raise CheckpointError(
-            f"{source} has the file format of PyTorch before 1.6: if you trust it, load and save it with a later PyTorch"
+            f"{source} has the file format of PyTorch before 1.6: if you trust it, "
+            "load and save it with a later PyTorch"
         )
     if not start.startswith(_ZIP):
         kind = "a bare pickle" if start.startswith(_PICKLE) else f"no PyTorch file (it begins with {start[:8]!r})"
         raise CheckpointError(
-            f"{source} is {kind if start else 'empty'}: give a checkpoint folder, a {WEIGHTS_FILE} or an original .ckpt. {ORIGINALS}"
+            f"{source} is {kind if start else 'empty'}: give a checkpoint folder, "
+            f"a {WEIGHTS_FILE} or an original .ckpt. {ORIGINALS}"
         )
     with TorchArchive(source) as archive:
         payload = archive.payload
@@ -188,9 +190,9 @@ def _open_original(source: Path, weights: str) -> Iterator[StoredWeights]:
         values = _pickles(archive, source)
         state = states.get(WEIGHTS[weights])
         if not isinstance(state, dict):
-            held = [ours for ours, theirs in WEIGHTS.items() if isinstance(states.get(theirs), dict)]
-            advice = f"use weights={held[0]}" if held else "use another checkpoint"
-            raise CheckpointError(f"{source} holds no {weights} weights; it holds {some(held)}: {advice}")
+            kinds = [ours for ours, theirs in WEIGHTS.items() if isinstance(states.get(theirs), dict)]
+            advice = f"use weights={kinds[0]}" if kinds else "use another checkpoint"
+            raise CheckpointError(f"{source} holds no {weights} weights; it holds {some(kinds)}: {advice}")
         foreign = [
             name for name, value in state.items() if not isinstance(name, str) or not isinstance(value, StoredTensor)
         ]
@@ -217,7 +219,7 @@ def _open_original(source: Path, weights: str) -> Iterator[StoredWeights]:
 
 
 def _pickles(archive: TorchArchive, source: Path) -> dict[Any, Any]:
-    """The small things beside the weights. Each is a pickle of its own; all are read, so that a refused one is noticed."""
+    """The small things beside the weights. Each is a pickle of its own; all are read: a refused one is noticed."""
     pickles = archive.payload.get("pickles")
     if not isinstance(pickles, (dict, type(None))):
         raise CheckpointError(
@@ -237,7 +239,7 @@ def _kind(value: Any) -> str:
 def _key(key: Any) -> str:
     """A dictionary's key for an error message; keys are small (`PickleMachine.check_key`) but may be objects."""
     return (
-        repr(shown(key))
+        repr(printable(key))
         if isinstance(key, str)
         else repr(key)[:100]
         if isinstance(key, (int, float, bytes))
@@ -247,7 +249,7 @@ def _key(key: Any) -> str:
 
 def some(items: Iterable[Any]) -> str:
     """The first few items, for an error message."""
-    items = [shown(str(item)) for item in items]
+    items = [printable(str(item)) for item in items]
     more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
     return ", ".join(items[:_LISTED]) + more or "nothing"
 

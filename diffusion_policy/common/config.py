@@ -44,6 +44,10 @@ def arithmetic(expression: str) -> Any:
     arithmetic, because the config of a downloaded checkpoint is foreign input. Strings can only be compared.
     """
 
+    def apply(operation: ast.AST, *operands: Any) -> Any:
+        function: Any = _OPERATORS[type(operation)]
+        return function(*operands)
+
     def number(node: ast.AST) -> Any:
         result = value(node)
         if not isinstance(result, (int, float)):  # 'a' * 10**10 would fill the memory
@@ -60,11 +64,11 @@ def arithmetic(expression: str) -> Any:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return not value(node.operand)
         if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](number(node.operand))
+            return apply(node.op, number(node.operand))
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](number(node.left), number(node.right))
+            return apply(node.op, number(node.left), number(node.right))
         if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _OPERATORS:
-            return _OPERATORS[type(node.ops[0])](value(node.left), value(node.comparators[0]))
+            return apply(node.ops[0], value(node.left), value(node.comparators[0]))
         if isinstance(node, ast.BoolOp):
             for item in node.values:  # as in Python: the value that decides, and nothing after it is evaluated
                 result = value(item)
@@ -97,7 +101,8 @@ def register_resolvers() -> None:
 def to_plain(cfg: DictConfig) -> dict:
     """A resolved copy of a config made of dicts, lists, numbers and strings."""
     register_resolvers()
-    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    return plain
 
 
 def choose_device(name: str) -> torch.device:

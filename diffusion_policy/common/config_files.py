@@ -1,7 +1,7 @@
 """Reads a config of somebody else: YAML within limits, interpolations without anything but arithmetic.
 
-A few hundred bytes of nested aliases, or of `x1: ${x0}${x0}`, describe more than any memory holds; both are counted while
-they unfold.
+A few hundred bytes of nested aliases, or of `x1: ${x0}${x0}`, describe more than any memory holds; both are counted
+while they unfold.
 """
 
 from __future__ import annotations
@@ -54,11 +54,10 @@ def _check_size(text: str, path: Path) -> None:
     entries = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in sizes:
-                raise CheckpointError(
-                    f"{path}: the alias *{event.anchor[:50]} is unknown, or inside of what it stands for"
-                )
-            entries += sizes[event.anchor]
+            alias = event.anchor or ""
+            if alias not in sizes:
+                raise CheckpointError(f"{path}: the alias *{alias[:50]} is unknown, or inside of what it stands for")
+            entries += sizes[alias]
         elif isinstance(event, yaml.ScalarEvent):
             entries += 1
             if event.anchor:
@@ -127,18 +126,18 @@ class _Resolver:
             raise CheckpointError(f"{_path(where)} is a text of more than {_MAX_TEXT} characters")
         if ":" in text.replace("${eval:", "") or "\\${" in text:
             return text.replace("${", "{")
-        while found := _INNERMOST.search(text):
-            inner = found.group(1)
+        while reference := _INNERMOST.search(text):
+            inner = reference.group(1)
             if inner.lstrip().startswith("eval:"):
                 value = self._evaluated(inner.partition(":")[2], where)
             else:
                 value = self._referred(inner.strip(), where, depth)
-            if found.span() == (0, len(text)):
+            if reference.span() == (0, len(text)):
                 return value
             if isinstance(value, (dict, list)):
                 raise CheckpointError(f"{_path(where)} puts a whole section into a text")
             value = str(value)
-            text = text[: found.start()] + value + text[found.end() :]
+            text = text[: reference.start()] + value + text[reference.end() :]
             self._left -= 1 + len(value) // 100
             if len(text) > _MAX_TEXT or self._left < 0:
                 raise CheckpointError(f"{_path(where)} unfolds to more than {_MAX_TEXT} characters")
@@ -162,7 +161,7 @@ class _Resolver:
         path: tuple = where[:-up] if up else ()
         if up > len(where):
             raise CheckpointError(f"{_path(where)} refers to {reference[:100]!r}, which is above the config")
-        node = self._root
+        node: Any = self._root
         for name in path:
             node = node[name]
         for name in re.sub(r"\[([^\]]*)\]", r".\1", names).split(".") if names else ():

@@ -23,8 +23,8 @@ _cleaned: set[Path] = set()  # folders that this process has looked through
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; it replaces `path` on success and is removed on failure.
 
-    What was written is on the disk before it gets its name. Temporary files that killed processes of this machine left in
-    the folder are removed.
+    What was written is on the disk before it gets its name. Temporary files that killed processes of this machine left
+    in the folder are removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,12 +48,12 @@ def temporary_name(path: str | Path) -> Path:
 
 def leftovers(folder: str | Path) -> list[Path]:
     """Files and folders with a `temporary_name` in `folder` whose process, on this machine, has ended."""
-    found = []
+    paths = []
     for path in Path(folder).iterdir():
         match = _TEMPORARY.fullmatch(path.name)
         if match and match["host"] == _host() and not _is_running(int(match["pid"])):
-            found.append(path)
-    return found
+            paths.append(path)
+    return paths
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -70,9 +70,9 @@ def remove_leftovers(folder: Path) -> None:
 def remove_leftover_folders(path: str | Path) -> None:
     """Removes what killed processes left of the folder `path` under a `temporary_name`."""
     path = Path(path)
-    for found in leftovers(path.parent) if path.parent.is_dir() else ():
-        if found.name.startswith(f".{path.name}.") and found.is_dir():
-            shutil.rmtree(found, ignore_errors=True)
+    for leftover in leftovers(path.parent) if path.parent.is_dir() else ():
+        if leftover.name.startswith(f".{path.name}.") and leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def folder_to_disk(folder: Path) -> None:

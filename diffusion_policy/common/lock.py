@@ -1,8 +1,8 @@
 """One writer per folder: a lock that other processes respect and that ends with its process.
 
-The lock is the operating system's (`flock` on a hidden file), so that a killed process leaves none behind: what a lock file
-says is only read to name the process that holds it. Over NFS Linux keeps such locks on the server, between machines. Where
-there are none (some cluster file systems, Windows) a warning says so, and the caller goes on without.
+The lock is the operating system's (`flock` on a hidden file), so that a killed process leaves none behind: what a lock
+file says is only read to name the process that holds it. Over NFS Linux keeps such locks on the server, between
+machines. Where there are none (some cluster file systems, Windows) a warning says so, and the caller goes on without.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from diffusion_policy.common.config import ConfigError
 try:
     import fcntl
 except ImportError:  # Windows; `_lock` warns
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = ".lock"
 ADVICE = "Wait until it has ended, or choose another folder to write to"
@@ -46,10 +46,11 @@ class Lock:
     count: int = 1
 
     def check(self) -> None:
-        """Raises ConfigError if the folder was removed or replaced meanwhile: whatever is written now is lost or mixed."""
+        """Raises ConfigError if the folder was removed or replaced meanwhile: what is written now is lost or mixed."""
         if self.descriptor is not None and not _is_same(self.descriptor, self.file):
             raise ConfigError(
-                f"{self.file.parent} was removed, or replaced by another, while this process wrote to it ({self.purpose}): "
+                f"{self.file.parent} was removed, or replaced by another, "
+                f"while this process wrote to it ({self.purpose}): "
                 "what it held is lost. Start again, and keep the folder until the end"
             )
 
@@ -149,7 +150,7 @@ def _acquire(file: Path, what: Path, purpose: str, advice: str) -> int | None:
 
 def _lock(descriptor: int, what: Path) -> bool:
     """False where there are no locks; raises BlockingIOError if another process holds it."""
-    reason = "this operating system has no flock"
+    reason: str | None = "this operating system has no flock"
     if fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -193,7 +194,8 @@ def _holder(descriptor: int) -> str:
             about = json.loads(os.pread(descriptor, 10_000, 0))
             pid, host = int(about["pid"]), str(about["host"])
             where = "" if host == socket.gethostname() else f" on {host}"
-            return f"another process: {str(about['purpose'])[:200]}, process {pid}{where}, since {str(about['started'])[:40]}"
+            purpose, started = str(about["purpose"])[:200], str(about["started"])[:40]
+            return f"another process: {purpose}, process {pid}{where}, since {started}"
         except (OSError, ValueError, TypeError, KeyError):
             time.sleep(_READ_PAUSE)
     return "another process"

@@ -1,7 +1,7 @@
 """Whose modules are imported: this project shares its package name, and some modules' names, with the original project.
 
-`diffusion_policy` is a namespace package in both, so one environment can hold both, and all modules that only one of them has
-can be imported. Of the others, the first on sys.path wins.
+`diffusion_policy` is a namespace package in both, so one environment can hold both, and all modules that only one of
+them has can be imported. Of the others, the first on sys.path wins.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def own_file(module: str) -> Path | None:
 
 
 def check_own(module: str) -> None:
-    """Raise `ConfigError` if `module`, or another one that is imported already, comes from another project of this name.
+    """Raise `ConfigError` if `module`, or another one that is imported already, is of another project of this name.
 
     Names outside of this project's package pass.
     """
@@ -42,6 +42,7 @@ def check_own(module: str) -> None:
         own = own_file(name)
         if own is not None and file is not None and Path(file).resolve() != own:
             raise ConfigError(
-                f"{name} is not this project's but {file}. Another project of the same name comes first on sys.path. Put this one "
-                f"before it: PYTHONPATH={OWN.parent}, or sys.path.insert(0, {str(OWN.parent)!r}) ahead of the first import of {OWN.name}"
+                f"{name} is not this project's but {file}. Another project of the same name comes first on sys.path. "
+                f"Put this one before it: PYTHONPATH={OWN.parent}, or sys.path.insert(0, "
+                f"{str(OWN.parent)!r}) ahead of the first import of {OWN.name}"
             )

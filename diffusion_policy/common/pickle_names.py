@@ -27,9 +27,9 @@ from diffusion_policy.common.pickle_standins import (
     numpy_from_buffer,
     numpy_scalar,
     placeholder,
+    printable,
     rebuild_tensor,
     refused,
-    shown,
     tensor_size,
 )
 
@@ -54,7 +54,7 @@ _TYPES = (
 def _load_type(meter: Meter, name: Any) -> Any:
     """How dill writes a built-in type."""
     if not isinstance(name, str) or ("builtins", name) not in ALLOWED:
-        raise refused("dill._dill", f"_load_type({shown(name)!r})")
+        raise refused("dill._dill", f"_load_type({printable(name)!r})")
     return ALLOWED["builtins", name]
 
 
@@ -288,7 +288,8 @@ _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,15}")
 def only_a_class(module: str, name: str) -> bool:
     """Whether an unknown name is that of a class of somebody's own code, which a `Placeholder` may stand for.
 
-    Functions are refused, and so is everything of the standard library and of `_TOOLS` but PyTorch's optimizers and layers.
+    Functions are refused, and so is everything of the standard library and of `_TOOLS` but PyTorch's optimizers and
+    layers.
     """
     if len(module) > 300 or not _MODULE.fullmatch(module) or not _CLASS.fullmatch(name):
         return False

@@ -198,7 +198,7 @@ class NumpyType(Inert):
         """The type, if it is one of plain numbers."""
         if not isinstance(self.code, str) or not re.fullmatch(r"b1|[iu][1248]|f[248]|c8|c16", self.code):
             return None
-        order = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "="
+        order: Any = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "="
         return np.dtype(self.code).newbyteorder(order) if order in ("<", ">", "|", "=") else None
 
 
@@ -250,7 +250,7 @@ def encode_latin1(meter: Meter, text: Any, encoding: Any) -> bytes:
     """How protocol 2 writes bytes."""
     if encoding not in ("latin1", "latin-1"):
         raise CheckpointError(
-            f"refused: the file asks for the codec {shown(encoding)!r}, which no policy checkpoint needs"
+            f"refused: the file asks for the codec {printable(encoding)!r}, which no policy checkpoint needs"
         )
     if not isinstance(text, str):
         raise ValueError("the codec is asked for something that is no text")
@@ -274,7 +274,7 @@ def complex_number(meter: Meter, real: Any = 0.0, imaginary: Any = 0.0) -> compl
 
 
 # ---- texts ----
-def shown(text: Any) -> str:
+def printable(text: Any) -> str:
     """Foreign text for an error message: short, printable."""
     text = text if isinstance(text, str) else type(text).__name__
     return (text if text.isprintable() else ascii(text))[:200]
@@ -282,11 +282,12 @@ def shown(text: Any) -> str:
 
 def refused(module: Any, name: Any) -> CheckpointError:
     return CheckpointError(
-        f"refused: the file asks for {shown(module)}.{shown(name)}, which no policy checkpoint needs and which could run code. "
+        f"refused: the file asks for {printable(module)}.{printable(name)}, "
+        "which no policy checkpoint needs and which could run code. "
         "Nothing was executed. Do not use this file unless you trust its author; then convert it where it was written"
     )
 
 
 def placeholder(module: str, name: str) -> type[Placeholder]:
     """A class that keeps nothing but this name."""
-    return type("Placeholder", (Placeholder,), {"foreign": f"{shown(module)}.{shown(name)}"})
+    return type("Placeholder", (Placeholder,), {"foreign": f"{printable(module)}.{printable(name)}"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import OmegaConf
@@ -15,6 +15,9 @@ from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path
 from diffusion_policy.common.origin import check_own
 from diffusion_policy.common.policy_settings import check_arguments, check_policy
+
+if TYPE_CHECKING:
+    from diffusion_policy.policy.diffusion_transformer_policy import DiffusionTransformerPolicy
 
 WEIGHTS_FILE, CONFIG_FILE = "policy.safetensors", "config.yaml"
 
@@ -46,7 +49,7 @@ PARTS.update(
 )
 
 
-def build_policy(config: dict[str, Any], device: str = "cpu") -> nn.Module:
+def build_policy(config: dict[str, Any], device: str = "cpu") -> DiffusionTransformerPolicy:
     """Builds `config['policy']` (a resolved `_target_` tree), untrained, in evaluation mode.
 
     Args:
@@ -60,7 +63,7 @@ def build_policy(config: dict[str, Any], device: str = "cpu") -> nn.Module:
         raise ConfigError(
             f"policy._target_ is {_short(target)!r}, which is not a supported policy: use {', '.join(POLICIES)}"
         )
-    policy = _build(tree, "policy", device).eval()
+    policy: DiffusionTransformerPolicy = _build(tree, "policy", device).eval()
     check_policy(policy)
     return policy
 
@@ -135,8 +138,8 @@ def save_policy(
 ) -> None:
     """Writes the weights (half precision by default; normalizer and buffers always in full) and the resolved config.
 
-    `metadata` (strings: weights 'ema' or 'raw', step, ...) goes into the safetensors header. The config is written last:
-    a folder with a config is complete.
+    `metadata` (strings: weights 'ema' or 'raw', step, ...) goes into the safetensors header. The config is written
+    last: a folder with a config is complete.
     """
     folder = Path(folder)
     parameters = {name for name, _ in policy.named_parameters() if not name.startswith("normalizer.")}

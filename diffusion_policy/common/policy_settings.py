@@ -1,7 +1,7 @@
 """Whether the settings of a policy and its parts can work, before anything is built from them.
 
-A config may come with a downloaded file. What PyTorch or diffusers would accept and stumble over at the first action, or
-reserve memory for, is refused here, with the name of the setting.
+A config may come with a downloaded file. What PyTorch or diffusers would accept and stumble over at the first action,
+or reserve memory for, is refused here, with the name of the setting.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from diffusion_policy.common.config import ConfigError
+
+if TYPE_CHECKING:
+    from diffusion_policy.policy.diffusion_transformer_policy import DiffusionTransformerPolicy
 
 _MOST = 65_536  # elements along an axis: of a trajectory, an observation, a token
 _MOST_LAYERS = 1_024
@@ -96,9 +98,8 @@ _SCHEDULER = {
     "timestep_spacing": _one_of("linspace", "leading", "trailing"),
     "variance_type": _one_of(None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
     "lambda_min_clipped": ("a number", lambda value: type(value) in (int, float) and not math.isnan(value)),
-    **{
-        name: _FLAG
-        for name in (
+    **dict.fromkeys(
+        (
             "clip_sample",
             "thresholding",
             "set_alpha_to_one",
@@ -106,8 +107,9 @@ _SCHEDULER = {
             "use_karras_sigmas",
             "lower_order_final",
             "euler_at_final",
-        )
-    },
+        ),
+        _FLAG,
+    ),
 }
 _STEP = {"eta": _real(0, 1), "use_clipped_model_output": _FLAG}
 _RULES: dict[str, Mapping[str, tuple[str, Check]]] = {
@@ -119,7 +121,7 @@ _RULES: dict[str, Mapping[str, tuple[str, Check]]] = {
         "obs_encoder_group_norm": _FLAG,
         "eval_fixed_crop": _FLAG,
     },
-    **{name: _SCHEDULER for name in ("DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler")},
+    **dict.fromkeys(("DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"), _SCHEDULER),
 }
 
 
@@ -164,7 +166,7 @@ def _check_shapes(meta: Any) -> None:
             )
 
 
-def check_policy(policy: nn.Module) -> None:
+def check_policy(policy: DiffusionTransformerPolicy) -> None:
     """Whether the parts of a built policy fit each other, and its scheduler can take its steps.
 
     Raises:
@@ -180,11 +182,13 @@ def check_policy(policy: nn.Module) -> None:
     model, (steps, width) = policy.model, policy.trajectory_shape
     if model.horizon != steps and (not policy.pred_action_steps_only or model.horizon < steps):
         raise ConfigError(
-            f"the policy's horizon is {policy.horizon} and the model's is {model.horizon}: the settings do not fit each other"
+            f"the policy's horizon is {policy.horizon} and the model's is {model.horizon}: "
+            "the settings do not fit each other"
         )
     if model.input_dim != width or model.output_dim != width:
         raise ConfigError(
-            f"the model's input_dim is {model.input_dim} and its output_dim {model.output_dim}; with these sizes of actions and "
+            f"the model's input_dim is {model.input_dim} and its output_dim {model.output_dim}; "
+            "with these sizes of actions and "
             f"observations both have to be {width}: the settings do not fit each other"
         )
     cond_dim = policy.obs_dim if policy.obs_as_cond else 0
@@ -194,14 +198,16 @@ def check_policy(policy: nn.Module) -> None:
         )
     if cond_dim and model.n_obs_steps != policy.n_obs_steps:
         raise ConfigError(
-            f"the policy's n_obs_steps is {policy.n_obs_steps} and the model's is {model.n_obs_steps}: the settings do not fit each other"
+            f"the policy's n_obs_steps is {policy.n_obs_steps} and the model's is {model.n_obs_steps}: "
+            "the settings do not fit each other"
         )
     _check_scheduler(policy)
 
 
-def _check_scheduler(policy: nn.Module) -> None:
+def _check_scheduler(policy: DiffusionTransformerPolicy) -> None:
     """Takes the first and last steps with a copy of the scheduler, on one number."""
-    sampler, trained = policy.sampler, policy.noise_scheduler.config.num_train_timesteps
+    sampler: Any = policy.sampler  # the policy's own: nothing has replaced it yet
+    trained = policy.noise_scheduler.config.num_train_timesteps
     steps, extra = sampler.num_inference_steps, sampler.step_kwargs
     if steps > trained:
         raise ConfigError(
@@ -225,7 +231,8 @@ def _check_scheduler(policy: nn.Module) -> None:
         or betas.max() > 1
     ):
         raise ConfigError(
-            f"policy.noise_scheduler: the betas of {name} are not {trained} numbers from 0 to 1: there is no such schedule"
+            f"policy.noise_scheduler: the betas of {name} are not {trained} numbers from 0 to 1: "
+            "there is no such schedule"
         )
     try:
         scheduler = sampler.prepared()

@@ -1,15 +1,15 @@
 """Reads `torch.save` files of the original project without running anything they contain.
 
 A pickle is a program: it names Python objects ("globals") and calls them. Here every name is looked up in one table of
-inert stand-ins (`pickle_names.ALLOWED`); neither PyTorch's unpickler nor dill nor OmegaConf's `__setstate__` takes part,
-and no class or function is ever looked up by a name from the file. Names that are not in the table:
+inert stand-ins (`pickle_names.ALLOWED`); neither PyTorch's unpickler nor dill nor OmegaConf's `__setstate__` takes
+part, and no class or function is ever looked up by a name from the file. Names that are not in the table:
   * a class of somebody's own code (an enum, a dataclass, a learning-rate schedule) becomes a placeholder that keeps the
     name only. Parts that a policy does not need may hold such objects; a policy's weights and settings may not.
   * a function, and anything of the standard library or of a package that can load, run or fetch things, could run code:
     it ends the reading, whatever part of the file it is in.
 Numbers and arrays of NumPy, paths, dates and the like are in the table. The pickle's instructions are carried out by
-`pickle_machine.PickleMachine`, which limits steps, calls, nesting and sizes; tensors are read straight from the zip archive
-(`torch_archive.TorchArchive`).
+`pickle_machine.PickleMachine`, which limits steps, calls, nesting and sizes; tensors are read straight from the zip
+archive (`torch_archive.TorchArchive`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from diffusion_policy.common.config import CheckpointError
-from diffusion_policy.common.pickle_machine import Budget, PickleMachine
+from diffusion_policy.common.pickle_budget import Budget
+from diffusion_policy.common.pickle_machine import PickleMachine
 from diffusion_policy.common.pickle_names import ALLOWED
 from diffusion_policy.common.pickle_standins import (
     ConfigDict,
@@ -52,8 +53,8 @@ _MAX_ARRAY = 10_000  # numbers of an array inside a config
 def plain_config(root: Any) -> Any:
     """A pickled OmegaConf tree (or plain containers) as dicts, lists, numbers and strings; interpolations stay text.
 
-    Numbers, arrays of numbers and paths become plain. What else is no setting becomes '???', OmegaConf's mark of a missing
-    value, so that only a policy that needs it cannot be built.
+    Numbers, arrays of numbers and paths become plain. What else is no setting becomes '???', OmegaConf's mark of a
+    missing value, so that only a policy that needs it cannot be built.
     """
     left, text_left = _MAX_CONFIG_NODES, _MAX_CONFIG_TEXT
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.common.config import CheckpointError
-from diffusion_policy.common.pickle_machine import MAX_BYTES, Budget, PickleMachine
-from diffusion_policy.common.pickle_standins import StoredTensor, shown
+from diffusion_policy.common.pickle_budget import Budget
+from diffusion_policy.common.pickle_machine import PickleMachine
+from diffusion_policy.common.pickle_reader import MAX_BYTES
+from diffusion_policy.common.pickle_standins import StoredTensor, printable
 
 _MAX_DIRECTORY = 16 * 2**20  # bytes of the zip file's list of records: some 100,000 of them
 _EXPANDED = 2**16  # elements of a tensor that says one number many times
@@ -26,7 +28,8 @@ def restricted_loads(data: bytes, what: str = "the pickle", budget: Budget | Non
     Args:
         budget: what is left for this and further pickles of the same file.
     Raises:
-        CheckpointError: it names anything that is not accepted, is damaged, or needs more memory or time than any sound one.
+        CheckpointError: it names anything that is not accepted, is damaged, or needs more memory or time than any sound
+        one.
     """
     if not isinstance(data, (bytes, bytearray)):
         raise CheckpointError(
@@ -111,17 +114,18 @@ class TorchArchive:
         self._storages.clear()
 
     def _read(self, name: str, size: int | None = None, most: int | None = None) -> bytes:
-        shown_name = shown(name)
+        printed = printable(name)
         try:
             info = self._zip.getinfo(self._root + name)
             # torch.save never compresses; a compressed record could unfold to any size.
             if info.compress_type != zipfile.ZIP_STORED or size not in (None, info.file_size):
                 raise CheckpointError(
-                    f"{self._path}: its record {shown_name} is not what torch.save writes: get the file again"
+                    f"{self._path}: its record {printed} is not what torch.save writes: get the file again"
                 )
             if most is not None and info.file_size > most:
                 raise CheckpointError(
-                    f"{self._path}: its record {shown_name} has {info.file_size} bytes; a policy checkpoint has at most {most} there"
+                    f"{self._path}: its record {printed} has {info.file_size} bytes; "
+                    f"a policy checkpoint has at most {most} there"
                 )
             data = self._zip.read(info)
             if len(data) != info.file_size:
@@ -131,7 +135,7 @@ class TorchArchive:
             raise
         except Exception as error:  # as above
             raise CheckpointError(
-                f"{self._path}: its record {shown_name} is missing or damaged: get the file again ({str(error)[:200]})"
+                f"{self._path}: its record {printed} is missing or damaged: get the file again ({str(error)[:200]})"
             ) from error
 
     def check(self, stored: StoredTensor) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from torch import nn
 
 from diffusion_policy.common.config import CheckpointError
-from diffusion_policy.common.pickle_standins import shown
+from diffusion_policy.common.pickle_standins import printable
 
 # What DistributedDataParallel and AveragedModel, torch.compile, FSDP and activation checkpointing put into names.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -21,8 +21,8 @@ _COUNTERS = frozenset({"n_averaged"})  # AveragedModel's own
 def policy_names(names: Collection[str], policy: nn.Module) -> tuple[dict[str, str], str | None]:
     """Name in the file -> name in the policy, and what was changed, in words; None if nothing was.
 
-    Names stay as they are unless more of them are the policy's without the names of wrappers, or without a prefix that all
-    have. Whether they are complete is not looked at.
+    Names stay as they are unless more of them are the policy's without the names of wrappers, or without a prefix that
+    all have. Whether they are complete is not looked at.
 
     Raises:
         CheckpointError: two tensors would get one name.
@@ -43,11 +43,12 @@ def policy_names(names: Collection[str], policy: nn.Module) -> tuple[dict[str, s
     for name, new in best.items():
         if first.setdefault(new, name) != name:
             raise CheckpointError(
-                f"{shown(first[new])} and {shown(name)} would both be {shown(new)} without the prefixes of wrappers: "
+                f"{printable(first[new])} and {printable(name)} would both be {printable(new)} "
+                "without the prefixes of wrappers: "
                 "save the state dict of the module inside of the wrapper"
             )
     name, new = next((pair for pair in best.items() if pair[0] != pair[1]), ("", ""))
-    return best, f"names have prefixes of wrappers, which were taken off: {shown(name)} is {shown(new)}"
+    return best, f"names have prefixes of wrappers, which were taken off: {printable(name)} is {printable(new)}"
 
 
 def _without_prefix(names: dict[str, str]) -> list[dict[str, str]]:

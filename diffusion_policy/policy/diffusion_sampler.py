@@ -17,14 +17,19 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 class Sampler(Protocol):
     """Whatever turns noise into a trajectory; `policy.sampler` is one, an accelerated runtime is another."""
 
-    def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor: ...
+    def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor:
+        """Trajectories [B, T, D] in normalised units, with noise of None, one generator, or one per sample."""
+        ...
 
 
 def draw_noise(shape: Sequence[int], like: Tensor, generator: Generators = None) -> Tensor:
     """Standard normal noise [B, T, D] with the device and dtype of `like`.
 
-    With one generator per sample (a list of B), a sample's noise does not depend on which batch it is in. As in diffusers,
-    a CPU generator gives the same noise on every device: it is drawn on the CPU and moved.
+    With one generator per sample (a list of B), a sample's noise does not depend on which batch it is in. As in
+    diffusers, a CPU generator gives the same noise on every device: it is drawn on the CPU and moved.
+
+    Raises:
+        ValueError: a list of generators that are not B.
     """
     if generator is None or isinstance(generator, torch.Generator):
         source = like.device if generator is None else generator.device
@@ -44,7 +49,7 @@ class DiffusionSampler:
 
     Args:
         model: denoiser called as model(trajectory [B, T, D], timestep, cond).
-        scheduler: a diffusers scheduler; it is never altered. See `schedulers.prepared` for where diffusers' own differ.
+        scheduler: a diffusers scheduler; it is never altered. `schedulers.prepared` tells where diffusers' own differ.
         num_inference_steps: K.
         step_kwargs: passed on to `scheduler.step` (eta, ...).
     """
@@ -54,21 +59,21 @@ class DiffusionSampler:
         self.num_inference_steps, self.step_kwargs = num_inference_steps, dict(step_kwargs or {})
 
     def prepared(self, device: torch.device | None = None) -> Any:
-        """A scheduler of its own for one call, set to K steps."""
+        """A scheduler of its own for one call, set to K steps. See `schedulers.prepared` for errors."""
         return prepared(self.scheduler, self.num_inference_steps, device)
 
     def noise(self, like: Tensor, generator: Generators = None) -> Tensor:
-        """See `draw_noise`."""
+        """Noise [B, T, D] like `like`; see `draw_noise`."""
         return draw_noise(like.shape, like, generator)
 
     def begin(self, scheduler: Any, known: Tensor, generator: Generators) -> Tensor:
-        """The initial noise for a prepared `scheduler`, of the shape of `known`."""
+        """The initial noise [B, T, D] for a prepared `scheduler`, of the shape, device and dtype of `known`."""
         return self.noise(known, generator) * scheduler.init_noise_sigma
 
     def step(
         self, scheduler: Any, prediction: Tensor, timestep: Tensor, trajectory: Tensor, generator: Generators
     ) -> Tensor:
-        """One update x_t -> x_{t-1} of a prepared `scheduler`."""
+        """One update x_t -> x_{t-1} [B, T, D] of a prepared `scheduler`, from the model's `prediction` [B, T, D]."""
         if generator is not None and not isinstance(generator, torch.Generator):
             generator = list(generator)  # diffusers knows no other sequence
         return scheduler.step(prediction, timestep, trajectory, generator=generator, **self.step_kwargs).prev_sample
@@ -78,7 +83,11 @@ class DiffusionSampler:
         """Samples trajectories [B, T, D] in normalised units.
 
         Args:
+            inputs: what is known of the batch; see `SamplerInputs`.
             generator: None, one generator, or one per sample.
+
+        Raises:
+            ValueError: the scheduler cannot take K steps, or there is not one generator per sample.
         """
         scheduler = self.prepared(inputs.known.device)
         trajectory = self.begin(scheduler, inputs.known, generator)

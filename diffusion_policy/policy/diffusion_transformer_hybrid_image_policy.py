@@ -15,9 +15,10 @@ from diffusion_policy.policy.diffusion_transformer_policy import DiffusionTransf
 
 
 class DiffusionTransformerHybridImagePolicy(DiffusionTransformerPolicy):
-    """Acts on observations by name; a ResNet-18 per camera makes them condition tokens. See `DiffusionTransformerPolicy`.
+    """Acts on observations by name; a ResNet-18 per camera makes them condition tokens.
 
-    Arguments and defaults are those of the original class of this name (its configs: group norm, fixed crop).
+    See `DiffusionTransformerPolicy` for what policies share. Arguments and defaults are those of the original class of
+    this name (its configs: group norm, fixed crop).
 
     Args:
         shape_meta: {'obs': {name: {'shape': [...], 'type': 'rgb' or 'low_dim' (default)}}, 'action': {'shape': [Da]}}.
@@ -26,10 +27,13 @@ class DiffusionTransformerHybridImagePolicy(DiffusionTransformerPolicy):
         obs_encoder_group_norm: group instead of batch normalisation.
         eval_fixed_crop: in evaluation look at the centre; otherwise crops are random in evaluation, too, and only
             PyTorch's global seed repeats them.
-        obs_as_cond: False: observations are not tokens but inpainted, as in `DiffusionTransformerPolicy`; what is given is the
-            encoded observation of the first `n_obs_steps` elements, and the trajectory is [action, features]. Such a policy
-            acts, but cannot be trained.
+        obs_as_cond: False: observations are not tokens but inpainted, as in `DiffusionTransformerPolicy`; the encoded
+            observation of the first `n_obs_steps` elements is known, and the trajectory is [action, features]. Such a
+            policy acts, but cannot be trained.
         step_kwargs: go to `scheduler.step`.
+
+    Raises:
+        ValueError: `shape_meta`, the crop or the sizes do not fit together.
     """
 
     def __init__(
@@ -93,27 +97,38 @@ class DiffusionTransformerHybridImagePolicy(DiffusionTransformerPolicy):
         self.obs_encoder = encoder
 
     def encode(self, nobs: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Normalised observations [B, To, *shape] by name -> features [B, To, Do].
+
+        `generator` decides where random crops lie.
+        """
         batch_shape = nobs[next(iter(self.obs_shapes))].shape[:2]
-        features = self.obs_encoder(
-            {name: value.flatten(0, 1) for name, value in nobs.items()}, generator
-        )  # [B To, Do]
-        return features.unflatten(0, batch_shape)
+        frames = {name: value.flatten(0, 1) for name, value in nobs.items()}  # [B To, *shape]
+        return self.obs_encoder(frames, generator).unflatten(0, batch_shape)  # [B, To, Do]
 
     def optimizer_groups(self, weight_decay: float, encoder_weight_decay: float = 1e-6) -> list[dict]:
-        """As for the low-dimensional policy, with a group for the vision encoder."""
+        """As for the low-dimensional policy, with a group for the vision encoder.
+
+        Raises:
+            ConfigError: the policy inpaints, and then cannot be trained.
+        """
         self._check_trainable()
         encoder = {"params": list(self.obs_encoder.parameters()), "weight_decay": encoder_weight_decay}
         return [*super().optimizer_groups(weight_decay), encoder]
 
     def denoising_loss(self, *arguments: Any, **settings: Any) -> Tensor:
+        """As in `DiffusionTransformerPolicy`.
+
+        Raises:
+            ConfigError: the policy inpaints, and then cannot be trained.
+        """
         self._check_trainable()
         return super().denoising_loss(*arguments, **settings)
 
     def _check_trainable(self) -> None:
         if not self.obs_as_cond:
             raise ConfigError(
-                "obs_as_cond=False does not go with training on images: the features would be the target as well as the input, "
-                "so the loss cannot train the vision encoder. Use obs_as_cond=True"
+                "obs_as_cond=False does not go with training on images: the features would be the target as well as "
+                "the input, so the loss cannot train the vision encoder. Use obs_as_cond=True"
             )
 
 
@@ -128,7 +143,8 @@ def parse_shape_meta(shape_meta: Mapping[str, Any]) -> tuple[dict[str, tuple[int
         entries = {name: (entry["shape"], entry.get("type", "low_dim")) for name, entry in observations.items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            "shape_meta needs {'obs': {name: {'shape': [...], 'type': 'rgb' or 'low_dim'}, ...}, 'action': {'shape': [...]}}"
+            "shape_meta needs {'obs': {name: {'shape': [...], 'type': 'rgb' or 'low_dim'}, ...}, "
+            "'action': {'shape': [...]}}"
         ) from error
     if not entries:
         raise ValueError("shape_meta names no observation: a policy needs at least one")

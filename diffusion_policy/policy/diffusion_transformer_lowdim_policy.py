@@ -12,7 +12,12 @@ from diffusion_policy.policy.diffusion_transformer_policy import DiffusionTransf
 
 
 class DiffusionTransformerLowdimPolicy(DiffusionTransformerPolicy):
-    """Acts on {'obs': [B, To, Do]}; see `DiffusionTransformerPolicy`. Extra keyword arguments go to `scheduler.step`."""
+    """Acts on {'obs': [B, To, Do]}, in the environment's units; see `DiffusionTransformerPolicy`.
+
+    Args:
+        obs_dim: Do; action_dim: Da.
+        step_kwargs: go to `scheduler.step`.
+    """
 
     def __init__(
         self,
@@ -45,9 +50,11 @@ class DiffusionTransformerLowdimPolicy(DiffusionTransformerPolicy):
         )
 
     def encode(self, nobs: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Normalised observations [B, To, Do] as they are."""
         return nobs["obs"]
 
     def decode(self, sample: Tensor) -> dict[str, Tensor]:
+        """As in `DiffusionTransformerPolicy`; when inpainting with 'obs_pred' and 'action_obs_pred', too."""
         result = super().decode(sample)
         if not self.obs_as_cond:
             result["obs_pred"] = self.normalizer["obs"].unnormalize(sample[..., self.action_dim :])

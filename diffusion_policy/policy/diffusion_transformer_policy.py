@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.model.diffusion.mask_generator import LowdimMaskGenerator
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
+from diffusion_policy.policy.denoising_targets import draw_timesteps, prediction_target
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators, Sampler
 from diffusion_policy.policy.observation_checks import checked_observation, unit_images
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
@@ -24,20 +25,23 @@ class DiffusionTransformerPolicy(SettablePolicy):
     """Generates action chunks by denoising a trajectory of T = `horizon` elements.
 
     Observations condition the denoiser either as tokens (`obs_as_cond`) or by inpainting: the trajectory then holds
-    [action, observation] and the observed part of its first `n_obs_steps` elements is given. With
+    [action, observation] and the observed part of its first `n_obs_steps` elements is known. With
     `pred_action_steps_only` the trajectory is exactly the executed chunk. A subclass says what `encode` makes of
     normalised observations.
 
     `sampler` is the denoising loop and may be replaced by another `Sampler` (that is how the policy is accelerated).
 
     As in the original project, `num_inference_steps`, `noise_scheduler`, `kwargs` and `n_action_steps` may be set on a
-    finished policy and decide the next call. What cannot be changed is refused with an AttributeError, as is a name that
-    is almost one of these.
+    finished policy and decide the next call. What cannot be changed is refused with an AttributeError, as is a name
+    that is almost one of these.
 
     Attributes:
         obs_shapes: name -> shape of one observation, in the environment's units; batches are [B, To, *shape].
         cameras: the names among them that are images [C, H, W], uint8 or in [0, 1].
         obs_dim: Do, the size of an encoded observation.
+
+    Raises:
+        ValueError: the sizes, the kind of conditioning and the number of denoising steps do not fit together.
     """
 
     def __init__(
@@ -84,11 +88,15 @@ class DiffusionTransformerPolicy(SettablePolicy):
         return weights_hash(self)
 
     def encode(self, nobs: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
-        """Normalised observations [B, To, *shape] by name -> features [B, To, Do]; `generator` for random augmentation."""
+        """Normalised observations [B, To, *shape] by name -> features [B, To, Do].
+
+        `generator` decides about random augmentation in training.
+        """
         raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
+        """The device of the policy's parameters."""
         return self._dummy_variable.device
 
     @property
@@ -111,7 +119,11 @@ class DiffusionTransformerPolicy(SettablePolicy):
     # ---- inference ----
     @torch.no_grad()
     def encode_observation(self, obs_dict: dict[str, Tensor]) -> Tensor:
-        """Checks, normalises and encodes observations [B, >= To, *shape] by name -> [B, To, Do]."""
+        """Checks, normalises and encodes observations [B, >= To, *shape] by name -> [B, To, Do].
+
+        Raises:
+            ValueError: an observation is missing, has another shape, or is far from those seen in training.
+        """
         obs = {
             name: checked_observation(obs_dict, name, shape, self.n_obs_steps, self.device, name in self.cameras)
             for name, shape in self.obs_shapes.items()
@@ -131,7 +143,11 @@ class DiffusionTransformerPolicy(SettablePolicy):
         return features
 
     def sampler_inputs(self, obs_dict: dict[str, Tensor]) -> SamplerInputs:
-        """Observations [B, To, *shape] by name, in the environment's units -> what `sampler` takes."""
+        """Observations [B, To, *shape] by name, in the environment's units -> what `sampler` takes.
+
+        Raises:
+            ValueError: see `encode_observation`.
+        """
         features = self.encode_observation(obs_dict)
         known = features.new_zeros(features.shape[0], *self.trajectory_shape)
         if self.obs_as_cond:
@@ -140,7 +156,11 @@ class DiffusionTransformerPolicy(SettablePolicy):
         return SamplerInputs(known, self.mask_generator(known.shape))
 
     def decode(self, sample: Tensor) -> dict[str, Tensor]:
-        """Denoised trajectories [B, T, D] -> what `predict_action` returns."""
+        """Denoised trajectories [B, T, D], in normalised units -> what `predict_action` returns.
+
+        Raises:
+            ValueError: an entry is not finite.
+        """
         if not torch.isfinite(sample).all():
             rows = (~torch.isfinite(sample).flatten(1).all(1)).nonzero().flatten().tolist()
             raise ValueError(
@@ -157,14 +177,21 @@ class DiffusionTransformerPolicy(SettablePolicy):
         Args:
             obs_dict: [B, To, *shape] by name, in the environment's units; images uint8, or floating in [0, 1].
             generator: None, a torch.Generator, or one per sample.
+
         Returns:
             'action' [B, n_action_steps, Da] to execute and 'action_pred' [B, T, Da], in the environment's units; when
             inpainting also 'obs_pred' [B, T, Do] and its executed part 'action_obs_pred'.
+
+        Raises:
+            ValueError: the observations do not fit (see `encode_observation`), or the actions are not finite.
         """
         return self.decode(self.sampler(self.sampler_inputs(obs_dict), generator))
 
     def random_observation(self, batch: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Observations [B, To, *shape] by name, uniform within the limits seen in training: for timing and comparisons."""
+        """Observations [B, To, *shape] by name, in the environment's units: for timing and comparisons.
+
+        They are uniform within the limits seen in training.
+        """
 
         def draw(name: str, shape: tuple[int, ...]) -> Tensor:
             stats = self.normalizer[name].input_stats
@@ -175,12 +202,17 @@ class DiffusionTransformerPolicy(SettablePolicy):
 
     # ---- training ----
     def set_normalizer(self, normalizer: LinearNormalizer) -> None:
-        """Takes over how the policy's own fields are normalised; a data set may hold others."""
+        """Takes over how the policy's own fields are normalised; a data set may hold others.
+
+        Raises:
+            KeyError: `normalizer` lacks one of them.
+        """
         own = LinearNormalizer({name: normalizer[name] for name in self.field_sizes})
         self.normalizer.load_state_dict(own.state_dict())
         self.normalizer.to(self.device)  # fields that were new are where they came from
 
     def optimizer_groups(self, weight_decay: float) -> list[dict]:
+        """AdamW parameter groups of the denoiser; see `TransformerForDiffusion.optimizer_groups`."""
         return self.model.optimizer_groups(weight_decay)
 
     def compute_loss(
@@ -190,11 +222,17 @@ class DiffusionTransformerPolicy(SettablePolicy):
         snr_gamma: float | None = None,
         noise_draws: int = 1,
     ) -> Tensor:
-        """`denoising_loss` of a batch.
+        """`denoising_loss` of a batch, with its other arguments.
 
         Args:
-            batch: 'action' [B, T, Da] and every observation [B, T, *shape] by its name, in the environment's units. With
-                `obs_as_cond` only the first To steps of the observations are looked at.
+            batch: 'action' [B, T, Da] and every observation [B, T, *shape] by its name, in the environment's units.
+                With `obs_as_cond` only the first To steps of the observations are looked at.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: images are neither uint8 nor in [0, 1], or see `denoising_loss`.
         """
         steps = self.n_obs_steps if self.obs_as_cond else None
         obs = {name: batch[name][:, :steps] for name in self.obs_shapes}
@@ -215,13 +253,19 @@ class DiffusionTransformerPolicy(SettablePolicy):
         Args:
             features: [B, To, Do] as of `encode`; [B, T, Do] when inpainting.
             action: [B, T, Da], in the environment's units.
-            snr_gamma: draw the timesteps in proportion to `min_snr_weights`: the expected loss is the one weighed so, at
-                a smaller variance than weighing what is drawn alike. None: all alike.
+            snr_gamma: draw the timesteps in proportion to `min_snr_weights`: the expected loss is the one weighed so,
+                at a smaller variance than weighing what is drawn alike. None: all alike.
             noise_draws: how many timesteps and noises to draw for each window; the observations are encoded once.
+
+        Returns:
+            The mean squared error in normalised units, a scalar.
+
+        Raises:
+            ValueError: the scheduler's prediction_type is not supported.
         """
-        trajectory, cond = self.normalizer["action"].normalize(action), None
+        trajectory, observation = self.normalizer["action"].normalize(action), None
         if self.obs_as_cond:
-            cond = features
+            observation = features
             if self.pred_action_steps_only:
                 start = self.n_obs_steps - 1
                 trajectory = trajectory[:, start : start + self._trajectory_steps]
@@ -230,36 +274,12 @@ class DiffusionTransformerPolicy(SettablePolicy):
 
         if noise_draws > 1:
             trajectory = trajectory.repeat(noise_draws, 1, 1)
-            cond = None if cond is None else cond.repeat(noise_draws, 1, 1)
+            observation = None if observation is None else observation.repeat(noise_draws, 1, 1)
         noise = torch.randn(trajectory.shape, generator=generator, device=trajectory.device)
-        kind = self.noise_scheduler.config.prediction_type
-        if kind not in ("epsilon", "sample", "v_prediction"):
-            raise ValueError(f"prediction_type {kind!r} is not supported: use 'epsilon', 'sample' or 'v_prediction'")
-        if snr_gamma is None:
-            steps = self.noise_scheduler.config.num_train_timesteps
-            timesteps = torch.randint(steps, (len(trajectory),), generator=generator, device=noise.device)
-        else:
-            weights = min_snr_weights(self.noise_scheduler.alphas_cumprod, snr_gamma, kind).to(noise.device)
-            timesteps = torch.multinomial(weights, len(trajectory), replacement=True, generator=generator)
-        observed = self.mask_generator(trajectory.shape)
-        noisy = torch.where(observed, trajectory, self.noise_scheduler.add_noise(trajectory, noise, timesteps))
-        prediction = self.model(noisy, timesteps, cond)
-        if kind == "v_prediction":
-            product = self.noise_scheduler.alphas_cumprod.to(noise.device)[timesteps].view(-1, 1, 1)
-            target = product**0.5 * noise - (1 - product) ** 0.5 * trajectory  # Salimans and Ho 2022, section 4
-        else:
-            target = noise if kind == "epsilon" else trajectory
-        return (F.mse_loss(prediction.float(), target, reduction="none") * ~observed).mean()
-
-
-def min_snr_weights(alphas_cumprod: Tensor, gamma: float, prediction_type: str) -> Tensor:
-    """Weight of each timestep [K] in the loss, of mean 1 (Hang et al. 2023, "Min-SNR", section 3.4).
-
-    The noise of an almost clean trajectory cannot be told whatever the observation, yet it makes up most of the plain
-    loss on the noise. Weighing by min(SNR, gamma), in units of the loss on the clean trajectory, leaves the gradient to
-    the timesteps at which the observation matters.
-    """
-    snr = alphas_cumprod / (1 - alphas_cumprod)
-    # a loss on the noise is SNR times the one on the clean trajectory, a loss on the velocity SNR + 1 times
-    weights = snr.clamp(max=gamma) / {"epsilon": snr, "sample": 1.0, "v_prediction": snr + 1}[prediction_type]
-    return weights / weights.mean()
+        scheduler = self.noise_scheduler
+        timesteps = draw_timesteps(scheduler, len(trajectory), noise.device, generator, snr_gamma)
+        target = prediction_target(scheduler, trajectory, noise, timesteps)
+        known = self.mask_generator(trajectory.shape)
+        noisy = torch.where(known, trajectory, scheduler.add_noise(trajectory, noise, timesteps))
+        prediction = self.model(noisy, timesteps, observation)
+        return (F.mse_loss(prediction.float(), target, reduction="none") * ~known).mean()

@@ -1,4 +1,4 @@
-"""Observations as they arrive from an environment or data set -> float32 tensors that fit the policy, or a clear error."""
+"""Observations as they arrive from an environment or data set -> float32 tensors for the policy, or a clear error."""
 
 from __future__ import annotations
 
@@ -34,12 +34,14 @@ def checked_observation(
         value = torch.as_tensor(value, dtype=None if camera else torch.float32, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} is no array of numbers [B, {n_obs_steps}, {expected}]: {error}") from error
-    found = tuple(value.shape)
-    if len(found) != 2 + len(shape) or found[1] < n_obs_steps or found[2:] != shape:
+    actual = tuple(value.shape)
+    if len(actual) != 2 + len(shape) or actual[1] < n_obs_steps or actual[2:] != shape:
         axes = "channels, height, width" if camera else "observation size"
-        advice = _axes_advice(found, shape, n_obs_steps) or (_image_advice if camera else _vector_advice)(found, shape)
+        advice = _axes_advice(actual, shape, n_obs_steps)
+        advice = advice or (_image_advice if camera else _vector_advice)(actual, shape)
         raise ValueError(
-            f"{name} has shape {found}; this policy expects [B, {n_obs_steps}, {expected}] (batch, observation steps, {axes}): {advice}"
+            f"{name} has shape {actual}; this policy expects [B, {n_obs_steps}, {expected}] "
+            f"(batch, observation steps, {axes}): {advice}"
         )
     value = value[:, :n_obs_steps]
     if not torch.isfinite(value).all():
@@ -48,56 +50,60 @@ def checked_observation(
     return unit_images(name, value) if camera else value
 
 
-def _axes_advice(found: tuple[int, ...], shape: tuple[int, ...], steps: int) -> str:
+def _axes_advice(actual: tuple[int, ...], shape: tuple[int, ...], steps: int) -> str:
     """What is wrong with the axes of batch and observation steps, where the rest is right; or nothing."""
     frames = f"the last {steps} frames" if steps > 1 else "the last frame"
-    if found[2:] == shape:
-        swapped = "; if its first axis is that of the frames, swap the first two axes" if found[0] >= steps else ""
-        held = "no observation step" if found[1] == 0 else f"{found[1]} observation step{'s' if found[1] > 1 else ''}"
-        return f"it has {held} instead of {steps}: pass {frames}, at the start of an episode the first one repeated{swapped}"
-    if found == shape:
-        return f"the axes of batch and observation steps are missing: stack {frames} and add an axis for the batch, as with [None]"
-    if found[1:] == shape:
-        if found[0] == steps and steps > 1:
+    if actual[2:] == shape:
+        swapped = "; if its first axis is that of the frames, swap the first two axes" if actual[0] >= steps else ""
+        count = f"{actual[1] or 'no'} observation step{'s' if actual[1] > 1 else ''}"
+        advice = f"pass {frames}, at the start of an episode the first one repeated{swapped}"
+        return f"it has {count} instead of {steps}: {advice}"
+    if actual == shape:
+        advice = f"stack {frames} and add an axis for the batch, as with [None]"
+        return f"the axes of batch and observation steps are missing: {advice}"
+    if actual[1:] == shape:
+        if actual[0] == steps and steps > 1:
             return "the axis of the batch is missing: add it in front, as with [None]"
-        if steps == 1 or found[0] < steps:
-            return f"the axis of observation steps is missing: pass {frames} of every environment, stacked along a second axis"
+        if steps == 1 or actual[0] < steps:
+            advice = f"pass {frames} of every environment, stacked along a second axis"
+            return f"the axis of observation steps is missing: {advice}"
         return "the axis of the batch or that of observation steps is missing: pass both"
-    if len(found) == 1 + len(shape) and found[1] == steps * shape[0] and found[2:] == shape[1:]:
-        return f"the {steps} observation steps are joined: give them an axis of their own, as with .reshape(B, {steps}, ...)"
-    if len(found) > 2 + len(shape):
-        return f"it has {len(found)} axes instead of {2 + len(shape)}: take the others out"
+    if len(actual) == 1 + len(shape) and actual[1] == steps * shape[0] and actual[2:] == shape[1:]:
+        advice = f"give them an axis of their own, as with .reshape(B, {steps}, ...)"
+        return f"the {steps} observation steps are joined: {advice}"
+    if len(actual) > 2 + len(shape):
+        return f"it has {len(actual)} axes instead of {2 + len(shape)}: take the others out"
     return ""
 
 
-def _image_advice(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
+def _image_advice(actual: tuple[int, ...], shape: tuple[int, ...]) -> str:
     """What is wrong with the images themselves."""
-    last = found[-3:]
-    if len(found) < 3:
+    last = actual[-3:]
+    if len(actual) < 3:
         return f"it holds no images: pass them with {shape[0]} channels, height and width as the last three axes"
     channels, height, width = shape
+    resize = f"let the camera draw {height} x {width} pixels, or resize its images"
     if last == (height, width, channels):
         return "put the channels before height and width"
     if last == (channels, width, height):
         return "height and width are swapped: swap the last two axes"
     if last[-1] == channels and last[0] != channels:
-        return f"put the channels before height and width, and let the camera draw {height} x {width} pixels, or resize its images"
-    if last[0] != channels and last[1:] == (height, width) and len(found) == 5:
-        held = f"{last[0]} channel{'s' if last[0] > 1 else ''}"
-        return f"its images have {held} instead of {channels}: give the colours that the policy was trained with"
+        return f"put the channels before height and width, and {resize}"
+    if last[0] != channels and last[1:] == (height, width) and len(actual) == 5:
+        count = f"{last[0]} channel{'s' if last[0] > 1 else ''}"
+        return f"its images have {count} instead of {channels}: give the colours that the policy was trained with"
     if last[0] == channels and last[1:] != (height, width):
-        return f"let the camera draw {height} x {width} pixels, or resize its images"
+        return resize
     return "bring its axes into this order"
 
 
-def _vector_advice(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
+def _vector_advice(actual: tuple[int, ...], shape: tuple[int, ...]) -> str:
     """What is wrong with low-dimensional observations themselves."""
-    if len(found) == 3 and found[1] == shape[0]:
+    if len(actual) == 3 and actual[1] == shape[0]:
         return "the last two axes are swapped: observation steps come before the numbers of one observation"
-    if len(found) == 3 or len(found) == 2 and found[-1] != shape[0]:
-        return (
-            f"an observation has {found[-1]} numbers instead of {shape[0]}: give those that the policy was trained with"
-        )
+    if len(actual) == 3 or len(actual) == 2 and actual[-1] != shape[0]:
+        count = f"{actual[-1]} numbers instead of {shape[0]}"
+        return f"an observation has {count}: give those that the policy was trained with"
     return "bring its axes into this order"
 
 

@@ -1,4 +1,4 @@
-"""What a denoising loop is given for one batch."""
+"""What a denoising loop starts from, for one batch."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ class SamplerInputs:
         if self.mask is not None and self.mask.dtype is not torch.bool:
             raise ValueError(f"mask has dtype {self.mask.dtype}, it must be boolean")
         if self.observation is not None and (self.observation.ndim != 3 or len(self.observation) != shape[0]):
-            raise ValueError(
-                f"observation has shape {tuple(self.observation.shape)}, it must be [B, To, Do] with B = {shape[0]} as known"
-            )
+            actual = tuple(self.observation.shape)
+            raise ValueError(f"observation has shape {actual}, it must be [B, To, Do] with B = {shape[0]} as known")
 
     def __len__(self) -> int:
         """B, the number of samples."""

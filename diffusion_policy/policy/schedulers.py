@@ -2,11 +2,12 @@
 
 What differs from diffusers, and why:
 
-* DPM-Solver++ there never clips its estimate of the clean sample. On the cosine schedule alpha is nearly 0 at the first
-  timestep, so an error of the network is divided by 0.0005 and never recovered from. `ClippedDPMSolver` clips as trained.
+* DPM-Solver++ there never clips its estimate of the clean sample. On the cosine schedule alpha is nearly 0 at the
+  first timestep, so an error of the network is divided by 0.0005 and never recovered from. `ClippedDPMSolver` clips as
+  trained.
 * DDIM there steps from t to t - T // K, which is not the next timestep of the `linspace` and `trailing` grids unless K
   divides T. `GridDDIM` steps to the next timestep of its grid.
-* `trailing` may append a timestep -1 by rounding, which would read the last entry of the noise schedule. It is left out.
+* `trailing` may append a timestep -1 by rounding, which would read the last entry of the noise schedule: left out here.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from torch import Tensor
 _NO_VARIANCE = {
     "learned": "the model would have to predict it",
     "learned_range": "the model would have to predict it",
-    "fixed_large_log": "diffusers takes the root of a logarithm there, which is NaN: use fixed_large, which is what it means",
+    "fixed_large_log": (
+        "diffusers takes the root of a logarithm there, which is NaN: use fixed_large, which is what it means"
+    ),
 }
 #: of a scheduler's options, those that the checkpoint was trained with
 _LEARNED = (
@@ -59,6 +62,7 @@ class ClippedDPMSolver(DPMSolverMultistepScheduler):
         return result
 
     def convert_model_output(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The estimate [B, T, D] of the clean sample, clipped."""
         x0 = super().convert_model_output(*args, **kwargs)
         bound = self.config.clip_sample_range
         return x0 if self.config.thresholding else x0.clamp(-bound, bound)
@@ -78,6 +82,7 @@ class GridDDIM(DDIMScheduler):
         variance_noise: Tensor | None = None,
         return_dict: bool = True,
     ) -> Any:
+        """One update of `sample` [B, T, D]; arguments and results are those of `DDIMScheduler.step`."""
         config, t = self.config, int(timestep)
         previous = next_timestep(self, t)
         product = self.alphas_cumprod[t]
@@ -115,8 +120,11 @@ def arguments(scheduler: Any) -> dict[str, Any]:
 def like_trained(trained: Any, kind: type, **options: Any) -> Any:
     """A scheduler of another class on the noise schedule, prediction type and clipping of `trained`.
 
-    Options that `trained` was made without take the defaults of `kind`, as by diffusers' `from_config`. DPM-Solver++ takes
-    `clip_sample` and `clip_sample_range`, too.
+    Options that `trained` was made without take the defaults of `kind`, as by diffusers' `from_config`. DPM-Solver++
+    takes `clip_sample` and `clip_sample_range`, too.
+
+    Raises:
+        ValueError: `kind` has no such option, or cannot clip as `trained` does.
     """
     own = inspect.signature(type(trained).__init__).parameters
     chosen = {name: value for name, value in arguments(trained).items() if value != own[name].default}
@@ -135,7 +143,11 @@ def like_trained(trained: Any, kind: type, **options: Any) -> Any:
 
 
 def clipped_as(trained: Any, scheduler: Any) -> Any:
-    """`scheduler`, clipping as `trained` does where its class alone would not."""
+    """`scheduler`, clipping as `trained` does where its class alone would not.
+
+    Raises:
+        ValueError: its algorithm cannot clip.
+    """
     if type(scheduler) is DPMSolverMultistepScheduler and _clips(trained, {}):
         return ClippedDPMSolver.of(scheduler, trained.config.get("clip_sample_range", 1.0))
     return scheduler
@@ -170,16 +182,13 @@ def prepared(scheduler: Any, num_inference_steps: int, device: Any = None) -> An
         if len(grid) == num_inference_steps + 1 and grid[-1] == -1:
             own.timesteps, grid = own.timesteps[:-1], grid[:-1]
         trained = own.config.num_train_timesteps
-        if (
-            len(grid) != num_inference_steps
-            or grid[0] >= trained
-            or grid[-1] < 0
-            or any(a <= b for a, b in zip(grid, grid[1:]))
-        ):
+        descends = all(a > b for a, b in zip(grid, grid[1:]))
+        if len(grid) != num_inference_steps or grid[0] >= trained or grid[-1] < 0 or not descends:
             raise ValueError(
-                f"{type(own).__name__} with {num_inference_steps} steps, timestep_spacing={own.config.timestep_spacing!r} and "
-                f"steps_offset={own.config.steps_offset} takes timesteps {grid[0]} ... {grid[-1]}, which do not descend within "
-                f"0..{trained - 1}: use fewer steps, or another offset"
+                f"{type(own).__name__} with {num_inference_steps} steps, "
+                f"timestep_spacing={own.config.timestep_spacing!r} and steps_offset={own.config.steps_offset} takes "
+                f"timesteps {grid[0]} ... {grid[-1]}, which do not descend within 0..{trained - 1}: use fewer steps, "
+                "or another offset"
             )
     if type(own) is DDIMScheduler and any(
         a - b != own.config.num_train_timesteps // num_inference_steps for a, b in zip(grid, grid[1:])

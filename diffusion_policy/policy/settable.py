@@ -92,13 +92,16 @@ class SettablePolicy(nn.Module):
     @property
     def _loop(self) -> Any:
         """The policy's own denoising loop, also while it is accelerated."""
-        return (
-            self.sampler if isinstance(self.sampler, DiffusionSampler) else getattr(self.sampler, "base", self.sampler)
-        )
+        sampler = self.sampler
+        return sampler if isinstance(sampler, DiffusionSampler) else getattr(sampler, "base", sampler)
 
     @property
     def num_inference_steps(self) -> int:
-        """Denoising steps K of a chunk; setting it decides the next call."""
+        """Denoising steps K of a chunk; setting it decides the next call.
+
+        Raises:
+            ValueError: not a whole number from 1 to the number of steps in training.
+        """
         return self._loop.num_inference_steps
 
     @num_inference_steps.setter
@@ -108,26 +111,26 @@ class SettablePolicy(nn.Module):
 
     @property
     def noise_scheduler(self) -> Any:
-        """The diffusers scheduler of training and, unless `sampler` was replaced, of sampling. One that is set clips the clean
-        sample as the one before it did."""
+        """The diffusers scheduler of training and, unless `sampler` was replaced, of sampling.
+
+        One that is set clips the clean sample as the one before it did.
+        """
         return self._noise_scheduler
 
     @noise_scheduler.setter
     def noise_scheduler(self, scheduler: Any) -> None:
-        if not all(
-            hasattr(scheduler, name) for name in ("config", "alphas_cumprod", "set_timesteps", "step", "add_noise")
-        ):
+        needed = ("config", "alphas_cumprod", "set_timesteps", "step", "add_noise")
+        if not all(hasattr(scheduler, name) for name in needed):
             raise AttributeError(
                 f"noise_scheduler has to be a scheduler of diffusers, not a {type(scheduler).__name__}"
             )
         trained = self._noise_scheduler
-        same = torch.equal(
-            torch.as_tensor(scheduler.alphas_cumprod).cpu(), torch.as_tensor(trained.alphas_cumprod).cpu()
-        )
+        own, other = (torch.as_tensor(each.alphas_cumprod).cpu() for each in (trained, scheduler))
+        same = torch.equal(own, other)
         if not same or scheduler.config.get("prediction_type") != trained.config.prediction_type:
             warnings.warn(
-                "the new noise_scheduler has another noise schedule or prediction_type than the one the policy was trained with: make it "
-                f"with {type(scheduler).__name__}.from_config(policy.noise_scheduler.config)",
+                "the new noise_scheduler has another noise schedule or prediction_type than the one the policy was "
+                f"trained with: make it with {type(scheduler).__name__}.from_config(policy.noise_scheduler.config)",
                 stacklevel=2,
             )
         scheduler = clipped_as(trained, scheduler)
@@ -145,7 +148,11 @@ class SettablePolicy(nn.Module):
 
     @property
     def n_action_steps(self) -> int:
-        """How many actions of a predicted trajectory are executed; setting it decides the next call."""
+        """How many actions of a predicted trajectory are executed; setting it decides the next call.
+
+        Raises:
+            ValueError: not a whole number, or more than the policy predicts from the current step on.
+        """
         return self._n_action_steps
 
     @n_action_steps.setter
@@ -158,9 +165,9 @@ class SettablePolicy(nn.Module):
         self._n_action_steps = count
 
     def reset(self) -> None:
-        """Begins a new episode. Nothing is kept between calls, so there is nothing to do; the original's loops call it."""
+        """Begins a new episode. Nothing is kept between calls, so it does nothing; the original's loops call it."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the denoiser's parameters."""
+        """The dtype of the denoiser's parameters."""
         return self.model.pos_emb.dtype

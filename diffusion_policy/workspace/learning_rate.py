@@ -10,7 +10,15 @@ SCHEDULES = ("cosine", "trapezoid")
 
 
 def learning_rate_factor(step: int, total: int, warmup: int, schedule: str, decay_fraction: float) -> float:
-    """Multiplier of the learning rate at `step` (0-based) of `total`."""
+    """Multiplier of the learning rate, in [0, 1], at `step` (0-based) of `total`.
+
+    Args:
+        warmup: steps in which it rises linearly.
+        schedule: 'cosine' to zero at the end, or 'trapezoid': constant, then linear to zero.
+        decay_fraction: last part of the training, in which a trapezoid falls.
+    Raises:
+        ConfigError: there is no such schedule.
+    """
     if schedule not in SCHEDULES:
         raise ConfigError(f"unknown lr_schedule {schedule!r}: use {' or '.join(SCHEDULES)}")
     if step < warmup:

@@ -11,6 +11,15 @@ from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError
 
 
+def starting_point(policy: nn.Module, init_checkpoint: str | None, transfer: str | None, task: str) -> str | None:
+    """Takes over the weights of `init_checkpoint`, or what fits of `transfer`, and says which; None: random weights."""
+    if init_checkpoint:
+        return start_from(policy, Path(init_checkpoint), task)
+    if transfer:
+        return transfer_from(policy, Path(transfer), task)
+    return None
+
+
 def start_from(policy: nn.Module, path: Path, task: str) -> str:
     """Takes over weights and normalizer of a trained policy, and returns their hash; the optimizer starts anew.
 
@@ -36,15 +45,13 @@ def transfer_from(policy: nn.Module, path: Path, task: str) -> str:
     """
     trained = load_policy(path, device=policy.device)
     own = {name: p for name, p in policy.named_parameters() if p.numel() and not name.startswith("normalizer.")}
-    found = dict(trained.policy.named_parameters())
-    fits = {name for name, p in own.items() if name in found and found[name].shape == p.shape}
+    others = dict(trained.policy.named_parameters())
+    fits = {name for name, p in own.items() if name in others and others[name].shape == p.shape}
     if not any(".layers." in name for name in fits):
         raise ConfigError(f"transfer_from={path}: no layer of it fits the policy of task {task}")
     with torch.no_grad():
         for name in fits:
-            own[name].copy_(found[name])
-    print(
-        f"taking over {len(fits)} of {len(own)} parameters of {trained}; new: {', '.join(sorted(own.keys() - fits)) or 'none'}",
-        flush=True,
-    )
+            own[name].copy_(others[name])
+    fresh = ", ".join(sorted(own.keys() - fits)) or "none"
+    print(f"taking over {len(fits)} of {len(own)} parameters of {trained}; new: {fresh}", flush=True)
     return f"transfer from {trained.hash}"

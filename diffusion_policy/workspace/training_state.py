@@ -17,7 +17,8 @@ from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path
 from diffusion_policy.common.policy_files import complete_state, distinct_state
 from diffusion_policy.model.diffusion.ema_model import EMAModel
-from diffusion_policy.workspace.training_settings import same_normalizer
+from diffusion_policy.workspace.earlier_names import present_tensors
+from diffusion_policy.workspace.resumed_settings import same_normalizer
 
 _MAX_AXES = 8
 STATE_FILE = "latest.safetensors"
@@ -36,7 +37,7 @@ class Progress:
 
 
 def write_state(
-    path: Path, learner: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer, progress: Progress
+    path: Path, objective: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
     """Replaces the state at `path`. Until the new one is complete the old one stays.
 
@@ -44,7 +45,7 @@ def write_state(
         ConfigError: it cannot be written, say because the disk is full.
     """
     tensors: dict[str, Tensor] = {}
-    for prefix, module in (("model.", learner), ("ema.", ema.averaged)):
+    for prefix, module in (("model.", objective), ("ema.", ema.averaged)):
         tensors.update({prefix + name: value.contiguous() for name, value in distinct_state(module).items()})
     for index, state in optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()})
@@ -82,9 +83,9 @@ def read_progress(path: Path) -> Progress:
 
 
 def read_state(
-    path: Path, learner: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer, device: torch.device
+    path: Path, objective: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> None:
-    """Fills `learner`, `ema` and `optimizer`.
+    """Fills `objective`, `ema` and `optimizer`.
 
     Raises:
         ConfigError: the file is damaged, of another model, data or optimizer, or holds numbers that are not finite.
@@ -96,29 +97,34 @@ def read_state(
             raise ValueError(f"{strange[0][:80]} has more than {_MAX_AXES} axes")
     except (OSError, SafetensorError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): {_ADVICE}") from error
-    part = lambda prefix: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
     if bad := [name for name, value in tensors.items() if value.is_floating_point() and torch.isnan(value).any()]:
+        more = " and more" if len(bad) > 3 else ""
         raise ConfigError(
-            f"{path} holds NaN in {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''}: the training had diverged. "
-            "Start over with resume=false and a lower training.learning_rate"
+            f"{path} holds NaN in {', '.join(bad[:3])}{more}: the training had diverged. Start over with "
+            "resume=false and a lower training.learning_rate"
         )
-    own = _normalizer(learner.state_dict())
-    if found := _normalizer(part("model.")):
-        if not same_normalizer(found, {name: value.to(device) for name, value in own.items()}):
+    own = objective.state_dict()
+    weights, averages = (present_tensors(_part(tensors, prefix), own.keys()) for prefix in ("model.", "ema."))
+    if normalizer := _normalizer(weights):
+        if not same_normalizer(normalizer, {name: value.to(device) for name, value in _normalizer(own).items()}):
             raise ConfigError(
-                f"{path} was trained on other demonstrations: its normalizer differs from that of the data now. Train with "
-                "the data of before, or choose another output_dir"
+                f"{path} was trained on other demonstrations: its normalizer differs from that of the data now. Train "
+                "with the data of before, or choose another output_dir"
             )
     try:
-        learner.load_state_dict(complete_state(learner, part("model.")))
-        ema.averaged.load_state_dict(complete_state(ema.averaged, part("ema.")))
+        objective.load_state_dict(complete_state(objective, weights))
+        ema.averaged.load_state_dict(complete_state(ema.averaged, averages))
     except RuntimeError as error:
         raise ConfigError(
             f"{path} belongs to another model or task: choose another output_dir, or start over with resume=false\n"
             f"{error}"
         ) from error
-    moments = _moments(part("optimizer."), optimizer, path)
+    moments = _moments(_part(tensors, "optimizer."), optimizer, path)
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _moments(
@@ -140,18 +146,11 @@ def _moments(
         fits = False
     if not fits:  # the fused optimizer would write past the end of them
         raise ConfigError(
-            f"{path} holds the optimizer of other parameters: choose another output_dir, or start over with resume=false"
+            f"{path} holds the optimizer of other parameters: choose another output_dir, or start over with "
+            "resume=false"
         )
     return state
 
 
 def _normalizer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if "normalizer.params_dict." in name}
-
-
-def not_finite(module: nn.Module) -> list[str]:
-    """Names of parameters and buffers that hold NaN or, apart from masks, infinity."""
-    bad = [name for name, value in module.named_parameters() if not torch.isfinite(value).all()]
-    return bad + [
-        name for name, value in module.named_buffers() if value.is_floating_point() and torch.isnan(value).any()
-    ]

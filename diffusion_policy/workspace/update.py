@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from diffusion_policy.common.config import ConfigError
+from diffusion_policy.workspace.objectives.contract import Objective
 
 # The loss of a batch; all that it draws comes from the generator and from PyTorch's global one.
 LossFunction = Callable[[Mapping[str, Tensor], torch.Generator], Tensor]
 
 
 class Update:
-    """Called with a batch and a seed, makes one step of the optimizer and returns the loss. What is drawn depends on the seed alone.
+    """Called with a batch, a seed and a learning rate, makes one step of the optimizer and returns the loss, a scalar.
+
+    What is drawn depends on the seed alone.
 
     Args:
         parameters: those of the optimizer; their gradient is clipped to the norm `grad_clip`.
@@ -57,10 +61,10 @@ class Update:
 class GraphedUpdate(Update):
     """The same on a GPU, as one CUDA graph.
 
-    A step of a small denoiser is a thousand kernels of some microseconds each, and launching them one by one takes several
-    times as long as they do. The first `WARM_UP` steps run one by one, as usual, then one is recorded; every later one copies
-    its batch, seed and learning rate to where the graph reads them. Batches have to be of one size, and the optimizer
-    `capturable`.
+    A step of a small denoiser is a thousand kernels of some microseconds each, and launching them one by one takes
+    several times as long as they do. The first `WARM_UP` steps run one by one, as usual, then one is recorded; every
+    later one copies its batch, seed and learning rate to where the graph reads them. Batches have to be of one size,
+    and the optimizer `capturable`.
     """
 
     WARM_UP = 3
@@ -102,3 +106,24 @@ class GraphedUpdate(Update):
         self._seed(seed)
         self.graph.replay()
         return self.result.clone()
+
+
+def build_update(objective: Objective, loss: LossFunction, training: DictConfig, device: torch.device) -> Update:
+    """The training step of an objective with AdamW; recorded if setting, device and objective allow it.
+
+    Args:
+        training: the settings under `training`.
+    Raises:
+        ConfigError: `training.grad_clip` is not positive, or the objective cannot train its policy.
+    """
+    recorded = training.cuda_graph and device.type == "cuda" and objective.recordable
+    rate = training.learning_rate
+    optimizer = torch.optim.AdamW(
+        objective.optimizer_groups(training.weight_decay),
+        betas=tuple(training.betas),
+        fused=True,
+        capturable=recorded,
+        lr=torch.tensor(rate, device=device) if recorded else rate,
+    )
+    kind = GraphedUpdate if recorded else Update
+    return kind(loss, list(objective.parameters()), optimizer, training.grad_clip, device)

@@ -104,7 +104,8 @@ def run(
                 ):
                     tally = tallies[one.shard.kind]
                     say(
-                        f"  {one.shard.kind.name}: {tally.tried:,} inputs, {tally.accepted:,} read, {tally.refused:,} refused, "
+                        f"  {one.shard.kind.name}: {tally.tried:,} inputs, {tally.accepted:,} read, "
+                        f"{tally.refused:,} refused, "
                         f"{tally.findings} findings, {tally.seconds:.0f} s"
                     )
     finally:

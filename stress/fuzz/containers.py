@@ -168,7 +168,7 @@ def safetensors(rng: Random, content: bytes) -> bytes:
 
 
 def hdf5(rng: Random, content: bytes) -> bytes:
-    """Headers come more often than numbers: the superblock, and what follows the signatures of nodes, heaps and objects."""
+    """Headers come more often than numbers: the superblock, what follows the signatures of nodes, heaps and objects."""
     if rng.random() < 0.3:
         return damaged(rng, content)
     data = bytearray(content)

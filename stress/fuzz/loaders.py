@@ -14,6 +14,8 @@ from typing import Any
 from stress import samples
 from stress.fuzz import datasets, policies
 
+Changed = dict[str, bytes | None]  # what replaces the files of these names; None removes one
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -40,7 +42,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Sound:
-    """The sound files of a kind: content by name below a folder, and which of them (or which folder) is given to `load`."""
+    """The sound files of a kind: content by name below a folder, and which of them (or which folder) `load` gets."""
 
     files: dict[str, bytes]
     entry: str

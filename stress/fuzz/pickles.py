@@ -46,6 +46,7 @@ CALLS = tuple(
     )
 )
 COMMAND = b"(X\x15\x00\x00\x00touch stress-ran-codet"  # a tuple of one text
+RUNS = b"\x80\x02cos\nsystem\n" + COMMAND + b"R."  # runs the command if anything unpickles it
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""Readers of checkpoints, schedules, profiles, results and settings, as the product calls them, and sound files for them."""
+"""Readers of checkpoints, schedules, profiles, results and settings, as the product calls them, with sound files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_policy(path: Path) -> Any:
         with torch.no_grad():
             loaded.policy.predict_action(observation, torch.Generator().manual_seed(0))
     except (ConfigError, ValueError, FloatingPointError) as error:
-        # A flipped exponent of a weight may make actions overflow, one of a normalizer inputs; both have their own errors.
+        # A flipped exponent of a weight may make actions overflow, one of a normalizer inputs; both have errors.
         if "finite" not in str(error) and "once normalised" not in str(error):
             raise
         raise CheckpointError(str(error)) from error

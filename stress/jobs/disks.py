@@ -1,4 +1,4 @@
-"""Disks that fill up at random points: an error of one screen, nothing lost, and the same command ends where there is room."""
+"""Disks that fill up at random points: an error of one screen, nothing lost; the same command ends with room."""
 
 from __future__ import annotations
 

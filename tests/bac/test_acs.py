@@ -1,3 +1,5 @@
+"""Adaptive caching schedules: the dynamic program against brute force, and the authors' results."""
+
 import itertools
 import json
 from pathlib import Path
@@ -12,8 +14,7 @@ from bac.blocks import decoder_blocks
 from bac.schedule import Provenance, Schedule, ScheduleError
 from bac.similarity import METRICS, pairwise
 
-GOLDEN = Path(__file__).resolve().parents[2].parent / "shared" / "golden" / "tiny_lowdim"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="golden vectors are not on this machine")
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tiny_lowdim"
 
 
 def random_matrix(seed: int, n_steps: int, metric: str = "cosine", symmetric: bool = True) -> np.ndarray:
@@ -44,7 +45,7 @@ def walk_matrices(blocks, n_steps=20, metric="cosine"):
     return {name: pairwise(rng.standard_normal((n_steps, 3, 4)).cumsum(0), metric) for name in blocks}
 
 
-# ---- one block -----------------------------------------------------------------------------------------------------
+# ---- one block -------------------------------------------------------------------------------------------------------
 
 
 @settings(derandomize=True, deadline=None, max_examples=150, database=None)
@@ -156,7 +157,7 @@ def test_bad_objective_and_steps_are_refused():
             acs_value(np.ones((3, 3)), steps)
 
 
-# ---- all blocks ----------------------------------------------------------------------------------------------------
+# ---- all blocks ------------------------------------------------------------------------------------------------------
 
 
 def test_blockwise_schedules_each_block_by_its_own_matrix():
@@ -167,10 +168,10 @@ def test_blockwise_schedules_each_block_by_its_own_matrix():
     assert schedule.blocks == decoder_blocks(2)
     for name, matrix in matrices.items():
         assert list(schedule.steps_of(name)) == acs_steps(matrix, 5)
-    noted = schedule.provenance
-    assert (noted.method, noted.budget) == ("blockwise_acs", 5)
-    assert (noted.metric, noted.objective) == ("cosine", "cached_to_skipped")
-    assert (noted.checkpoint_hash, noted.seeds, noted.extras) == ("abc", (1, 2), {"note": 1})
+    provenance = schedule.provenance
+    assert (provenance.method, provenance.budget) == ("blockwise_acs", 5)
+    assert (provenance.metric, provenance.objective) == ("cosine", "cached_to_skipped")
+    assert (provenance.checkpoint_hash, provenance.seeds, provenance.extras) == ("abc", (1, 2), {"note": 1})
     assert blockwise_acs(matrices, 20) == Schedule.full(decoder_blocks(2), 20)
 
 
@@ -209,10 +210,9 @@ def test_errors_name_the_block():
         blockwise_acs(walk_matrices(decoder_blocks(1)), 3, provenance=Provenance(sampler_steps=100))
 
 
-# ---- the authors' results ------------------------------------------------------------------------------------------
+# ---- the authors' results --------------------------------------------------------------------------------------------
 
 
-@needs_golden
 @pytest.mark.parametrize("metric", ["cosine", "l1", "mse"])
 def test_golden_objective_values(metric):
     expected = json.loads((GOLDEN / "case.json").read_text())["acs_steps"][metric]

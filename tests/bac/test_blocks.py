@@ -1,3 +1,5 @@
+"""Names of blocks: parsed, ordered, and which FFNs lie downstream."""
+
 import pytest
 
 from bac.blocks import (

@@ -1,3 +1,5 @@
+"""The bubbling union: error scores, selection, repair, and the authors' results."""
+
 import json
 from pathlib import Path
 
@@ -12,8 +14,7 @@ from bac.bua import bac, bubbling_union, error_scores, select_blocks
 from bac.schedule import Schedule
 from bac.similarity import pairwise
 
-GOLDEN = Path(__file__).resolve().parents[2].parent / "shared" / "golden" / "tiny_lowdim"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="golden vectors are not on this machine")
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tiny_lowdim"
 BLOCKS = decoder_blocks(3)
 
 
@@ -31,7 +32,7 @@ def steps(schedule, layer_and_kind):
     return schedule.steps_of(f"decoder.layers.{layer_and_kind}")
 
 
-# ---- error scores and selection ------------------------------------------------------------------------------------
+# ---- error scores and selection --------------------------------------------------------------------------------------
 
 
 def test_error_score_is_the_mean_over_pairs_of_different_steps():
@@ -80,7 +81,7 @@ def test_nan_scores_are_refused():
         select_blocks({**favouring(), "decoder.layers.1.sa": float("nan")}, 1)
 
 
-# ---- the union -----------------------------------------------------------------------------------------------------
+# ---- the union -------------------------------------------------------------------------------------------------------
 
 
 def test_attention_takes_the_steps_of_its_own_and_later_ffns():
@@ -137,10 +138,10 @@ def test_invariants_of_the_union(seed, top_k):
 
 def test_scores_must_match_the_schedule():
     with pytest.raises(ValueError, match="only one has decoder.layers.0.sa"):
-        bubbling_union(distinct_schedule(), {name: 1.0 for name in BLOCKS[1:]}, 1)
+        bubbling_union(distinct_schedule(), dict.fromkeys(BLOCKS[1:], 1.0), 1)
 
 
-# ---- the whole method ----------------------------------------------------------------------------------------------
+# ---- the whole method ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +174,9 @@ def test_full_budget_is_no_cache(profile):
     assert bac(profile["cosine"], profile["l1"], 20, 5) == Schedule.full(BLOCKS, 20)
 
 
-# ---- the authors' results ------------------------------------------------------------------------------------------
+# ---- the authors' results --------------------------------------------------------------------------------------------
 
 
-@needs_golden
 def test_golden_scores_selection_and_steps():
     case = json.loads((GOLDEN / "case.json").read_text())
     with np.load(GOLDEN / "similarity.npz") as stored:

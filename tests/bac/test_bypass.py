@@ -1,4 +1,4 @@
-"""What the fast runtimes would leave out is refused: adapters, quantised layers, hooks, replaced methods, changed samplers."""
+"""What the fast runtimes would leave out is refused: adapters, quantised layers, hooks, new methods or samplers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,6 @@ import copy
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from tiny_policies import (
-    TOLERANCE,
-    error,
-    every_runtime,
-    hoisting_runtime,
-    observation,
-    random_schedule,
-    seeded,
-    tiny_policy,
-)
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -24,10 +14,16 @@ from bac import Schedule, ScheduleError, accelerate
 from bac.denoiser import model_blocks
 from bac.provenance import Provenance
 from bac.runtime.snapshot import UnknownModule
-
-
-def act(policy, seed=0, batch=1):
-    return policy.predict_action(observation(batch), seeded(*range(seed, seed + batch)))["action_pred"]
+from tests.bac.tiny_policies import (
+    TOLERANCE,
+    act,
+    error,
+    every_runtime,
+    hoisting_runtime,
+    observation,
+    random_schedule,
+    tiny_policy,
+)
 
 
 class LowRank(nn.Module):
@@ -150,7 +146,7 @@ def test_changes_inside_the_block_are_noticed(runtime, change, message):
             act(fast)
 
 
-# ---- the sampler of an accelerated policy ------------------------------------------------------------------------------
+# ---- the sampler of an accelerated policy ----------------------------------------------------------------------------
 
 
 @every_runtime
@@ -185,7 +181,7 @@ def test_a_scheduler_changed_in_place_is_noticed(runtime):
         assert error(act(fast), plain) < TOLERANCE
 
 
-# ---- schedules of another policy ---------------------------------------------------------------------------------------
+# ---- schedules of another policy -------------------------------------------------------------------------------------
 
 
 def schedule_of(policy, **provenance):
@@ -221,7 +217,7 @@ def test_a_schedule_of_another_sampler_is_refused(runtime):
         accelerate(tiny_policy("ddpm"), own, runtime)
 
 
-# ---- copies ------------------------------------------------------------------------------------------------------------
+# ---- copies ----------------------------------------------------------------------------------------------------------
 
 
 @every_runtime

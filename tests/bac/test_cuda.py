@@ -1,20 +1,9 @@
-"""The CUDA graph runtime. What it does around the graph is tested on the CPU, with a graph that simply runs the loop again."""
+"""The CUDA graph runtime; what it does around the graph is tested on the CPU, with one that runs the loop again."""
 
 import contextlib
 
 import pytest
 import torch
-from tiny_policies import (
-    SAMPLERS,
-    error,
-    hoisting_runtime,
-    random_schedule,
-    seeded,
-    tiny_model,
-    tiny_policy,
-    tiny_sampler,
-)
-from tiny_policies import observation as observe
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bac import accelerate
@@ -24,6 +13,17 @@ from bac.runtime.cuda_graph import CudaGraphSampler
 from bac.runtime.planned import PlannedSampler
 from bac.runtime.reference import ReferenceSampler
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
+from tests.bac.tiny_policies import (
+    SAMPLERS,
+    error,
+    hoisting_runtime,
+    observation,
+    random_schedule,
+    seeded,
+    tiny_model,
+    tiny_policy,
+    tiny_sampler,
+)
 
 FORMS = {
     "decoder": {},
@@ -39,13 +39,13 @@ def case(form, batch=2, seed=0, device="cpu"):
     generator = torch.Generator().manual_seed(seed)
     known = torch.rand(batch, 6, 2, generator=generator).to(device)
     mask = (torch.rand(batch, 6, 2, generator=generator) < 0.3).to(device)
-    observation = torch.randn(batch, 2, 3, generator=generator).to(device)
+    encoded = torch.randn(batch, 2, 3, generator=generator).to(device)
     if "cond_dim" in FORMS[form]:
         return SamplerInputs(known, mask)
-    return SamplerInputs(torch.zeros(batch, 6, 2, device=device), observation=observation)
+    return SamplerInputs(torch.zeros(batch, 6, 2, device=device), observation=encoded)
 
 
-# ---- without a GPU -----------------------------------------------------------------------------------------------------
+# ---- without a GPU ---------------------------------------------------------------------------------------------------
 
 
 @every_form
@@ -168,11 +168,11 @@ def test_inference_mode_may_change_between_calls(on_cpu):
 def test_everything_in_inference_mode(runtime):
     with torch.inference_mode():
         policy = tiny_policy()
-        plain = policy.predict_action(observe(), seeded(0))["action"]
+        plain = policy.predict_action(observation(), seeded(0))["action"]
         with accelerate(policy, runtime=runtime) as fast:
-            assert error(fast.predict_action(observe(), seeded(0))["action"], plain) < 1e-5
+            assert error(fast.predict_action(observation(), seeded(0))["action"], plain) < 1e-5
     with accelerate(policy, runtime=runtime) as fast:
-        assert error(fast.predict_action(observe(), seeded(0))["action"], plain.clone()) < 1e-5
+        assert error(fast.predict_action(observation(), seeded(0))["action"], plain.clone()) < 1e-5
 
 
 def test_cpu_policies_are_refused():
@@ -180,7 +180,7 @@ def test_cpu_policies_are_refused():
         CudaGraphSampler(tiny_sampler(tiny_model()))
 
 
-# ---- on a GPU ------------------------------------------------------------------------------------------------------------
+# ---- on a GPU --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.gpu
@@ -195,7 +195,8 @@ def test_gpu_runtimes_equal_the_reference(form, name):
         sampler = make_sampler(base, schedule, runtime)
         for batch, seed in [(2, 0), (3, 1), (2, 2), (3, 3)]:
             inputs = case(form, batch, seed, "cuda")
-            for generator in (lambda: seeded(seed)[0], lambda: seeded(*range(batch))):
+            one_for_all, one_each = (lambda seed=seed: seeded(seed)[0]), (lambda batch=batch: seeded(*range(batch)))
+            for generator in (one_for_all, one_each):
                 expected = reference(inputs, generator())
                 assert error(sampler(inputs, generator()), expected) < 2e-5, runtime
 
@@ -227,10 +228,10 @@ def test_gpu_low_precision_is_close(precision):
 @pytest.mark.gpu
 def test_gpu_policy_and_changed_weights():
     policy = tiny_policy().cuda()
-    plain = policy.predict_action(observe(2), seeded(0, 1))["action"]
+    plain = policy.predict_action(observation(2), seeded(0, 1))["action"]
     with accelerate(policy, runtime="compiled") as fast:
-        assert error(fast.predict_action(observe(2), seeded(0, 1))["action"], plain) < 2e-5
+        assert error(fast.predict_action(observation(2), seeded(0, 1))["action"], plain) < 2e-5
         assert fast.report().prepare_seconds > 0
         policy.load_state_dict(tiny_policy(seed=1).state_dict())
         with pytest.raises(RuntimeError, match="weights changed"):
-            fast.predict_action(observe(2))
+            fast.predict_action(observation(2))

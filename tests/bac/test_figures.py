@@ -1,3 +1,5 @@
+"""Pictures of schedules, similarity matrices and block errors."""
+
 import os
 import subprocess
 import sys
@@ -6,16 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
-from matplotlib.image import imread  # noqa: E402
+from bac.acs import blockwise_acs
+from bac.blocks import decoder_blocks, encoder_blocks
+from bac.bua import bubbling_union, error_scores
+from bac.figures import plot_errors, plot_schedule, plot_similarity
+from bac.schedule import Schedule, ScheduleError
+from bac.similarity import pairwise
+from bac.uniform import uniform
 
-from bac.acs import blockwise_acs  # noqa: E402
-from bac.blocks import decoder_blocks, encoder_blocks  # noqa: E402
-from bac.bua import bubbling_union, error_scores  # noqa: E402
-from bac.figures import plot_errors, plot_schedule, plot_similarity  # noqa: E402
-from bac.schedule import Schedule, ScheduleError  # noqa: E402
-from bac.similarity import pairwise  # noqa: E402
-from bac.uniform import uniform  # noqa: E402
+imread = pytest.importorskip("matplotlib.image").imread
 
 
 def l1_matrices(blocks, n_steps=12):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tiny_policies import random_schedule, tiny_model, tiny_sampler
 from torch.utils.flop_counter import FlopCounterMode
 
 from bac.denoiser import branch, model_blocks
@@ -12,6 +11,7 @@ from bac.runtime.reference import ReferenceSampler
 from bac.schedule import Schedule
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
+from tests.bac.tiny_policies import random_schedule, tiny_model, tiny_sampler
 
 FORMS = {
     "decoder": {},

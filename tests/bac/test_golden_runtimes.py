@@ -7,19 +7,15 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from safetensors.torch import load_file
-from tiny_policies import every_runtime
 
 from bac.denoiser import model_blocks
-from bac.runtime.compiled_cpu import CompiledCpuSampler
-from bac.runtime.planned import PlannedSampler
-from bac.runtime.reference import ReferenceSampler
 from bac.schedule import Schedule
 from bac.uniform import uniform
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
+from tests.bac.tiny_policies import RUNTIMES, every_runtime
 
-RUNTIMES = {"reference": ReferenceSampler, "planned": PlannedSampler, "compiled": CompiledCpuSampler}
 DDIM16 = "ddim16"
 
 
@@ -61,7 +57,6 @@ def test_trajectory(golden, name, runtime):
         base = DiffusionSampler(model, DDPMScheduler(**case["scheduler"]), 100)
         schedule = schedule_of(name, case, model_blocks(model))
     noise = torch.Generator().manual_seed(case["noise_seed"])
-    got = RUNTIMES[runtime](base, schedule)(
-        SamplerInputs(torch.zeros(arrays[name].shape), observation=arrays["cond"]), noise
-    )
+    inputs = SamplerInputs(torch.zeros(arrays[name].shape), observation=arrays["cond"])
+    got = RUNTIMES[runtime](base, schedule)(inputs, noise)
     torch.testing.assert_close(got, arrays[name], rtol=0, atol=1e-5)

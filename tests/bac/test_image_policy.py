@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_policies import TOLERANCE, error, every_runtime, hoisting_runtime, randomise, scheduler_of, seeded
 
 from bac import accelerate
 from bac.denoiser import model_blocks
@@ -13,6 +12,7 @@ from bac.uniform import uniform
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
 from diffusion_policy.policy.diffusion_transformer_hybrid_image_policy import DiffusionTransformerHybridImagePolicy
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
+from tests.bac.tiny_policies import TOLERANCE, error, every_runtime, hoisting_runtime, randomise, scheduler_of, seeded
 
 STEPS = 10
 SIZES = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2}
@@ -20,7 +20,7 @@ CAMERAS = ("agentview_image", "robot0_eye_in_hand_image")
 
 
 def image_policy(**changes) -> DiffusionTransformerHybridImagePolicy:
-    """Can's shapes (observation feature 137, horizon 10, 2 observation steps) on a narrow Transformer and small images."""
+    """Can's shapes (feature 137, horizon 10, 2 observation steps) on a narrow Transformer and small images."""
     obs = {name: {"shape": [3, 40, 40], "type": "rgb"} for name in CAMERAS}
     obs.update({name: {"shape": [size]} for name, size in SIZES.items()})
     scheduler, step_kwargs = scheduler_of("ddpm")
@@ -59,7 +59,7 @@ def policy() -> DiffusionTransformerHybridImagePolicy:
 
 
 @pytest.fixture(scope="module")
-def cond(policy) -> torch.Tensor:
+def observation(policy) -> torch.Tensor:
     """Two encoded observations, [2, 2, 137]."""
     return policy.encode_observation(policy.random_observation(2, torch.Generator().manual_seed(0)))
 
@@ -77,23 +77,23 @@ def test_predictions_are_those_of_the_plain_policy(policy, runtime):
     assert cached.shape == (1, 10, 10) and 1e-4 < error(cached, plain)
 
 
-def sample(policy, runtime, cond) -> torch.Tensor:
-    inputs = SamplerInputs(cond.new_zeros(2, *policy.trajectory_shape), observation=cond)
+def sample(policy, runtime, observation) -> torch.Tensor:
+    inputs = SamplerInputs(observation.new_zeros(2, *policy.trajectory_shape), observation=observation)
     with accelerate(policy, uniform(model_blocks(policy.model), STEPS, 4), runtime) as fast:
         return fast.sampler(inputs, seeded(0, 1))
 
 
 @hoisting_runtime
-def test_runtimes_agree_on_a_schedule(policy, cond, runtime):
-    reference = sample(policy, "reference", cond)
-    assert reference.shape == (2, 10, 10) and error(sample(policy, runtime, cond), reference) < TOLERANCE
+def test_runtimes_agree_on_a_schedule(policy, observation, runtime):
+    reference = sample(policy, "reference", observation)
+    assert reference.shape == (2, 10, 10) and error(sample(policy, runtime, observation), reference) < TOLERANCE
 
 
-def test_a_policy_that_predicts_only_the_executed_chunk(cond):
+def test_a_policy_that_predicts_only_the_executed_chunk(observation):
     """Its denoiser has position embeddings for the whole horizon; the trajectory is shorter."""
     policy = image_policy(pred_action_steps_only=True)
-    reference = sample(policy, "reference", cond)
-    assert reference.shape == (2, 8, 10) and error(sample(policy, "planned", cond), reference) < TOLERANCE
+    reference = sample(policy, "reference", observation)
+    assert reference.shape == (2, 8, 10) and error(sample(policy, "planned", observation), reference) < TOLERANCE
 
 
 def test_profiling_takes_what_the_policy_makes_of_observations(policy):

@@ -1,24 +1,23 @@
-"""Nothing of C++ leaves the native library: whatever fails there is a Python exception, and no thread is left behind."""
+"""No C++ exception leaves the native library: what fails there is a Python error, and no thread is left behind."""
 
 import subprocess
 import sys
 from ctypes import byref, create_string_buffer
-from pathlib import Path
 
 import pytest
-from tiny_policies import needs_compiler, observation, seeded, tiny_policy
 
 from bac import accelerate
-from bac.native import build, structs
+from bac.native import build, engine, structs
+from tests.bac.tiny_policies import needs_compiler, observation, seeded, tiny_policy
+from tests.conftest import ROOT
 
 pytestmark = needs_compiler
 
 CHILD = """
-import os, resource, sys
-sys.path.insert(0, {folder!r})
+import os, resource
 import torch
-from tiny_policies import observation, seeded, tiny_policy
 from bac import accelerate
+from tests.bac.tiny_policies import observation, seeded, tiny_policy
 
 torch.set_num_threads(1)
 policy = tiny_policy(steps=3)
@@ -43,13 +42,7 @@ print(torch.equal(run(1, 1), expected))
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
 def test_threads_that_cannot_be_started_are_an_error():
     """Too little address space for their stacks: the process goes on, and so does the policy with fewer of them."""
-    result = subprocess.run(
-        [sys.executable, "-c", CHILD.format(folder=str(Path(__file__).parent))],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        timeout=300,
-    )
+    result = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == ["NativeError True 0", "NativeError True 0", "True"]
 
@@ -64,14 +57,14 @@ class Recorded:
     """The last model and call that a policy gave to the library."""
 
     def __init__(self, monkeypatch):
-        original = build.sample
+        original = engine.sample
 
         def keep(library, model, call):
             self.library, self.model, self.call = library, model, call
             original(library, model, call)
 
         with monkeypatch.context() as patched:
-            patched.setattr(build, "sample", keep)
+            patched.setattr(engine, "sample", keep)
             self.policy = tiny_policy()
             self.fast = accelerate(self.policy, runtime="compiled", threads=1)
             with self.fast:
@@ -105,24 +98,26 @@ WRONG_CALLS = {
 
 @pytest.mark.parametrize(("part", "field", "value"), [
     (part, field, value)
-    for part, wrong in (("model", WRONG_MODELS), ("call", WRONG_CALLS)) for field, values in wrong.items() for value in values
+    for part, wrong in (("model", WRONG_MODELS), ("call", WRONG_CALLS))
+    for field, values in wrong.items()
+    for value in values
 ])  # fmt: skip
 def test_sizes_that_do_not_fit_are_refused(monkeypatch, part, field, value):
     recorded = Recorded(monkeypatch)
     setattr(getattr(recorded, part), field, value)
     with pytest.raises(build.NativeError, match="does not fit together .*use runtime=planned"):
-        build.sample(recorded.library, recorded.model, recorded.call)
+        engine.sample(recorded.library, recorded.model, recorded.call)
 
 
 def test_plans_and_weights_that_do_not_fit_are_refused(monkeypatch):
     recorded = Recorded(monkeypatch)
     recorded.model.segments[0].block = 6
     with pytest.raises(build.NativeError, match="the plan"):
-        build.sample(recorded.library, recorded.model, recorded.call)
+        engine.sample(recorded.library, recorded.model, recorded.call)
     recorded.model.segments[0].block = 0
     recorded.model.layer[1].qkv.k = 16
     with pytest.raises(build.NativeError, match="attention weights"):
-        build.sample(recorded.library, recorded.model, recorded.call)
+        engine.sample(recorded.library, recorded.model, recorded.call)
 
 
 def test_no_model_is_refused():

@@ -23,21 +23,21 @@ def schedules(draw):
 
 def by_definition(schedule, outputs):
     """Residual stream seen by each computing block, and at the end of each step (paper, section 3.1)."""
-    cache, seen = {}, []
+    cache, streams = {}, []
     for k, row in enumerate(schedule.updates):
         x = 0
         for block, update in enumerate(row):
             if update:
-                seen.append((k, block, x))
+                streams.append((k, block, x))
                 cache[block] = outputs[k, block]
             x += cache[block]
-        seen.append((k, None, x))
-    return seen
+        streams.append((k, None, x))
+    return streams
 
 
 def by_plan(plan, outputs):
     """The same by executing the program. A missing or superfluous stored value or sum is an error."""
-    stored, sums, unused, seen = {}, {}, set(), []
+    stored, sums, unused, streams = {}, {}, set(), []
     for k, step in enumerate(plan.steps):
         x = 0
         for segment in step:
@@ -52,7 +52,7 @@ def by_plan(plan, outputs):
                     assert run not in sums
                     sums[run] = total
             x += total
-            seen.append((k, segment.block, x))
+            streams.append((k, segment.block, x))
             if segment.block is not None:
                 assert segment.block not in unused, "stored, but computed again before it was used"
                 stored.pop(segment.block, None)
@@ -62,7 +62,7 @@ def by_plan(plan, outputs):
                 x += outputs[k, segment.block]
     assert not sums, "a sum was kept that nothing uses"
     assert not unused, "an output was stored that nothing uses"
-    return seen
+    return streams
 
 
 @examples

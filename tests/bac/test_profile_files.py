@@ -1,48 +1,21 @@
-"""Stored profiles: what is not a sound profile of what it claims to be is refused, cheaply and by name."""
+"""Stored profiles: what they say of themselves, and how they are written."""
 
 import copy
 import io
 import json
 import os
 import pickle
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bac.blocks import decoder_blocks
-from bac.profile import Profile, ProfileError, ProfileInfo
-from bac.schedule import ScheduleError
-from bac.similarity import METRICS
+from bac.profile import Profile, ProfileError
+from tests.bac.example_profiles import BLOCKS, SETTINGS, info, matrices, matrix
+from tests.bac.profile_archives import npy, rewrite
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, BLOCKS = 5, decoder_blocks(1)
-SETTINGS = {"n_episodes": 8, "seed_start": 20000, "n_observations": 64, "noise_seeds": [0, 1]}
-
-
-def info(**changes) -> ProfileInfo:
-    values = {
-        "checkpoint_hash": "a" * 64,
-        "weights": "ema",
-        "sampler": "ddim5",
-        "steps": STEPS,
-        "observations": 64,
-        "noise_seeds": (0, 1),
-        "source": "recorded observations",
-        "settings": SETTINGS,
-    }
-    return ProfileInfo(**{**values, **changes})
-
-
-def matrix(metric: str) -> np.ndarray:
-    distance = np.abs(np.subtract.outer(np.arange(STEPS), np.arange(STEPS))) / STEPS
-    return METRICS[metric].identical - distance if METRICS[metric].maximise else distance
-
-
-def matrices():
-    return {metric: {block: matrix(metric) for block in BLOCKS} for metric in METRICS}
 
 
 @pytest.fixture
@@ -51,38 +24,7 @@ def folder(tmp_path):
     return tmp_path / "profile"
 
 
-def rewrite(folder, change, compression=zipfile.ZIP_DEFLATED, keep_digest=False):
-    """The stored arrays with `change` applied to {name: bytes}; as an older profile, which has no digest."""
-    with zipfile.ZipFile(folder / "profile.npz") as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    members = change(members) or members
-    with zipfile.ZipFile(folder / "profile.npz", "w", compression) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    values = json.loads((folder / "profile.json").read_text())
-    if not keep_digest:
-        del values["npz_sha256"]
-    (folder / "profile.json").write_text(json.dumps(values))
-
-
-def npy(array) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-def header(text: str, data: bytes = b"\0" * 100) -> bytes:
-    return b"\x93NUMPY\x01\x00v\x00" + text.ljust(117).encode() + b"\n" + data
-
-
-NAME = f"cosine|{BLOCKS[0]}.npy"
-
-
-def replaced(content):
-    return lambda members: members.update({NAME: content})
-
-
-# ---- sound profiles --------------------------------------------------------------------------------------------------------
+# ---- sound profiles --------------------------------------------------------------------------------------------------
 
 
 def test_round_trip_keeps_the_settings(folder):
@@ -120,7 +62,7 @@ def test_matrices_stored_in_double_precision_or_by_columns_load(folder):
     assert np.allclose(Profile.load(folder).matrices["l1"][BLOCKS[0]], matrix("l1"))
 
 
-# ---- what it is of -----------------------------------------------------------------------------------------------------------
+# ---- what it is of ---------------------------------------------------------------------------------------------------
 
 
 def test_differences_are_said_in_words():
@@ -158,9 +100,10 @@ def test_a_profile_of_few_observations_is_not_taken_for_one_of_many(stored, want
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"noise_seeds": ()}, "at least one noise seed"), ({"observations": 0}, "at least one observation"), ({"observations": -4}, "negative"),
-    ({"steps": 0}, "steps must lie in"), ({"steps": 10**9}, "steps must lie in"), ({"weights": "both"}, "'ema' or 'raw'"),
-    ({"sampler": 5}, "sampler must hold text"), ({"noise_seeds": "01"}, "must be a list"), ({"noise_seeds": (0.5,)}, "integers"),
+    ({"noise_seeds": ()}, "at least one noise seed"), ({"observations": 0}, "at least one observation"),
+    ({"observations": -4}, "negative"), ({"steps": 0}, "steps must lie in"), ({"steps": 10**9}, "steps must lie in"),
+    ({"weights": "both"}, "'ema' or 'raw'"), ({"sampler": 5}, "sampler must hold text"),
+    ({"noise_seeds": "01"}, "must be a list"), ({"noise_seeds": (0.5,)}, "integers"),
     ({"settings": {"batch": 1}}, "the settings of a profile"), ({"settings": [1]}, "the settings of a profile"),
 ])  # fmt: skip
 def test_impossible_descriptions_are_refused(changes, message):
@@ -168,171 +111,7 @@ def test_impossible_descriptions_are_refused(changes, message):
         info(**changes)
 
 
-# ---- matrices ------------------------------------------------------------------------------------------------------------------
-
-
-def broken(metric=None, block=BLOCKS[0], value=None, order=None):
-    result = matrices()
-    if metric:
-        result[metric][block] = value
-    if order:
-        result = {name: {block: blocks[block] for block in order} for name, blocks in result.items()}
-    return result
-
-
-def with_entry(metric, value, symmetric=True):
-    result = matrix(metric).copy()
-    result[0, 1] = value
-    result[1, 0] = value if symmetric else result[1, 0]
-    return result
-
-
-BROKEN = {
-    "nan": (broken("l1", value=with_entry("l1", np.nan)), "l1 of decoder.layers.0.sa holds NaN or infinite"),
-    "infinite": (broken("mse", value=with_entry("mse", np.inf)), "NaN or infinite"),
-    "asymmetric": (broken("l2", value=with_entry("l2", 0.9, symmetric=False)), "is not symmetric"),
-    "no cosine": (broken("cosine", value=with_entry("cosine", 1.5)), "is no cosine"),
-    "negative distance": (broken("l1", value=with_entry("l1", -0.5)), "negative distance"),
-    "beyond single precision": (broken("mse", value=with_entry("mse", 1e300)), "more than its stored form can"),
-    "other steps": (broken("l1", value=np.zeros((4, 4))), r"must be float \[5, 5\]"),
-    "integers": (broken("l1", value=np.zeros((5, 5), int)), "must be float"),
-    "one row": (broken("l1", value=np.zeros(5)), "must be float"),
-    "an unknown metric": ({**matrices(), "angle": matrices()["l1"]}, "unknown: angle"),
-    "a missing metric": ({"cosine": matrices()["cosine"]}, "missing: l1, l2, mse"),
-    "no matrices": ({}, "missing: cosine, l1, l2"),
-    "an unknown block": (broken("l1", "head", matrix("l1")), "other blocks than cosine"),
-    "blocks out of order": (broken(order=BLOCKS[::-1]), "execution order"),
-    "no blocks": ({metric: {} for metric in METRICS}, "no blocks"),
-    "other steps than described": (
-        {m: {b: np.zeros((4, 4)) for b in BLOCKS} for m in METRICS},
-        r"must be float \[5, 5\]",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", BROKEN)
-def test_unsound_matrices_are_never_stored(what):
-    content, message = BROKEN[what]
-    with pytest.raises(ProfileError, match=message):
-        Profile(info(), content)
-
-
-# ---- damaged files ---------------------------------------------------------------------------------------------------------------
-
-
-DAMAGED = {
-    "NaN": replaced(npy(with_entry("cosine", np.nan).astype("f4"))),
-    "asymmetric": replaced(npy(with_entry("cosine", -0.9, symmetric=False))),
-    "other shape": replaced(npy(np.ones((4, 4), "f4"))),
-    "one dimension": replaced(npy(np.ones(25, "f4"))),
-    "integers": replaced(npy(np.ones((5, 5), "i4"))),
-    "objects": replaced(header("{'descr': '|O', 'fortran_order': False, 'shape': (5, 5), }")),
-    "a huge claim": replaced(header("{'descr': '<f4', 'fortran_order': False, 'shape': (999999, 999999), }")),
-    "a shape beyond all": replaced(
-        header("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 1), }")
-    ),
-    "code for a header": replaced(header("__import__('os').system('true')")),
-    "more than its shape": replaced(npy(np.ones((5, 5), "f4")) + b"\0"),
-    "less than its shape": replaced(npy(np.ones((5, 5), "f4"))[:-1]),
-    "no array": replaced(b"text"),
-    "empty": replaced(b""),
-    "packed zeros": replaced(b"\0" * 50_000_000),
-    "a missing metric": lambda members: {name: raw for name, raw in members.items() if not name.startswith("l1")},
-    "a missing block": lambda members: {name: raw for name, raw in members.items() if name != NAME},
-    "another name": lambda members: {**members, "notes.npy": members[NAME]},
-    "a name with a path": lambda members: {**members, f"../{NAME}": members[NAME]},
-    "not an array's name": lambda members: {**members, "cosine|decoder.layers.1.sa.txt": members[NAME]},
-    "a block of no model": lambda members: {**members, "cosine|head.npy": members[NAME]},
-    "one that is empty": lambda members: {"x": b""},
-}
-
-
-@pytest.mark.parametrize("what", DAMAGED)
-def test_damaged_arrays_are_refused_by_name(folder, what):
-    rewrite(folder, DAMAGED[what])
-    with pytest.raises(ProfileError, match="profile.npz.*profile again with overwrite=true") as caught:
-        Profile.load(folder)
-    assert isinstance(caught.value, ScheduleError) and len(str(caught.value)) < 700
-
-
-@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_compressions_are_refused(folder, compression):
-    rewrite(folder, lambda members: None, compression)
-    with pytest.raises(ProfileError, match="packed in a way that a profile is not"):
-        Profile.load(folder)
-
-
-def test_an_array_twice_is_refused(folder):
-    rewrite(folder, lambda members: None)
-    with zipfile.ZipFile(folder / "profile.npz", "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
-        archive.writestr(NAME, npy(np.ones((5, 5), "f4")))
-    with pytest.raises(ProfileError, match="more than once"):
-        Profile.load(folder)
-
-
-def test_60000_arrays_are_refused_before_they_are_listed(folder):
-    rewrite(folder, lambda members: {str(i): b"" for i in range(60_000)})
-    with pytest.raises(ProfileError, match="60000 arrays"):
-        Profile.load(folder)
-
-
-@pytest.mark.parametrize("with_digest", [True, False])
-def test_any_flipped_bit_is_refused(folder, with_digest):
-    """Also where no digest tells: the matrices' checksums do, unless the bit means nothing (a date)."""
-    rewrite(folder, lambda members: None, zipfile.ZIP_STORED)
-    path, reference = folder / "profile.npz", Profile.load(folder)
-    whole = path.read_bytes()
-    if with_digest:
-        reference.save(folder)
-        whole = path.read_bytes()
-    for position in range(0, len(whole), 11):
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << position % 8]) + whole[position + 1 :])
-        try:
-            loaded = Profile.load(folder)
-        except ProfileError as error:
-            assert str(path) in str(error)
-        else:
-            assert not with_digest and all(
-                np.array_equal(loaded.matrices[m][b], reference.matrices[m][b]) for m in METRICS for b in BLOCKS
-            )
-
-
-def test_every_truncation_is_refused(folder):
-    whole = (folder / "profile.npz").read_bytes()
-    rewrite(folder, lambda members: None)
-    for length in range(0, len(whole), 37):
-        (folder / "profile.npz").write_bytes(whole[:length])
-        with pytest.raises(ProfileError, match="profile.npz"):
-            Profile.load(folder)
-
-
-@pytest.mark.parametrize(("content", "message"), [
-    ("[1]", "must be a JSON object"), ("5", "must be a JSON object"), ("{}", "missing: checkpoint_hash, "), ("", "damaged"),
-    ("[" * 100_000, "damaged .*nested too deeply"), ('{"steps": 1, "steps": 2}', "more than once"), ('{"steps": NaN}', "NaN"),
-    ('{"steps": ' + "9" * 5000 + "}", "integer of 5000 digits"), (" " * 2**21, "damaged"), ('{"steps": "\\ud800"}', "missing"),
-])  # fmt: skip
-def test_damaged_descriptions_are_refused_by_name(folder, content, message):
-    (folder / "profile.json").write_text(content)
-    for read in (Profile.load, Profile.read_info):
-        with pytest.raises(ProfileError, match=rf"(?s)profile.json.*{message}") as caught:
-            read(folder)
-        assert len(str(caught.value)) < 700
-
-
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"surprise": 1}, "unknown: surprise"), ({"steps": 4}, r"must be \[4, 4\]"), ({"steps": "5"}, "integers"),
-    ({"noise_seeds": []}, "noise seed"),
-    ({"weights": None}, "text"), ({"npz_sha256": 5}, "text"), ({"npz_sha256": "0" * 64}, "not the one that profile.json describes"),
-    ({"settings": {"n_episodes": "8"}}, "integers"), ({"observations": True}, "integers"), ({"steps": 2000}, "must be"),
-])  # fmt: skip
-def test_descriptions_that_do_not_fit_are_refused(folder, changes, message):
-    path = folder / "profile.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    with pytest.raises(ProfileError, match=rf"(?s){message}.*profile again with overwrite=true"):
-        Profile.load(folder)
-
-
-# ---- writing ---------------------------------------------------------------------------------------------------------------------
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_kill_between_the_two_files_leaves_no_profile_rather_than_a_mixed_one(folder, monkeypatch):

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_policies import observation, random_schedule, seeded, tiny_model, tiny_policy, tiny_sampler
 
 from bac import accelerate
 from bac.bua import bac
@@ -16,6 +15,7 @@ from bac.runtime.reference import ReferenceSampler
 from bac.schedule import Schedule
 from bac.similarity import METRICS, pairwise
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
+from tests.bac.tiny_policies import observation, random_schedule, seeded, tiny_model, tiny_policy, tiny_sampler
 
 SEEDS = (3, 4)
 
@@ -26,13 +26,14 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def observations():
-    """cond [5, 2, 3] and condition [5, 6, 2]."""
-    return torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(5, 6, 2)
+def inputs():
+    """Five observations [5, 2, 3]."""
+    observation = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
+    return SamplerInputs(torch.zeros(5, 6, 2), observation=observation)
 
 
-def profile(base, cond, condition, given=None, **options):
-    return profile_features(base, SamplerInputs(condition, given, cond), SEEDS, **options)
+def profile(base, inputs, **options):
+    return profile_features(base, inputs, SEEDS, **options)
 
 
 def largest_difference(a, b):
@@ -62,23 +63,28 @@ def test_accumulated_sums_equal_direct_comparison():
             np.testing.assert_allclose(matrices[metric][block], expected, atol=1e-6)
 
 
+def features_of_run(base, schedule, inputs, generators):
+    """Every block's output at every step."""
+    features = {block: [] for block in schedule.blocks}
+    ReferenceSampler(base, schedule, lambda k, block, output: features[block].append(output.numpy()))(
+        inputs, generators
+    )
+    return features
+
+
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
-def test_profile_equals_features_of_single_runs(model, observations, sampler):
+def test_profile_equals_features_of_single_runs(model, inputs, sampler):
     """Every (observation, seed) pair is one run of the full policy with its own noise."""
     base = tiny_sampler(model, sampler, steps=5)
-    cond, condition = observations
     blocks = model_blocks(model)
+    schedule = Schedule.full(blocks, 5)
     runs = {block: [] for block in blocks}
     for seed in SEEDS:
-        for i in range(len(cond)):
-            features = {block: [] for block in blocks}
-            run = ReferenceSampler(
-                base, Schedule.full(blocks, 5), lambda k, block, f: features[block].append(f.numpy())
-            )
-            run(SamplerInputs(condition[:1], observation=cond[i : i + 1]), seeded(seed * 1_000_003 + i))
+        for i in range(len(inputs)):
+            features = features_of_run(base, schedule, inputs[i : i + 1], seeded(seed * 1_000_003 + i))
             for block in blocks:
                 runs[block].append(np.stack(features[block]))
-    matrices = profile(base, cond, condition, batch_size=2)
+    matrices = profile(base, inputs, batch_size=2)
     for metric in METRICS:
         for block in blocks:
             expected = np.mean([pairwise(run, metric) for run in runs[block]], axis=0)
@@ -86,29 +92,29 @@ def test_profile_equals_features_of_single_runs(model, observations, sampler):
             assert matrices[metric][block].shape == (5, 5) and matrices[metric][block].dtype == np.float64
 
 
-def test_batch_size_does_not_matter(model, observations):
+def test_batch_size_does_not_matter(model, inputs):
     base = tiny_sampler(model)
-    results = [profile(base, *observations, batch_size=size) for size in (1, 3, 5)]
+    results = [profile(base, inputs, batch_size=size) for size in (1, 3, 5)]
     assert max(largest_difference(results[0], other) for other in results[1:]) < 1e-5
 
 
 def test_inpainting():
     model = tiny_model(cond_dim=0, time_as_cond=False, n_layer=1)
-    condition = torch.rand(2, 6, 2)
-    matrices = profile(tiny_sampler(model, steps=4), None, condition, condition > 0.7)
+    known = torch.rand(2, 6, 2)
+    matrices = profile(tiny_sampler(model, steps=4), SamplerInputs(known, known > 0.7))
     assert set(matrices["cosine"]) == {"encoder.layers.0.sa", "encoder.layers.0.ffn"}
     assert not np.allclose(matrices["cosine"]["encoder.layers.0.sa"], 1)
 
 
-def test_features_that_are_not_finite_are_refused(observations):
+def test_features_that_are_not_finite_are_refused(inputs):
     model = tiny_model()
     with torch.no_grad():
         model.decoder.layers[1].linear1.weight[0] = float("inf")
     with pytest.raises(ValueError, match=r"features of decoder.layers.\d.\w+ contain NaN or infinite values"):
-        profile(tiny_sampler(model), *observations)
+        profile(tiny_sampler(model), inputs)
 
 
-# ---- memory and progress ----------------------------------------------------------------------------------------------
+# ---- memory and progress ---------------------------------------------------------------------------------------------
 
 
 def test_memory_does_not_grow_with_observations(model):
@@ -119,24 +125,24 @@ def test_memory_does_not_grow_with_observations(model):
         tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
         live.append((len(tensors), sum(t.numel() for t in tensors)))
 
-    cond = torch.randn(12, 2, 3)
+    inputs = SamplerInputs(torch.zeros(12, 6, 2), observation=torch.randn(12, 2, 3))
     gc.collect()
-    profile(tiny_sampler(model, steps=5), cond, torch.zeros(12, 6, 2), batch_size=2, progress=progress)
+    profile(tiny_sampler(model, steps=5), inputs, batch_size=2, progress=progress)
     assert len(live) == 12 and max(live[1:]) <= live[0]
 
 
-def test_progress_counts_pairs(model, observations):
-    seen = []
-    profile(tiny_sampler(model, steps=2), *observations, batch_size=2, progress=lambda *counts: seen.append(counts))
-    assert seen == [(2, 10), (4, 10), (5, 10), (7, 10), (9, 10), (10, 10)]
+def test_progress_counts_pairs(model, inputs):
+    pairs = []
+    profile(tiny_sampler(model, steps=2), inputs, batch_size=2, progress=lambda *counts: pairs.append(counts))
+    assert pairs == [(2, 10), (4, 10), (5, 10), (7, 10), (9, 10), (10, 10)]
 
 
-# ---- storing and using ---------------------------------------------------------------------------------------------------
+# ---- storing and using -----------------------------------------------------------------------------------------------
 
 
-def test_round_trip(model, observations, tmp_path):
+def test_round_trip(model, inputs, tmp_path):
     info = ProfileInfo("abc", "ema", "ddpm100", 10, 5, SEEDS, "test")
-    stored = Profile(info, profile(tiny_sampler(model), *observations))
+    stored = Profile(info, profile(tiny_sampler(model), inputs))
     folder = tmp_path / "task" / "profile"
     assert Profile.read_info(folder) is None
     with pytest.raises(FileNotFoundError, match="no profile in"):
@@ -159,10 +165,7 @@ def test_round_trip(model, observations, tmp_path):
 def test_profile_to_accelerated_policy():
     """The whole way: profile, ACS, BUA, schedule, faster policy; closer to the full policy than a random schedule."""
     policy = tiny_policy(steps=30)
-    nobs = policy.encode_observation(observation(4))
-    matrices = profile_features(
-        policy.sampler, SamplerInputs(nobs.new_zeros(4, *policy.trajectory_shape), observation=nobs), SEEDS
-    )
+    matrices = profile_features(policy.sampler, policy.sampler_inputs(observation(4)), SEEDS)
     schedule = bac(matrices["cosine"], matrices["l1"], budget=8, top_k=2)
     assert schedule.blocks == model_blocks(policy.model) and schedule.steps == 30
     assert schedule.update_count < 30 * len(schedule.blocks)
@@ -174,5 +177,8 @@ def test_profile_to_accelerated_policy():
     full = actions(None)
     density = schedule.update_count / schedule.updates.size
     others = [actions(random_schedule(policy.model, 30, density, seed)) for seed in range(5)]
-    distance = lambda got: (got - full).square().mean().item()  # noqa: E731
-    assert 0 < distance(actions(schedule)) < np.median([distance(got) for got in others])
+
+    def distance(predicted):
+        return (predicted - full).square().mean().item()
+
+    assert 0 < distance(actions(schedule)) < np.median([distance(predicted) for predicted in others])

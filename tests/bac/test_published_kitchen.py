@@ -1,4 +1,4 @@
-"""The published Kitchen policy (768 wide): its checkpoints load and are accelerated. Two of its eight layers keep this fast."""
+"""The published Kitchen policy (768 wide, two of its eight layers): its checkpoints load and are accelerated."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     policy = build_policy({"task": "kitchen_lowdim_abs", "policy": policy_config})
     policy.set_normalizer(LinearNormalizer.fit({"obs": torch.randn(50, 60), "action": torch.randn(50, 9)}))
-    workspace = "diffusion_policy.workspace.train_diffusion_transformer_lowdim_workspace.TrainDiffusionTransformerLowdimWorkspace"
+    module = "diffusion_policy.workspace.train_diffusion_transformer_lowdim_workspace"
+    workspace = f"{module}.TrainDiffusionTransformerLowdimWorkspace"
     path = tmp_path_factory.mktemp("kitchen") / "latest.ckpt"
     torch.save(
         {
@@ -61,7 +62,10 @@ def test_loads_and_accelerates(checkpoint, runtime):
     policy = load_policy(checkpoint).policy
     assert policy.model.input_emb.out_features == 768
     obs = {"obs": torch.linspace(-1, 1, 240).reshape(1, 4, 60)}
-    act = lambda policy: policy.predict_action(obs, torch.Generator().manual_seed(0))["action"]  # noqa: E731
+
+    def act(policy):
+        return policy.predict_action(obs, torch.Generator().manual_seed(0))["action"]
+
     expected = act(policy)
     assert expected.shape == (1, 8, 9)
     blocks = model_blocks(policy.model)

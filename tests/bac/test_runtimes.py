@@ -1,17 +1,22 @@
 """`planned` and `compiled` give the actions of `reference`: over random models, samplers, schedules and inputs."""
 
-import time
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_policies import (
+
+from bac.denoiser import model_blocks
+from bac.runtime.planned import PlannedSampler
+from bac.runtime.reference import ReferenceSampler
+from bac.schedule import Schedule
+from bac.solver import COLUMNS, solver_of
+from diffusion_policy.policy.sampler_inputs import SamplerInputs
+from tests.bac.tiny_policies import (
+    FAST,
     SAMPLERS,
     TOLERANCE,
     error,
     hoisting_runtime,
-    needs_compiler,
     observation,
     random_schedule,
     seeded,
@@ -20,15 +25,6 @@ from tiny_policies import (
     tiny_sampler,
 )
 
-from bac.denoiser import model_blocks
-from bac.runtime.compiled_cpu import CompiledCpuSampler
-from bac.runtime.planned import PlannedSampler
-from bac.runtime.reference import ReferenceSampler
-from bac.schedule import Schedule
-from bac.solver import COLUMNS, solver_of
-from diffusion_policy.policy.sampler_inputs import SamplerInputs
-
-FAST = {"planned": PlannedSampler, "compiled": CompiledCpuSampler}
 examples = settings(max_examples=120)
 
 
@@ -60,11 +56,12 @@ def inputs(draw, model):
     batch = draw(st.integers(1, 5))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
     shape = (batch, model.horizon, model.input_dim)
-    cond = torch.randn(batch, model.n_obs_steps, model.cond_dim, generator=generator) if model.obs_as_cond else None
+    sizes = (batch, model.n_obs_steps, model.cond_dim)
+    encoded = torch.randn(sizes, generator=generator) if model.obs_as_cond else None
     if draw(st.booleans()):
-        return SamplerInputs(torch.zeros(shape), observation=cond)
+        return SamplerInputs(torch.zeros(shape), observation=encoded)
     known = torch.rand(shape, generator=generator) * 2 - 1
-    return SamplerInputs(known, torch.rand(shape, generator=generator) < 0.3, cond)
+    return SamplerInputs(known, torch.rand(shape, generator=generator) < 0.3, encoded)
 
 
 @st.composite
@@ -76,8 +73,11 @@ def noise_sources(draw, batch):
 
 
 def rounding(base) -> float:
-    """How far rounding alone may move a sample: near pure noise, alpha divides an error of the model's output by 0.0005,
-    which is final where a coarse grid steps from there straight to the clean sample."""
+    """How far rounding alone may move a sample.
+
+    Near pure noise, alpha divides an error of the model's output by 0.0005, which is final where a coarse grid steps
+    from there straight to the clean sample.
+    """
     m_gain, to_x0 = (solver_of(base).table[:, COLUMNS.index(name)] for name in ("m_gain", "to_x0"))
     return max(TOLERANCE, 1e-6 * abs(m_gain * to_x0).max())
 
@@ -177,90 +177,6 @@ def test_shorter_trajectories_than_the_model_was_made_for():
     assert error(PlannedSampler(base, schedule)(arguments, seeded(0, 1)), expected) < TOLERANCE
 
 
-@needs_compiler
-def test_compiled_denoises_the_whole_trajectory_only():
-    with pytest.raises(ValueError, match="all 6 tokens.*got 4.*runtime=planned"):
-        CompiledCpuSampler(tiny_sampler(tiny_model()))(
-            SamplerInputs(torch.zeros(2, 4, 2), observation=torch.zeros(2, 2, 3))
-        )
-
-
-# ---- what only the compiled runtime promises -----------------------------------------------------------------------
-
-
-@needs_compiler
-@pytest.mark.parametrize("half", [False, True], ids=["float weights", "half weights"])
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"n_emb": 48, "n_head": 4, "horizon": 9, "n_layer": 3},
-        {"n_cond_layers": 1},
-        {"time_as_cond": False, "cond_dim": 0, "input_dim": 5, "output_dim": 5},
-    ],
-    ids=str,
-)
-def test_compiled_does_not_depend_on_threads_or_batch(half, changes):
-    """Bit for bit: with as many threads as samples or more (a team on all of them), with fewer (shares), one by one."""
-    model = tiny_model(half=half, **changes)
-    base, schedule = tiny_sampler(model), random_schedule(model, 10, 0.4, 1)
-    samplers = {threads: CompiledCpuSampler(base, schedule, threads=threads) for threads in (1, 2, 3)}
-    known = torch.rand(5, model.horizon, model.input_dim) * 2 - 1
-    mask = torch.rand(known.shape) < 0.2
-    inputs = SamplerInputs(known, mask, torch.randn(5, 2, 3) if model.obs_as_cond else None)
-
-    def run(threads, rows):
-        return samplers[threads](inputs[rows], seeded(*range(5)[rows]))
-
-    alone = torch.cat([run(1, slice(i, i + 1)) for i in range(5)])
-    for batch in (1, 2, 5):
-        for threads in samplers:
-            assert torch.equal(run(threads, slice(0, batch)), alone[:batch]), (batch, threads)
-            assert torch.equal(run(threads, slice(5 - batch, 5)), alone[5 - batch :]), (batch, threads)
-
-
-@needs_compiler
-def test_compiled_groups_of_many_samples():
-    """More samples than one thread takes through the loop together."""
-    model = tiny_model(n_layer=1)
-    base, schedule = tiny_sampler(model, steps=4), random_schedule(model, 4, 0.4, 1)
-    inputs = SamplerInputs(torch.zeros(21, 6, 2), observation=torch.randn(21, 2, 3))
-    one, two = (CompiledCpuSampler(base, schedule, threads=threads) for threads in (1, 2))
-    many = one(inputs, seeded(*range(21)))
-    assert torch.equal(many, two(inputs, seeded(*range(21))))
-    alone = [one(inputs[i : i + 1], seeded(i)) for i in range(21)]
-    assert torch.equal(many, torch.cat(alone))
-
-
-@needs_compiler
-@pytest.mark.parametrize("half", [False, True], ids=["float weights", "half weights"])
-def test_compiled_reads_half_the_bytes_where_that_loses_nothing(half):
-    sampler = CompiledCpuSampler(tiny_sampler(tiny_model(half=half)))
-    layer = sampler.native_model.layer[0]
-    if not sampler.library.bac_half_weights():
-        pytest.skip("this processor does not convert half precision")
-    assert {matrix.half for matrix in (layer.qkv, layer.out, layer.up, layer.down)} == {int(half)}
-
-
-@needs_compiler
-def test_compiled_is_faster_than_pytorch_on_this_processor():
-    """Whatever its vectors' width: where they are narrow it was slower once, with the same actions."""
-    model = tiny_model(n_layer=4, n_emb=256, n_head=4, horizon=16)
-    base, threads = tiny_sampler(model), torch.get_num_threads()
-    samplers = {"planned": PlannedSampler(base), "compiled": CompiledCpuSampler(base, threads=1)}
-    inputs = SamplerInputs(torch.zeros(1, 16, 2), observation=torch.zeros(1, 2, 3))
-    seconds = {name: [] for name in samplers}
-    torch.set_num_threads(1)
-    try:
-        for name in [*samplers] * 6:
-            started = time.perf_counter()
-            samplers[name](inputs, seeded(0)[0])
-            seconds[name].append(time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(threads)
-    assert min(seconds["compiled"]) < 0.8 * min(seconds["planned"])
-
-
 @hoisting_runtime
 def test_nan_weights_are_not_hidden(runtime):
     model = tiny_model()
@@ -287,9 +203,6 @@ def test_flat_and_sharp_attention(runtime, scale):
     assert error(FAST[runtime](base)(arguments, seeded(0, 1)), base(arguments, seeded(0, 1))) < tolerance
 
 
-# ---- reduced precision, and what is refused --------------------------------------------------------------------------
-
-
 def test_bf16_is_close_but_not_equal():
     model = tiny_model()
     base, schedule = tiny_sampler(model), random_schedule(model, 10, 0.4, 0)
@@ -297,46 +210,3 @@ def test_bf16_is_close_but_not_equal():
     expected = ReferenceSampler(base, schedule)(arguments, seeded(0, 1))
     got = PlannedSampler(base, schedule, "bf16")(arguments, seeded(0, 1))
     assert 1e-6 < error(got, expected) < 0.2
-
-
-@hoisting_runtime
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"known": torch.zeros(2, 6, 3)}, r"known has shape \(2, 6, 3\).*\[B, up to 6, 2\]"),
-        ({"known": torch.zeros(2, 7, 2)}, r"known has shape \(2, 7, 2\)"),
-        ({"mask": torch.ones(1, 6, 2, dtype=torch.bool)}, r"mask has shape \(1, 6, 2\)"),
-        ({"mask": torch.ones(2, 6, 2)}, "mask has dtype torch.float32, it must be boolean"),
-        ({"observation": torch.zeros(1, 2, 3)}, r"observation has shape \(1, 2, 3\).*B = 2"),
-        ({"observation": torch.zeros(2, 3, 3)}, r"observation has shape \(2, 3, 3\), expected \[2, up to 2, 3\]"),
-        ({"observation": None}, "conditioned on observations"),
-        ({"generator": seeded(0)}, "1 generators for a batch of 2"),
-    ],
-)
-def test_inputs_that_do_not_fit_are_refused(runtime, change, message):
-    """The native code reads memory by these shapes, so they are checked, not broadcast."""
-    fits = {"known": torch.zeros(2, 6, 2), "mask": None, "observation": torch.zeros(2, 2, 3), "generator": None}
-    sampler = FAST[runtime](tiny_sampler(tiny_model()))
-
-    def call(known, mask, observation, generator):
-        return sampler(SamplerInputs(known, mask, observation), generator)
-
-    call(**fits)
-    with pytest.raises(ValueError, match=message):
-        call(**{**fits, **change})
-
-
-@hoisting_runtime
-def test_training_mode_is_refused(runtime):
-    model = tiny_model()
-    sampler = FAST[runtime](tiny_sampler(model))
-    model.train()
-    with pytest.raises(RuntimeError, match=r"training mode.*policy.eval\(\)"):
-        sampler(SamplerInputs(torch.zeros(1, 6, 2), observation=torch.zeros(1, 2, 3)))
-
-
-def test_models_a_runtime_cannot_run():
-    with pytest.raises(ValueError, match="n_emb divisible by 16, this model has 40: use runtime=planned"):
-        CompiledCpuSampler(tiny_sampler(tiny_model(n_emb=40)))
-    with pytest.raises(ValueError, match="maps 2 to 3"):
-        PlannedSampler(tiny_sampler(tiny_model(output_dim=3)))

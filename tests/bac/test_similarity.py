@@ -1,3 +1,5 @@
+"""Similarity of features: the definitions, streamed sums, and the authors' matrices."""
+
 import json
 import math
 from pathlib import Path
@@ -10,8 +12,7 @@ from hypothesis import strategies as st
 from bac.blocks import decoder_blocks
 from bac.similarity import METRICS, from_sums, get_metric, pairwise
 
-GOLDEN = Path(__file__).resolve().parents[2].parent / "shared" / "golden" / "tiny_lowdim"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="golden vectors are not on this machine")
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tiny_lowdim"
 
 
 def by_definition(a: np.ndarray, b: np.ndarray, metric: str) -> float:
@@ -104,7 +105,7 @@ def test_bad_input_is_refused():
         from_sums("mse", 3, gram=np.ones((2, 3)))
 
 
-# ---- the authors' matrices -----------------------------------------------------------------------------------------
+# ---- the authors' matrices -------------------------------------------------------------------------------------------
 
 
 def record_features():
@@ -123,7 +124,7 @@ def record_features():
     layer = torch.nn.TransformerDecoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
     decoder = torch.nn.TransformerDecoder(layer, n_layer).eval()
     decoder.load_state_dict({k[len("decoder.") :]: v for k, v in weights.items() if k.startswith("decoder.")})
-    cond = torch.from_numpy(np.load(GOLDEN / "arrays.npz")["cond"])
+    observation = torch.from_numpy(np.load(GOLDEN / "arrays.npz")["cond"])
     features = {name: [] for name in decoder_blocks(n_layer)}
 
     def linear(x, name):
@@ -133,7 +134,7 @@ def record_features():
         half = width // 2
         angles = t * torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
         time = torch.cat([angles.sin(), angles.cos()]).expand(len(x), 1, -1)
-        tokens = torch.cat([time, linear(cond, "cond_obs_emb")], 1) + weights["cond_pos_emb"]
+        tokens = torch.cat([time, linear(observation, "cond_obs_emb")], 1) + weights["cond_pos_emb"]
         memory = linear(F.mish(linear(tokens, "encoder.0")), "encoder.2")
         h = linear(x, "input_emb") + weights["pos_emb"]
         for i, block in enumerate(decoder.layers):
@@ -161,7 +162,6 @@ def record_features():
     return {name: np.stack(steps) for name, steps in features.items()}, x.numpy()
 
 
-@needs_golden
 def test_golden_matrices():
     features, trajectory = record_features()
     np.testing.assert_allclose(trajectory, np.load(GOLDEN / "arrays.npz")["full"], atol=1e-5)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
-from tiny_policies import SAMPLERS, TRAIN, error, scheduler_of
 
 from bac.solver import COLUMNS, UnsupportedSolver, solver_from_scheduler
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
 from diffusion_policy.policy.schedulers import GridDDIM, arguments, like_trained, prepared
+from tests.bac.tiny_policies import SAMPLERS, TRAIN, error, scheduler_of
 
 
 class Toy(torch.nn.Module):
@@ -125,7 +125,7 @@ def test_a_scheduler_that_gives_nan_is_refused():
         solver_from_scheduler(prepared(scheduler, 100))
 
 
-# ---- where diffusers' schedulers are mended --------------------------------------------------------------------------
+# ---- where diffusers' schedulers are corrected -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler])

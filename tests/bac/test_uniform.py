@@ -1,3 +1,5 @@
+"""Uniform caching: fixed intervals and even gaps."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from bac.denoiser import model_blocks
 from bac.native.build import CompilerMissing, find_compiler
+from bac.runtime.compiled_cpu import CompiledCpuSampler
+from bac.runtime.planned import PlannedSampler
+from bac.runtime.reference import ReferenceSampler
 from bac.schedule import Schedule
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
@@ -68,6 +71,9 @@ def _has_compiler() -> bool:
 
 
 needs_compiler = pytest.mark.skipif(not _has_compiler(), reason="needs a C++ compiler")
+#: samplers of the runtimes on a CPU; the fast ones are compared with the reference
+FAST = {"planned": PlannedSampler, "compiled": CompiledCpuSampler}
+RUNTIMES = {"reference": ReferenceSampler, **FAST}
 #: parameter sets of tests that run in every runtime, or in those with hoisted tables
 COMPILED = pytest.param("compiled", marks=needs_compiler)
 hoisting_runtime = pytest.mark.parametrize("runtime", ["planned", COMPILED])
@@ -169,6 +175,11 @@ def observation(batch: int = 1, seed: int = 0) -> dict[str, Tensor]:
             [torch.randn(1, 2, 3, generator=generator) for generator in seeded(*range(seed, seed + batch))]
         )
     }
+
+
+def act(policy: Any, seed: int = 0, batch: int = 1) -> Tensor:
+    """Predicted trajectories [B, T, 2] on `observation(batch)`, each from a noise of its own."""
+    return policy.predict_action(observation(batch), seeded(*range(seed, seed + batch)))["action_pred"]
 
 
 def seeded(*seeds: int) -> list[torch.Generator]:

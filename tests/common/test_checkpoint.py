@@ -1,55 +1,22 @@
-"""Loading and converting policies: what loads is exact, what cannot be loaded says why."""
+"""Loading policies: what loads is exact, what cannot be loaded says why."""
 
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import pickle
-import re
-import sys
 import time
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffusion_policy.common.checkpoint import load_policy, weights_hash
-from diffusion_policy.common.config import CheckpointError, ConfigError
-from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, build_policy, save_policy
-from tests.original_checkpoints import POLICY, lowdim_config, saved
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def original(tmp_path, payload) -> Path:
-    return saved(tmp_path / "epoch=0056-test_mean_score=1.000.ckpt", payload)
-
-
-@pytest.fixture
-def folder(tmp_path, policy) -> Path:
-    save_policy(tmp_path / "ours", policy, lowdim_config(), {"weights": "ema", "step": "7"}, half=False)
-    return tmp_path / "ours"
-
-
-def act(policy) -> torch.Tensor:
-    obs = {"obs": torch.ones(2, policy.n_obs_steps, policy.obs_dim)}
-    return policy.predict_action(obs, torch.Generator().manual_seed(0))["action"]
-
-
-def refusal(path, **kwargs) -> str:
-    """The message of the error that loading ends with; always one screen."""
-    with pytest.raises(CheckpointError) as caught:
-        load_policy(path, **kwargs)
-    message = str(caught.value)
-    assert len(message) < 1500 and message.count("\n") < 10
-    return message
+from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE, build_policy
+from tests.common.loading import act, refusal
+from tests.original_checkpoints import lowdim_config, saved
 
 
 # ---- the original project's files ----
@@ -101,106 +68,6 @@ def test_a_resolved_config_and_missing_pickles_load_too(tmp_path, payload):
     payload.update(cfg={"policy": lowdim_config()["policy"]}, pickles=None)
     loaded = load_policy(saved(tmp_path / "x.ckpt", payload))
     assert loaded.step is None and loaded.config["task"] is None and "unknown step" in str(loaded)
-
-
-# ---- hostile files ----
-class Touch:
-    """Pickles as a call that creates a file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
-@pytest.mark.parametrize("place", ["cfg", "cfg value", "weights", "optimizer", "pickles", "unknown pickles", "top"])
-def test_code_anywhere_in_the_file_is_refused_and_not_run(tmp_path, payload, place):
-    touch = Touch(tmp_path / "executed")
-    if place == "cfg":
-        payload["cfg"] = touch
-    elif place == "cfg value":
-        payload["cfg"] = {**lowdim_config(), "extra": [touch]}
-    elif place == "weights":
-        payload["state_dicts"]["ema_model"]["model.pos_emb"] = touch
-    elif place == "optimizer":
-        payload["state_dicts"]["optimizer"] = touch
-    elif place == "pickles":
-        payload["pickles"]["epoch"] = pickle.dumps(touch)
-    elif place == "unknown pickles":
-        payload["pickles"]["other"] = pickle.dumps({"a": touch})
-    else:
-        payload["extra"] = touch
-    message = refusal(saved(tmp_path / "x.ckpt", payload))
-    assert "io.open" in message and "Nothing was executed" in message
-    assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize(
-    ("where", "target"),
-    [
-        (("policy",), "os.system"),
-        (("policy",), "diffusers.schedulers.scheduling_ddpm.DDPMScheduler"),
-        (("policy",), None),
-        (("policy",), ["x"]),
-        (("policy", "model"), "subprocess.run"),
-        (("policy", "noise_scheduler"), "builtins.eval"),
-        (("policy", "noise_scheduler"), "torch.load"),
-        (("policy", "extra"), "hydra.utils.instantiate"),
-    ],
-)
-@pytest.mark.parametrize("form", ["folder", "original"])
-def test_a_config_builds_only_supported_targets(folder, tmp_path, payload, where, target, form):
-    config = copy.deepcopy(lowdim_config())
-    node = config
-    for key in where:
-        node = node.setdefault(key, {})
-    node["_target_"] = target
-    if form == "folder":
-        (folder / CONFIG_FILE).write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-        message = refusal(folder)
-    else:
-        message = refusal(saved(tmp_path / "x.ckpt", {**payload, "cfg": OmegaConf.create(config)}))
-    assert repr(target) in message and POLICY in message and f"{where[-1]}._target_" in message
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "${oc.env:BAC_TEST_SECRET}",
-        "\\${oc.env:BAC_TEST_SECRET}",
-        "${eval:'${oc.env:BAC_TEST_SECRET}'}",
-        "${oc.${x}:BAC_TEST_SECRET}",
-    ],
-)
-def test_a_config_cannot_read_the_environment(folder, monkeypatch, value):
-    monkeypatch.setenv("BAC_TEST_SECRET", "42")
-    config = lowdim_config()
-    config["task"] = value
-    (folder / CONFIG_FILE).write_text(json.dumps(config))
-    assert "42" not in str(load_policy(folder).config["task"])
-
-
-@pytest.mark.parametrize(
-    ("part", "change", "message"),
-    [
-        ("model", {"horizon": 10**14}, "TransformerForDiffusion cannot be built"),  # more memory than there is
-        ("model", {"surprise": [1]}, "unexpected keyword argument 'surprise'"),
-        ("model", {"n_head": 3}, "divisible"),
-        ("model", {"_partial_": True}, "_partial_"),
-        ("noise_scheduler", {"beta_schedule": "x"}, "DDPMScheduler cannot be built"),
-        ("policy", {"horizon": 1}, "exceeds horizon"),
-        ("policy", {"model": None}, "do not fit"),
-        ("policy", {"model": "${nowhere}"}, "cannot be resolved"),
-        ("policy", {"n_obs_steps": "???"}, "cannot be resolved"),
-        ("policy", {"horizon": "${eval:'().__class__'}"}, "cannot be resolved.*more than arithmetic"),
-    ],
-)
-def test_a_config_that_cannot_be_built(folder, part, change, message):
-    config = lowdim_config()
-    (config["policy"] if part == "policy" else config["policy"][part]).update(change)
-    (folder / CONFIG_FILE).write_text(json.dumps(config))
-    assert re.search(message, refusal(folder))
 
 
 # ---- damaged and foreign files ----
@@ -344,95 +211,3 @@ def test_the_hash_of_nine_million_parameters_is_fast():
     started = time.process_time()
     weights_hash(large)
     assert time.process_time() - started < 0.5
-
-
-# ---- conversion ----
-def convert_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("convert_checkpoint", ROOT / "scripts" / "convert_checkpoint.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = convert_script()
-
-
-@pytest.mark.parametrize("weights", ["ema", "raw"])
-def test_full_precision_conversion_is_exact(tmp_path, original, weights, capsys):
-    source = load_policy(original, weights)
-    written = script.convert(original, tmp_path / "out", weights, half=False)
-    loaded = load_policy(tmp_path / "out", weights)
-    assert loaded.hash == written.hash == source.hash and loaded.step == 1234 and loaded.config == source.config
-    assert torch.equal(act(loaded.policy), act(source.policy))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
-    assert written.source == tmp_path / "out" / WEIGHTS_FILE
-    assert f"{weights.upper()} weights of {original}" in capsys.readouterr().out
-    other = "raw" if weights == "ema" else "ema"
-    assert f"holds {weights} weights only" in refusal(tmp_path / "out", weights=other)
-
-
-def test_half_precision_conversion_is_close_and_says_how_close(tmp_path, original, capsys):
-    source, written = load_policy(original), script.convert(original, tmp_path / "out")
-    assert written.hash != source.hash and "half precision changes a weight by at most" in capsys.readouterr().out
-    assert (act(written.policy) - act(source.policy)).abs().max() < 5  # of a range of 500
-    for name, value in source.policy.normalizer.state_dict().items():
-        assert torch.equal(written.policy.normalizer.state_dict()[name], value)
-    with safe_open(tmp_path / "out" / WEIGHTS_FILE, "pt") as file:
-        assert file.metadata()["source"] == original.name and file.metadata()["source_hash"] == source.hash
-
-
-def test_conversion_does_not_overwrite_unasked_and_keeps_other_files(tmp_path, original):
-    script.convert(original, tmp_path / "out", half=False)
-    (tmp_path / "out" / "README.md").write_text("how it was trained")
-    with pytest.raises(ConfigError, match="overwrite=true"):
-        script.convert(original, tmp_path / "out", "raw", half=False)
-    assert load_policy(tmp_path / "out").weights == "ema"
-    script.convert(original, tmp_path / "out", "raw", half=False, overwrite=True)
-    assert load_policy(tmp_path / "out", "raw").weights == "raw" and (tmp_path / "out" / "README.md").exists()
-
-
-def test_a_failed_conversion_leaves_nothing_behind(tmp_path, payload, original, monkeypatch):
-    before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(script, "save_policy", lambda folder, *_: (folder.mkdir(), (folder / "half").touch(), 1 / 0))
-    with pytest.raises(ZeroDivisionError):
-        script.convert(original, tmp_path / "out")
-    monkeypatch.undo()
-    payload["state_dicts"]["ema_model"]["model.decoder.layers.0.norm1.weight"] = torch.full((16,), 1e6)
-    saved(original, payload)
-    with pytest.raises(ConfigError, match="use half=false"):
-        script.convert(original, tmp_path / "out")
-    with pytest.raises(ConfigError, match="is a file"):
-        script.convert(original, original)
-    assert sorted(tmp_path.iterdir()) == before
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "checkpoint=<path> is missing"),
-        (["checkpoint=a"], "output=<path> is missing"),
-        (["a.ckpt"], "form key=value"),
-        (["checkpoint=a", "output=b", "wieghts=ema"], "unknown setting wieghts"),
-        (["checkpoint=a", "output=b", "half=maybe"], "half=true or half=false"),
-        (["checkpoint=a", "output=b", "half=["], "half=true or half=false"),
-    ],
-)
-def test_settings_that_cannot_work(arguments, message):
-    with pytest.raises(ConfigError, match=message):
-        script.settings(arguments)
-
-
-def test_settings_take_original_file_names_as_they_are():
-    path = "x/epoch=0650-test_mean_score=1.000.ckpt"
-    values = script.settings([f"checkpoint={path}", "output=out", "half=false"])
-    assert values == {"checkpoint": path, "output": "out", "weights": "ema", "half": False, "overwrite": False}
-
-
-def test_the_command_ends_with_one_screen_and_status_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        sys, "argv", ["convert_checkpoint.py", f"checkpoint={tmp_path / 'no.ckpt'}", f"output={tmp_path / 'out'}"]
-    )
-    with pytest.raises(SystemExit) as end:
-        script.main()
-    assert end.value.code == 1 and "there is no checkpoint at" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())

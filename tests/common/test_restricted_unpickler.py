@@ -28,7 +28,7 @@ class Call:
 
 def stack_global(module: str, name: str) -> bytes:
     """Protocol 4: push a global by two strings, where the name may be dotted."""
-    short = lambda text: b"\x8c" + bytes([len(text)]) + text.encode()  # noqa: E731
+    short = lambda text: b"\x8c" + bytes([len(text)]) + text.encode()
     return b"\x80\x04" + short(module) + short(name) + b"\x93."
 
 

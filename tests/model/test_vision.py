@@ -47,7 +47,7 @@ def can_encoder() -> ObservationEncoder:
     return with_random_norms(ObservationEncoder(CAN, CAMERAS, (76, 76), use_group_norm=True, fixed_crop=True)).eval()
 
 
-# ---- the network -------------------------------------------------------------------------------------------------------
+# ---- the network ----
 
 
 def test_tensors_have_the_names_of_the_original(can_encoder):
@@ -155,7 +155,7 @@ def test_batch_normalisation_is_an_option():
     torch.testing.assert_close(together[:1], encoder({"image": images[:1]}), atol=1e-5, rtol=1e-5)
 
 
-# ---- crops -------------------------------------------------------------------------------------------------------------
+# ---- crops ----
 
 
 def numbered(batch: int, height: int, width: int) -> torch.Tensor:
@@ -193,14 +193,25 @@ def test_the_centre_and_the_whole_image():
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("training", "fixed_crop", "random"), [(True, True, True), (False, True, False), (False, False, True)]
+    ("random_crops", "fixed_crop", "random"), [(True, True, True), (False, True, False), (False, False, True)]
 )
-def test_crops_are_random_in_training_and_fixed_in_evaluation(training, fixed_crop, random):
-    encoder = ObservationEncoder({"image": (3, 48, 48)}, ("image",), (34, 34), True, fixed_crop).train(training)
+def test_crops_are_random_where_that_is_set_and_at_the_centre_otherwise(random_crops, fixed_crop, random):
+    encoder = ObservationEncoder({"image": (3, 48, 48)}, ("image",), (34, 34), True, fixed_crop)
+    encoder.random_crops = random_crops
     image = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
     first, again, other = (encoder({"image": image}, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again) and torch.equal(first, other) == (not random)
     assert torch.equal(first[0], first[1]) == (not random)  # every image is cropped at a place of its own
+
+
+@torch.no_grad()
+def test_training_mode_says_nothing_about_crops():
+    """Dropout and batch statistics are one thing, where to look another."""
+    encoder = ObservationEncoder({"image": (3, 48, 48)}, ("image",), (34, 34), True, fixed_crop=True)
+    image = {"image": torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))}
+    torch.testing.assert_close(encoder.train()(image), encoder.eval()(image))
+    encoder.random_crops = True
+    assert encoder.eval().random_crops and encoder.train().random_crops
 
 
 def test_a_crop_that_exceeds_the_image():
@@ -208,7 +219,7 @@ def test_a_crop_that_exceeds_the_image():
         ObservationEncoder({"image": (3, 64, 96)}, ("image",), (76, 76), True, True)
 
 
-# ---- the package the original uses -------------------------------------------------------------------------------------
+# ---- the package the original uses ----
 
 
 @pytest.fixture

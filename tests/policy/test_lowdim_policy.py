@@ -10,8 +10,8 @@ from diffusers import DDPMScheduler
 
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
+from diffusion_policy.policy.denoising_targets import min_snr_weights
 from diffusion_policy.policy.diffusion_transformer_lowdim_policy import DiffusionTransformerLowdimPolicy
-from diffusion_policy.policy.diffusion_transformer_policy import min_snr_weights
 
 
 def make_policy(obs_as_cond=True, only_chunk=False, **kwargs):
@@ -60,7 +60,10 @@ def test_inpainting_keeps_what_was_observed():
 def test_a_sample_does_not_depend_on_its_batch_mates_noise():
     policy = make_policy()
     obs = torch.rand(3, 2, 5) * 100
-    seeds = lambda *values: [torch.Generator().manual_seed(v) for v in values]  # noqa: E731
+
+    def seeds(*values):
+        return [torch.Generator().manual_seed(value) for value in values]
+
     batch = policy.predict_action({"obs": obs}, seeds(5, 6, 7))["action"]
     alone = policy.predict_action({"obs": obs[1:2]}, seeds(6))["action"]
     assert torch.allclose(batch[1:2], alone, atol=1e-4)
@@ -127,7 +130,7 @@ def test_the_weighed_loss_is_the_plain_one_where_only_one_timestep_counts():
 
 def test_the_loss_with_drawn_timesteps_is_on_average_the_weighed_one():
     class NoisyItself(torch.nn.Module):
-        """Foretells noise as if there were nothing else: worse the cleaner the trajectory."""
+        """Predicts noise as if there were nothing else: worse the cleaner the trajectory."""
 
         def forward(self, sample, timestep, cond):
             return sample

@@ -18,7 +18,7 @@ def refusal(value, shape=(3, 40, 48), steps=2) -> str:
 
 
 @pytest.mark.parametrize(
-    ("found", "advice"),
+    ("actual", "advice"),
     [
         ((2, 1, 3, 40, 48), "it has 1 observation step instead of 2: pass the last 2 frames"),
         ((1, 1, 3, 40, 48), "it has 1 observation step instead of 2: pass the last 2 frames"),
@@ -40,15 +40,15 @@ def refusal(value, shape=(3, 40, 48), steps=2) -> str:
         ((40,), "it holds no images"),
     ],
 )
-def test_images(found, advice):
-    message = refusal(torch.zeros(found))
-    assert advice in message and str(found) in message and "[B, 2, 3, 40, 48]" in message
-    if found[-3:] == (3, 40, 48):
+def test_images(actual, advice):
+    message = refusal(torch.zeros(actual))
+    assert advice in message and str(actual) in message and "[B, 2, 3, 40, 48]" in message
+    if actual[-3:] == (3, 40, 48):
         assert "pixels" not in message and "channels before" not in message
 
 
 @pytest.mark.parametrize(
-    ("found", "advice"),
+    ("actual", "advice"),
     [
         ((4, 1, 7), "it has 1 observation step instead of 2"),
         ((2, 7), "the axis of the batch is missing"),
@@ -62,8 +62,8 @@ def test_images(found, advice):
         ((), "bring its axes into this order"),
     ],
 )
-def test_vectors(found, advice):
-    assert advice in refusal(torch.zeros(found), shape=(7,))
+def test_vectors(actual, advice):
+    assert advice in refusal(torch.zeros(actual), shape=(7,))
 
 
 def test_one_observation_step():

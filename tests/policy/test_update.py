@@ -9,20 +9,20 @@ import torch
 
 from diffusion_policy.workspace.update import GraphedUpdate, Update
 from tests.bac.tiny_policies import tiny_policy
-from tests.policy.test_hybrid_image_policy import make_small
+from tests.policy.image_policies import make_small
 
 POLICIES = {"vectors": tiny_policy, "images": make_small}
 
 
 def batches(policy, count: int, size: int = 4) -> list[dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    draw = lambda *shape: torch.rand(size, policy.horizon, *shape, generator=generator)  # noqa: E731
+
+    def draw(shape):
+        return torch.rand(size, policy.horizon, *shape, generator=generator)
+
     shapes = {**policy.obs_shapes, "action": (policy.action_dim,)}
     return [
-        {
-            name: (255 * draw(*shape)).byte() if name in policy.cameras else draw(*shape)
-            for name, shape in shapes.items()
-        }
+        {name: (255 * draw(shape)).byte() if name in policy.cameras else draw(shape) for name, shape in shapes.items()}
         for _ in range(count)
     ]
 
@@ -32,7 +32,10 @@ def trained(policy, kind, data, device, first_seed=0):
     policy = copy.deepcopy(policy).to(device).train()
     rate = 1e-3 if kind is Update else torch.tensor(1e-3, device=device)
     optimizer = torch.optim.AdamW(policy.optimizer_groups(1e-3), lr=rate, fused=True, capturable=kind is GraphedUpdate)
-    loss = lambda batch, generator: policy.compute_loss(batch, generator, snr_gamma=20.0)  # noqa: E731
+
+    def loss(batch, generator):
+        return policy.compute_loss(batch, generator, snr_gamma=20.0)
+
     update = kind(loss, list(policy.parameters()), optimizer, 1.0, torch.device(device))
     losses = [update(batch, first_seed + step, 1e-3 / (1 + step)).item() for step, batch in enumerate(data)]
     return policy, losses

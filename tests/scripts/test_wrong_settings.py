@@ -291,7 +291,7 @@ TRAIN = [
     ("output_dir=null", "a path"),
     ("init_checkpoint=None", "init_checkpoint=null"),
     ("objective=conditon", "did you mean condition?"),
-    ("objective=condition objective.finest=0", "above 0"),
+    ("objective=condition objective.min_scale=0", "above 0"),
     ("objective=condition +objective.mods=3", "did you mean objective.modes?"),
     ("objective=frozen_encoder", "init_checkpoint"),
     ("objective=condition rollout.n_episodes=2", "leave it at 0"),

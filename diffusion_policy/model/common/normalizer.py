@@ -17,18 +17,21 @@ class FieldNormalizer(nn.Module):
 
     def __init__(self, scale: Tensor, offset: Tensor, stats: Mapping[str, Tensor]):
         super().__init__()
-        frozen = lambda x: nn.Parameter(x.detach().clone().reshape(-1), requires_grad=False)  # noqa: E731
-        self.scale, self.offset = frozen(scale), frozen(offset)
-        self.input_stats = nn.ParameterDict({name: frozen(stats[name]) for name in STATS})
+        self.scale, self.offset = _frozen(scale), _frozen(offset)
+        self.input_stats = nn.ParameterDict({name: _frozen(stats[name]) for name in STATS})
 
     @classmethod
     @torch.no_grad()
     def fit(cls, data: Tensor, mode: str = "limits", range_eps: float = 1e-4) -> FieldNormalizer:
-        """Fits data [..., D]: 'limits' maps each dimension's [min, max] to [-1, 1]; 'gaussian' to zero mean, unit deviation;
-        'max_abs' divides all by the largest absolute value among them; 'identity' changes nothing.
+        """Fits data [..., D].
 
-        With the first two, a dimension that hardly moves (range or deviation below `range_eps`) is only shifted, never
-        blown up.
+        Args:
+            mode: 'limits' maps each dimension's [min, max] to [-1, 1]; 'gaussian' to zero mean, unit deviation;
+                'max_abs' divides all by the largest absolute value among them; 'identity' changes nothing.
+            range_eps: with the first two, a dimension whose range or deviation is below this is only shifted, never
+                blown up.
+        Raises:
+            ValueError: there is no such mode.
         """
         data = torch.as_tensor(data, dtype=torch.float32).reshape(-1, data.shape[-1])
         low, high, mean, std = data.amin(0), data.amax(0), data.mean(0), data.std(0)
@@ -69,6 +72,11 @@ class FieldNormalizer(nn.Module):
 
     def unnormalize(self, x: Tensor) -> Tensor:
         return (x.to(self.scale) - self.offset) / self.scale
+
+
+def _frozen(values: Tensor) -> nn.Parameter:
+    """A parameter [D] that no optimizer changes."""
+    return nn.Parameter(values.detach().clone().reshape(-1), requires_grad=False)
 
 
 class LinearNormalizer(nn.Module):

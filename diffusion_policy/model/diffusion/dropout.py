@@ -36,4 +36,5 @@ class Dropout(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
+        """x of any shape, in training with entries dropped."""
         return dropout(x, self.p, self.training)

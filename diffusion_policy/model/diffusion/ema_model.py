@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights with a warm-up of the decay (Chi et al. 2023; power-law warm-up by K. Crowson)."""
+"""Exponential moving average of the weights (Chi et al. 2023), its decay warmed up by a power law (K. Crowson)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from diffusion_policy.common.config import ConfigError
 class EMAModel:
     """Keeps `averaged` an exponential moving average of a model.
 
-    The decay after n updates is `1 - (1 + n / inv_gamma) ** -power`, clipped to [min_value, max_value]: about 0.999 after
-    10k and 0.9999 after 215k updates for power 0.75. Parameters without gradient (the normalizer) and buffers are copied.
+    The decay after n updates is `1 - (1 + n / inv_gamma) ** -power`, clipped to [min_value, max_value]: about 0.999
+    after 10k and 0.9999 after 215k updates for power 0.75. Parameters without gradient (the normalizer) and buffers are
+    copied.
+
+    Args:
+        averaged: a copy of the model, which is put into evaluation mode and holds the average.
+        update_after_step: the number of updates during which the average is the model itself.
 
     Raises:
         ConfigError: settings with which the decay would leave [0, 1] or never grow.
@@ -50,6 +55,7 @@ class EMAModel:
         self.optimization_step = 0
 
     def decay(self, step: int) -> float:
+        """The weight of the old average in the update after `step` ones, in [0, 1]."""
         step = max(0, step - self.update_after_step - 1)
         if step == 0:
             return 0.0
@@ -57,6 +63,7 @@ class EMAModel:
 
     @torch.no_grad()
     def step(self, model: nn.Module) -> None:
+        """Moves the average towards the weights of `model`: call it after every optimizer step."""
         decay = self.decay(self.optimization_step)
         pairs = list(zip(self.averaged.parameters(), model.parameters()))
         trained = [(a, p.detach()) for a, p in pairs if p.requires_grad and p.numel()]

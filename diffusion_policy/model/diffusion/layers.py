@@ -1,8 +1,9 @@
 """Pre-norm Transformer layers whose residual branches can be called one by one.
 
 Parameter names and arithmetic are those of `torch.nn.TransformerDecoderLayer` / `TransformerEncoderLayer`
-(batch_first, norm_first, GELU), so original checkpoints load. Unlike those modules, every branch is a method that returns
-the *branch output* without adding it to the residual stream: that output is what block-wise caching stores and reuses.
+(batch_first, norm_first, GELU), so original checkpoints load. Unlike those modules, every branch is a method that
+returns the *branch output* without adding it to the residual stream: that output is what block-wise caching stores and
+reuses.
 """
 
 from __future__ import annotations
@@ -42,20 +43,24 @@ class MultiheadAttention(nn.Module):
         return self.out_proj(y.transpose(1, 2).flatten(-2))
 
     def self_attention(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x [B, T, D] over itself, under an additive mask [T, T] -> [B, T, D]."""
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = (self.split_heads(part) for part in qkv.chunk(3, dim=-1))
         return self.attend(q, k, v, mask)
 
     def project_query(self, x: Tensor) -> Tensor:
+        """x [B, T, D] -> queries [B, heads, T, D / heads]."""
         d = self.n_emb
         return self.split_heads(F.linear(x, self.in_proj_weight[:d], self.in_proj_bias[:d]))
 
     def project_key_value(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """memory [B, S, D] -> keys and values, each [B, heads, S, D / heads]."""
         d = self.n_emb
         k, v = F.linear(memory, self.in_proj_weight[d:], self.in_proj_bias[d:]).chunk(2, dim=-1)
         return self.split_heads(k), self.split_heads(v)
 
     def cross_attention(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x [B, T, D] over memory [B, S, D], under an additive mask [T, S] -> [B, T, D]."""
         return self.attend(self.project_query(x), *self.project_key_value(memory), mask)
 
 
@@ -82,6 +87,7 @@ class TransformerLayer(nn.Module):
 
     @property
     def ffn_norm(self) -> nn.LayerNorm:
+        """The norm before the feed-forward branch, whose name depends on the kind of layer."""
         return self.norm3 if self.cross else self.norm2
 
     def sa(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -100,6 +106,7 @@ class TransformerLayer(nn.Module):
     def forward(
         self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None, memory_mask: Tensor | None = None
     ) -> Tensor:
+        """x [B, T, D] after all branches; `memory` [B, S, D] and its mask [T, S] only with `cross`."""
         x = x + self.sa(x, mask)
         if self.cross:
             x = x + self.ca(x, memory, memory_mask)
@@ -116,6 +123,7 @@ class TransformerStack(nn.Module):
     def forward(
         self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None, memory_mask: Tensor | None = None
     ) -> Tensor:
+        """x [B, T, D] after all layers; arguments are those of a layer."""
         for layer in self.layers:
             x = layer(x, memory, mask, memory_mask)
         return x

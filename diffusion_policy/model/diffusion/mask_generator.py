@@ -1,4 +1,4 @@
-"""Which entries of a trajectory are given (conditioned on) when the policy inpaints."""
+"""Which entries of a trajectory are known (conditioned on) when the policy inpaints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LowdimMaskGenerator(nn.Module):
         self._dummy_variable = nn.Parameter(torch.empty(0))  # named in original checkpoints
 
     def forward(self, shape: torch.Size) -> Tensor:
-        """[B, T, D] -> boolean mask of that shape, true where the value is given."""
+        """[B, T, D] -> boolean mask of that shape, true where the value is known."""
         mask = torch.zeros(shape, dtype=torch.bool, device=self._dummy_variable.device)
         if self.obs_dim:
             mask[:, : self.n_obs_steps, self.action_dim :] = True

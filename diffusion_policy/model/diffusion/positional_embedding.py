@@ -18,6 +18,7 @@ class SinusoidalPosEmb(nn.Module):
         self.dim = dim
 
     def forward(self, timesteps: Tensor) -> Tensor:
+        """Timesteps [B] -> embeddings [B, dim]."""
         half = self.dim // 2
         exponent = torch.arange(half, device=timesteps.device) * -(math.log(10000) / (half - 1))
         angles = timesteps[:, None] * torch.exp(exponent)[None, :]  # [B, dim / 2]

@@ -1,4 +1,4 @@
-"""The denoiser of Transformer Diffusion Policy (Chi et al., RSS 2023, section III-A, "time-series diffusion transformer")."""
+"""The denoiser of Transformer Diffusion Policy: the "time-series diffusion transformer" of Chi et al. 2023, III-A."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class TransformerForDiffusion(nn.Module):
       * decoder form (`time_as_cond`): action tokens attend causally to themselves and, by cross-attention, to the
         condition tokens [time, observation 0, ..., observation To-1]. The condition tokens pass through an MLP
         (`n_cond_layers == 0`) or a Transformer encoder (`n_cond_layers > 0`) first.
-      * encoder-only form (`time_as_cond=False`, no observations): [time, trajectory tokens] through one encoder, BERT style.
+      * encoder-only form (`time_as_cond=False`, no observations): [time, trajectory tokens] through one encoder, BERT
+        style.
 
     Args:
         input_dim, output_dim: width of a trajectory element (actions, or actions + observations when inpainting).
@@ -75,7 +76,8 @@ class TransformerForDiffusion(nn.Module):
                 self.encoder = nn.Sequential(nn.Linear(n_emb, 4 * n_emb), nn.Mish(), nn.Linear(4 * n_emb, n_emb))
             self.decoder = TransformerStack(n_layer, n_emb, n_head, p_drop_attn, cross=True)
 
-        # Additive masks: token t sees tokens <= t, and observation s-1 (condition token s; token 0 is time) once t >= s-1.
+        # Additive masks: token t sees tokens <= t, and observation s-1 once t >= s-1. That observation is condition
+        # token s; token 0 is the time.
         self.mask: Tensor | None = None
         self.memory_mask: Tensor | None = None
         if causal_attn:
@@ -108,7 +110,7 @@ class TransformerForDiffusion(nn.Module):
 
     @property
     def trunk(self) -> TransformerStack:
-        """The stack whose residual branches are the cacheable blocks: the decoder, or the encoder of the encoder-only form."""
+        """The stack whose residual branches are the cacheable blocks: the decoder, or the only encoder."""
         return self.encoder if self.encoder_only else self.decoder
 
     def embed_time(self, timestep: Tensor | int, batch: int, device: torch.device) -> Tensor:
@@ -117,7 +119,11 @@ class TransformerForDiffusion(nn.Module):
         return self.time_emb(timesteps).to(self.pos_emb.dtype).unsqueeze(1)
 
     def encode_condition(self, time_token: Tensor, cond: Tensor | None) -> Tensor:
-        """Raw time token [B, 1, D] and observations [B, To, cond_dim] -> memory [B, 1 + To, D] for the cross-attention."""
+        """Raw time token [B, 1, D], observations [B, To, cond_dim] -> memory [B, 1 + To, D] for the cross-attention.
+
+        Raises:
+            ValueError: the model needs observations, and `cond` is None.
+        """
         tokens = time_token
         if self.obs_as_cond:
             if cond is None:
@@ -151,7 +157,7 @@ class TransformerForDiffusion(nn.Module):
         return self.read_out(self.trunk(x, memory, mask, memory_mask))
 
     def optimizer_groups(self, weight_decay: float) -> list[dict]:
-        """AdamW parameter groups: matrices of Linear and attention layers decay; biases, norms and embeddings do not."""
+        """AdamW groups: matrices of Linear and attention layers decay; biases, norms and embeddings do not."""
         decay = {
             id(m.in_proj_weight if isinstance(m, MultiheadAttention) else m.weight)
             for m in self.modules()

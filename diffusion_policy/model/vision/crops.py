@@ -1,4 +1,4 @@
-"""Crops of camera images: anywhere while training, so that small shifts of the camera do not matter; else the centre."""
+"""Crops of camera images: the centre, or in training random places, so that small shifts of a camera do not matter."""
 
 from __future__ import annotations
 

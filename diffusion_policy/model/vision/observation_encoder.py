@@ -1,4 +1,4 @@
-"""Camera images and low-dimensional observations -> one feature vector, with robomimic's arithmetic and parameter names."""
+"""Camera images and low-dimensional observations -> one feature vector, as robomimic computes and names it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffusion_policy.model.vision.resnet import CHANNELS, STRIDE, ResNet18Conv,
 from diffusion_policy.model.vision.spatial_softmax import SpatialSoftmax
 
 KEYPOINTS, FEATURES = 32, 64  # of one camera
-# Share of an image's area. Crops of Chi et al. 2023 have 63 to 82 %; what is outside of a smaller one is hardly ever seen.
+# Share of an image's area. Crops of Chi et al. 2023 have 63 to 82 %; what a smaller one leaves out is hardly ever seen.
 SMALL_CROP = 0.5
 
 
@@ -48,7 +48,11 @@ class ObservationEncoder(nn.Module):
         cameras: the names that are cameras.
         crop_shape: (height, width) cut out of every image; None: no crop.
         use_group_norm: group instead of batch normalisation in the ResNets.
-        fixed_crop: in evaluation, take the centre; otherwise crops are random in evaluation, too.
+        fixed_crop: crops are at the centre unless `random_crops` is set; otherwise they are always random.
+
+    Attributes:
+        random_crops: whether every image is cropped at a random place. A training sets it, and clears it to validate;
+            `train()` and `eval()` do not touch it.
     """
 
     def __init__(
@@ -62,22 +66,23 @@ class ObservationEncoder(nn.Module):
         super().__init__()
         self.shapes, self.cameras = dict(shapes), frozenset(cameras)
         self.crop_shape, self.fixed_crop = crop_shape, fixed_crop
+        self.random_crops = False
         self.obs_nets = nn.ModuleDict()
         for name in (name for name in shapes if name in self.cameras):
             channels, height, width = shapes[name]
             crop = (height, width) if crop_shape is None else crop_shape
             if crop[0] > height or crop[1] > width:
                 raise ValueError(
-                    f"crop_shape {crop[0]} x {crop[1]} exceeds the images of {name}, {height} x {width} pixels: use a smaller one"
+                    f"crop_shape {crop[0]} x {crop[1]} exceeds the images of {name}, {height} x {width} pixels: "
+                    "use a smaller one"
                 )
             self.obs_nets[name] = CameraEncoder(channels, *crop, use_group_norm)
         self._warn_of_small_crops()
         self.output_dim = sum(FEATURES if name in self.cameras else shape[0] for name, shape in shapes.items())
 
     def _warn_of_small_crops(self) -> None:
-        if self.crop_shape is None or all(
-            parameter.is_meta for parameter in self.parameters()
-        ):  # an outline sees nothing
+        outline = all(parameter.is_meta for parameter in self.parameters())  # which sees nothing
+        if self.crop_shape is None or outline:
             return
         height, width = self.crop_shape
         sizes = {name: self.shapes[name][1:] for name in self.obs_nets}
@@ -88,14 +93,18 @@ class ObservationEncoder(nn.Module):
         ]
         if small:
             warnings.warn(
-                f"crop_shape {height} x {width} leaves {', '.join(small)}: in evaluation the policy sees no more than that. "
-                "Set crop_shape to about nine tenths of height and width (null: all of the image), or draw smaller images",
+                f"crop_shape {height} x {width} leaves {', '.join(small)}: in evaluation the policy sees no more than "
+                "that. Set crop_shape to about nine tenths of height and width (null: all of the image), or draw "
+                "smaller images",
                 SmallCropWarning,
                 stacklevel=4,
             )
 
     def forward(self, obs: Mapping[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
-        """`generator` decides where images are cropped, where that is random."""
+        """Observations [N, *shape] by name -> features [N, D].
+
+        `generator` decides where images are cropped, where that is random; None: PyTorch's global one.
+        """
         features = [
             self._camera(name, obs[name], generator) if name in self.cameras else obs[name] for name in self.shapes
         ]
@@ -103,8 +112,8 @@ class ObservationEncoder(nn.Module):
 
     def _camera(self, name: str, images: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.crop_shape is not None:
-            random = self.training or not self.fixed_crop
-            images = (
-                random_crops(images, *self.crop_shape, generator) if random else centre_crops(images, *self.crop_shape)
-            )
+            if self.random_crops or not self.fixed_crop:
+                images = random_crops(images, *self.crop_shape, generator)
+            else:
+                images = centre_crops(images, *self.crop_shape)
         return self.obs_nets[name](images)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class SpatialSoftmax(nn.Module):
-    """Feature map [N, C, H, W] -> K key points [N, K, 2], the expected (x, y) in [-1, 1] of each map after a softmax."""
+    """Feature map [N, C, H, W] -> K key points [N, K, 2]: the mean (x, y), in [-1, 1], of each map after a softmax."""
 
     def __init__(self, channels: int, height: int, width: int, n_keypoints: int = 32):
         super().__init__()

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from rich.progress import Progress
 
 from bac.acceleration import accelerate
-from bac_workbench.evaluation.acting import acting, as_tensors
+from bac_workbench.evaluation.acting import acting
 from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.env_runner.episodes import Episode

@@ -20,6 +20,9 @@ SETTINGS = {
     "task.adapter.name": "task.name",
     "task.adapter": "task.environment",
     "task.demos.demonstrator.excursion_rate": "task.demos.demonstrator.perturbation_rate",
+    "objective.also": "objective.auxiliary_targets",
+    "objective.finest": "objective.min_scale",
+    "objective.views": "objective.n_crops",
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hydra.utils import get_class
+
 from bac_workbench.settings.kinds import (
     Boolean,
     Count,
@@ -24,7 +26,6 @@ from bac_workbench.settings.rules import Problem, Values, device_problems, on_gp
 from bac_workbench.settings.task import PathOrNull, Runtime, Task, TaskTraining, Wandb
 
 TrainSeed = integer(0, 2**42)  # each step's own seed is a million times as large
-FROZEN_ENCODER = "FrozenEncoderLearner"
 
 
 class Training(TaskTraining):
@@ -56,12 +57,14 @@ class Rollout(Section):
 
 
 class Objective(Section):
+    """Settings of the objectives that come with the project; another one judges its own."""
+
     embedding_std: nullable(NotNegative)
     modes: Count
-    finest: Positive
+    min_scale: Positive
     random_crops: Boolean
     scale_steps: CountOrZero
-    views: Count
+    n_crops: Count
 
 
 class Train(Section):
@@ -94,16 +97,27 @@ class Train(Section):
         yield from seed_problems(
             values("rollout.seed_start"), values("rollout.n_episodes"), "rollout.seed_start", "rollout.n_episodes"
         )
-        if values("objective") is not None:
-            if values("rollout.n_episodes"):
-                yield "rollout.n_episodes", "rollouts score denoising; with another objective leave it at 0"
-            frozen = str(values("objective._target_")).endswith(FROZEN_ENCODER)
-            if frozen and values("init_checkpoint") is None:
-                yield (
-                    "init_checkpoint",
-                    "objective=frozen_encoder goes on from a policy whose encoder has learned: name it",
-                )
+        yield from objective_problems(values)
         for part in ("task.policy", "task.policy.model"):
             width, heads = values(f"{part}.n_emb"), values(f"{part}.n_head")
             if width is not None and heads is not None and width % heads:
                 yield f"{part}.n_emb", f"use a multiple of {part}.n_head={heads}"
+
+
+def objective_problems(values: Values) -> Iterator[Problem]:
+    """What the class of the objective says of itself: see `Objective` in `diffusion_policy.workspace.objectives`."""
+    target = values("objective._target_")
+    if target is None:
+        return
+    try:
+        objective = get_class(target)
+    except (ImportError, ValueError) as error:
+        yield "objective._target_", f"there is no such class: {str(error).splitlines()[0]}"
+        return
+    if not (hasattr(objective, "policy_acts") and hasattr(objective, "needs_init_checkpoint")):
+        yield "objective._target_", "this class does not keep the contract of an objective (policy_acts, ...)"
+        return
+    if values("rollout.n_episodes") and not objective.policy_acts:
+        yield "rollout.n_episodes", "rollouts score a policy that acts; with this objective leave it at 0"
+    if objective.needs_init_checkpoint and values("init_checkpoint") is None:
+        yield "init_checkpoint", "this objective goes on from a policy that has learned: name it"

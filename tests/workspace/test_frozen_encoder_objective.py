@@ -45,7 +45,7 @@ def train(tmp_path):
 
 @pytest.fixture
 def start(train):
-    """A checkpoint whose encoder learned by foretelling actions."""
+    """A checkpoint whose encoder learned by predicting actions."""
     workspace = train("condition", "objective=condition", "training.batch_size=4", "training.max_steps=2")
     workspace.run()
     return workspace.output_dir / "checkpoints" / "step-000002"
@@ -53,7 +53,7 @@ def start(train):
 
 def test_only_the_denoiser_learns_and_from_the_features_of_the_policy(train, start):
     workspace = train(
-        "frozen", "objective=frozen_encoder", "objective.views=3", f"init_checkpoint={start}", "training.batch_size=4"
+        "frozen", "objective=frozen_encoder", "objective.n_crops=3", f"init_checkpoint={start}", "training.batch_size=4"
     )
     rows = torch.arange(len(workspace.val_set))
     images = workspace.val_set.dataset[rows]
@@ -73,11 +73,11 @@ def test_only_the_denoiser_learns_and_from_the_features_of_the_policy(train, sta
 
 
 def test_the_loss_on_centre_crops_is_that_of_an_ordinary_training(train, start):
-    frozen = train("frozen", "objective=frozen_encoder", "objective.views=1", f"init_checkpoint={start}")
+    frozen = train("frozen", "objective=frozen_encoder", "objective.n_crops=1", f"init_checkpoint={start}")
     ordinary = train("ordinary", f"init_checkpoint={start}", "objective=denoising")
     rows = torch.arange(4)
     features, images = frozen.train_set[rows], ordinary.train_set[rows]
-    ordinary.policy.eval(), frozen.learner.eval()
+    ordinary.policy.eval(), frozen.objective.eval()
     losses = [
         policy.denoising_loss(f, batch["action"], torch.Generator().manual_seed(0))
         for policy, f, batch in (
@@ -88,23 +88,41 @@ def test_the_loss_on_centre_crops_is_that_of_an_ordinary_training(train, start):
     torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
 
 
-def test_finished_views_are_not_encoded_again(train, start, monkeypatch):
-    options = ["objective=frozen_encoder", "objective.views=2", f"init_checkpoint={start}"]
+def test_finished_crops_are_not_encoded_again(train, start, monkeypatch):
+    options = ["objective=frozen_encoder", "objective.n_crops=2", f"init_checkpoint={start}"]
     first = train("frozen", *options)
-    encode = type(first.learner).encode
-    views = []
-    monkeypatch.setattr(type(first.learner), "encode", lambda self, *a, **k: views.append(a) or encode(self, *a, **k))
+    encode = type(first.objective).encode
+    encoded = []
+    monkeypatch.setattr(
+        type(first.objective), "encode", lambda self, *a, **k: encoded.append(a) or encode(self, *a, **k)
+    )
     again = train("frozen", *options)
-    assert not views
+    assert not encoded
     torch.testing.assert_close(again.train_set.features, first.train_set.features)
-    train("frozen", *options, "objective.views=3")
-    assert len(views) == 1
+    train("frozen", *options, "objective.n_crops=3")
+    assert len(encoded) == 1
     train("frozen", *options, "seed=1")  # other crops
-    assert len(views) == 3
+    assert len(encoded) == 3
 
 
 def test_bad_use_says_what_to_do(train, start):
     with pytest.raises(ConfigError, match="init_checkpoint"):
         train("frozen", "objective=frozen_encoder")
     with pytest.raises(Exception, match="once at least"):
-        train("frozen", "objective=frozen_encoder", "objective.views=0", f"init_checkpoint={start}")
+        train("frozen", "objective=frozen_encoder", "objective.n_crops=0", f"init_checkpoint={start}")
+
+
+def test_rollouts_score_the_policy(train, start):
+    """Its denoiser has learned, so it acts; what is scored is the policy, not what trained it."""
+    scored = []
+
+    def score(policy, step):
+        obs = policy.random_observation(1, torch.Generator().manual_seed(0))
+        scored.append((step, policy.predict_action(obs)["action"].shape))
+        return 0.5
+
+    workspace = train("frozen", "objective=frozen_encoder", "objective.n_crops=1", f"init_checkpoint={start}")
+    workspace.rollout = score
+    workspace.run()
+    assert scored == [(2, (1, 8, 10))]
+    assert load_policy(workspace.output_dir / "best").step == 2
