@@ -15,7 +15,7 @@ import numpy as np
 if __name__ == "__main__":
     sys.path.insert(0, os.getcwd())
 
-from diffusion_policy.env.offscreen import RenderingError  # noqa: E402
+from diffusion_policy.env.offscreen import RenderingError
 
 FAILING = (2, 5)  # seeds without a demonstration
 

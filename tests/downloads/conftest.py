@@ -60,6 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(self.body) - start))
         self.end_headers()
         self.wfile.write(self.body[start : self.cut_at])
+        return None
 
     def log_message(self, *_: object) -> None:
         pass

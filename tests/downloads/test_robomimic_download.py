@@ -54,6 +54,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             part = part[: self.cut[1]]
         self.sent.append(len(part))
         self.wfile.write(part)
+        return None
 
     def log_message(self, *_: object) -> None:
         pass

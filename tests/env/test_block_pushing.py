@@ -104,7 +104,7 @@ def test_initial_poses_have_the_published_distribution():
 def test_a_seed_draws_in_the_order_of_the_original():
     rng, draws = np.random.RandomState(3), np.random.RandomState(3)
     first, second = block_pushing_env.draw_blocks(rng)
-    u = lambda low, high: low + (high - low) * draws.random_sample()  # noqa: E731
+    u = lambda low, high: low + (high - low) * draws.random_sample()
     np.testing.assert_allclose(first, [u(0.3, 0.5), u(-0.35, -0.05), u(np.pi, 1.0)])
     while abs((x := u(0.3, 0.5)) - first[0]) <= 0.1:
         u(-0.35, -0.05)

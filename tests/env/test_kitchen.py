@@ -155,7 +155,7 @@ def test_only_the_noise_depends_on_the_seed(env):
 
 def test_episodes_repeat_bit_for_bit_whatever_ran_before(env):
     actions = np.random.default_rng(1).uniform(CONTROL_LOW, CONTROL_HIGH, size=(20, 9))
-    run = lambda env: (env.reset(seed=3), np.array([env.step(action)[0] for action in actions]))[1]  # noqa: E731
+    run = lambda env: (env.reset(seed=3), np.array([env.step(action)[0] for action in actions]))[1]
     first = run(env)
     env.reset(seed=8)
     env.step(actions[5])

@@ -19,7 +19,7 @@ def toy_task(env, **changes):
         (Chunking, {"n_obs_steps": 2, "n_action_steps": 4}),
         (Seeds, {"n_test": 2, "test_start_seed": 0}),
     )
-    names = lambda part: {item.name for item in dataclasses.fields(part)}  # noqa: E731
+    names = lambda part: {item.name for item in dataclasses.fields(part)}
     return Task(
         "toy",
         *(

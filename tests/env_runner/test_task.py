@@ -8,7 +8,7 @@ from diffusion_policy.env.extras import MissingExtraError
 from diffusion_policy.env_runner.rollout import rollout
 from diffusion_policy.env_runner.task import Chunking, Environment, Requirements, Seeds, Task, task_from_config
 
-USUAL = dict(make=ToyCameraEnv, action_dim=2, max_steps=9)
+USUAL = {"make": ToyCameraEnv, "action_dim": 2, "max_steps": 9}
 
 
 def test_observations_are_one_vector_or_named():
