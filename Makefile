@@ -19,6 +19,7 @@ help:
 	@echo "make demo    evaluate the bundled Push-T policy with and without caching; prints a table (installs core + pusht)"
 	@echo "make test    run the tests (installs core + pusht + dev); PYTEST_ARGS='-k schedule -x' picks some,"
 	@echo "             TEST_WORKERS=4 runs them in more processes than two"
+	@echo "make docs    build the documentation as a site in build/site; fails on a broken link"
 	@echo "make lint    check style (ruff), types (mypy) and which package may import which (import-linter)"
 	@echo "make stress  attack this project: damaged and hostile files, kills, races, full disks (about 10 minutes; see"
 	@echo "             docs/reliability.md); STRESS_ARGS='seed=1 parts=fuzz inputs=5000' chooses, STRESS_ARGS=help lists"
@@ -43,6 +44,13 @@ test: $(call installed,pusht$(comma)dev)
 .PHONY: lint
 lint: $(call installed,pusht$(comma)dev)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
+
+# The pages that are made from data and schemas must be the committed ones; --strict fails on a broken link or anchor.
+.PHONY: docs
+docs: $(call installed,docs)
+	@PYTHONPATH=experiments $(VENV)/bin/python -m docs.generate --check
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo "open build/site/index.html"
 
 stress: $(call installed,pusht$(comma)dev)
 	@$(VENV)/bin/python -m stress $(STRESS_ARGS)

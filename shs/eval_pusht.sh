@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tables of the README: every method on the 50 Push-T test seeds, then the interleaved benchmarks.
+# The Push-T tables of docs/results: every method on the 50 Push-T test seeds, then the interleaved benchmarks.
 # Interrupted, it goes on where it stopped. Extra arguments go to every evaluation, for example: shs/eval_pusht.sh seed=1
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,34 +122,6 @@ def test_right_settings_of_eval_pass(overrides):
 def test_right_settings_of_train_pass(overrides):
     checked("train", *overrides)
     check_command_line(["task=pusht_lowdim", *overrides], "train")
-
-
-def documented() -> list[tuple[str, str]]:
-    """(script, arguments) of every command in the README and the guides, with the variables that their blocks set."""
-    found = []
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    for block in re.findall(r"```bash\n(.*?)```", "\n".join(page.read_text() for page in pages), re.DOTALL):
-        variables: dict[str, str] = {}
-        for line in block.replace("\\\n", " ").splitlines():
-            if assigned := re.match(r"(\w+)=(?:\"([^\"]*)\"|'([^']*)'|(\S*))", line.strip()):
-                variables[assigned.group(1)] = next(value for value in assigned.groups()[1:] if value is not None)
-            if started := re.match(r"python scripts/(\w+)\.py ([^#]*)", line.strip()):
-                text = re.sub(
-                    r"\$\{?(\w+)\}?", lambda match: variables.get(match.group(1), match.group()), started.group(2)
-                )
-                found.append((started.group(1), text.strip()))
-    return [item for item in found if item[0] in HYDRA]
-
-
-@pytest.mark.parametrize("command, line", documented())
-def test_every_documented_command_passes(command, line):
-    if not torch.cuda.is_available():  # the same command for this machine
-        line = line.replace("device=cuda", "device=cpu").replace("training.precision=tf32", "training.precision=fp32")
-    check_command_line(shlex.split(line), command)
-
-
-def test_the_documentation_has_commands():
-    assert len(documented()) > 8
 
 
 # ---- wrong kinds of values never pass ----

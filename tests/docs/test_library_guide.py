@@ -1,7 +1,8 @@
-"""The snippets of docs/library.md run in order, with nothing but a checkpoint and recorded observations."""
+"""The snippets of docs/reference/python-api.md run in order, with a checkpoint and recorded observations alone."""
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from bac import Schedule
 from bac.schedule import Provenance
 from diffusion_policy.common.checkpoint import load_policy
 
-ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "reference" / "python-api.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
@@ -32,7 +33,7 @@ def after(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for number, snippet in enumerate(SNIPPETS):
-            exec(compile(snippet, f"docs/library.md, snippet {number + 1}", "exec"), names)
+            exec(compile(snippet, f"docs/reference/python-api.md, snippet {number + 1}", "exec"), names)
     return names, folder
 
 
@@ -50,6 +51,14 @@ def test_the_guide_uses_the_library_alone():
     assert len(SNIPPETS) == 4
     imported = set(re.findall(r"^(?:from|import) (\w+)", "".join(SNIPPETS), re.MULTILINE))
     assert imported == {"bac", "diffusion_policy", "numpy", "torch"}
+
+
+def test_every_name_of_the_guide_exists():
+    names = re.findall(r"`((?:bac|diffusion_policy)\.[\w.]+)`", TEXT)
+    assert len(names) > 10
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
 
 
 def test_uniform_caching_is_made_as_the_guide_says(after):

@@ -1,0 +1,1 @@
+"""Writes the pages that are made from data and schemas: python -m docs.generate"""

@@ -1,0 +1,198 @@
+"""docs/results/*.md: a page per task, an overview and the timings, all from the stored result files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from docs.generate.speed_page import speed_page
+from docs.generate.stored import (
+    MARK,
+    RESULTS,
+    TITLES,
+    Benchmark,
+    TaskResults,
+    estimate,
+    label,
+    read_task,
+    split_key,
+    table,
+    wrapped,
+)
+
+NOTES = Path(__file__).parent / "notes"
+PLACEHOLDER = re.compile(r"\{(\w+)((?::[^{}:]+)*)\}")
+COMPARED = ("full", "uniform_s10", "bac_s10", "full@ddim16")  # methods that every task has
+
+
+# ---- one task ----
+def value(results: TaskResults, name: str, *arguments: str) -> str:
+    """What a placeholder of a note stands for, such as {score:bac_s10} or {ms:full@ddim10:compiled}."""
+    if name == "metric":
+        metric, key = arguments
+        stored = results.row(key)["metrics"][metric]
+        return estimate(stored["mean"], stored["interval_95"], 2)
+    key = arguments[0]
+    if name in ("ms", "encoder_ms", "speedup"):
+        runtime = arguments[1]
+        if name == "ms":
+            return f"{results.benchmark.milliseconds(key, runtime):.1f}"
+        if name == "encoder_ms":
+            return f"{results.benchmark.row(key, runtime)['encoder_ms_p50']:.1f}"
+        return f"{results.benchmark.speedup(key, runtime):.2f}"
+    row = results.row(key)
+    if name == "updates":
+        return str(row["block_updates"])
+    if name == "gflop":
+        return f"{row['gflop_per_chunk']:.2f}"
+    if name == "score":
+        return f"{row['mean_score']:.3f}"
+    if name == "scored":
+        return score(results, key)
+    if name == "difference":
+        return difference(row)
+    if name == "loss":
+        paired = row["paired_difference"]
+        return f"{-paired['mean']:.3f} [{-paired['high']:.3f}, {-paired['low']:.3f}]"
+    raise KeyError(f"a note asks for {name}, which no result has")
+
+
+def filled(text: str, results: TaskResults) -> str:
+    """`text` with its placeholders replaced by stored numbers."""
+    return PLACEHOLDER.sub(lambda match: value(results, match[1], *match[2].split(":")[1:]), text)
+
+
+def score(results: TaskResults, key: str) -> str:
+    row = results.row(key)
+    return estimate(row["mean_score"], row["interval_95"], 2 if results.score_name == "success rate" else 3)
+
+
+def difference(row: dict) -> str:
+    """The paired difference to the full policy, which has none to itself."""
+    paired = row["paired_difference"]
+    return "-" if paired is None else estimate(paired["mean"], [paired["low"], paired["high"]], 3, sign=True)
+
+
+def methods_table(results: TaskResults) -> str:
+    """A row per method, in descending order of computation."""
+    columns = ["method", f"{results.score_name} [95 %]", "paired difference to full [95 %]"]
+    columns += [f"{stage} [95 %]" for stage in results.stages] + ["block updates", "GFLOP per chunk"]
+    timed = results.benchmark
+    if timed is not None:
+        columns += ["reference, ms", "compiled, ms", "speed-up, compiled", "actions/s, compiled"]
+    rows = []
+    for stored in sorted(results.rows, key=lambda row: -row["gflop_per_chunk"]):
+        key = f"{stored['method']}@{stored['sampler']}"
+        cells = [label(stored["method"], stored["sampler"]), score(results, key), difference(stored)]
+        cells += [value(results, "metric", stage, key) for stage in results.stages]
+        cells += [value(results, "updates", key), value(results, "gflop", key)]
+        if timed is not None:
+            cells += times(timed, key)
+        rows.append(cells)
+    return table(columns, rows)
+
+
+def times(timed: Benchmark, key: str) -> list[str]:
+    """Milliseconds, speed-up and actions per second of a method; dashes where it was not timed."""
+    compiled = timed.row(key, "compiled")
+    if compiled is None:
+        return ["-"] * 4
+    reference = timed.row(key, "reference")
+    return [
+        f"{reference['ms_p50']:.1f}",
+        f"{compiled['ms_p50']:.1f}",
+        f"{timed.speedup(key, 'compiled'):.2f}x",
+        f"{compiled['action_hz']:.0f}",
+    ]
+
+
+def task_page(task: str) -> str:
+    results = read_task(task)
+    note = filled((NOTES / f"{task}.md").read_text(encoding="utf-8"), results).strip()
+    note = note.replace("<!-- table -->", "\n\n".join([methods_table(results), *conditions(results)]))
+    picture = f"![{results.score_name} of each method against what it costs](../figures/{task}.png)"
+    files = "\n".join(f"- [`{path.name}`]({path.name})" for path in sorted(RESULTS.glob(f"{task}_*.json")))
+    reference = results.reference
+    facts = (
+        f"Checkpoint {reference['checkpoint_hash'][:12]} ({reference['weights'].upper()} weights), evaluated at commit "
+        f"{reference['commit'][:12]} on: {reference['hardware']}."
+    )
+    parts = [f"# {results.title}", note, picture, "## Stored files", facts, files]
+    return f"{MARK}\n" + wrapped("\n\n".join(parts)) + "\n"
+
+
+def conditions(results: TaskResults) -> list[str]:
+    """Paragraphs below the table: what the numbers were measured on."""
+    reference, timed = results.reference, results.benchmark
+    episodes = (
+        f"{results.rows[0]['n_episodes']} test seeds from {reference['test_seeds_from']}; the same initial states and "
+        f"the same noise (seed {reference['seed']}) for every method. GFLOP count the denoiser. A *block update* is "
+        "one computation of one block; see [concepts](../concepts.md)."
+    )
+    if timed is None:
+        return [episodes]
+    times = (
+        f"Times: batch 1, {timed.machine}. The speed-up is against the full policy in the same, compiled runtime; the "
+        f"runtime alone makes the full policy {timed.runtime_gain('compiled'):.2f}x faster than the reference runtime."
+    )
+    encoder = [encoder_sentence(timed)] if results.score_name == "success rate" else []
+    return [episodes, times, *encoder]
+
+
+def encoder_sentence(timed: Benchmark) -> str:
+    """How a chunk's time is divided between the vision encoder and the denoiser."""
+    parts = []
+    for key in timed.keys:
+        row = timed.row(key, "compiled")
+        parts.append(f"{label(*split_key(key))} {row['encoder_ms_p50']:.0f} + {row['denoiser_ms_p50']:.0f} ms")
+    return f"Vision encoder + denoiser, compiled: {'; '.join(parts)}."
+
+
+# ---- all tasks ----
+def verdict(tasks: list[TaskResults]) -> str:
+    """How BAC at the paper's budget compares with the full policy and with DDIM-16, counted over the tasks."""
+    below = [r for r in tasks if r.row("bac_s10")["paired_difference"]["mean"] < 0]
+    worse = [r for r in below if r.row("bac_s10")["mean_score"] < r.row("full@ddim16")["mean_score"]]
+    cheaper = [r for r in tasks if r.row("full@ddim16")["gflop_per_chunk"] < r.row("bac_s10")["gflop_per_chunk"]]
+    spared = [r.title for r in tasks if r not in below]
+    counted = f"all {len(below)}" if len(worse) == len(below) else f"{len(worse)}"
+    return (
+        f"At budget 10 BAC scores below the full policy on {len(below)} of {len(tasks)} bundled policies (not on "
+        f"{', '.join(spared)}). DDIM-16 scores higher than BAC on {counted} of these, and it needs "
+        f"fewer FLOPs on {len(cheaper)} of the {len(tasks)}."
+    )
+
+
+def index_page() -> str:
+    tasks = [read_task(task) for task in TITLES]
+    names = [label(*split_key(key)) for key in COMPARED]
+    links = [f"[{results.title}]({results.task}.md)" for results in tasks]
+    scores = [[link, *(score(results, key) for key in COMPARED)] for link, results in zip(links, tasks)]
+    costs = [[link, *(value(results, "gflop", key) for key in COMPARED)] for link, results in zip(links, tasks)]
+    return f"""{MARK}
+# Results
+
+Every number of these pages comes from a stored result file of this folder, with commit, versions and machine. Methods
+are compared on the same initial states and the same noise. Intervals are 95 %.
+
+Score, or success rate for Lift and Can:
+
+{table(["task", *names], scores)}
+
+Arithmetic of the denoiser, GFLOP per action chunk:
+
+{table(["task", *names], costs)}
+
+{wrapped(verdict(tasks))}
+
+- One noise seed and {tasks[0].rows[0]["n_episodes"]} episodes per method: small differences are not resolved.
+- The bundled policies are small and, but for Push-T, learned from scripted demonstrations. The tables rank methods on
+  these policies.
+- [Speed](speed.md) compares the runtimes on three machines.
+"""
+
+
+def pages() -> dict[Path, str]:
+    """Path -> content of every generated page about results."""
+    written = {RESULTS / f"{task}.md": task_page(task) for task in TITLES}
+    return {**written, RESULTS / "index.md": index_page(), RESULTS / "speed.md": speed_page()}

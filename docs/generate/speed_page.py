@@ -1,0 +1,100 @@
+"""docs/results/speed.md: the runtimes on three machines, from the stored timing runs."""
+
+from __future__ import annotations
+
+from docs.generate.stored import MARK, Benchmark, label, read_benchmark, split_key, table, wrapped
+
+TASK = "pusht_lowdim"
+INTRODUCTION = """Push-T, the bundled policy. `reference` runs the policy module by module, as the original code does;
+`planned` computes what does not depend on the noise once and fuses the rest in eager PyTorch; `compiled` is a native
+loop on a CPU and one CUDA graph on a GPU. All give the same actions to rounding. A method's speed-up is against the
+full policy in the *same* runtime. The FLOP bound is what the skipped arithmetic alone would give."""
+COMMANDS = """```bash
+bac benchmark task=pusht_lowdim device=cpu batch=1
+bac benchmark task=pusht_lowdim device=auto batch=1
+```"""
+
+
+def speed_page() -> str:
+    one, many = read_benchmark(TASK, "cpu", 1), read_benchmark(TASK, "cpu", 28)
+    narrow, gpu = read_benchmark(TASK, "cpu_avx2", 1), read_benchmark(TASK, "gpu_h100", 1)
+    parts = ["# Speed", INTRODUCTION, "## A processor with AVX-512", batches_table(one, many)]
+    parts += [gains(one, many), f"{one.machine}; batch 28: {many.rows[0]['n']} rounds.", floors(one, many)]
+    parts += ["## A processor with AVX2", runtimes_table(narrow), narrow_text(narrow)]
+    parts += ["## A GPU", runtimes_table(gpu), gpu_text(gpu), "## Your machine", COMMANDS]
+    return f"{MARK}\n" + wrapped("\n\n".join(parts)) + "\n"
+
+
+def batches_table(one: Benchmark, many: Benchmark) -> str:
+    """A row per method and runtime, at batch 1 and batch 28."""
+    columns = ["method", "runtime", "batch 1: ms p50 / p95", "speed-up, same runtime", "batch 28: ms p50"]
+    columns += ["speed-up, same runtime", "FLOP bound"]
+    rows = []
+    for key in many.keys:
+        for runtime in many.runtimes:
+            cells = [label(*split_key(key)), runtime, both(one, key, runtime), f"{one.speedup(key, runtime):.2f}x"]
+            cells += [f"{many.milliseconds(key, runtime):.0f}", f"{many.speedup(key, runtime):.2f}x"]
+            rows.append([*cells, f"{one.row(key, runtime)['flop_ratio_bound']:.2f}x"])
+    return table(columns, rows)
+
+
+def runtimes_table(run: Benchmark) -> str:
+    """A row per method, a column per runtime."""
+    rows = [
+        [label(*split_key(key))]
+        + [both(run, key, runtime) for runtime in run.runtimes]
+        + [f"{run.speedup(key, 'compiled'):.2f}x"]
+        for key in run.keys
+    ]
+    return table(["method", *(f"{name}: ms p50 / p95" for name in run.runtimes), "speed-up, compiled"], rows)
+
+
+def both(run: Benchmark, key: str, runtime: str) -> str:
+    row = run.row(key, runtime)
+    return f"{row['ms_p50']:.1f} / {row['ms_p95']:.1f}"
+
+
+def gains(one: Benchmark, many: Benchmark) -> str:
+    return (
+        f"The runtime alone, on the full policy: planned {one.runtime_gain('planned'):.2f}x and compiled "
+        f"{one.runtime_gain('compiled'):.2f}x at batch 1, {many.runtime_gain('planned'):.2f}x and "
+        f"{many.runtime_gain('compiled'):.2f}x at batch 28."
+    )
+
+
+def floors(one: Benchmark, many: Benchmark) -> str:
+    """What arithmetic and reading the weights would take at the machine's own rates."""
+    rates = one.info["floors"]
+    full, bac = one.row("full", "compiled"), one.row("bac_s10", "compiled")
+    return (
+        f"PyTorch's fp32 matrix product reaches {rates['gflops']:.0f} GFLOP/s in the same run, and reading as many "
+        f"bytes as the packed weights {rates['weights_gb_per_s']:.0f} GB/s. At those rates the arithmetic of the "
+        f"compiled BAC takes {bac['share_of_arithmetic_floor']:.0%} of its measured time and reading its weights "
+        f"{bac['share_of_weights_floor']:.0%} (the two overlap); of the full policy's "
+        f"{full['share_of_arithmetic_floor']:.0%} and {full['share_of_weights_floor']:.0%}. Actions differ from the "
+        f"reference's by at most {largest_difference(one)} of the action range at batch 1 and "
+        f"{largest_difference(many)} at batch 28."
+    )
+
+
+def largest_difference(run: Benchmark) -> str:
+    return f"{max(row['max_action_diff'] for row in run.rows):.0e}"
+
+
+def narrow_text(run: Benchmark) -> str:
+    return (
+        f"{run.machine}; fp32 matrix product {run.info['floors']['gflops']:.0f} GFLOP/s. The runtime alone makes the "
+        f"full policy {run.runtime_gain('compiled'):.2f}x faster. The arithmetic at that rate takes "
+        f"{run.row('full', 'compiled')['share_of_arithmetic_floor']:.0%} of the full policy's compiled time and "
+        f"{run.row('bac_s10', 'compiled')['share_of_arithmetic_floor']:.0%} of BAC's."
+    )
+
+
+def gpu_text(run: Benchmark) -> str:
+    full = run.row("full", "compiled")
+    return (
+        f"{run.machine}. The runtime alone makes the full policy {run.runtime_gain('compiled'):.2f}x faster. Launching "
+        "kernels one by one from the host rules the reference. In the graph the latency of some thousand small kernels "
+        f"is left: arithmetic and memory would take {full['share_of_arithmetic_floor']:.0%} and "
+        f"{full['share_of_weights_floor']:.0%} of it. Actions agree to {largest_difference(run)}."
+    )
