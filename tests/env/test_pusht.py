@@ -10,7 +10,8 @@ pytest.importorskip("pymunk")
 pytest.importorskip("shapely")
 
 from diffusion_policy.env.extras import MissingExtraError, import_extra
-from diffusion_policy.env.pusht.pusht_env import GOAL_POSE, PushTEnv
+from diffusion_policy.env.pusht.definition import GOAL_POSE
+from diffusion_policy.env.pusht.pusht_env import PushTEnv
 from diffusion_policy.env.pusht.pusht_keypoints_env import BLOCK_KEYPOINTS, PushTKeypointsEnv, block_keypoints
 from tests.conftest import ROOT
 

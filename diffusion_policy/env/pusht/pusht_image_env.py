@@ -5,7 +5,8 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 
-from diffusion_policy.env.pusht.pusht_env import TABLE_SIZE, PushTEnv
+from diffusion_policy.env.pusht.definition import TABLE_SIZE
+from diffusion_policy.env.pusht.pusht_env import PushTEnv
 
 IMAGE_SIZE = 96  # px; the demonstrations' images have it too
 IMAGE_SHAPE = (3, IMAGE_SIZE, IMAGE_SIZE)
