@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     from bac_workbench.console import console, progress_bar, readable_errors
     from bac_workbench.settings import check
     from diffusion_policy.common.config import ConfigError, register_resolvers
-    from diffusion_policy.dataset.robomimic_files import delta_path
+    from diffusion_policy.dataset.robomimic_actions import delta_path
     from diffusion_policy.demos.absolute_actions import Conversion, convert_actions
 
     register_resolvers()

@@ -34,11 +34,11 @@ from bac_workbench.downloads.checkpoints import (  # noqa: E402
     published_names,
     recorded_sha256,
 )
-from bac_workbench.downloads.places import download_progress, run_command  # noqa: E402
+from bac_workbench.downloads.command import download_progress, run_command  # noqa: E402
+from bac_workbench.downloads.fetch import require_url  # noqa: E402
 from bac_workbench.settings import meant, read_arguments  # noqa: E402
 from bac_workbench.setup.checkpoints import TaskFile, quoted, task_files  # noqa: E402
 from diffusion_policy.common.config import ConfigError  # noqa: E402
-from diffusion_policy.dataset.fetch import require_url  # noqa: E402
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
 
 DEFAULTS = {"task": None, "name": LATEST, "train": 0, "checkpoint_dir": "checkpoint", "url": None, "sha256": None}

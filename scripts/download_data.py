@@ -23,11 +23,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "experiments")]
 
-from bac_workbench.downloads.places import download_progress, run_command  # noqa: E402
-from bac_workbench.settings import meant, read_arguments  # noqa: E402
-from diffusion_policy.common.config import ConfigError  # noqa: E402
-from diffusion_policy.common.lock import locked_output  # noqa: E402
-from diffusion_policy.dataset.download import (  # noqa: E402
+from bac_workbench.downloads.command import download_progress, run_command  # noqa: E402
+from bac_workbench.downloads.datasets import (  # noqa: E402
     SOURCES,
     NoChecksumError,
     OtherDataError,
@@ -36,9 +33,12 @@ from diffusion_policy.dataset.download import (  # noqa: E402
     verify,
     verify_or_record,
 )
-from diffusion_policy.dataset.fetch import name_in  # noqa: E402
+from bac_workbench.downloads.fetch import name_in  # noqa: E402
+from bac_workbench.downloads.sources import DataSource  # noqa: E402
+from bac_workbench.settings import meant, read_arguments  # noqa: E402
+from diffusion_policy.common.config import ConfigError  # noqa: E402
+from diffusion_policy.common.lock import locked_output  # noqa: E402
 from diffusion_policy.dataset.replay_buffer import DatasetError  # noqa: E402
-from diffusion_policy.dataset.sources import DataSource  # noqa: E402
 from diffusion_policy.env.extras import MissingExtraError  # noqa: E402
 
 DEFAULTS = {"task": None, "verify": False, "data_dir": "data", "url": None, "sha256": None}

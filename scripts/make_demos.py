@@ -23,14 +23,15 @@ def main(cfg: DictConfig) -> None:
 
     from bac_workbench.console import console, progress_bar, readable_errors
     from bac_workbench.settings import check
-    from bac_workbench.setup.task import make_task
     from diffusion_policy.common.config import register_resolvers
     from diffusion_policy.demos.collect import collect
+    from diffusion_policy.env_runner.task import task_from_config
 
     register_resolvers()
     with readable_errors():
         settings = check(cfg, "make_demos")
-        make_task(settings.task)  # raises if the simulator is not installed
+        if settings.task.environment is not None and "_target_" in settings.task.environment:
+            task_from_config(settings.task.to_dict())  # raises for settings that cannot be
         demos = settings.task.demos.to_dict()
         with progress_bar() as bar:
             job, failed = bar.add_task("demonstrations", total=settings.n_episodes), []

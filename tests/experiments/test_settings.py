@@ -56,7 +56,12 @@ def test_every_task_passes_and_nothing_is_changed(command, task):
 
 @pytest.mark.parametrize(
     "command, task",
-    [("benchmark", "can_ph"), ("profile_blocks", "kitchen"), ("make_demos", "lift"), ("convert_actions", "can_ph")],
+    [
+        ("benchmark", "can_ph"),
+        ("profile_blocks", "kitchen_scripted_demos"),
+        ("make_demos", "lift_scripted_demos"),
+        ("convert_actions", "can_ph"),
+    ],
 )
 def test_every_other_command_passes(command, task):
     checked(command, task=task)
@@ -82,8 +87,8 @@ def test_every_other_command_passes(command, task):
         ["output_dir=a b"],
         ["output_dir=/tmp/x/y"],
         ["++seed=3"],
-        ["++task.adapter.max_steps=4"],
-        ["task.adapter.max_steps=24"],
+        ["++task.environment.max_steps=4"],
+        ["task.environment.max_steps=24"],
         ["precision=bf16"],
         ["runtime=compiled"],
         ["runtime=reference"],
@@ -275,7 +280,7 @@ def test_near_names_come_from_the_same_group_first():
 def test_own_tasks_from_another_folder_are_checked_and_may_have_settings_of_their_own(tmp_path):
     (tmp_path / "task").mkdir()
     (tmp_path / "task" / "my_arm.yaml").write_text(
-        "defaults: [pusht_lowdim, _self_]\nname: my_arm\nadapter: null\nmine: {speed: 3}\ncheckpoint: x\n"
+        "defaults: [pusht_lowdim, _self_]\nname: my_arm\nenvironment: null\nmine: {speed: 3}\ncheckpoint: x\n"
     )
     line = ["--config-dir", str(tmp_path), "task=my_arm"]
     check_command_line([*line, "task.mine.speed=4", "++task.mine.speed=5"], "eval")

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bac_workbench.console import readable_errors
 from bac_workbench.settings.check import problems_of
 from bac_workbench.settings.help import usage, wants_help
+from bac_workbench.settings.names import TASKS as EARLIER_TASKS
 from bac_workbench.settings.overrides import accepts, first_line, parsed, text_of, unreadable
 from bac_workbench.settings.schema import (
     field_at,
@@ -236,6 +237,10 @@ def blame_choice(error: MissingConfigException, overrides: list[Override]) -> tu
     if wrong is None or not options:
         return None, first_line(error)
     line = f"{shown(wrong.input_line)}: use one of {', '.join(options)}{meant(name, options)}"
+    if group == "task" and name in EARLIER_TASKS:
+        line = (
+            f"{shown(wrong.input_line)}: this task is called {EARLIER_TASKS[name]} now; use task={EARLIER_TASKS[name]}"
+        )
     sampler = SAMPLER.match(name) if group == "sampler" else None
     if sampler is not None and any(option.startswith(sampler.group(1)) for option in options):
         kind, steps = sampler.groups()
