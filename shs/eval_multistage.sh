@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The multi-stage tables of the README: Block Pushing and Kitchen, every method on the same 50 test seeds.
-# Interrupted, it goes on where it stopped. TASKS="kitchen" picks; extra arguments go to every evaluation, e.g. seed=1.
+# Interrupted, it goes on where it stopped. TASKS="kitchen_scripted_demos" picks; extra arguments go to every evaluation, e.g. seed=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -10,7 +10,7 @@ for argument in "$@"; do
   case $argument in seed=0) ;; seed=*) reference="full-seed${argument#seed=}" ;; esac
 done
 
-for task in ${TASKS:-block_pushing kitchen}; do
+for task in ${TASKS:-block_pushing kitchen_scripted_demos}; do
   common=(task="$task" runtime=compiled benchmark.n_chunks=0 "$@")
   "$python" scripts/eval.py "${common[@]}" cache=full
   "$python" scripts/eval.py "${common[@]}" cache=uniform
@@ -18,6 +18,5 @@ for task in ${TASKS:-block_pushing kitchen}; do
   for sampler in ddim16 ddim30; do
     "$python" scripts/eval.py "${common[@]}" cache=full sampler="$sampler"
   done
-  name=$("$python" scripts/eval.py "${common[@]}" --cfg job --package task.name)
-  "$python" scripts/compare.py "results/$name" "$reference"
+  "$python" scripts/compare.py "results/$task" "$reference"
 done

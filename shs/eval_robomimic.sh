@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 methods="[full,uniform_s10,bac_s10,full@ddim30,full@ddim16]"
 
-for task in ${TASKS:-lift can}; do
+for task in ${TASKS:-lift_scripted_demos can_scripted_demos}; do
   TASKS=$task shs/eval_multistage.sh "$@"
   "$python" scripts/benchmark.py task="$task" device=cpu methods="$methods" runtimes="[reference,compiled]" n_chunks=10
 done

@@ -216,7 +216,7 @@ def evaluations(folder: Path) -> Path:
 # ---- data sets ----
 def replay_buffer(folder: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
     """Two episodes in a zarr folder, as this project's own demonstrations are stored."""
-    from diffusion_policy.demos.storage import write_replay_buffer
+    from diffusion_policy.dataset.stored_demos import write_replay_buffer
 
     rng = np.random.default_rng(0)
     episodes = [

@@ -51,7 +51,7 @@ def imported(folders: tuple[str, ...], everywhere: bool) -> dict[str, str]:
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module]
             for name in (name.split(".")[0] for name in names):
-                local = (path.parent / f"{name}.py").exists()  # a helper beside a test
+                local = any((ROOT / "tests").rglob(f"{name}.py"))  # a helper of tests
                 if name not in sys.stdlib_module_names | OWN | BESIDE_PYTEST and not local:
                     found[DISTRIBUTIONS.get(name, name.replace("_", "-"))] = str(path)
     return found

@@ -114,10 +114,10 @@ def _read(path: str | Path, with_intention: bool) -> ReplayBuffer:
 class SymmetricSceneDataset(SequenceDataset):
     """Windows of scenes that the expert would have acted in alike.
 
-    Each window is seen with its blocks exchanged or not, its targets exchanged or not, each block turned by a quarter or
-    not, and each target turned to a yaw that an episode may draw. All of that changes neither how the blocks move, which
-    are equal cubes, nor what the expert does, who draws the order and looks at a block's faces and a target's centre.
-    What is drawn depends on the indices asked for alone, so a resumed training sees the same.
+    Each window is seen with its blocks exchanged or not, its targets exchanged or not, each block turned by a quarter
+    or not, and each target turned to a yaw that an episode may draw. All of that changes neither how the blocks move,
+    which are equal cubes, nor what the expert does, who draws the order and looks at a block's faces and a target's
+    centre. What is drawn depends on the indices asked for alone, so a resumed training sees the same.
     """
 
     def __getitem__(self, index: int | Tensor) -> dict[str, Tensor]:
@@ -126,7 +126,8 @@ class SymmetricSceneDataset(SequenceDataset):
 
 
 def scene_like(obs: Tensor, generator: torch.Generator) -> Tensor:
-    """Observations [..., T, 16] of other scenes in which the expert's actions are the same; see `SymmetricSceneDataset`."""
+    """Observations [..., T, 16] of other scenes in which the expert's actions are the same; see
+    `SymmetricSceneDataset`."""
     obs, windows = obs.clone(), obs.shape[:-2]
     for poses in (BLOCKS, TARGETS):
         things = obs[..., poses].unflatten(-1, (2, 3))  # [..., T, 2, (x, y, yaw)]
@@ -152,8 +153,9 @@ class DisplacedEffectorDataset(SequenceDataset):
     """Windows in which the observed effector is displaced at random and the actions are the expert's from there.
 
     The expert moves straight and never errs, so a policy that copies its own last motion fits the demonstrations well,
-    and fails. Displacing each observed step on its own makes the last motion a poor guide; displacing them together shows
-    how to come back. The action is the one towards where the expert was heading, as the expert steers by the blocks.
+    and fails. Displacing each observed step on its own makes the last motion a poor guide; displacing them together
+    shows how to come back. The action is the one towards where the expert was heading, as the expert steers by the
+    blocks.
 
     Both displacements are normal in x and y. They depend on the indices asked for alone, so a resumed training sees the
     same ones.
@@ -209,8 +211,8 @@ class DisplacedEffectorDataset(SequenceDataset):
 
 
 def steps_towards(intention: Tensor, demonstrated: Tensor, effector: Tensor) -> Tensor:
-    """The expert's actions [..., 2] (m) from `effector` [..., 2] when at `demonstrated` [..., 2] it intended `intention`
-    [..., 5], see `Intention`."""
+    """The expert's actions [..., 2] (m) from `effector` [..., 2] when at `demonstrated` [..., 2] it intended
+    `intention` [..., 5], see `Intention`."""
     waypoint, longest, centre = intention[..., :2], intention[..., 2:3], intention[..., 3:]
     ahead, start, now = (place - centre for place in (waypoint, demonstrated, effector))
     # The circle's waypoint, turned about the centre by as much as the effector is: the turn from `start` to `now`, as a

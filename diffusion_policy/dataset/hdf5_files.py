@@ -1,8 +1,8 @@
 """Reading arrays and attributes of HDF5 files of which nothing is known.
 
-A member is looked at before it is followed, and what an array claims before memory is set aside: links and storage that lead
-to other files, virtual arrays, types other than numbers, filters that are plug-ins, and shapes that the file cannot hold are
-refused.
+A member is looked at before it is followed, and what an array claims before memory is set aside: links and storage that
+lead to other files, virtual arrays, types other than numbers, filters that are plug-ins, and shapes that the file
+cannot hold are refused.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def open_group(parent: Any, name: str, where: str | Path) -> Any:
         DatasetError: it is missing, is an array, or lies behind a link.
     """
     h5py = _h5py()
-    found = _member(parent, name, where)
-    if not isinstance(found, h5py.h5g.GroupID):
+    member = _member(parent, name, where)
+    if not isinstance(member, h5py.h5g.GroupID):
         raise DatasetError(f"{where}: {_path(parent, name)} is not a group")
-    return h5py.Group(found)
+    return h5py.Group(member)
 
 
 def open_array(parent: Any, name: str, where: str | Path, budget: Budget) -> Any:
@@ -57,23 +57,23 @@ def open_array(parent: Any, name: str, where: str | Path, budget: Budget) -> Any
         DatasetError: see `open_group`; or it is not a plain array of numbers, or claims more than the file can hold.
     """
     h5py = _h5py()
-    found, what = _member(parent, name, where), f"{where}: {_path(parent, name)}"
-    if not isinstance(found, h5py.h5d.DatasetID):
+    array, what = _member(parent, name, where), f"{where}: {_path(parent, name)}"
+    if not isinstance(array, h5py.h5d.DatasetID):
         raise DatasetError(f"{what} is a group where an array should be")
-    _require_numbers(found, what)
-    created = found.get_create_plist()
+    _require_numbers(array, what)
+    created = array.get_create_plist()
     layout = created.get_layout()
     if layout not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED) or created.get_external_count():
         raise DatasetError(
             f"{what} is stored in other files (a virtual array, or external storage): store its numbers in this file"
         )
-    shape, itemsize = found.get_space().get_simple_extent_dims(), found.get_type().get_size()
+    shape, itemsize = array.get_space().get_simple_extent_dims(), array.get_type().get_size()
     if shape is None or not 1 <= len(shape) <= MAX_DIMENSIONS:
         raise DatasetError(f"{what} has no rows")
     budget.add(f"{what} {list(shape)}", n_bytes(shape, itemsize))
     if layout == h5py.h5d.CHUNKED:
-        _require_sound_chunks(found, created, itemsize, what)
-    return h5py.Dataset(found)
+        _require_sound_chunks(array, created, itemsize, what)
+    return h5py.Dataset(array)
 
 
 def read_text(owner: Any, name: str, where: str | Path) -> str | None:
@@ -85,9 +85,9 @@ def read_text(owner: Any, name: str, where: str | Path) -> str | None:
     h5py = _h5py()
     if name not in owner.attrs:
         return None
-    found = h5py.h5a.open(owner.id, name.encode())
-    kind, what = found.get_type(), f"{where}: attribute {name} of {owner.name}"
-    if kind.get_class() != h5py.h5t.STRING or found.get_space().get_simple_extent_npoints() != 1:
+    attribute = h5py.h5a.open(owner.id, name.encode())
+    kind, what = attribute.get_type(), f"{where}: attribute {name} of {owner.name}"
+    if kind.get_class() != h5py.h5t.STRING or attribute.get_space().get_simple_extent_npoints() != 1:
         raise DatasetError(f"{what} is not a text")
     if not kind.is_variable_str() and kind.get_size() > LONGEST_TEXT:
         raise DatasetError(f"{what} claims {kind.get_size():,} bytes, and at most {LONGEST_TEXT:,} are read")
@@ -131,10 +131,10 @@ def _path(parent: Any, name: str) -> str:
 def _member(parent: Any, name: str, where: str | Path) -> Any:
     """Identifier of a member. Only hard links are followed: others may lead to other files."""
     h5py = _h5py()
-    found = parent.id
+    member = parent.id
     for part in name.split("/"):
         try:
-            link = found.links.get_info(part.encode()) if isinstance(found, h5py.h5g.GroupID) else None
+            link = member.links.get_info(part.encode()) if isinstance(member, h5py.h5g.GroupID) else None
         except (KeyError, RuntimeError) as error:
             raise DatasetError(f"{where} has no {_path(parent, name)} ({error})") from error
         if link is None:
@@ -143,8 +143,8 @@ def _member(parent: Any, name: str, where: str | Path) -> Any:
             raise DatasetError(
                 f"{where}: {_path(parent, name)} is a link, which may lead to another file: copy the data into this one"
             )
-        found = h5py.h5o.open(found, part.encode())
-    return found
+        member = h5py.h5o.open(member, part.encode())
+    return member
 
 
 def _require_numbers(array: Any, what: str) -> None:

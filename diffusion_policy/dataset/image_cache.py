@@ -35,9 +35,9 @@ def cached_images(
 ) -> dict[str, np.ndarray]:
     """Memory-mapped uint8 images [N, H, W, C] by name, the episodes laid end to end.
 
-    The first call writes them to `folder`, one file each; later ones find them there. It writes to `<folder>.partial`, and
-    the next call goes on with what an interrupted one left; `folder` appears complete or not at all. Processes that need
-    the same cache at the same time wait for the first of them.
+    The first call writes them to `folder`, one file each; later ones find them there. It writes to `<folder>.partial`,
+    and the next call goes on with what an interrupted one left; `folder` appears complete or not at all. Processes that
+    need the same cache at the same time wait for the first of them.
 
     Args:
         source: what the images come from, for JSON. A cache of another source is written anew, which is said.
@@ -45,8 +45,9 @@ def cached_images(
         lengths: of the episodes.
         read: the images [T, H, W, C] of one episode, by its index and their name.
 
-    A cache is used as it is if its files have the size and time of change that were recorded when they were written. Where a
-    time differs (a copy, a damage), their checksums are compared; a damaged cache is written anew, which is said.
+    A cache is used as it is if its files have the size and time of change that were recorded when they were written.
+    Where a time differs (a copy, a damage), their checksums are compared; a damaged cache is written anew, which is
+    said.
 
     Raises:
         DatasetError: there is no space for it, or no access.
@@ -97,9 +98,9 @@ def _open(
     if not folder.exists():
         return None
     try:
-        found = json.loads((folder / DESCRIPTION).read_text())
-        recorded = found.pop("files", None)
-        if found != key:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        recorded = description.pop("files", None)
+        if description != key:
             reason = "belongs to another or a changed data file"
         elif not isinstance(recorded, dict) or set(recorded) != set(arrays):
             reason = "is damaged or of an earlier version (it has no checksums)"
@@ -150,11 +151,11 @@ def _compared(folder: Path, key: Mapping[str, Any], recorded: Mapping[str, Mappi
 
 def _crc32(path: Path, size: int | None = None) -> int:
     """Of the first `size` bytes of a file; None: of all."""
-    found, left = 0, path.stat().st_size if size is None else size
+    checksum, left = 0, path.stat().st_size if size is None else size
     with open(path, "rb") as file:
         while left and (content := file.read(min(READ_BYTES, left))):
-            found, left = zlib.crc32(content, found), left - len(content)
-    return found
+            checksum, left = zlib.crc32(content, checksum), left - len(content)
+    return checksum
 
 
 def _remove(path: Path) -> None:
@@ -172,7 +173,10 @@ def _write(
     read: Callable[[int, str], np.ndarray],
     console: Console,
 ) -> dict[str, int]:
-    """Appends to the files of an earlier call where they belong to the same cache, episode by episode. Returns their CRC-32."""
+    """Appends to the files of an earlier call where they belong to the same cache, episode by episode.
+
+    Returns their CRC-32.
+    """
     done, checksums = _done(partial, key, arrays, lengths)
     if not done:
         for path in partial.glob("*.npy"):

@@ -20,11 +20,11 @@ def require_zarr(path: str | Path, hint: str = "") -> None:
     """
     path = Path(path)
     try:
-        found = _other_than_zarr(path)
+        problem = _other_than_zarr(path)
     except OSError as error:
         raise DatasetError(f"cannot read {path} ({error})") from error
-    if found:
-        raise DatasetError(f"{found} {hint}".strip())
+    if problem:
+        raise DatasetError(f"{problem} {hint}".strip())
 
 
 def require_hdf5(path: str | Path, advice: str = "") -> None:
@@ -36,19 +36,19 @@ def require_hdf5(path: str | Path, advice: str = "") -> None:
     path = Path(path)
     try:
         if not path.exists():
-            found = f"no data file at {path}: nothing is there."
+            problem = f"no data file at {path}: nothing is there."
         elif path.is_dir():
             zarr = any((path / name).exists() for name in ROOT_FILES)
-            found = f"{path} is a {'zarr data set' if zarr else 'folder'} and not an HDF5 file."
+            problem = f"{path} is a {'zarr data set' if zarr else 'folder'} and not an HDF5 file."
         elif not path.is_file():
-            found = f"{path} is no plain file."
+            problem = f"{path} is no plain file."
         elif zipfile.is_zipfile(path):
-            found = f"{path} is a zip archive and not an HDF5 file: unpack it, and name the file in it."
+            problem = f"{path} is a zip archive and not an HDF5 file: unpack it, and name the file in it."
         else:
             return
     except OSError as error:
         raise DatasetError(f"cannot read {path} ({error})") from error
-    raise DatasetError(f"{found} {advice}".strip())
+    raise DatasetError(f"{problem} {advice}".strip())
 
 
 def _other_than_zarr(path: Path) -> str | None:
@@ -88,8 +88,8 @@ def _other_folder(path: Path) -> str | None:
         return None
     if (path / LEROBOT).is_file():
         return (
-            f"{path} is a LeRobot data set and not a zarr data set; LeRobot data sets are not read yet: convert it to arrays "
-            "data/<name> [N, ...] and meta/episode_ends [E] of a zarr group."
+            f"{path} is a LeRobot data set and not a zarr data set; LeRobot data sets are not read yet: convert it to "
+            "arrays data/<name> [N, ...] and meta/episode_ends [E] of a zarr group."
         )
     if (path / ".zarray").exists():
         return f"{path} is a single zarr array and not a readable replay buffer: name the group in which it lies."

@@ -18,10 +18,10 @@ from diffusion_policy.dataset.sequence_dataset import SequenceDataset, Windows
 from diffusion_policy.env.kitchen.definition import ACTION_DIM, N_QPOS, NOISE_AMPLITUDE, NOISE_RATIO, OBS_DIM
 from diffusion_policy.model.common.normalizer import FieldNormalizer
 
-HINT = "Make the demonstrations with: python scripts/make_demos.py task=kitchen"
+HINT = "Make the demonstrations with: python scripts/make_demos.py task=kitchen_scripted_demos"
 
-# Joint positions that move less than this in all demonstrations (rad or m) are not scaled up by the normalizer, as in the
-# original. Actions always are: the original leaves the fingers' 0.04 m unscaled.
+# Joint positions that move less than this in all demonstrations (rad or m) are not scaled up by the normalizer, as in
+# the original. Actions always are: the original leaves the fingers' 0.04 m unscaled.
 OBS_RANGE_EPS = 0.05
 
 Datasets = tuple[SequenceDataset, "SequenceDataset | None"]
@@ -34,11 +34,12 @@ def load_kitchen_logs(
 ) -> Datasets:
     """Training and validation windows of the human logs (validation is None for val_ratio 0).
 
-    The action is the joint positions that the human commanded. Observations get the noise of the environment, drawn once.
+    The action is the joint positions that the human commanded. Observations get the noise of the environment, drawn
+    once.
 
     Args:
-        dataset_dir: the `*.mjl` logs, at any depth. A log that repeats an earlier one counts once (the published archive
-            holds such copies, and the original trains on some of them twice).
+        dataset_dir: the `*.mjl` logs, at any depth. A log that repeats an earlier one counts once (the published
+            archive holds such copies, and the original trains on some of them twice).
         noise_ratio: scale of the observation noise; 0: none.
     """
     episodes = read_logs(dataset_dir)

@@ -1,4 +1,5 @@
-"""The human Franka Kitchen demonstrations (Gupta et al. 2019) as the original project publishes them: logs and arrays."""
+"""The human Franka Kitchen demonstrations (Gupta et al. 2019) as the original project publishes them: logs and
+arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from diffusion_policy.env.kitchen.definition import ACTION_DIM, N_OBJECT, N_QPOS
 LOGS_HINT = "Get the human demonstrations with: python scripts/download_data.py task=kitchen_lowdim_abs"
 ARRAYS_HINT = "Get the human demonstrations with: python scripts/download_data.py task=kitchen_lowdim"
 
-# A copy of this log is cut short in the published archive. It counts where it can be read; any other log must be readable.
+# A copy of this log is cut short in the published archive. It counts where it can be read; any other log must be
+# readable.
 DAMAGED_AS_PUBLISHED = "kitchen_playdata_2019_07_11_13_34_20"
 # The arrays of the published archive. They were made from its logs, so that it has at least as many of these.
 PUBLISHED_DEMONSTRATIONS, PUBLISHED_LONGEST = 566, 409
@@ -41,8 +43,8 @@ def read_logs(dataset_dir: str | Path) -> list[Episode]:
             raise
         if log.qpos.shape[1] < N_QPOS or log.ctrl.shape[1] != ACTION_DIM:
             raise DatasetError(
-                f"{path} logs {log.qpos.shape[1]} joint positions and {log.ctrl.shape[1]} actuators instead of at least "
-                f"{N_QPOS} and {ACTION_DIM}: it is not a log of Kitchen, move it out of {folder}"
+                f"{path} logs {log.qpos.shape[1]} joint positions and {log.ctrl.shape[1]} actuators instead of at "
+                f"least {N_QPOS} and {ACTION_DIM}: it is not a log of Kitchen, move it out of {folder}"
             )
         positions = np.concatenate([log.qpos[:, :N_ROBOT], log.qpos[:, -N_OBJECT:]], axis=1)
         episodes.setdefault(positions.tobytes() + log.ctrl.tobytes(), (positions, log.ctrl))
@@ -53,10 +55,11 @@ def read_logs(dataset_dir: str | Path) -> list[Episode]:
 
 def read_arrays(dataset_dir: str | Path) -> list[Episode]:
     """Demonstrations of three arrays, in which time is the first axis and the demonstration the second:
-    `observations_seq.npy` [T, E, 60], `actions_seq.npy` [T, E, 9] and `existence_mask.npy` [T, E], which is 1 for the steps
-    that demonstration e has and 0 after its end.
+    `observations_seq.npy` [T, E, 60], `actions_seq.npy` [T, E, 9] and `existence_mask.npy` [T, E], which is 1 for the
+    steps that demonstration e has and 0 after its end.
 
-    (The loader of the original project takes the first axis for the demonstration, so that its windows mix demonstrations.)
+    (The loader of the original project takes the first axis for the demonstration, so that its windows mix
+    demonstrations.)
 
     Raises:
         DatasetError: a file is missing, or the shapes or the mask do not fit each other.
@@ -67,8 +70,9 @@ def read_arrays(dataset_dir: str | Path) -> list[Episode]:
     exists = mask != 0
     if obs.shape != (*exists.shape, OBS_DIM) or action.shape != (*exists.shape, ACTION_DIM):
         raise DatasetError(
-            f"{folder}: observations_seq.npy {list(obs.shape)}, actions_seq.npy {list(action.shape)} and existence_mask.npy "
-            f"{list(exists.shape)} are not [T, E, {OBS_DIM}], [T, E, {ACTION_DIM}] and [T, E]. {ARRAYS_HINT}"
+            f"{folder}: observations_seq.npy {list(obs.shape)}, actions_seq.npy {list(action.shape)} and "
+            f"existence_mask.npy {list(exists.shape)} are not [T, E, {OBS_DIM}], [T, E, {ACTION_DIM}] and [T, E]. "
+            f"{ARRAYS_HINT}"
         )
     if not np.isin(mask, (0, 1)).all():
         raise DatasetError(f"{folder}: existence_mask.npy holds other numbers than 0 and 1. {ARRAYS_HINT}")
@@ -138,7 +142,8 @@ def read_published(folder: str | Path) -> KitchenFiles:
     published = f"{PUBLISHED_DEMONSTRATIONS} of at most {PUBLISHED_LONGEST} steps"
     if (len(arrays), longest) != (PUBLISHED_DEMONSTRATIONS, PUBLISHED_LONGEST):
         raise DatasetError(
-            f"{folder} holds arrays of {len(arrays)} demonstrations of at most {longest} steps; {published} are published"
+            f"{folder} holds arrays of {len(arrays)} demonstrations of at most {longest} steps; {published} are "
+            "published"
         )
     if len(qpos) != len(arrays):
         raise DatasetError(f"{folder} holds {len(qpos)} initial states for {len(arrays)} demonstrations")

@@ -1,8 +1,9 @@
 """How much memory a data file may claim, given how many bytes it really has.
 
-A few hundred bytes can claim arrays of any size. What is claimed is therefore compared with what is stored before memory is
-set aside for it. Packed data may claim `PLAUSIBLE_RATIO` times their size (the images of Push-T, the most compressible
-published ones, are packed 25 times as uint8); below `ALWAYS_ALLOWED` nothing is compared, as constant arrays pack to nothing.
+A few hundred bytes can claim arrays of any size. What is claimed is therefore compared with what is stored before
+memory is set aside for it. Packed data may claim `PLAUSIBLE_RATIO` times their size (the images of Push-T, the most
+compressible published ones, are packed 25 times as uint8); below `ALWAYS_ALLOWED` nothing is compared, as constant
+arrays pack to nothing.
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ def read_mjl(path: str | Path, every: int = 40) -> MjlLog:
     """Reads the rows 0, `every`, 2 `every`, ... of a log. 40 steps of 2 ms are one control step of Kitchen.
 
     Raises:
-        DatasetError: the file is missing, of another format, cut short, without a row, or holds numbers that are not finite.
+        DatasetError: the file is missing, of another format, cut short, without a row, or holds numbers that are not
+            finite.
     """
     path = Path(path)
     try:
@@ -74,9 +75,9 @@ def read_mjl(path: str | Path, every: int = 40) -> MjlLog:
     rows = np.frombuffer(content, "<f4", offset=HEADER_BYTES + name_length).reshape(-1, width)[::every]
     time, qpos, qvel, ctrl = np.split(rows[:, : 1 + nq + nv + nu], np.cumsum([1, nq, nv]), axis=1)
     for name, values in (("time", time), ("qpos", qpos), ("qvel", qvel), ("ctrl", ctrl)):
-        found = first_not_finite(values)
-        if found is not None:
+        place = first_not_finite(values)
+        if place is not None:
             raise DatasetError(
-                f"{path} holds numbers that are not finite: {name}, of every {every}th row, is {found}: {WHAT_TO_DO}"
+                f"{path} holds numbers that are not finite: {name}, of every {every}th row, is {place}: {WHAT_TO_DO}"
             )
     return MjlLog(*(values.astype(np.float32) for values in (time[:, 0], qpos, qvel, ctrl)))

@@ -1,4 +1,5 @@
-"""Checks of the numbers of demonstrations: what no training can use is found when it is read, and its place is named."""
+"""Checks of the numbers of demonstrations: what no training can use is found when it is read, and its place is
+named."""
 
 from __future__ import annotations
 
@@ -19,15 +20,16 @@ def require_finite(where: object, array: str, values: np.ndarray, episode_ends: 
         where: the file, and `array` in it.
         episode_ends: [E], to name the episode as well as the row.
     """
-    found = first_not_finite(values, episode_ends)
-    if found is not None:
+    place = first_not_finite(values, episode_ends)
+    if place is not None:
         raise DatasetError(
-            f"{where} holds {array} that is not finite: {found}. Repair the numbers, or leave the episode out"
+            f"{where} holds {array} that is not finite: {place}. Repair the numbers, or leave the episode out"
         )
 
 
 def first_not_finite(values: np.ndarray, episode_ends: np.ndarray | None = None) -> str | None:
-    """The first number that is NaN or infinite and its place, such as "nan in episode 3, row 12 (row 512 of all), column 0"."""
+    """The first number that is NaN or infinite and its place, such as "nan in episode 3, row 12 (row 512 of all),
+    column 0"."""
     if values.dtype.kind != "f":
         return None
     step = max(1, BLOCK_BYTES // max(1, values[:1].nbytes))
@@ -82,8 +84,8 @@ def to_pixels(what: str) -> Callable[[np.ndarray, int], np.ndarray]:
 def _no_pixels(what: str, values: np.ndarray, pixels: np.ndarray, start: int) -> str:
     place = tuple(int(index) for index in np.argwhere(pixels != values)[0])
     message = (
-        f"{what} holds other values than whole numbers 0..255, in rows {start} to {start + len(values) - 1}: the first is "
-        f"{values[place]} in row {start + place[0]}"
+        f"{what} holds other values than whole numbers 0..255, in rows {start} to {start + len(values) - 1}: the first "
+        f"is {values[place]} in row {start + place[0]}"
     )
     if values.min() >= 0 and values.max() <= 1:
         return f"{message}. These images are of the range 0..1, multiply them by 255 and store them as uint8"

@@ -1,4 +1,5 @@
-"""Reading .npy and .npz files of which nothing is known: no pickle is read, and no more memory is set aside than is stored."""
+"""Reading .npy and .npz files of which nothing is known: no pickle is read, and no more memory is set aside than is
+stored."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def read_npy(path: str | Path, advice: str = "") -> np.ndarray:
     """The array of numbers (bool, integers, floats) in an .npy file.
 
     Raises:
-        DatasetError: it is missing, damaged, of another kind, or claims more numbers than it holds; `advice` ends the message.
+        DatasetError: it is missing, damaged, of another kind, or claims more numbers than it holds; `advice` ends the
+            message.
     """
     path = Path(path)
     try:

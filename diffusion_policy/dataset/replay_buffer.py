@@ -39,8 +39,8 @@ class ReplayBuffer:
         if (lengths <= 0).any():
             first = int(np.argmax(lengths <= 0))
             raise DatasetError(
-                f"episode_ends must be increasing and positive: episode {first} has {lengths[first]} rows (it ends at row "
-                f"{int(ends[first])}, and the one before at {int(ends[first - 1]) if first else 0})"
+                f"episode_ends must be increasing and positive: episode {first} has {lengths[first]} rows (it ends at "
+                f"row {int(ends[first])}, and the one before at {int(ends[first - 1]) if first else 0})"
             )
         for name, values in self.data.items():
             if np.ndim(values) == 0 or len(values) != ends[-1]:

@@ -17,15 +17,14 @@ import torch
 from diffusion_policy.dataset.hdf5_files import open_group, read_text
 from diffusion_policy.dataset.image_cache import cached_images
 from diffusion_policy.dataset.replay_buffer import ReplayBuffer
+from diffusion_policy.dataset.robomimic_actions import check_actions, source_advice
 from diffusion_policy.dataset.robomimic_files import (
-    check_actions,
     check_environment,
     demo_array,
     demo_names,
     open_demonstrations,
     read_demonstrations,
     readable,
-    source_advice,
 )
 from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, SequenceDataset, Windows
 from diffusion_policy.env.robomimic.definition import (
@@ -49,8 +48,8 @@ def load_robomimic_lowdim(
 ) -> tuple[SequenceDataset, SequenceDataset | None]:
     """Training and validation windows (validation is None for val_ratio 0).
 
-    Observation and action as in `RobomimicEnv` without images. All demonstrations of the file count, whatever its filter
-    keys.
+    Observation and action as in `RobomimicEnv` without images. All demonstrations of the file count, whatever its
+    filter keys.
 
     Args:
         dataset_path: low_dim_abs.hdf5, or low_dim.hdf5 with `abs_action` False.
@@ -79,13 +78,15 @@ def load_robomimic_image(
 ) -> tuple[ImageSequenceDataset, ImageSequenceDataset | None]:
     """Training and validation windows (validation is None for val_ratio 0); their images stay on disk.
 
-    Observation and action as in `RobomimicEnv` with images. All demonstrations of the file count, whatever its filter keys.
+    Observation and action as in `RobomimicEnv` with images. All demonstrations of the file count, whatever its filter
+    keys.
 
     Args:
         dataset_path: image_abs.hdf5, or image.hdf5 with `abs_action` False.
         task: "lift", "can", "square", "transport" or "tool_hang".
         n_obs_steps: fetch only the first observations of a window, those that the policy looks at.
-        cache_dir: where the images are laid out for reading at random, once, as large as they are (see `cached_images`).
+        cache_dir: where the images are laid out for reading at random, once, as large as they are (see
+            `cached_images`).
             None: beside the file.
         name: of the task's configuration, for what errors advise.
     """
@@ -103,7 +104,8 @@ def load_robomimic_image(
 
 
 def image_policy_normalizers(vectors: Mapping[str, np.ndarray], abs_action: bool) -> dict[str, FieldNormalizer]:
-    """As in the original, of "action" and the parts of an observation with images that are no images, float32 [N, D]."""
+    """As in the original, of "action" and the parts of an observation with images that are no images, float32 [N,
+    D]."""
     normalizers = {"action": action_normalizer(torch.from_numpy(vectors["action"]), abs_action)}
     for part, values in vectors.items():
         if part != "action":
@@ -113,8 +115,8 @@ def image_policy_normalizers(vectors: Mapping[str, np.ndarray], abs_action: bool
 
 
 def action_normalizer(action: torch.Tensor, abs_action: bool) -> FieldNormalizer:
-    """As in the original: of absolute actions the positions are scaled to [-1, 1], rotations and grippers stay as they are;
-    relative actions stay as they are."""
+    """As in the original: of absolute actions the positions are scaled to [-1, 1], rotations and grippers stay as they
+    are; relative actions stay as they are."""
     if not abs_action:
         return FieldNormalizer.fit(action, "identity")
     arms = action.split(POLICY_ARM_DIM, dim=-1)

@@ -23,14 +23,10 @@ from diffusion_policy.dataset.limits import Budget
 from diffusion_policy.dataset.numbers import first_not_finite, require_real
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.env.extras import import_extra
-from diffusion_policy.env.robomimic.definition import ROBOT_ARM_DIM, RobomimicTask, env_metadata
+from diffusion_policy.env.robomimic.definition import RobomimicTask, env_metadata
 
 EXTRA = "robomimic"
 SIMULATOR = (1, 4)  # version of robosuite in which policies are evaluated
-ROBOMIMIC_PAGE = "https://robomimic.github.io/docs/datasets/robomimic_v0.1.html"
-ABSOLUTE = "_abs"  # a data file with absolute actions is named after the one with relative actions
-# Absolute actions are a few cm from where the gripper is, relative ones numbers around zero and thereby about 1 m.
-NEAR_M = 0.3
 
 
 @contextmanager
@@ -77,10 +73,12 @@ def readable(path: str | Path, advice: str = "") -> Iterator[None]:
 
 
 def demo_names(file: Any, path: str | Path = "the file") -> list[str]:
-    """demo_0, demo_1, ..., demo_10, ...: the names of the demonstrations in an open file, in the order of their numbers.
+    """demo_0, demo_1, ..., demo_10, ...: the names of the demonstrations in an open file, in the order of their
+    numbers.
 
     Raises:
-        DatasetError: there is something else among them, so that a demonstration whose name is damaged is not lost silently.
+        DatasetError: there is something else among them, so that a demonstration whose name is damaged is not lost
+            silently.
     """
     names = list(open_group(file, "data", path))
     for name in names:
@@ -118,10 +116,10 @@ def read_demonstrations(path: str | Path, shapes: Mapping[str, tuple[int, ...]],
                 values = values[...]
                 with np.errstate(over="ignore"):
                     values = np.asarray(values, dtype=np.float32)
-                found = first_not_finite(values)
-                if found is not None:
+                place = first_not_finite(values)
+                if place is not None:
                     raise DatasetError(
-                        f"{path}: {demo}/{name} holds numbers that are not finite (as float32): {found}. Get it "
+                        f"{path}: {demo}/{name} holds numbers that are not finite (as float32): {place}. Get it "
                         f"again, or remove this demonstration. {advice}"
                     )
                 episodes[name].append(values)
@@ -186,8 +184,8 @@ def check_environment(file: Any, path: str | Path, task: RobomimicTask) -> None:
     """Compares what an open file says about its environment with the one of `task`.
 
     Warns where the original project is content: another, older simulator, or details of the controller.
-    Whether actions are absolute is not compared, as the published files with absolute actions say that they are not (see
-    `check_actions`).
+    Whether actions are absolute is not compared, as the published files with absolute actions say that they are not
+    (see `check_actions`).
 
     Raises:
         DatasetError: another task, robot, controller, control frequency, or a newer simulator.
@@ -249,81 +247,9 @@ def check_environment(file: Any, path: str | Path, task: RobomimicTask) -> None:
         )
 
 
-def _require_same(path: str | Path, name: str, found: Any, expected: Any) -> None:
-    if found != expected:
+def _require_same(path: str | Path, name: str, recorded: Any, expected: Any) -> None:
+    if recorded != expected:
         raise DatasetError(
-            f"{path} was recorded with {name} {found}, and policies are evaluated with {expected}: "
+            f"{path} was recorded with {name} {recorded}, and policies are evaluated with {expected}: "
             "its actions mean something else"
         )
-
-
-# ---- relative and absolute actions ----
-def are_absolute(actions: np.ndarray, gripper_positions: np.ndarray) -> bool:
-    """Whether actions [N, 7 n_arms] are poses to reach and not their changes; grippers are at [N, 3 n_arms] (m)."""
-    goals = actions.reshape(len(actions), -1, ROBOT_ARM_DIM)[..., :3]
-    distance = np.linalg.norm(goals - gripper_positions.reshape(len(actions), -1, 3), axis=-1)
-    return bool(np.median(distance) <= NEAR_M)
-
-
-def check_actions(
-    path: str | Path, actions: np.ndarray, gripper_positions: np.ndarray, abs_action: bool, config: str | None
-) -> None:
-    """Compares the kind of the actions with the one asked for.
-
-    Args:
-        actions, gripper_positions: see `are_absolute`.
-
-    Raises:
-        DatasetError: the actions are not of the kind that is asked for.
-    """
-    absolute = are_absolute(actions, gripper_positions)
-    if absolute and not abs_action:
-        raise DatasetError(
-            f"{path} holds absolute actions and abs_action is false: set task.abs_action=true, or read the "
-            f"file with relative actions (task.dataset.dataset_path={delta_path(path)})"
-        )
-    if abs_action and not absolute:
-        if Path(path) == abs_path(path):
-            raise DatasetError(
-                f"{path} holds relative actions, which its name denies: rename it to {delta_path(path)} and "
-                f"convert it with: {conversion_command(path, config)}"
-            )
-        raise DatasetError(
-            f"{path} holds relative actions and abs_action is true: make {abs_path(path)} with "
-            f"{conversion_command(path, config)} and read that (task.dataset.dataset_path={abs_path(path)})"
-        )
-
-
-def delta_path(path: str | Path) -> Path:
-    """image.hdf5 for image_abs.hdf5; a file without _abs in its name for itself."""
-    path = Path(path)
-    return path.with_name(path.stem.removesuffix(ABSOLUTE) + path.suffix)
-
-
-def abs_path(path: str | Path) -> Path:
-    """image_abs.hdf5 for image.hdf5 and for itself."""
-    path = delta_path(path)
-    return path.with_name(path.stem + ABSOLUTE + path.suffix)
-
-
-def conversion_command(path: str | Path, config: str | None) -> str:
-    return f"python scripts/convert_actions.py task={config or '<task>'} output={abs_path(path)}"
-
-
-def source_advice(path: str | Path, config: str | None) -> str:
-    """How to get the data file `path`, which is missing or damaged.
-
-    Args:
-        config: name of the task's configuration.
-    """
-    path = Path(path)
-    if path != delta_path(path) and delta_path(path).is_file():
-        return (
-            f"{delta_path(path)} has the same demonstrations with relative actions, convert them with: "
-            + conversion_command(path, config)
-        )
-    return (
-        f"Get it with: python scripts/download_data.py task={config or '<task>'}, or put robomimic's own "
-        f"{delta_path(path).name} there ({ROBOMIMIC_PAGE}). Scripted demonstrations can be made here: "
-        "python scripts/make_demos.py task=lift"
-    )

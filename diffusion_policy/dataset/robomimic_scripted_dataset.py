@@ -9,7 +9,7 @@ from pathlib import Path
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.robomimic_dataset import image_policy_normalizers
 from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, Windows
-from diffusion_policy.demos.storage import stored_settings
+from diffusion_policy.dataset.stored_demos import stored_settings
 from diffusion_policy.env.robomimic.definition import task_named
 
 
@@ -34,12 +34,12 @@ def load_robomimic_scripted(
         n_obs_steps: fetch only the first observations of a window, those that the policy looks at.
         reflections: of the evaluation, to be the same as in the demonstrations. None: do not compare.
         name: of the task's configuration, for what errors advise.
-        further_fields: other vectors [N, D] of the demonstrations to fetch with the observations, as targets of a training; no
-            policy sees them.
+        further_fields: other vectors [N, D] of the demonstrations to fetch with the observations, as targets of a
+            training; no policy sees them.
     """
     definition, hint = (
         task_named(task),
-        f"Make the demonstrations with: python scripts/make_demos.py task={name or task}",
+        f"Make the demonstrations with: python scripts/make_demos.py task={name or f'{task}_scripted_demos'}",
     )
     if not abs_action:
         raise DatasetError("scripted demonstrations have absolute actions: use task.abs_action=true")
@@ -69,9 +69,9 @@ def _check_settings(path: str | Path, task: str, reflections: bool | None, hint:
     recorded = stored_settings(path).get("demonstrator", {})
     if recorded.get("task", task) != task:
         raise DatasetError(f"{path} holds demonstrations of {recorded['task']!r}, not of {task!r}. {hint}")
-    found = recorded.get("reflections", reflections)
-    if reflections is not None and found != reflections:
+    drawn = recorded.get("reflections", reflections)
+    if reflections is not None and drawn != reflections:
         raise DatasetError(
-            f"{path} was recorded with reflections={found}, the policy would be evaluated with {reflections}: "
-            f"use task.adapter.reflections={str(found).lower()}, or make other demonstrations. {hint}"
+            f"{path} was recorded with reflections={drawn}, the policy would be evaluated with {reflections}: "
+            f"use task.environment.reflections={str(drawn).lower()}, or make other demonstrations. {hint}"
         )

@@ -185,9 +185,9 @@ def _require_fields(normalizers: Mapping[str, FieldNormalizer] | None, fields: M
 def _require_numbers(fields: Mapping[str, np.ndarray]) -> None:
     """Finds what no loader found: one number that is not finite makes all of its normalizer so, and the loss."""
     for name, values in fields.items():
-        found = first_not_finite(values)
-        if found is not None:
+        place = first_not_finite(values)
+        if place is not None:
             raise DatasetError(
-                f"field {name!r} of the demonstrations is not finite: {found}. Repair the numbers, or leave the "
+                f"field {name!r} of the demonstrations is not finite: {place}. Repair the numbers, or leave the "
                 "episode out"
             )

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from diffusion_policy.dataset.zarr_format import ArrayFormat, Codec
+from diffusion_policy.dataset.zarr_metadata import ArrayFormat, Codec
 
 BLOSC_HEADER = 16
 ZSTD_MAGIC = bytes.fromhex("28b52ffd")
@@ -71,20 +71,20 @@ def decompressed(name: str, data: bytes, size: int) -> bytes:
     raise ValueError(f"no compressor {name}")
 
 
-def _require_size(found: int | None, expected: int) -> None:
-    if found != expected:
+def _require_size(size: int | None, expected: int) -> None:
+    if size != expected:
         raise ValueError(
-            f"it holds {'an unknown number of' if found is None else f'{found:,}'} bytes instead of {expected:,}"
+            f"it holds {'an unknown number of' if size is None else f'{size:,}'} bytes instead of {expected:,}"
         )
 
 
 def _inflated(inflate, data: bytes, size: int) -> bytes:
-    found = inflate.decompress(data, size + 1)
-    if len(found) == size and not inflate.eof:  # what follows is the checksum at most
-        found += inflate.decompress(getattr(inflate, "unconsumed_tail", b""), 1)
-    if not inflate.eof or len(found) != size:
-        raise ValueError("it is cut short" if len(found) < size else f"it holds more than {size:,} bytes")
-    return found
+    unpacked = inflate.decompress(data, size + 1)
+    if len(unpacked) == size and not inflate.eof:  # what follows is the checksum at most
+        unpacked += inflate.decompress(getattr(inflate, "unconsumed_tail", b""), 1)
+    if not inflate.eof or len(unpacked) != size:
+        raise ValueError("it is cut short" if len(unpacked) < size else f"it holds more than {size:,} bytes")
+    return unpacked
 
 
 def _zstd_size(data: bytes) -> int | None:

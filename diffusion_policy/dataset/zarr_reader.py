@@ -1,7 +1,7 @@
 """Reading zarr data sets, from a folder or a zip archive, without anything in them being executed.
 
-The zarr package is not asked: it looks codecs up by the names that a file gives, and among them are some that run code. What
-is read here is what `zarr_format` allows, chunk by chunk, and what is wrong is named by its file.
+The zarr package is not asked: it looks codecs up by the names that a file gives, and among them are some that run code.
+What is read here is what `zarr_format` allows, chunk by chunk, and what is wrong is named by its file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from diffusion_policy.dataset.errors import DatasetError
 from diffusion_policy.dataset.kinds import require_zarr
 from diffusion_policy.dataset.limits import Budget, n_bytes
 from diffusion_policy.dataset.zarr_codecs import DAMAGED, unpacked
-from diffusion_policy.dataset.zarr_format import ArrayFormat, array_format, attributes, group_format, read_json
+from diffusion_policy.dataset.zarr_format import array_format, attributes, group_format, read_json
+from diffusion_policy.dataset.zarr_metadata import ArrayFormat
 from diffusion_policy.dataset.zarr_store import FolderStore, Store, ZipStore
 
 PACKED_OVERHEAD = 1 << 16  # bytes by which a packed chunk may be larger than its contents, besides a tenth of them
@@ -68,14 +69,14 @@ class ZarrFile:
 
     def format(self, name: str) -> ArrayFormat:
         """How an array such as "data/action" is stored; a DatasetError if it is missing or not of an allowed form."""
-        found = array_format(self.store, name)
-        if found is None:
+        form = array_format(self.store, name)
+        if form is None:
             parent = name.rpartition("/")[0]
             there = ", ".join(self.store.folders(parent)[:20]) or "nothing"
             group = read_json(self.store, f"{name}/.zgroup") is not None
             what = "is a group where an array should be" if group else f"is not there. In {parent}: {there}"
             raise DatasetError(f"{self.store.where}: {name} {what}")
-        return found
+        return form
 
     def read(self, name: str, dtype: np.dtype | type | None = None, convert: Convert | None = None) -> np.ndarray:
         """The whole array `name`, in the byte order of this machine.

@@ -1,7 +1,7 @@
 """The files of a zarr data set, in a folder or in a zip archive, under names such as "data/action/.zarray".
 
-Both stores refuse what leads out of the data set, what is no plain file, and files larger than the reader asks for. A store
-never interprets what it reads.
+Both stores refuse what leads out of the data set, what is no plain file, and files larger than the reader asks for. A
+store never interprets what it reads.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class FolderStore:
     def _require_inside(self, name: str) -> None:
         if name in self._inside:
             return
-        found = os.path.realpath(os.path.join(self._root, name))
-        if os.path.commonpath([found, self._root]) != self._root:
+        target = os.path.realpath(os.path.join(self._root, name))
+        if os.path.commonpath([target, self._root]) != self._root:
             raise DatasetError(
-                f"{self.where}: {name} leads out of the data set, to {found}: copy the data into it instead"
+                f"{self.where}: {name} leads out of the data set, to {target}: copy the data into it instead"
             )
         self._inside.add(name)
 
@@ -106,8 +106,8 @@ class FolderStore:
     def _entries(self, folder: str) -> list[os.DirEntry]:
         self._require_inside(folder)
         try:
-            with os.scandir(os.path.join(self._root, folder)) as found:
-                entries = list(found)
+            with os.scandir(os.path.join(self._root, folder)) as scan:
+                entries = list(scan)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:

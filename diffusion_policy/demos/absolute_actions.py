@@ -22,10 +22,11 @@ from diffusion_policy.dataset.robomimic_files import (
     readable,
     recorded_environment,
 )
-from diffusion_policy.demos.collect import Parts, check_numbers, record_missing, remove_parts
+from diffusion_policy.demos.action_converter import ActionConverter
+from diffusion_policy.demos.collect import check_numbers, record_missing
+from diffusion_policy.demos.parts import Parts, remove_parts
 from diffusion_policy.env.extras import import_extra
 from diffusion_policy.env.offscreen import check_backend
-from diffusion_policy.env.robomimic.absolute_actions import ActionConverter
 from diffusion_policy.env.robomimic.definition import task_named
 from diffusion_policy.env.robomimic.simulation import EXTRA, import_robosuite
 
@@ -71,8 +72,8 @@ def convert_actions(
 
     Raises:
         LockedError: another process writes `output`.
-        DatasetError: `source` is missing, damaged, of another task or not relative; `output` is there and was not made from
-            it like this; a worker died.
+        DatasetError: `source` is missing, damaged, of another task or not relative; `output` is there and was not made
+            from it like this; a worker died.
         MissingExtraError: the simulator is not installed.
     """
     from diffusion_policy.common.lock import (

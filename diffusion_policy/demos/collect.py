@@ -6,7 +6,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,17 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_policy.common.files import atomic_path, is_temporary, write_json
-from diffusion_policy.dataset.numpy_files import read_npz
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+from diffusion_policy.dataset.stored_demos import (
+    read_replay_buffer,
+    stored_settings,
+    write_replay_buffer,
+)
 from diffusion_policy.demos.demonstrator import Demonstrator
-from diffusion_policy.demos.storage import read_replay_buffer, stored_settings, write_replay_buffer
+from diffusion_policy.demos.parts import Parts, remove_parts, require_same
 from diffusion_policy.env.extras import MissingExtraError
 from diffusion_policy.env.offscreen import RenderingError
 
 # Gives up when fewer than one seed in this many leads to a demonstration.
 MAX_ATTEMPTS_PER_DEMO = 10
-DESCRIPTION = "settings.json"  # in a folder of parts: what they are parts of
 # Called after every seed with (seed, whether its demonstration was kept).
 OnSeed = Callable[[int, bool], None]
 
@@ -69,7 +70,7 @@ def collect(
         # The number of demonstrations is not part of what one of them is: a later call may ask for more.
         wanted = {key: value for key, value in settings.items() if key != "n_episodes"}
         if output.exists():
-            _require_same(stored_settings(output), settings, output)
+            require_same(stored_settings(output), settings, output)
             remove_parts(parts_folder)  # of a call that was killed when it had finished
             return read_replay_buffer(output)
         parts = Parts(parts_folder, wanted)
@@ -90,62 +91,6 @@ def check_numbers(**numbers: tuple[int | None, int]) -> None:
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
         if not whole and not (value is None and name == "n_workers"):
             raise ValueError(f"{name}={value} is not possible: use a whole number of at least {least}")
-
-
-def remove_parts(folder: Path) -> None:
-    """Removes a folder of `Parts`, and none that holds anything else."""
-    if folder.is_dir() and all(_is_part(path) for path in folder.iterdir()):
-        shutil.rmtree(folder)
-
-
-def _is_part(path: Path) -> bool:
-    return (
-        path.suffix in (".npz", ".failed") and path.stem.isdecimal() or path.name == DESCRIPTION or is_temporary(path)
-    )
-
-
-class Parts:
-    """A folder with one file per seed: `<seed>.npz`, or the empty `<seed>.failed`."""
-
-    def __init__(self, folder: Path, settings: Mapping[str, Any]):
-        self.folder = folder
-        description = folder / DESCRIPTION
-        if description.exists():
-            try:
-                found = json.loads(description.read_text())
-            except (OSError, ValueError) as error:
-                raise DatasetError(
-                    f"{description} cannot be read ({error}): remove {folder}, or use another output"
-                ) from error
-            _require_same(found, settings, folder)
-        elif folder.exists() and not all(map(is_temporary, folder.iterdir())):  # of a call that was killed at once
-            raise DatasetError(
-                f"{folder} is not a folder of unfinished demonstrations: move it away or use another output"
-            )
-        else:
-            write_json(description, settings)
-
-    def count(self) -> int:
-        """Demonstrations that are finished."""
-        return sum(path.suffix == ".npz" and path.stem.isdecimal() for path in self.folder.iterdir())
-
-    def outcome(self, seed: int) -> bool | None:
-        """Whether the seed's demonstration was kept; None: not recorded yet."""
-        if self._path(seed, "npz").exists():
-            return True
-        return False if self._path(seed, "failed").exists() else None
-
-    def save(self, seed: int, episode: Mapping[str, np.ndarray] | None) -> None:
-        with atomic_path(self._path(seed, "failed" if episode is None else "npz")) as temporary:
-            with open(temporary, "wb") as file:
-                if episode is not None:
-                    np.savez(file, **episode)
-
-    def load(self, seed: int) -> dict[str, np.ndarray]:
-        return read_npz(self._path(seed, "npz"), "Delete it and run the same command again")
-
-    def _path(self, seed: int, suffix: str) -> Path:
-        return self.folder / f"{seed:06d}.{suffix}"
 
 
 def record_missing(
@@ -197,8 +142,8 @@ def _result(future: Future, seed: int, folder: Path) -> dict[str, np.ndarray] | 
         return future.result()
     except BrokenProcessPool as error:
         raise DatasetError(
-            f"a worker process died (out of memory? try fewer n_workers). Finished demonstrations are kept in {folder}; "
-            "the same command goes on from there"
+            "a worker process died (out of memory? try fewer n_workers). Finished demonstrations are kept in "
+            f"{folder}; the same command goes on from there"
         ) from error
     except (DatasetError, RenderingError, MissingExtraError):
         raise
@@ -278,18 +223,3 @@ def _record(seed: int) -> dict[str, np.ndarray] | None:
     if isinstance(_demonstrator, Exception):
         raise _demonstrator
     return _demonstrator.record(seed)
-
-
-def _require_same(found: Any, wanted: Mapping[str, Any], path: Path) -> None:
-    found = found if isinstance(found, Mapping) else {}
-    names = dict.fromkeys([*wanted, *(name for name in found if name != "seeds")])
-    changed = [
-        f"{name} {found.get(name)!r} there, {wanted.get(name)!r} now"
-        for name in names
-        if found.get(name) != wanted.get(name)
-    ]
-    if changed:
-        raise DatasetError(
-            f"{path} holds other demonstrations ({'; '.join(changed)}): use the settings of before, remove it or use "
-            "another output"
-        )

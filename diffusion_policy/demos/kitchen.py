@@ -24,18 +24,19 @@ class KitchenDemonstrator:
     """Records, all before each step but the action:
 
     - obs, float32 [T, 30]: joint positions without noise;
-    - action, float32 [T, 9]: absolute joint position targets, within the limits of the control, what the expert intended;
+    - action, float32 [T, 9]: absolute joint position targets, within the limits of the control, what the expert
+      intended;
     - tasks, uint8 [T, 7]: which of `TASKS` have been completed.
 
-    A seed draws `n_tasks` of the expert's tasks and their order, any of them (360 orders of four of six), the speed, how
-    each task is approached and touched, and bends in the ways between them. The arm mostly starts as in the benchmark. It
-    draws back from the last task and rests for a moment. Only demonstrations that complete the tasks drawn, in their order
-    and no others, within `max_steps` are kept.
+    A seed draws `n_tasks` of the expert's tasks and their order, any of them (360 orders of four of six), the speed,
+    how each task is approached and touched, and bends in the ways between them. The arm mostly starts as in the
+    benchmark. It draws back from the last task and rests for a moment. Only demonstrations that complete the tasks
+    drawn, in their order and no others, within `max_steps` are kept.
 
     Args:
-        noise: rad, standard deviation, where it is largest, of what is added to the arm's targets as they are executed and
-            not as they are recorded: the demonstrations then show how to get back on the way (DART, Laskey et al. 2017).
-            A seed draws its size from none to `noise`. 0: none.
+        noise: rad, standard deviation, where it is largest, of what is added to the arm's targets as they are executed
+            and not as they are recorded: the demonstrations then show how to get back on the way (DART, Laskey et al.
+            2017). A seed draws its size from none to `noise`. 0: none.
     """
 
     def __init__(self, n_tasks: int = DEMONSTRATED_TASKS, max_steps: int = 280, noise: float = 0.015):

@@ -31,8 +31,8 @@ class MissingExtraError(UserError, ImportError):
 def import_extra(module: str, extra: str) -> ModuleType:
     """Import `module`, or raise `MissingExtraError` naming the extra of this project that installs it.
 
-    An import that fails inside an installed package is not hidden: its own error is chained, and a system library that is
-    missing is named as such.
+    An import that fails inside an installed package is not hidden: its own error is chained, and a system library that
+    is missing is named as such.
     """
     try:
         return importlib.import_module(module)

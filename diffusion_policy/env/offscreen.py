@@ -36,9 +36,9 @@ def choose_backend() -> None:
     MuJoCo reads the variable when it is imported: later choices do nothing.
     """
     if not os.environ.get(VARIABLE):
-        found = [backend for backend, library in LIBRARIES.items() if ctypes.util.find_library(library)]
-        if found:
-            os.environ[VARIABLE] = found[0]
+        installed = [backend for backend, library in LIBRARIES.items() if ctypes.util.find_library(library)]
+        if installed:
+            os.environ[VARIABLE] = installed[0]
 
 
 def check_backend(draws: bool = False) -> None:
@@ -49,27 +49,27 @@ def check_backend(draws: bool = False) -> None:
     Args:
         draws: pictures are needed for certain, so that a window system, if it is asked for, has to be there.
     """
-    given = os.environ.get(VARIABLE, "")
-    chosen, system = given.lower().strip(), platform.system()
+    value = os.environ.get(VARIABLE, "")
+    chosen, system = value.lower().strip(), platform.system()
     unset = f"unset {VARIABLE}, so that what is installed is found"
     if chosen in ("", *_OFF):
         if draws and chosen in _OFF:
-            raise RenderingError(f"{VARIABLE}={given} turns drawing off, which images need: {unset}")
+            raise RenderingError(f"{VARIABLE}={value} turns drawing off, which images need: {unset}")
         return
     offscreen = tuple(LIBRARIES) if system == "Linux" else ()
     valid = (*offscreen, *_WINDOWED, *_SYSTEM_OWN.get(system, ()))
     if chosen not in valid:
         near = difflib.get_close_matches(chosen, valid, n=1)
-        meant = f" Did you mean {VARIABLE}={near[0]}?" if near else ""
+        suggestion = f" Did you mean {VARIABLE}={near[0]}?" if near else ""
         raise RenderingError(
-            f"{VARIABLE}={given} names no OpenGL of MuJoCo's.{meant} Use one of {', '.join(valid[:4])}, or {unset}"
+            f"{VARIABLE}={value} names no OpenGL of MuJoCo's.{suggestion} Use one of {', '.join(valid[:4])}, or {unset}"
         )
     if chosen in offscreen:
         if not _is_installed(chosen):
             other = next((name for name in LIBRARIES if name != chosen and _is_installed(name)), None)
             instead = f"set {VARIABLE}={other}, which is installed" if other else unset
             raise RenderingError(
-                f"{VARIABLE}={given} asks for {LIBRARIES[chosen]}, whose library {_FILES[chosen][0]} is not installed. "
+                f"{VARIABLE}={value} asks for {LIBRARIES[chosen]}, whose library {_FILES[chosen][0]} is not installed. "
                 f"Install it (Debian: {_PACKAGES[chosen]}), or {instead}"
             )
         clash = os.environ.get(PLATFORM, "")
@@ -84,7 +84,7 @@ def check_backend(draws: bool = False) -> None:
         and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     ):
         raise RenderingError(
-            f"{VARIABLE}={given} draws through a window system, and there is none (DISPLAY is not set): "
+            f"{VARIABLE}={value} draws through a window system, and there is none (DISPLAY is not set): "
             f"set {VARIABLE}=egl or {VARIABLE}=osmesa, or {unset}"
         )
 
@@ -114,8 +114,9 @@ def import_mujoco(extra: str) -> ModuleType:
         return import_extra("mujoco", extra)
     except (AttributeError, RuntimeError, TypeError) as error:  # of PyOpenGL, about a library that it cannot use
         raise RenderingError(
-            f"MuJoCo cannot be imported with {VARIABLE}={backend()} ({type(error).__name__}: {error}): the OpenGL library "
-            f"is damaged or too old. Try {VARIABLE}=egl, {VARIABLE}=osmesa, or {VARIABLE}=disable where nothing is drawn"
+            f"MuJoCo cannot be imported with {VARIABLE}={backend()} ({type(error).__name__}: {error}): the OpenGL "
+            f"library is damaged or too old. Try {VARIABLE}=egl, {VARIABLE}=osmesa, or {VARIABLE}=disable where "
+            "nothing is drawn"
         ) from error
 
 
@@ -140,11 +141,11 @@ def make_renderer(mujoco: ModuleType, model, height: int, width: int, otherwise:
     try:
         return mujoco.Renderer(model, height, width)
     except Exception as error:  # EGL, OSMesa and GLFW raise errors of their own kinds
-        found = f"with {VARIABLE}={backend()}" if os.environ.get(VARIABLE) else "(neither EGL nor OSMesa was found)"
+        library = f"with {VARIABLE}={backend()}" if os.environ.get(VARIABLE) else "(neither EGL nor OSMesa was found)"
         raise RenderingError(
-            f"MuJoCo cannot draw {found} ({type(error).__name__}: {error}), which images and videos "
-            f"need. Install EGL (Debian: libegl1 libgl1-mesa-dri) or OSMesa (libosmesa6) and choose with {VARIABLE}=egl "
-            f"or {VARIABLE}=osmesa{otherwise}"
+            f"MuJoCo cannot draw {library} ({type(error).__name__}: {error}), which images and videos "
+            "need. Install EGL (Debian: libegl1 libgl1-mesa-dri) or OSMesa (libosmesa6) and choose with "
+            f"{VARIABLE}=egl or {VARIABLE}=osmesa{otherwise}"
         ) from error
 
 

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from diffusion_policy.env.block_pushing.definition import ACTION_DIM, EFFECTOR_TARGET, OBS_DIM, total_reward
-from diffusion_policy.env_runner.task import TaskAdapter
+from diffusion_policy.env_runner.task import Environment, Requirements
 
 
 def make_block_pushing_env(abs_action: bool, render_size: tuple[int, int]) -> gymnasium.Env:
@@ -25,43 +25,26 @@ def without_effector_target(observation: np.ndarray) -> np.ndarray:
     return hidden
 
 
-def block_pushing_task(
-    n_obs_steps: int = 3,
-    n_action_steps: int = 1,
-    n_latency_steps: int = 0,
+def block_pushing_environment(
     max_steps: int = 350,
-    n_train: int = 6,
-    train_start_seed: int = 0,
-    n_test: int = 50,
-    test_start_seed: int = 100_000,
     abs_action: bool = False,
     obs_eef_target: bool = True,
     video_size: tuple[int, int] = (240, 320),
-    name: str = "block_pushing",
-) -> TaskAdapter:
-    """Multimodal Block Pushing. The score of an episode is the sum of its different rewards; metrics p1 and p2 say whether
-    one block and whether both have reached a target, and p2 is success.
+) -> Environment:
+    """Multimodal Block Pushing. The score of an episode is the sum of its different rewards; metrics p1 and p2 say
+    whether one block and whether both have reached a target, and p2 is success.
 
     Args:
         abs_action: actions are effector targets instead of changes of it.
         obs_eef_target: the policy sees the effector's target, as in the published results.
         video_size: height and width of the video frames, px, even.
     """
-    return TaskAdapter(
-        name=name,
-        make_env=partial(make_block_pushing_env, abs_action, tuple(video_size)),
-        obs_dim=OBS_DIM,
+    return Environment(
+        make=partial(make_block_pushing_env, abs_action, tuple(video_size)),
         action_dim=ACTION_DIM,
-        n_obs_steps=n_obs_steps,
-        n_action_steps=n_action_steps,
-        n_latency_steps=n_latency_steps,
         max_steps=max_steps,
-        n_train=n_train,
-        train_start_seed=train_start_seed,
-        n_test=n_test,
-        test_start_seed=test_start_seed,
+        obs_dim=OBS_DIM,
         policy_observation=None if obs_eef_target else without_effector_target,
         score=total_reward,
-        extra="blockpush",
-        packages=("pybullet",),
+        requirements=Requirements(("pybullet",), extra="blockpush"),
     )

@@ -1,4 +1,5 @@
-"""What an environment has to offer, checked where it is met: with environments of one's own, it is what goes wrong first."""
+"""What an environment has to offer, checked where it is met: with environments of one's own, it is what goes wrong
+first."""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ def step(env: Any, action: np.ndarray) -> tuple[Any, float, bool, bool, Mapping]
     if "is_success" not in info:
         held = ", ".join(map(str, list(info)[:10])) or "nothing"
         raise EnvironmentContractError(env, f"the info of step() lacks 'is_success'; it holds {held}")
-    # Where the observation is not finite either, the rollout names the episode; what the environment broke first is there.
+    # Where the observation is not finite either, the rollout names the episode; what the environment broke first is
+    # there.
     return (
         obs,
         number(env, reward, "the reward", finite=_is_finite(obs)),
@@ -92,7 +94,8 @@ def number(env: Any, value: Any, name: str, finite: bool = True) -> float:
 
 
 def check_observation(env: Any, obs: Any, shapes: Mapping[str, tuple[int, ...]] | tuple[int, ...] | None) -> None:
-    """Raises EnvironmentContractError unless `obs`, as the policy sees it, is of numbers and has the shapes that the task names."""
+    """Raises EnvironmentContractError unless `obs`, as the policy sees it, is of numbers and has the shapes that the
+    task names."""
     named = obs if isinstance(obs, dict) else {"obs": obs}
     for name, value in named.items():
         array = _array(value)

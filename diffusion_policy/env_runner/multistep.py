@@ -50,9 +50,9 @@ class MultiStep:
 
     Args:
         env: a gymnasium environment whose observations are arrays or flat dicts of arrays; see `contract.OFFER`. Every
-            step's info holds "is_success"; an episode is a success if any step was. The last info may hold "metrics", a dict of numbers for
-            the episode's result. An environment with an attribute `frames` draws the images of an observation only while
-            it is True: drawing costs most, and the policy sees few of the frames.
+            step's info holds "is_success"; an episode is a success if any step was. The last info may hold "metrics", a
+            dict of numbers for the episode's result. An environment with an attribute `frames` draws the images of an
+            observation only while it is True: drawing costs most, and the policy sees few of the frames.
         n_obs_steps: To. Right after a reset, the missing history repeats the first observation.
         n_action_steps: Ta, actions executed per chunk.
         max_steps: the episode is truncated after this many environment steps, also within a chunk.

@@ -1,10 +1,16 @@
-"""What an evaluation needs to know of a task. Every benchmark is one function that returns a `TaskAdapter`."""
+"""A simulated task as the rollout loop sees it: an environment, how a policy acts in it, and the seeds of its episodes.
+
+The three parts are the three sections that a file of config/task/ gives them: `environment`, the chunking at its top
+(`n_obs_steps`, `n_action_steps`, `n_latency_steps`) and `seeds`.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -18,113 +24,223 @@ from diffusion_policy.env_runner.vector import VectorEnv, check_workers
 
 
 @dataclass(frozen=True)
-class TaskAdapter:
-    """A simulated task, as the rollout loop sees it.
+class Chunking:
+    """How a policy acts: it sees `n_obs_steps` observations and executes `n_action_steps` actions until it is asked
+    again.
+
+    The first `n_latency_steps` actions of a chunk are dropped: they are for the time in which the policy computes.
+    """
+
+    n_obs_steps: int = 2
+    n_action_steps: int = 8
+    n_latency_steps: int = 0
+
+    def __post_init__(self) -> None:
+        _require_whole(self, n_obs_steps=1, n_action_steps=1, n_latency_steps=0)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The episodes of an evaluation, each one a seed of the environment.
 
     Attributes:
-        make_env: makes the environment; picklable, called in the workers. See `MultiStep` for what it must offer.
+        n_test, test_start_seed: the benchmark's own episodes (split "test").
+        n_train, train_start_seed: episodes that start where demonstrations did (split "train").
+    """
+
+    n_test: int = 50
+    test_start_seed: int = 100_000
+    n_train: int = 0
+    train_start_seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_whole(self, n_test=0, test_start_seed=0, n_train=0, train_start_seed=0)
+
+    @property
+    def train(self) -> range:
+        return range(self.train_start_seed, self.train_start_seed + self.n_train)
+
+    @property
+    def test(self) -> range:
+        return range(self.test_start_seed, self.test_start_seed + self.n_test)
+
+    def episodes(self) -> list[Episode]:
+        """All episodes: first the train, then the test seeds."""
+        seeds = [("train", seed) for seed in self.train] + [("test", seed) for seed in self.test]
+        return [Episode(index, seed, split) for index, (split, seed) in enumerate(seeds)]
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """The optional packages that an environment imports, and the extra of this project that installs them, if one
+    does."""
+
+    packages: tuple[str, ...] = ()
+    extra: str | None = None
+
+    def check(self, task: str) -> None:
+        """Raises `MissingExtraError`, naming the `task`, if a package is not installed; imports none of them."""
+        missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
+        if missing:
+            install = f"-e .[{self.extra}]" if self.extra else " ".join(missing)
+            raise MissingExtraError(f"task {task!r} needs {', '.join(missing)}. Install with: pip install {install}")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment and what it shows, takes and measures. Every benchmark is a function that returns one.
+
+    Attributes:
+        make: makes the environment; picklable, called in the workers. See `MultiStep` for what it must offer.
         action_dim: Da.
+        max_steps: steps after which an episode ends.
         obs_dim: Do of what the policy sees, for a low-dimensional task.
         obs_shapes: shapes by name of what the policy sees, for a task with images. Give either this or `obs_dim`.
-        n_obs_steps, n_action_steps, n_latency_steps, max_steps, policy_observation, score: see `MultiStep`.
-        n_train, train_start_seed: episodes that start where demonstrations did (split "train").
-        n_test, test_start_seed: the benchmark's own episodes (split "test").
-        extra, packages: the optional packages that the task imports, and the extra of this project that installs them.
+        policy_observation: what the policy sees of an observation; None: all of it.
+        score: of an episode, from its rewards [T].
+        requirements: the packages that it imports.
+        recorded_starts: wraps the environment so that the seeds in a range start where demonstrations did, which the
+            train seeds then do. None: they start as the environment starts them.
+        starts_are_recorded: train seeds mean nothing without `recorded_starts`.
         one_env_per_process: its simulator cannot draw for two environments in one process.
     """
 
-    name: str
-    make_env: Callable[[], gymnasium.Env]
+    make: Callable[[], gymnasium.Env]
     action_dim: int
-    n_obs_steps: int
-    n_action_steps: int
     max_steps: int
-    n_train: int
-    train_start_seed: int
-    n_test: int
-    test_start_seed: int
-    extra: str
-    packages: tuple[str, ...]
     obs_dim: int | None = None
     obs_shapes: Mapping[str, tuple[int, ...]] | None = None
-    n_latency_steps: int = 0
     policy_observation: Callable[[Observation], Observation] | None = None
     score: Callable[[np.ndarray], float] = max_reward
+    requirements: Requirements = Requirements()
+    recorded_starts: Callable[[gymnasium.Env, range], gymnasium.Env] | None = None
+    starts_are_recorded: bool = False
     one_env_per_process: bool = False
 
     def __post_init__(self) -> None:
         if (self.obs_dim is None) == (self.obs_shapes is None):
-            raise ValueError(f"task {self.name!r}: give either obs_dim or obs_shapes")
-        for field, least in (
-            ("action_dim", 1),
-            ("n_obs_steps", 1),
-            ("n_action_steps", 1),
-            ("max_steps", 1),
-            ("n_latency_steps", 0),
-            ("n_train", 0),
-            ("n_test", 0),
-            ("train_start_seed", 0),
-            ("test_start_seed", 0),
-        ):
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(
-                    f"task {self.name!r}: {field}={value} is not possible, use a whole number of at least {least}"
-                )
+            raise ValueError(
+                "an environment shows one vector or several arrays by name: give either obs_dim or obs_shapes"
+            )
+        _require_whole(self, action_dim=1, max_steps=1)
+
+    @property
+    def observation_shapes(self) -> Mapping[str, tuple[int, ...]] | tuple[int, ...]:
+        """Of what the policy sees, without the observation steps: one shape, or shapes by name."""
+        return (self.obs_dim,) if self.obs_shapes is None else self.obs_shapes
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment in which a policy acts in chunks, from given seeds."""
+
+    name: str
+    environment: Environment
+    chunking: Chunking = field(default_factory=Chunking)
+    seeds: Seeds = field(default_factory=Seeds)
+
+    def __post_init__(self) -> None:
+        environment = self.environment
+        if self.seeds.n_train and environment.starts_are_recorded and environment.recorded_starts is None:
+            from diffusion_policy.common.config import ConfigError  # here: it brings torch, which workers do not need
+
+            raise ConfigError(
+                f"the {self.seeds.n_train} train episodes of {self.name!r} start where demonstrations did: name the "
+                "file with them (task.environment.initial_states=data/robomimic/...hdf5), or evaluate without "
+                "(eval.n_train=0)"
+            )
 
     def episodes(self) -> list[Episode]:
-        """All episodes of an evaluation: first the train, then the test seeds."""
-        seeds = [("train", self.train_start_seed + i) for i in range(self.n_train)]
-        seeds += [("test", self.test_start_seed + i) for i in range(self.n_test)]
-        return [Episode(index, seed, split) for index, (split, seed) in enumerate(seeds)]
+        return self.seeds.episodes()
 
     def make_slot(self) -> MultiStep:
         """One environment in action chunks: what a slot of the vector environment runs."""
+        environment, chunking = self.environment, self.chunking
+        env = environment.make()
+        if environment.recorded_starts is not None:
+            env = environment.recorded_starts(env, self.seeds.train)
         return MultiStep(
-            self.make_env(),
-            self.n_obs_steps,
-            self.n_action_steps,
-            self.max_steps,
-            n_latency_steps=self.n_latency_steps,
-            policy_observation=self.policy_observation,
-            score=self.score,
-            obs_shapes=(self.obs_dim,) if self.obs_shapes is None else self.obs_shapes,
-            action_dim=self.action_dim,
+            env,
+            chunking.n_obs_steps,
+            chunking.n_action_steps,
+            environment.max_steps,
+            n_latency_steps=chunking.n_latency_steps,
+            policy_observation=environment.policy_observation,
+            score=environment.score,
+            obs_shapes=environment.observation_shapes,
+            action_dim=environment.action_dim,
         )
 
     def vector_env(self, n_envs: int, n_workers: int | None = None) -> VectorEnv:
         """A `VectorEnv` of this task.
 
         Args:
-            n_workers: processes; None: as the task needs them, usually one per core; 0: in this process.
+            n_workers: processes; None: as the environment needs them, usually one per core; 0: in this process.
 
         Raises:
-            MissingExtraError: a package of the task is not installed.
-            ValueError: the task needs a process per environment and has fewer.
+            MissingExtraError: a package of the environment is not installed.
+            ValueError: the environment needs a process for each of `n_envs` and has fewer.
         """
         self.check_installed()
         self.check_workers(n_envs, n_workers)
-        if self.one_env_per_process and n_workers is None:
+        if self.environment.one_env_per_process and n_workers is None:
             n_workers = n_envs
         return VectorEnv(self.make_slot, n_envs, n_workers)
 
     def check_workers(self, n_envs: int, n_workers: int | None = None) -> None:
         """Raises ValueError for numbers with which `vector_env` cannot work. Starts nothing."""
         check_workers(n_envs, n_workers)
-        if self.one_env_per_process and n_workers is not None and max(n_workers, 1) < n_envs:
+        if self.environment.one_env_per_process and n_workers is not None and max(n_workers, 1) < n_envs:
             raise ValueError(
                 f"task {self.name!r} draws images, which takes a process per environment: "
                 f"use at least n_workers={n_envs} for n_envs={n_envs}, or n_workers=null"
             )
 
     def check_installed(self) -> None:
-        """Raise `MissingExtraError` if a package of the task is not installed, `RenderingError` if the environment's variables ask
-        for an OpenGL that is not there; imports none of the packages."""
-        missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
-        if missing:
-            raise MissingExtraError(
-                f"task {self.name!r} needs {', '.join(missing)}. Install with: pip install -e .[{self.extra}]"
-            )
-        if "mujoco" in self.packages:
+        """Raises `MissingExtraError` if a package of the environment is not installed, `RenderingError` if the
+        variables of the process ask for an OpenGL that is not there; imports none of the packages."""
+        self.environment.requirements.check(self.name)
+        if "mujoco" in self.environment.requirements.packages:
             choose_backend()
-            check_backend(draws=self.obs_shapes is not None)
+            check_backend(draws=self.environment.obs_shapes is not None)
+
+
+def task_from_config(section: Mapping[str, Any], **seeds: int) -> Task:
+    """The task that the section `task` of a config describes, whether or not its simulator is installed.
+
+    Args:
+        seeds: what is not in the section, such as n_test=50, or another value for it; see `Seeds`.
+
+    Raises:
+        ConfigError: its environment does not know a setting, or cannot be with it.
+    """
+    # Here and not above: workers import this module, and need none of its imports.
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    from diffusion_policy.common.config import ConfigError
+
+    target = section["environment"]["_target_"]
+    try:
+        pkgutil.resolve_name(target)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"task.environment._target_={target} cannot be imported ({error}): correct it, or put the folder of its "
+            "module on PYTHONPATH"
+        ) from error
+    try:
+        environment = instantiate(section["environment"])
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError):  # a setting is wrong: nobody needs to see that hydra was asked
+            raise error.__cause__ from None
+        raise
+    chunking = Chunking(*(section[name] for name in ("n_obs_steps", "n_action_steps", "n_latency_steps")))
+    return Task(section["name"], environment, chunking, Seeds(**{**section["seeds"], **seeds}))
+
+
+def _require_whole(owner: object, **least: int) -> None:
+    """Raises ValueError unless these attributes are whole numbers of at least so much."""
+    for name, smallest in least.items():
+        value = getattr(owner, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+            raise ValueError(f"{name}={value} is not possible: use a whole number of at least {smallest}")

@@ -25,7 +25,8 @@ _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
     "from diffusion_policy.env_runner.worker import main; main(int(sys.argv[1]))"
 )
-# LP_NUM_THREADS is Mesa's, which draws on the CPU where there is no GPU: the same pixels in a fifth less processor time.
+# LP_NUM_THREADS is Mesa's, which draws on the CPU where there is no GPU: the same pixels in a fifth less processor
+# time.
 _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
 
 CLOSE_GRACE_S = 2.0  # for workers to finish their step and close their environments

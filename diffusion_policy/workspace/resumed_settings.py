@@ -56,7 +56,7 @@ def training_settings(cfg: DictConfig, start: str | None, data: Mapping[str, Any
         "ema": plain["ema"],
         **{name: plain[name] for name in ("training", *_ALSO_STORED) if name in plain},
         "task.dataset": plain["task"].get("dataset"),
-        "task.adapter": plain["task"].get("adapter"),
+        "task.environment": plain["task"].get("environment"),
     }
     return json.loads(json.dumps(settings))  # as it will be read again
 
@@ -92,7 +92,7 @@ def compare_settings(stored: Mapping[str, Any], current: Mapping[str, Any], stat
     refused = _of_training(refused)
     refused += _data_differences(stored.get("data") or {}, current["data"])
     others = _differences("training", stored.get("training"), current["training"])
-    for key in ("ema", *_ALSO_STORED, "task.dataset", "task.adapter"):
+    for key in ("ema", *_ALSO_STORED, "task.dataset", "task.environment"):
         others += _differences(key, stored.get(key), current.get(key))
     course, harmless = [], []
     for line in others:

@@ -80,13 +80,13 @@ def read_kitchen_arrays(path: Path) -> Any:
 @_cut
 def read_robomimic(path: Path) -> Any:
     from diffusion_policy.dataset.robomimic_dataset import load_robomimic_lowdim
-    from diffusion_policy.env.robomimic.recorded_starts import initial_state
+    from diffusion_policy.env_runner.robomimic_starts import initial_state
 
     return load_robomimic_lowdim(path, "can", _windows()), initial_state(path, 0)
 
 
 def read_own_demonstrations(path: Path) -> Any:
-    from diffusion_policy.demos.storage import read_replay_buffer
+    from diffusion_policy.dataset.stored_demos import read_replay_buffer
 
     return read_replay_buffer(path)
 
@@ -120,7 +120,7 @@ def read_image_cache(path: Path) -> Any:
 
 @_cut
 def unpack_archive(path: Path) -> Any:
-    from diffusion_policy.dataset.sources import unpack
+    from bac_workbench.downloads.sources import unpack
 
     target = path.parent / "unpacked"
     try:

@@ -108,7 +108,7 @@ def write_command_line(folder: Path) -> Path:
         "profile.noise_seeds: [0,1]",
         "benchmark.n_chunks: 0",
         "output_dir: results/x",
-        "task.adapter.max_steps: 24",
+        "task.environment.max_steps: 24",
         "runtime: planned",
     )
     (folder / "settings.yaml").write_text("\n".join(lines))

@@ -57,7 +57,7 @@ def prepare(folder: Path) -> None:
 
     from diffusion_policy.common.config import register_resolvers, to_plain
     from diffusion_policy.common.policy_files import build_policy, save_policy
-    from diffusion_policy.demos.storage import write_replay_buffer
+    from diffusion_policy.dataset.stored_demos import write_replay_buffer
     from diffusion_policy.model.common.normalizer import LinearNormalizer
 
     register_resolvers()
@@ -96,7 +96,7 @@ def prepare(folder: Path) -> None:
 
 def _publish(tree: Path, archive: Path) -> None:
     """The data set as it is published: a zip archive, and its checksum beside it."""
-    from diffusion_policy.dataset.download import SOURCES
+    from bac_workbench.downloads.datasets import SOURCES
 
     source = SOURCES["pusht_lowdim"]
     samples.zipped(tree, archive, source.folder)
@@ -123,7 +123,7 @@ def _evaluation(folder: Path, inputs: Path) -> list[str]:
         "eval.n_videos=0",
         "benchmark.n_chunks=1",
         "benchmark.warmup=0",
-        "task.adapter.max_steps=16",
+        "task.environment.max_steps=16",
     ]
 
 

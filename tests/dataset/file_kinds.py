@@ -1,7 +1,7 @@
 """Every kind of data file that is read here: how to make a small sound one, and what loads it. For tests by mutation.
 
-`KINDS` is a list of (name, make, load). `make(folder)` writes a sound file or folder of files below an existing folder and
-returns its path; `load(path)` returns arrays by name, or raises DatasetError.
+`KINDS` is a list of (name, make, load). `make(folder)` writes a sound file or folder of files below an existing folder
+and returns its path; `load(path)` returns arrays by name, or raises DatasetError.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from diffusion_policy.dataset.pusht_dataset import load_pusht_lowdim
 from diffusion_policy.dataset.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.robomimic_dataset import load_robomimic_lowdim
 from diffusion_policy.dataset.sequence_dataset import Windows
-from diffusion_policy.demos.storage import read_replay_buffer, write_replay_buffer
-from diffusion_policy.env.robomimic.recorded_starts import initial_state
+from diffusion_policy.dataset.stored_demos import read_replay_buffer, write_replay_buffer
+from diffusion_policy.env_runner.robomimic_starts import initial_state
 
 Arrays = dict[str, np.ndarray]
 ENDS = np.array([7, 12, 20])

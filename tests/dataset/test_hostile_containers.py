@@ -10,11 +10,11 @@ import pytest
 from file_kinds import write_zarr
 from robomimic_data import write_demonstrations
 
+from bac_workbench.downloads.sources import ArchiveError, unpack
 from diffusion_policy.dataset.numpy_files import read_npy
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.robomimic_dataset import load_robomimic_lowdim
 from diffusion_policy.dataset.sequence_dataset import Windows
-from diffusion_policy.dataset.sources import ArchiveError, unpack
 
 
 @pytest.mark.parametrize("version, form", [(1, "<H"), (2, "<I")])

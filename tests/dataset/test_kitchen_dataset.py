@@ -13,7 +13,7 @@ from diffusion_policy.dataset.kitchen_files import DAMAGED_AS_PUBLISHED, initial
 from diffusion_policy.dataset.mjl import read_mjl
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.sequence_dataset import Windows
-from diffusion_policy.demos.storage import write_replay_buffer
+from diffusion_policy.dataset.stored_demos import write_replay_buffer
 from diffusion_policy.env.kitchen.definition import NOISE_AMPLITUDE
 
 EVERY = 40
@@ -238,8 +238,10 @@ def test_the_normalizer_does_not_blow_up_joints_that_only_shake(tmp_path):
 
 
 def test_missing_or_other_demonstrations_say_how_to_make_them(tmp_path):
-    with pytest.raises(DatasetError, match="make_demos.py task=kitchen"):
+    with pytest.raises(DatasetError, match="make_demos.py task=kitchen_scripted_demos"):
         load_kitchen_scripted(tmp_path / "absent.zarr", Windows(5))
     write_replay_buffer(tmp_path / "other.zarr", [scripted(8, 0, obs_dim=60)], {})
-    with pytest.raises(DatasetError, match=r"\[8, 60\].*not scripted Kitchen.*make_demos.py task=kitchen"):
+    with pytest.raises(
+        DatasetError, match=r"\[8, 60\].*not scripted Kitchen.*make_demos.py task=kitchen_scripted_demos"
+    ):
         load_kitchen_scripted(tmp_path / "other.zarr", Windows(5))

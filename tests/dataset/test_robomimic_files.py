@@ -9,11 +9,11 @@ import pytest
 from robomimic_data import write_demonstrations
 
 from diffusion_policy.dataset.replay_buffer import DatasetError
+from diffusion_policy.dataset.robomimic_actions import abs_path, are_absolute, delta_path
 from diffusion_policy.dataset.robomimic_dataset import load_robomimic_image, load_robomimic_lowdim
-from diffusion_policy.dataset.robomimic_files import abs_path, are_absolute, delta_path
 from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.env.robomimic.definition import env_metadata, task_named
-from diffusion_policy.env.robomimic.recorded_starts import initial_state
+from diffusion_policy.env_runner.robomimic_starts import initial_state
 
 h5py = pytest.importorskip("h5py")
 

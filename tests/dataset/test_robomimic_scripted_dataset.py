@@ -12,8 +12,9 @@ from diffusion_policy.common.rotation import axis_angle_to_rotation_6d
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_scripted_dataset import load_robomimic_scripted
 from diffusion_policy.dataset.sequence_dataset import Windows
-from diffusion_policy.demos.storage import write_replay_buffer
+from diffusion_policy.dataset.stored_demos import write_replay_buffer
 from diffusion_policy.env.robomimic.definition import TASKS
+from diffusion_policy.env_runner.task import task_from_config
 from tests.conftest import ROOT
 
 LENGTHS = (30, 20, 25, 40)
@@ -116,11 +117,13 @@ def test_images_are_stored_whole(path):
 
 
 def test_what_does_not_fit_is_refused(path, tmp_path):
-    with pytest.raises(DatasetError, match="no data set at.*make_demos.py task=can"):
+    with pytest.raises(DatasetError, match="no data set at.*make_demos.py task=can_scripted_demos"):
         load(tmp_path / "none.zarr")
     with pytest.raises(DatasetError, match="demonstrations of 'can', not of 'lift'"):
         load(path, task="lift")
-    with pytest.raises(DatasetError, match="reflections=False, .*evaluated with True.*task.adapter.reflections=false"):
+    with pytest.raises(
+        DatasetError, match="reflections=False, .*evaluated with True.*task.environment.reflections=false"
+    ):
         load(path, reflections=True)
     assert load(path, reflections=False)
     with pytest.raises(DatasetError, match="abs_action=true"):
@@ -139,22 +142,23 @@ def test_what_does_not_fit_is_refused(path, tmp_path):
 def test_configs(task):
     register_resolvers()
     with initialize_config_dir(str(ROOT / "config"), version_base="1.3"):
-        config, demos = compose("train", [f"task={task}"]), compose("make_demos", [f"task={task}"])
-    adapter = instantiate(config.task.adapter)
+        config, demos = (compose(script, [f"task={task}_scripted_demos"]) for script in ("train", "make_demos"))
+    simulated = task_from_config(config.task)
+    environment = simulated.environment
     # Named in every result, and stored with the demonstrations.
-    assert adapter.name == config.task.name == f"{task}_scripted_demos" and demos.task.demos.source == "scripted"
+    assert simulated.name == config.task.name == f"{task}_scripted_demos" and demos.task.demos.source == "scripted"
     assert config.task.checkpoint == f"checkpoint/{task}_scripted_demos/ddpm100"
     assert demos.output == config.task.dataset.dataset_path == f"data/robomimic/scripted/{task}.zarr"
     assert (
         demos.n_episodes == (400 if task == "can" else 200)
-        and demos.seed_start + 10 * demos.n_episodes < adapter.test_start_seed
+        and demos.seed_start + 10 * demos.n_episodes < simulated.seeds.test_start_seed
     )
-    assert demos.task.demos.demonstrator.task == task and adapter.max_steps == 400
+    assert demos.task.demos.demonstrator.task == task and environment.max_steps == 400
     assert (
         demos.task.demos.demonstrator.reflections
         is config.task.dataset.reflections
-        is adapter.make_env.args[3]
+        is environment.make.args[3]
         is False
     )
-    with pytest.raises(InstantiationException, match=f"make_demos.py task={task}"):
+    with pytest.raises(InstantiationException, match=f"make_demos.py task={task}_scripted_demos"):
         instantiate(config.task.dataset, dataset_path="no such folder")

@@ -19,10 +19,10 @@ from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_dataset import load_robomimic_lowdim
 from diffusion_policy.dataset.sequence_dataset import Windows
 from diffusion_policy.demos.absolute_actions import convert_actions
-from diffusion_policy.env.robomimic.absolute_actions import ActionConverter
+from diffusion_policy.demos.action_converter import ActionConverter
 from diffusion_policy.env.robomimic.definition import env_metadata, task_named
-from diffusion_policy.env.robomimic.recorded_starts import RecordedStarts
 from diffusion_policy.env.robomimic.robomimic_env import RobomimicEnv
+from diffusion_policy.env_runner.robomimic_starts import RecordedStarts
 from tests.conftest import ROOT
 
 HUMAN = Path(robosuite.__file__).parent / "models" / "assets" / "demonstrations" / "lift" / "demo.hdf5"

@@ -31,8 +31,8 @@ def test_recorded_actions_replay_to_the_recorded_observations():
     env.close()
 
 
-def test_excursions_are_executed_and_the_expert_comes_back():
-    demonstrators = [BlockPushingDemonstrator(excursion_rate=rate) for rate in (0.0, 0.1, 0.1)]
+def test_perturbations_are_executed_and_the_expert_comes_back():
+    demonstrators = [BlockPushingDemonstrator(perturbation_rate=rate) for rate in (0.0, 0.1, 0.1)]
     plain, demo, again = (demonstrator.record(10_002) for demonstrator in demonstrators)
     np.testing.assert_array_equal(demo["obs"], again["obs"])
     np.testing.assert_array_equal(demo["obs"][0], plain["obs"][0])
@@ -52,7 +52,7 @@ def test_excursions_are_executed_and_the_expert_comes_back():
     for demonstrator in demonstrators:
         demonstrator.close()
     with pytest.raises(ValueError, match="cannot be -0.1"):
-        BlockPushingDemonstrator(excursion_rate=-0.1)
+        BlockPushingDemonstrator(perturbation_rate=-0.1)
 
 
 def test_noise_is_executed_and_not_recorded():
@@ -69,7 +69,7 @@ def test_noise_is_executed_and_not_recorded():
 
 
 def test_a_disturbed_demonstration_that_fails_is_left_out():
-    demonstrator = BlockPushingDemonstrator(max_steps=20, excursion_rate=0.1)
+    demonstrator = BlockPushingDemonstrator(max_steps=20, perturbation_rate=0.1)
     assert demonstrator.record(10_002) is None
     demonstrator.close()
 

@@ -14,8 +14,8 @@ from toy_demonstrator import ToyDemonstrator
 
 from diffusion_policy.common.lock import LockedError, locked_output
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
+from diffusion_policy.dataset.stored_demos import stored_settings, write_replay_buffer
 from diffusion_policy.demos.collect import collect
-from diffusion_policy.demos.storage import stored_settings, write_replay_buffer
 from diffusion_policy.env.offscreen import RenderingError
 from tests.conftest import ROOT
 
@@ -214,6 +214,16 @@ def test_fewer_demonstrations_than_are_there_are_not_taken_for_all(tmp_path):
         collect(ToyDemonstrator, tmp_path / "a.zarr", 3, n_workers=0)
 
 
+def test_demonstrations_with_an_earlier_name_of_a_setting_are_the_same(tmp_path):
+    earlier = {"demonstrator": {"excursion_rate": 0.1}}
+    write_replay_buffer(
+        tmp_path / "a.zarr", [ToyDemonstrator().record(0)], {"n_episodes": 1, "seed_start": 0, **earlier, "seeds": [0]}
+    )
+    collect(None, tmp_path / "a.zarr", 1, settings={"demonstrator": {"perturbation_rate": 0.1}})
+    with pytest.raises(DatasetError, match="other demonstrations"):
+        collect(None, tmp_path / "a.zarr", 1, settings={"demonstrator": {"perturbation_rate": 0.2}})
+
+
 def test_another_first_seed_and_settings_that_are_gone_are_noticed(tmp_path):
     collect(ToyDemonstrator, tmp_path / "a.zarr", 2, n_workers=0, settings={"noise": 0.1})
     with pytest.raises(DatasetError, match="seed_start 0 there, 7 now"):
@@ -243,7 +253,10 @@ def test_a_demonstrator_that_cannot_be_made_says_why(tmp_path, n_workers):
 
 
 def test_workers_start_without_torch():
-    code = "import sys; import diffusion_policy.demos.collect, diffusion_policy.demos.absolute_actions; sys.exit('torch' in sys.modules)"
+    modules = (
+        "diffusion_policy.demos.collect, diffusion_policy.demos.absolute_actions, diffusion_policy.env_runner.task"
+    )
+    code = f"import sys; import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

@@ -12,9 +12,9 @@ pytest.importorskip("robosuite")
 from diffusion_policy.common.rotation import rotation_6d_to_matrix
 from diffusion_policy.dataset.robomimic_scripted_dataset import load_robomimic_scripted
 from diffusion_policy.dataset.sequence_dataset import Windows
+from diffusion_policy.dataset.stored_demos import stored_settings
 from diffusion_policy.demos.collect import collect
 from diffusion_policy.demos.robomimic import AFTER_SUCCESS, RobomimicDemonstrator
-from diffusion_policy.demos.storage import stored_settings
 from diffusion_policy.env.robomimic.definition import TASKS
 from diffusion_policy.env.robomimic.robomimic_env import RobomimicEnv
 from tests.conftest import ROOT
@@ -178,7 +178,7 @@ def test_the_command(tmp_path, demos):
     command = [
         sys.executable,
         "scripts/make_demos.py",
-        "task=lift",
+        "task=lift_scripted_demos",
         f"output={output}",
         "n_episodes=1",
         "n_workers=1",

@@ -1,6 +1,7 @@
 """A demonstrator that needs no simulator; its own module, so that worker processes can import it.
 
-Run as a script, it collects slowly until somebody kills it: toy_demonstrator.py <output> <n_episodes> <n_workers> [<seconds>].
+Run as a script, it collects slowly until somebody kills it: toy_demonstrator.py <output> <n_episodes> <n_workers>
+[<seconds>].
 """
 
 import os
@@ -14,7 +15,7 @@ import numpy as np
 if __name__ == "__main__":
     sys.path.insert(0, os.getcwd())
 
-from diffusion_policy.env.offscreen import RenderingError  # noqa: E402
+from diffusion_policy.env.offscreen import RenderingError
 
 FAILING = (2, 5)  # seeds without a demonstration
 

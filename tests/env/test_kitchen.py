@@ -6,7 +6,6 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.env.extras import MissingExtraError
 from diffusion_policy.env.kitchen.definition import (
     CONTROL_HIGH,
@@ -82,7 +81,6 @@ pytest.importorskip("gymnasium_robotics")
 from diffusion_policy.env import offscreen  # noqa: E402
 from diffusion_policy.env.kitchen.kitchen_env import KitchenEnv  # noqa: E402
 from diffusion_policy.env.kitchen.model import load_model, model_path, pedestal_geom  # noqa: E402
-from diffusion_policy.env.kitchen.recorded_starts import RecordedStarts  # noqa: E402
 
 
 @pytest.fixture
@@ -157,7 +155,7 @@ def test_only_the_noise_depends_on_the_seed(env):
 
 def test_episodes_repeat_bit_for_bit_whatever_ran_before(env):
     actions = np.random.default_rng(1).uniform(CONTROL_LOW, CONTROL_HIGH, size=(20, 9))
-    run = lambda env: (env.reset(seed=3), np.array([env.step(action)[0] for action in actions]))[1]  # noqa: E731
+    run = lambda env: (env.reset(seed=3), np.array([env.step(action)[0] for action in actions]))[1]
     first = run(env)
     env.reset(seed=8)
     env.step(actions[5])
@@ -194,7 +192,8 @@ def test_absolute_and_velocity_actions_of_one_control_do_the_same():
 
 
 def test_a_recorded_trace_is_reproduced():
-    """Joint positions 1-7 after 30 control steps of a known motion, as this project first simulated them (mujoco 3.2.7)."""
+    """Joint positions 1-7 after 30 control steps of a known motion, as this project first simulated them (mujoco
+    3.2.7)."""
     env = KitchenEnv(noise_ratio=0.0)
     env.reset(seed=0)
     for step in range(30):
@@ -246,21 +245,6 @@ def test_rewards_and_the_end_of_an_episode(env):
 def test_bad_reset_options_are_refused(env, options, message):
     with pytest.raises(ValueError, match=message):
         env.reset(seed=0, options=options)
-
-
-def test_recorded_starts(tmp_path, env):
-    qpos, qvel = np.tile(INITIAL_QPOS, (3, 1)), np.zeros((3, 29))
-    qpos[:, 0] += np.arange(3)
-    np.save(tmp_path / "all_init_qpos.npy", qpos)
-    np.save(tmp_path / "all_init_qvel.npy", qvel)
-    recorded = RecordedStarts(env, tmp_path)
-    recorded.reset(seed=2)
-    assert env.data.qpos[0] == qpos[2, 0]
-    recorded.reset(seed=100_000)
-    np.testing.assert_array_equal(env.data.qpos, INITIAL_QPOS)
-    (tmp_path / "all_init_qvel.npy").unlink()
-    with pytest.raises(DatasetError, match="download_data.py task=kitchen_lowdim"):
-        RecordedStarts(env, tmp_path)
 
 
 # --- frames ---

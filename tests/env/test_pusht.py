@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +10,11 @@ pytest.importorskip("pymunk")
 pytest.importorskip("shapely")
 
 from diffusion_policy.env.extras import MissingExtraError, import_extra
-from diffusion_policy.env.pusht.pusht_env import GOAL_POSE, PushTEnv
+from diffusion_policy.env.pusht.definition import GOAL_POSE
+from diffusion_policy.env.pusht.pusht_env import PushTEnv
 from diffusion_policy.env.pusht.pusht_keypoints_env import BLOCK_KEYPOINTS, PushTKeypointsEnv, block_keypoints
+from tests.conftest import ROOT
 
-REPO = Path(__file__).resolve().parents[2]
-DEMONSTRATIONS = REPO.parent / "shared" / "data" / "pusht" / "pusht_cchi_v7_replay.zarr"
 AGENT_TOLERANCE = 2e-5  # px; the recording is float32, whose spacing is 3e-5 at 500
 BLOCK_TOLERANCE = 0.17  # px
 ANGLE_TOLERANCE = 0.0025  # rad
@@ -69,11 +68,9 @@ STATE_AFTER_40 = [241.17840576171875, 212.2541961669922, 320.7597351074219, 312.
 
 
 @pytest.fixture(scope="module")
-def demonstrations():
-    if not DEMONSTRATIONS.exists():
-        pytest.skip("the demonstrations are not on this machine")
+def demonstrations(pusht_zarr):
     zarr = pytest.importorskip("zarr")
-    root = zarr.open(str(DEMONSTRATIONS), mode="r")
+    root = zarr.open(str(pusht_zarr), mode="r")
     ends = root["meta/episode_ends"][:]
     return root["data"], np.concatenate([[0], ends[:-1]]), ends
 
@@ -298,4 +295,4 @@ def test_physics_need_no_renderer():
         "env = PushTKeypointsEnv(); env.reset(seed=0); env.step([100.0, 100.0]); "
         "assert not {'pygame', 'cv2', 'torch', 'matplotlib'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

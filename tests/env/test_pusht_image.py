@@ -1,19 +1,23 @@
 """Push-T from images: the demonstrations' pixels where they are present, properties of the pictures everywhere."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
 pytest.importorskip("pymunk")
 pytest.importorskip("shapely")
 pytest.importorskip("cv2")
-pygame = pytest.importorskip("pygame")
+pytest.importorskip("pygame")
 
+import pygame
+
+from diffusion_policy.common.config import register_resolvers
 from diffusion_policy.env.pusht import pusht_draw
 from diffusion_policy.env.pusht.pusht_env import PushTEnv
 from diffusion_policy.env.pusht.pusht_image_env import PushTImageEnv
-from diffusion_policy.env_runner.pusht import pusht_image_task
+from diffusion_policy.env_runner.pusht import image_environment
+from diffusion_policy.env_runner.task import Task, task_from_config
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -119,15 +123,23 @@ def test_observations_lie_in_their_space():
 # In the evaluation loop
 
 
-def test_published_settings():
-    task = pusht_image_task()
-    assert task.obs_shapes == {"image": (3, 96, 96), "agent_pos": (2,)} and task.action_dim == 2
-    assert (task.n_obs_steps, task.n_action_steps, task.max_steps) == (2, 8, 300)
+@pytest.fixture
+def section():
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "config"), version_base="1.3"):
+        return compose("train", ["task=pusht_image"]).task
+
+
+def test_published_settings(section):
+    task = task_from_config(section, n_train=6, n_test=50)
+    environment, chunking = task.environment, task.chunking
+    assert environment.obs_shapes == {"image": (3, 96, 96), "agent_pos": (2,)} and environment.action_dim == 2
+    assert (chunking.n_obs_steps, chunking.n_action_steps, environment.max_steps) == (2, 8, 300)
     assert [e.seed for e in task.episodes()] == [*range(6), *range(100_000, 100_050)]
 
 
 def test_a_chunk_draws_what_the_policy_sees(drawn):
-    slot = pusht_image_task().make_slot()
+    slot = Task("pusht_image", image_environment()).make_slot()
     obs = slot.reset(seed=0).obs
     assert {name: (array.shape, array.dtype) for name, array in obs.items()} == {
         "image": ((2, 3, 96, 96), np.float32),
@@ -140,16 +152,9 @@ def test_a_chunk_draws_what_the_policy_sees(drawn):
     assert (obs["image"][0] != obs["image"][1]).any()
 
 
-def test_the_config_describes_the_task():
-    hydra = pytest.importorskip("hydra")
-    from hydra.utils import instantiate
-
-    from diffusion_policy.common.config import register_resolvers
-
-    register_resolvers()
-    with hydra.initialize_config_dir(str(Path(__file__).resolve().parents[2] / "config"), version_base="1.3"):
-        cfg = hydra.compose("train", ["task=pusht_image"])
-    task = instantiate(cfg.task.adapter)
-    shapes = {name: tuple(entry.shape) for name, entry in cfg.task.policy.shape_meta.obs.items()}
-    assert shapes == task.obs_shapes and list(cfg.task.policy.shape_meta.action.shape) == [task.action_dim]
-    assert (task.n_obs_steps, task.n_action_steps) == (cfg.task.policy.n_obs_steps, cfg.task.policy.n_action_steps)
+def test_the_config_describes_the_task(section):
+    task = task_from_config(section)
+    environment, policy = task.environment, section.policy
+    shapes = {name: tuple(entry.shape) for name, entry in policy.shape_meta.obs.items()}
+    assert shapes == environment.obs_shapes and list(policy.shape_meta.action.shape) == [environment.action_dim]
+    assert (task.chunking.n_obs_steps, task.chunking.n_action_steps) == (policy.n_obs_steps, policy.n_action_steps)

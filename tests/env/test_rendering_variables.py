@@ -11,7 +11,8 @@ import pytest
 from diffusion_policy.env import extras, offscreen
 from diffusion_policy.env.extras import MissingExtraError, import_extra
 from diffusion_policy.env.offscreen import RenderingError, check_backend
-from diffusion_policy.env_runner.kitchen import kitchen_task
+from diffusion_policy.env_runner.kitchen import kitchen_environment
+from diffusion_policy.env_runner.task import Task
 from tests.conftest import ROOT
 
 
@@ -37,7 +38,8 @@ def machine(monkeypatch):
         ({"MUJOCO_GL": "opengl"}, "Use one of egl, osmesa, glfw.*unset MUJOCO_GL"),
         (
             {"MUJOCO_GL": "osmesa"},
-            "asks for OSMesa, whose library libOSMesa.so.8 is not installed.*libosmesa6.*set MUJOCO_GL=egl, which is installed",
+            "asks for OSMesa, whose library libOSMesa.so.8 is not installed.*libosmesa6.*set MUJOCO_GL=egl, which is "
+            "installed",
         ),
         (
             {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "glx"},
@@ -87,12 +89,15 @@ needs_kitchen = pytest.mark.skipif(not has_kitchen, reason="needs the kitchen ex
 def test_a_task_says_so_before_its_workers_start(machine):
     machine(MUJOCO_GL="osmesa")
     with pytest.raises(RenderingError, match="MUJOCO_GL=osmesa"):
-        kitchen_task().vector_env(1)
+        Task("kitchen", kitchen_environment()).vector_env(1)
 
 
 @needs_kitchen
 def test_the_import_itself_says_so():
-    code = "from diffusion_policy.env.offscreen import import_mujoco\ntry: import_mujoco('kitchen')\nexcept OSError as error: print(error)"
+    code = (
+        "from diffusion_policy.env.offscreen import import_mujoco\n"
+        "try: import_mujoco('kitchen')\nexcept OSError as error: print(error)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "MUJOCO_GL": "elg"}, cwd=ROOT, capture_output=True, text=True
     )

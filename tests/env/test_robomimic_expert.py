@@ -20,7 +20,10 @@ def env(request):
 
 
 def solve(env, seed, style=None, max_steps=120, push=None):
-    """Steps until the task was done, or None. `push` [3] (m) shifts the actions of ten steps on the way to the object."""
+    """Steps until the task was done, or None.
+
+    `push` [3] (m) shifts the actions of ten steps on the way to the object.
+    """
     env.reset(seed=seed)
     expert = EXPERTS[env.task.name](env, *[style] if style else [])
     for step in range(max_steps):

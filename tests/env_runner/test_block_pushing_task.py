@@ -1,15 +1,16 @@
 """Block Pushing in the rollout loop, in worker processes, and its configs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from diffusion_policy.common.config import register_resolvers
 from diffusion_policy.env.extras import MissingExtraError
-from diffusion_policy.env_runner.block_pushing import block_pushing_task
+from diffusion_policy.env_runner.block_pushing import block_pushing_environment
 from diffusion_policy.env_runner.rollout import rollout
-from diffusion_policy.env_runner.task import TaskAdapter
+from diffusion_policy.env_runner.task import Chunking, Requirements, Seeds, Task, task_from_config
 from tests.conftest import ROOT
 
 
@@ -19,20 +20,24 @@ def task_config(name):
         return compose("train", [f"task={name}"])
 
 
+def block_pushing_task(max_steps=350, **seeds):
+    return Task("block_pushing", block_pushing_environment(max_steps), Chunking(3, 1), Seeds(**seeds))
+
+
 def test_published_settings():
-    task = block_pushing_task()
+    task = task_from_config(task_config("block_pushing").task, n_train=6, n_test=50)
     episodes = task.episodes()
     assert [e.seed for e in episodes] == [*range(6), *range(100_000, 100_050)]
-    assert task.max_steps == 350 and (task.obs_dim, task.action_dim) == (16, 2)
-    assert (task.n_obs_steps, task.n_action_steps) == (3, 1)
-    assert task.score(np.array([0, 0.49, 0, 0.49, 0.51])) == pytest.approx(1.0)
+    assert task.environment.max_steps == 350 and (task.environment.obs_dim, task.environment.action_dim) == (16, 2)
+    assert (task.chunking.n_obs_steps, task.chunking.n_action_steps) == (3, 1)
+    assert task.environment.score(np.array([0, 0.49, 0, 0.49, 0.51])) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("name, abs_action", [("block_pushing", False), ("block_pushing_abs", True)])
 def test_configs(name, abs_action):
     config = task_config(name)
-    task = instantiate(config.task.adapter)
-    assert task.name == config.task.name == name and task.make_env.args[0] is abs_action
+    task = task_from_config(config.task)
+    assert task.name == config.task.name == name and task.environment.make.args[0] is abs_action
     assert config.task.dataset.abs_action is abs_action
     assert (config.task.horizon, config.task.dataset.windows.pad_before, config.task.dataset.windows.pad_after) == (
         5,
@@ -46,16 +51,18 @@ def test_configs(name, abs_action):
 
 def test_the_effector_target_can_be_hidden():
     shown = np.arange(16.0)
-    hidden = block_pushing_task(obs_eef_target=False).policy_observation(shown)
+    hidden = block_pushing_environment(obs_eef_target=False).policy_observation(shown)
     np.testing.assert_array_equal(hidden[8:10], 0.0)
     np.testing.assert_array_equal(np.delete(hidden, [8, 9]), np.delete(shown, [8, 9]))
-    assert shown[8] == 8.0 and block_pushing_task().policy_observation is None
+    assert shown[8] == 8.0 and block_pushing_environment().policy_observation is None
 
 
 def test_a_missing_pybullet_is_named_before_any_worker_starts():
-    values = {**vars(block_pushing_task()), "packages": ("no_such_simulator",)}
+    environment = replace(
+        block_pushing_environment(), requirements=Requirements(("no_such_simulator",), extra="blockpush")
+    )
     with pytest.raises(MissingExtraError, match=r"no_such_simulator.*pip install -e \.\[blockpush\]"):
-        TaskAdapter(**values).vector_env(n_envs=1)
+        Task("block_pushing", environment).vector_env(n_envs=1)
 
 
 def straight_to_the_block(obs, active, episodes, chunk_index):

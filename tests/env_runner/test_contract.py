@@ -8,32 +8,32 @@ import strange_envs
 from toy_env import ToyEnv
 
 from diffusion_policy.env_runner.rollout import rollout
-from diffusion_policy.env_runner.task import TaskAdapter
+from diffusion_policy.env_runner.task import Chunking, Environment, Seeds, Task
 from diffusion_policy.env_runner.vector import EnvFactoryError, EnvWorkerError
 
 
 def toy_task(env, **changes):
-    usual = dict(
-        name="toy",
-        make_env=env,
-        action_dim=2,
-        obs_dim=3,
-        n_obs_steps=2,
-        n_action_steps=4,
-        max_steps=9,
-        n_train=0,
-        train_start_seed=0,
-        n_test=2,
-        test_start_seed=0,
-        extra="toy",
-        packages=(),
+    """`changes`: other values, by name, of an attribute of one of the task's parts."""
+    parts = (
+        (Environment, {"make": env, "action_dim": 2, "obs_dim": 3, "max_steps": 9}),
+        (Chunking, {"n_obs_steps": 2, "n_action_steps": 4}),
+        (Seeds, {"n_test": 2, "test_start_seed": 0}),
     )
-    return TaskAdapter(**{**usual, **changes})
+    names = lambda part: {item.name for item in dataclasses.fields(part)}
+    return Task(
+        "toy",
+        *(
+            part(**{**usual, **{name: value for name, value in changes.items() if name in names(part)}})
+            for part, usual in parts
+        ),
+    )
 
 
 def evaluate(task, n_workers=0, **options):
     with task.vector_env(2, n_workers) as env:
-        return rollout(lambda obs, *_: np.zeros((2, task.n_action_steps, 2)), env, task.episodes(), **options)[0]
+        return rollout(lambda obs, *_: np.zeros((2, task.chunking.n_action_steps, 2)), env, task.episodes(), **options)[
+            0
+        ]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_task_that_cannot_be_is_refused(changes):
 
 
 def test_a_task_may_execute_fewer_actions_of_a_chunk():
-    whole, half = toy_task(ToyEnv), dataclasses.replace(toy_task(ToyEnv), n_action_steps=2)
+    whole, half = toy_task(ToyEnv), toy_task(ToyEnv, n_action_steps=2)
     a, b = evaluate(whole), evaluate(half)
     assert [result.score for result in a] == [result.score for result in b]  # the actions are all zero
     assert [result.policy_calls for result in b] == [

@@ -6,20 +6,20 @@ from diffusion_policy.env_runner.episodes import Episode, EpisodeResult, append_
 
 
 def result(index, **changes):
-    values = dict(
-        index=index,
-        seed=100 + index,
-        split="test",
-        score=0.1 * index,
-        max_reward=0.5,
-        sum_reward=1.5,
-        success=False,
-        truncated=True,
-        env_steps=300,
-        policy_calls=38,
-        metrics={"p1": 1.0},
-        video=None,
-    )
+    values = {
+        "index": index,
+        "seed": 100 + index,
+        "split": "test",
+        "score": 0.1 * index,
+        "max_reward": 0.5,
+        "sum_reward": 1.5,
+        "success": False,
+        "truncated": True,
+        "env_steps": 300,
+        "policy_calls": 38,
+        "metrics": {"p1": 1.0},
+        "video": None,
+    }
     return EpisodeResult(**{**values, **changes})
 
 

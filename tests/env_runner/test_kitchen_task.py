@@ -1,5 +1,7 @@
 """Franka Kitchen in the rollout loop, in worker processes, and its configs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
@@ -8,9 +10,9 @@ from hydra.utils import instantiate
 from diffusion_policy.common.config import register_resolvers
 from diffusion_policy.env.extras import MissingExtraError
 from diffusion_policy.env.kitchen.definition import CONTROL_HIGH, CONTROL_LOW, TASKS
-from diffusion_policy.env_runner.kitchen import kitchen_task
+from diffusion_policy.env_runner.kitchen import kitchen_environment
 from diffusion_policy.env_runner.rollout import rollout
-from diffusion_policy.env_runner.task import TaskAdapter
+from diffusion_policy.env_runner.task import Chunking, Requirements, Seeds, Task, task_from_config
 from tests.conftest import ROOT
 
 
@@ -21,25 +23,25 @@ def task_config(name):
 
 
 def test_published_settings():
-    task = kitchen_task()
+    task = task_from_config(task_config("kitchen_lowdim_abs").task, n_train=6, n_test=50)
     assert [e.seed for e in task.episodes()] == [*range(6), *range(100_000, 100_050)]
-    assert task.max_steps == 280 and (task.obs_dim, task.action_dim) == (60, 9)
-    assert (task.n_obs_steps, task.n_action_steps) == (4, 8)
-    assert task.score(np.array([0, 1, 0, 2.0])) == pytest.approx(3 / 7)
+    assert task.environment.max_steps == 280 and (task.environment.obs_dim, task.environment.action_dim) == (60, 9)
+    assert (task.chunking.n_obs_steps, task.chunking.n_action_steps) == (4, 8)
+    assert task.environment.score(np.array([0, 1, 0, 2.0])) == pytest.approx(3 / 7)
 
 
 @pytest.mark.parametrize(
-    "file, name, abs_action, width",
+    "name, abs_action, width",
     [
-        ("kitchen", "kitchen_scripted_demos", True, 256),
-        ("kitchen_lowdim_abs", "kitchen_lowdim_abs", True, 768),
-        ("kitchen_lowdim", "kitchen_lowdim", False, 768),
+        ("kitchen_scripted_demos", True, 256),
+        ("kitchen_lowdim_abs", True, 768),
+        ("kitchen_lowdim", False, 768),
     ],
 )
-def test_configs(file, name, abs_action, width):
-    config = task_config(file)
-    task = instantiate(config.task.adapter)
-    assert task.name == config.task.name == name and task.make_env.args[:2] == (abs_action, 0.1)
+def test_configs(name, abs_action, width):
+    config = task_config(name)
+    task = task_from_config(config.task)
+    assert task.name == config.task.name == name and task.environment.make.args[:2] == (abs_action, 0.1)
     assert (config.task.horizon, config.task.dataset.windows.pad_before, config.task.dataset.windows.pad_after) == (
         16,
         3,
@@ -56,9 +58,9 @@ def test_the_published_policy_has_80_million_parameters():
 
 
 def test_a_missing_mujoco_is_named_before_any_worker_starts():
-    values = {**vars(kitchen_task()), "packages": ("no_such_simulator",)}
+    environment = replace(kitchen_environment(), requirements=Requirements(("no_such_simulator",), extra="kitchen"))
     with pytest.raises(MissingExtraError, match=r"no_such_simulator.*pip install -e \.\[kitchen\]"):
-        TaskAdapter(**values).vector_env(n_envs=1)
+        Task("kitchen", environment).vector_env(n_envs=1)
 
 
 def wander(obs, active, episodes, chunk_index):
@@ -70,7 +72,7 @@ def wander(obs, active, episodes, chunk_index):
 def test_rollout_in_worker_processes():
     pytest.importorskip("mujoco")
     pytest.importorskip("gymnasium_robotics")
-    task = kitchen_task(n_train=1, n_test=2, max_steps=12)
+    task = Task("kitchen", kitchen_environment(max_steps=12), Chunking(4, 8), Seeds(n_train=1, n_test=2))
     with task.vector_env(n_envs=2, n_workers=2) as env:
         results, stats = rollout(wander, env, task.episodes())
     with task.vector_env(n_envs=2, n_workers=0) as env:

@@ -44,7 +44,7 @@ def make_cfg(checkpoint, tmp_path):
                 "eval.n_workers=0",
                 "eval.n_videos=0",
                 "benchmark.n_chunks=0",
-                "task.adapter.max_steps=24",
+                "task.environment.max_steps=24",
             ]
         with initialize_config_dir(CONFIG, version_base="1.3"):
             return compose(script, [*usual, *overrides])

@@ -120,7 +120,7 @@ def test_more_observations_than_usual_are_taken_by_default(make_settings, tmp_pa
         "profile.noise_seeds=[0,1,2]",
         "profile.batch_size=33",
         "sampler.steps=2",
-        "task.adapter.max_steps=80",
+        "task.environment.max_steps=80",
         "cache=bac",
         "cache.budget=1",
         "cache.top_k=1",

@@ -55,7 +55,7 @@ def make_settings(checkpoint, tmp_path):
             "profile.n_episodes=1",
             "profile.n_observations=2",
             "profile.noise_seeds=[0]",
-            "task.adapter.max_steps=24",
+            "task.environment.max_steps=24",
         ]
         with initialize_config_dir(CONFIG, version_base="1.3"):
             return check(compose("benchmark", [*usual, *overrides]), "benchmark", [*overrides])
@@ -149,7 +149,7 @@ def test_a_benchmark_of_something_else_is_not_replaced_unasked(experiment, tmp_p
 
 def test_a_task_without_a_simulator_is_timed_on_random_observations(make_settings):
     settings = make_settings(*SMALL)
-    settings = settings.replace(task=settings.task.replace(adapter=None))
+    settings = settings.replace(task=settings.task.replace(environment=None))
     rows = run_benchmark(load_experiment(settings, needs_simulator=False), say=lambda text: None)["rows"]
     assert [row["method"] for row in rows] == ["full", "full", "uniform_s5"]
 

@@ -24,19 +24,18 @@ def config(*overrides):
 @pytest.mark.parametrize(
     ("task", "simulator", "metric", "max_steps"),
     [
-        ("kitchen", "gymnasium_robotics", "p1", 120),
+        ("kitchen_scripted_demos", "gymnasium_robotics", "p1", 120),
         ("block_pushing", "pybullet", "p1", 120),
-        pytest.param("lift", "robosuite", None, 60, marks=pytest.mark.slow),
-        pytest.param("can", "robosuite", None, 140, marks=pytest.mark.slow),
+        pytest.param("lift_scripted_demos", "robosuite", None, 60, marks=pytest.mark.slow),
+        pytest.param("can_scripted_demos", "robosuite", None, 140, marks=pytest.mark.slow),
     ],
 )
 def test_a_bundled_policy_acts_and_its_profile_is_of_its_weights(tmp_path, task, simulator, metric, max_steps):
     """One test seed, DDIM with ten steps."""
     pytest.importorskip(simulator)
-    name = config(f"task={task}").task.name
     cfg = config(
         f"task={task}",
-        f"checkpoint={ROOT}/checkpoint/{name}/ddpm100",
+        f"checkpoint={ROOT}/checkpoint/{task}/ddpm100",
         f"output_dir={tmp_path}/run",
         "cache=full",
         "sampler=ddim10",
@@ -46,10 +45,10 @@ def test_a_bundled_policy_acts_and_its_profile_is_of_its_weights(tmp_path, task,
         "eval.n_workers=0",
         "eval.n_videos=0",
         "benchmark.n_chunks=0",
-        f"++task.adapter.max_steps={max_steps}",
+        f"++task.environment.max_steps={max_steps}",
     )
     experiment = load_experiment(check(cfg, "eval", []), n_test=1, n_train=0)
     results = evaluate(experiment, open_output_dir(experiment), lambda line: None).results
     assert (results["metrics"][metric]["mean"] if metric else results["success_rate"]) == 1.0
-    profile = json.loads((ROOT / "assets" / name / "profile.json").read_text())
+    profile = json.loads((ROOT / "assets" / task / "profile.json").read_text())
     assert results["provenance"]["checkpoint_hash"] == profile["checkpoint_hash"]

@@ -17,7 +17,7 @@ from diffusion_policy.common.checkpoint import LoadedPolicy
 from diffusion_policy.common.config import CheckpointError, register_resolvers, to_plain
 from diffusion_policy.common.policy_files import WEIGHTS_FILE, build_policy
 from diffusion_policy.env_runner import task as task_module
-from diffusion_policy.env_runner.robomimic import robomimic_task
+from diffusion_policy.env_runner.robomimic import robomimic_environment
 from tests.conftest import ROOT
 from tests.original_checkpoints import image_config
 
@@ -61,7 +61,7 @@ def refusal(*overrides: str) -> str:
 def test_every_task_file_is_found_with_its_own_folder_of_originals():
     files = task_files()
     assert set(files) == {path.stem for path in (ROOT / "config" / "task").glob("*.yaml")}
-    assert files["kitchen"].name == "kitchen_scripted_demos" and files["kitchen"].original is None
+    assert files["kitchen_scripted_demos"].original is None
     assert files["block_pushing"].original == "low_dim/block_pushing" and files["block_pushing_abs"].original is None
     for choice, file in files.items():
         if choice.endswith(("_ph", "_mh")):
@@ -74,7 +74,7 @@ def test_every_task_file_is_found_with_its_own_folder_of_originals():
 
 
 @pytest.mark.parametrize(
-    "choice", ["pusht_lowdim", "pusht_image", "kitchen", "block_pushing", "can_ph", "lift_lowdim_mh"]
+    "choice", ["pusht_lowdim", "pusht_image", "kitchen_scripted_demos", "block_pushing", "can_ph", "lift_lowdim_mh"]
 )
 def test_the_folder_of_a_task_is_where_its_config_looks(choice):
     assert Path(config(f"task={choice}").checkpoint) == task_files()[choice].shipped()
@@ -128,7 +128,7 @@ def test_a_missing_checkpoint_says_where_it_comes_from_and_how_to_get_it(folder,
     here = message.rpartition("already: ")[2].split(
         ", "
     )  # of the same simulation first, then those that come with the project
-    assert here[:2] == ["task=can (can_scripted_demos)", "task=can_mh"] and "task=pusht_lowdim" in here
+    assert here[:2] == ["task=can_mh", "task=can_scripted_demos"] and "task=pusht_lowdim" in here
     assert len(message.splitlines()) < 12
 
 
@@ -163,13 +163,13 @@ def test_results_of_original_image_policies_carry_a_note(task, trained_on, form,
 
 
 def test_a_policy_that_sees_other_images_than_the_environment_shows():
-    shapes = {name: list(shape) for name, shape in robomimic_task("lift").obs_shapes.items()}
+    shapes = {name: list(shape) for name, shape in robomimic_environment("lift").obs_shapes.items()}
     shapes["agentview_image"] = [3, 96, 96]
     shapes["wrist_image"] = shapes.pop("robot0_eye_in_hand_image")
     obs = {name: {"shape": shape, "type": "rgb" if len(shape) == 3 else "low_dim"} for name, shape in shapes.items()}
     original = image_config("lift_image_abs", {"obs": obs, "action": {"shape": [7]}}, [76, 76])
     policy = build_policy({"policy": to_plain(OmegaConf.create(original))["policy"]})
-    assert misfits(robomimic_task("lift"), policy) == [
+    assert misfits(task_module.Task("lift", robomimic_environment("lift")), policy) == [
         "it needs agentview_image [3, 96, 96], the environment shows [3, 84, 84]",
         "it does not look at robot0_eye_in_hand_image, which the environment shows",
         "it needs wrist_image [3, 84, 84], which the environment does not show",

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from diffusion_policy.common.checkpoint import load_policy
-from diffusion_policy.demos.storage import write_replay_buffer
+from diffusion_policy.dataset.stored_demos import write_replay_buffer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,7 +77,7 @@ def test_train_starts_trains_scores_and_resumes(tmp_path, small_zarr):
         "task.policy.num_inference_steps=4",
         "rollout.n_episodes=2",
         "rollout.n_envs=2",
-        "task.adapter.max_steps=8",
+        "task.environment.max_steps=8",
     ]
     first = command("train.py", *arguments, "training.max_steps=2")
     assert first.returncode == 0, first.stderr

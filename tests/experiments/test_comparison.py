@@ -134,6 +134,12 @@ def test_runs_under_other_conditions_are_left_out_with_the_reason(tmp_path, othe
     assert json.loads((tmp_path / "comparison.json").read_text())["skipped"] == skipped
 
 
+def test_the_recorded_name_of_the_code_that_makes_the_simulation_decides_nothing(tmp_path):
+    stored(tmp_path, "full", "full", [0.5, 0.7], 24.7, adapter={"_target_": "a.earlier", "name": "t", "max_steps": 300})
+    stored(tmp_path, "bac", "bac_s10", [0.5, 0.7], 4.2, updates=358, adapter={"_target_": "a.now", "max_steps": 300})
+    assert compare(tmp_path).skipped == {}
+
+
 def test_only_shared_episodes_are_compared(tmp_path):
     stored(tmp_path, "full", "full", [0.0, 0.5, 0.7, 0.9], 24.7)
     stored(tmp_path, "bac", "bac_s10", [0.6, 0.8, 0.1, 0.1], 4.2, updates=358, first=102)

@@ -16,7 +16,7 @@ from diffusion_policy.common.lock import LockedError
 from tests.conftest import ROOT
 
 pytest.importorskip("pymunk")
-SMALL = ["cache=uniform", "cache.budget=1", "sampler.steps=1", "eval.n_test=2", "task.adapter.max_steps=8"]
+SMALL = ["cache=uniform", "cache.budget=1", "sampler.steps=1", "eval.n_test=2", "task.environment.max_steps=8"]
 
 
 def run(settings):
@@ -106,11 +106,11 @@ def test_rows_of_another_plan_or_a_folder_in_their_place_are_named(make_settings
 @pytest.mark.parametrize(
     "other",
     [
-        ["task.adapter.legacy_test=false"],
+        ["task.environment.legacy_test=false"],
         ["task.n_action_steps=4"],
         ["sampler.variance_type=fixed_large"],
         ["sampler.type=ddim"],
-        ["task.adapter.max_steps=9"],
+        ["task.environment.max_steps=9"],
         ["seed=1"],
     ],
 )

@@ -51,7 +51,7 @@ def test_settings_cannot_be_changed_and_give_plain_values(make_settings):
     with pytest.raises(ValidationError, match="frozen"):
         settings.eval.n_envs = 6
     assert (settings.seed, settings.replace(seed=6).seed, settings.to_dict()["seed"]) == (5, 6, 5)
-    assert settings.to_dict()["task"]["adapter"]["_target_"] and "sampler" in settings and "colour" not in settings
+    assert settings.to_dict()["task"]["environment"]["_target_"] and "sampler" in settings and "colour" not in settings
 
 
 # ---- caching methods ----

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.tiny_policy import save_tiny_policy
 
 CONFIG = str(ROOT / "config")
-STAGES = {"block_pushing": ["p1", "p2"], "kitchen": [*(f"p{n}" for n in range(1, 8)), *TASKS]}
+STAGES = {"block_pushing": ["p1", "p2"], "kitchen_scripted_demos": [*(f"p{n}" for n in range(1, 8)), *TASKS]}
 every_task = pytest.mark.parametrize("task", list(STAGES))
 
 
@@ -35,7 +35,9 @@ def make_cfg(tmp_path):
     """make_cfg(task, ...) -> eval config on a random policy of one small layer, everything written under tmp_path."""
 
     def make(task, *overrides):
-        for package in {"block_pushing": ("pybullet",), "kitchen": ("mujoco", "gymnasium_robotics")}[task]:
+        for package in {"block_pushing": ("pybullet",), "kitchen_scripted_demos": ("mujoco", "gymnasium_robotics")}[
+            task
+        ]:
             pytest.importorskip(package)
         save_tiny_policy(tmp_path / "policy", task, (-1.0, 1.0), (-0.03, 0.03), n_layer=1, steps=6)
         return config(
@@ -53,7 +55,7 @@ def make_cfg(tmp_path):
             "eval.n_workers=2",
             "eval.n_videos=0",
             "benchmark.n_chunks=0",
-            "task.adapter.max_steps=16",
+            "task.environment.max_steps=16",
             *overrides,
         )
 
@@ -76,8 +78,7 @@ def test_profile_cache_and_stage_metrics(make_cfg, tmp_path, task):
     assert metrics_table(results).row_count == len(STAGES[task])
     assert results["rollout"]["env_steps"] == 48 and 0 < results["rollout"]["policy_share"] < 1
     assert "48 environment steps" in throughput_line(results)
-    name = config(f"task={task}").task.name
-    assert (tmp_path / "assets" / name / "profile.json").exists()
+    assert (tmp_path / "assets" / task / "profile.json").exists()
     run(make_cfg(task, "cache=full", f"output_dir={tmp_path}/out/full"))
     comparison = compare(tmp_path / "out")
     rows = comparison.rows
@@ -87,13 +88,13 @@ def test_profile_cache_and_stage_metrics(make_cfg, tmp_path, task):
 
 @every_task
 def test_a_policy_of_another_task_is_refused(make_cfg, tmp_path, task):
-    cfg = make_cfg(task, "cache=full", "task.adapter.n_obs_steps=2")
+    cfg = make_cfg(task, "cache=full", "task.n_obs_steps=2")
     with pytest.raises(ConfigError, match="n_obs_steps"):
         run(cfg)
-    other = {"block_pushing": "kitchen", "kitchen": "block_pushing"}[task]
+    other = {"block_pushing": "kitchen_scripted_demos", "kitchen_scripted_demos": "block_pushing"}[task]
     cfg = make_cfg(task, "cache=full")
     wrong = config(f"task={other}", f"checkpoint={cfg.checkpoint}", "device=cpu")
-    pytest.importorskip({"block_pushing": "pybullet", "kitchen": "mujoco"}[other])
+    pytest.importorskip({"block_pushing": "pybullet", "kitchen_scripted_demos": "mujoco"}[other])
     with pytest.raises(ConfigError, match="action_dim"):
         load_experiment(check(wrong, "eval", []), n_test=1, n_train=0)
 
@@ -120,11 +121,11 @@ def test_training_without_demonstrations_says_how_to_make_them(tmp_path, task):
 
 
 def test_scripted_demonstrations_are_named_in_every_result():
-    cfg = config("task=kitchen")
+    cfg = config("task=kitchen_scripted_demos")
     assert "scripted_demos" in cfg.task.name and "scripted_demos" in cfg.task.dataset.zarr_path
     assert cfg.checkpoint == f"checkpoint/{cfg.task.name}/ddpm100"
 
 
 def test_results_of_the_scripted_policy_tell_so(make_cfg):
-    results = run(make_cfg("kitchen", "cache=full")).results
+    results = run(make_cfg("kitchen_scripted_demos", "cache=full")).results
     assert results["task"] == "kitchen_scripted_demos"

@@ -138,7 +138,7 @@ def test_lift_briefly(place):
         "eval.n_test=1",
         "eval.n_envs=1",
         "eval.n_workers=0",
-        "+task.adapter.max_steps=8",
+        "+task.environment.max_steps=8",
         "benchmark.n_chunks=0",
     )
     _, results, _ = run(cfg)
@@ -150,7 +150,7 @@ def test_lift_briefly(place):
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_from_the_file_to_a_rollout(place, name):
     path = put(place, name, original(name, steps=100), pickle_module=pytest.importorskip("dill"))
-    usual = ["cache=bac", "cache.budget=10", "eval.n_test=2", "eval.n_envs=2", "+task.adapter.max_steps=16"]
+    usual = ["cache=bac", "cache.budget=10", "eval.n_test=2", "eval.n_envs=2", "+task.environment.max_steps=16"]
     first, *further = runtimes()
     experiment, results, said = run(eval_config(name, *usual, f"runtime={first}", "eval.n_workers=1"))
     assert experiment.loaded.source.absolute() == path and experiment.loaded.weights == "ema"

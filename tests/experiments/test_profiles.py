@@ -139,16 +139,16 @@ def with_dataset(cfg):
     return check(cfg, "eval", [])
 
 
-def without_simulator(cfg, adapter=None):
+def without_simulator(cfg, environment=None):
     OmegaConf.set_struct(cfg, False)
-    cfg.task.adapter = adapter
+    cfg.task.environment = environment
     cfg.profile.n_episodes = None
     return with_dataset(cfg)
 
 
-@pytest.mark.parametrize("adapter", [None, {"max_steps": 3}])
-def test_a_task_without_a_simulator_is_profiled_on_its_data_set(make_cfg, adapter):
-    settings = without_simulator(make_cfg(*BAC), adapter)
+@pytest.mark.parametrize("environment", [None, {"max_steps": 3}])
+def test_a_task_without_a_simulator_is_profiled_on_its_data_set(make_cfg, environment):
+    settings = without_simulator(make_cfg(*BAC), environment)
     experiment = load_experiment(settings, needs_simulator=False)
     profile, folder = profile_for(experiment, lambda text: None)
     assert profile.info.observations == 2 and profile.info.source == "windows of the task's data set, 40 in all"

@@ -22,7 +22,7 @@ def settings(*overrides: str):
 
 def test_a_policy_is_scored_on_the_seeds_that_are_asked_for(checkpoint):
     score = rollout_function(
-        settings("rollout.n_episodes=2", "rollout.n_envs=4", "rollout.seed_start=7", "task.adapter.max_steps=8")
+        settings("rollout.n_episodes=2", "rollout.n_envs=4", "rollout.seed_start=7", "task.environment.max_steps=8")
     )
     policy = load_policy(checkpoint).policy
     value = score(policy, 0)

@@ -167,13 +167,15 @@ def test_methods_name_samplers_that_have_no_file():
 
 def test_a_chunk_of_another_length_is_executed_and_labelled(make_settings):
     cfg = make_settings(
-        "cache=full", "task.n_action_steps=4", "eval.n_test=1", "task.adapter.max_steps=16", "output_dir=null"
+        "cache=full", "task.n_action_steps=4", "eval.n_test=1", "task.environment.max_steps=16", "output_dir=null"
     )
     experiment = load_experiment(cfg, n_test=1, n_train=0)
     observation = experiment.policy.random_observation(1, torch.Generator().manual_seed(0))
     assert experiment.policy.predict_action(observation)["action"].shape == (1, 4, 2)
     assert any("4 actions of a chunk" in note and "says 8" in note for note in experiment.notes)
-    evaluation = run(make_settings("cache=full", "task.n_action_steps=4", "eval.n_test=1", "task.adapter.max_steps=16"))
+    evaluation = run(
+        make_settings("cache=full", "task.n_action_steps=4", "eval.n_test=1", "task.environment.max_steps=16")
+    )
     assert evaluation.episodes[0].policy_calls == 4
     provenance = evaluation.results["provenance"]
     assert (provenance["n_action_steps"], provenance["n_latency_steps"]) == (4, 0) and provenance[
@@ -188,7 +190,7 @@ def test_latency_takes_actions_from_the_chunk(make_settings):
             "task.n_action_steps=6",
             "task.n_latency_steps=2",
             "eval.n_test=1",
-            "task.adapter.max_steps=12",
+            "task.environment.max_steps=12",
         )
     )
     assert evaluation.episodes[0].policy_calls == 2 and evaluation.results["provenance"]["n_latency_steps"] == 2

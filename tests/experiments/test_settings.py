@@ -56,7 +56,12 @@ def test_every_task_passes_and_nothing_is_changed(command, task):
 
 @pytest.mark.parametrize(
     "command, task",
-    [("benchmark", "can_ph"), ("profile_blocks", "kitchen"), ("make_demos", "lift"), ("convert_actions", "can_ph")],
+    [
+        ("benchmark", "can_ph"),
+        ("profile_blocks", "kitchen_scripted_demos"),
+        ("make_demos", "lift_scripted_demos"),
+        ("convert_actions", "can_ph"),
+    ],
 )
 def test_every_other_command_passes(command, task):
     checked(command, task=task)
@@ -82,8 +87,8 @@ def test_every_other_command_passes(command, task):
         ["output_dir=a b"],
         ["output_dir=/tmp/x/y"],
         ["++seed=3"],
-        ["++task.adapter.max_steps=4"],
-        ["task.adapter.max_steps=24"],
+        ["++task.environment.max_steps=4"],
+        ["task.environment.max_steps=24"],
         ["precision=bf16"],
         ["runtime=compiled"],
         ["runtime=reference"],

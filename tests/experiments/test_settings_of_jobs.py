@@ -57,7 +57,7 @@ def test_near_names_come_from_the_same_group_first():
 def test_own_tasks_from_another_folder_are_checked_and_may_have_settings_of_their_own(tmp_path):
     (tmp_path / "task").mkdir()
     (tmp_path / "task" / "my_arm.yaml").write_text(
-        "defaults: [pusht_lowdim, _self_]\nname: my_arm\nadapter: null\nmine: {speed: 3}\ncheckpoint: x\n"
+        "defaults: [pusht_lowdim, _self_]\nname: my_arm\nenvironment: null\nmine: {speed: 3}\ncheckpoint: x\n"
     )
     line = ["--config-dir", str(tmp_path), "task=my_arm"]
     check_command_line([*line, "task.mine.speed=4", "++task.mine.speed=5"], "eval")

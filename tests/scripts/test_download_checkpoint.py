@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from bac_workbench.commands.download_checkpoint import main
+from bac_workbench.downloads.fetch import file_sha256
 from bac_workbench.setup.checkpoints import task_files
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.policy_files import build_policy
-from diffusion_policy.dataset.fetch import file_sha256
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from tests.original_checkpoints import lowdim_config, lowdim_payload, saved
 
@@ -186,7 +186,7 @@ def test_a_file_put_in_place_by_hand_needs_no_network(download, original):
     [
         (["task=null"], "which task? use one of task=block_pushing"),
         (["nmae=best"], "unknown setting nmae"),
-        (["task=kitchen"], "no original checkpoint is known for task=kitchen"),
+        (["task=kitchen_scripted_demos"], "no original checkpoint is known for task=kitchen_scripted_demos"),
         (["name=newest"], "use best, list or the name"),
         (["name=../x.ckpt"], "use best, list or the name of a .ckpt file"),
         (["train=3"], "use 0, 1 or 2"),

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from diffusion_policy.common.config import register_resolvers
-from diffusion_policy.demos.storage import write_replay_buffer
+from diffusion_policy.dataset.stored_demos import write_replay_buffer
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.conftest import ROOT
 from tests.workspace.small_training import SMALL, demonstrations

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError, register_resolvers
-from diffusion_policy.demos.storage import write_replay_buffer
+from diffusion_policy.dataset.stored_demos import write_replay_buffer
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.conftest import ROOT
 from tests.dataset.test_robomimic_scripted_dataset import SETTINGS, demonstration
@@ -22,7 +22,7 @@ def train(tmp_path):
 
     def make(name, *overrides):
         small = [
-            "task=can",
+            "task=can_scripted_demos",
             "device=cpu",
             f"output_dir={tmp_path / name}",
             f"task.dataset.dataset_path={tmp_path / 'demos.zarr'}",

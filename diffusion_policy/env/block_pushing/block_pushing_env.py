@@ -1,7 +1,7 @@
 """Block Pushing (multimodal): an arm pushes two blocks into two targets, either block into either target.
 
-The task of Behavior Transformers (Shafiullah et al., 2022) on the table of Implicit Behavioral Cloning (Florence et al.,
-2021), in the version of Diffusion Policy (Chi et al., 2023). A seed means the same initial state as there.
+The task of Behavior Transformers (Shafiullah et al., 2022) on the table of Implicit Behavioral Cloning (Florence et
+al., 2021), in the version of Diffusion Policy (Chi et al., 2023). A seed means the same initial state as there.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ ATTEMPTS = 1000
 class BlockPushingEnv(gymnasium.Env):
     """Block Pushing from its state.
 
-    - Observation, float32 [16]: block x, y, yaw, block 2 x, y, yaw, effector x, y, effector target x, y, target x, y, yaw,
-      target 2 x, y, yaw; in m and rad, yaw in [0, pi).
-    - Action, float [2]: m, what to add to the effector's target for the next 0.1 s; with `abs_action` the target itself.
-      The target is clipped to the workspace (0.15, -0.5)..(0.7, 0.5).
+    - Observation, float32 [16]: block x, y, yaw, block 2 x, y, yaw, effector x, y, effector target x, y, target x, y,
+      yaw, target 2 x, y, yaw; in m and rad, yaw in [0, pi).
+    - Action, float [2]: m, what to add to the effector's target for the next 0.1 s; with `abs_action` the target
+      itself. The target is clipped to the workspace (0.15, -0.5)..(0.7, 0.5).
     - Reward and end of the episode: see `RewardEvents`. The environment itself never truncates.
     - info: "is_success" (p2), "metrics": {"p1", "p2"}, "effector_target" [2].
 

@@ -19,9 +19,9 @@ SOLVED_REWARD = 0.51
 class RewardEvents:
     """Rewards of one episode, step by step.
 
-    A step in which a (block, target) pair comes within `TOLERANCE` for the first time earns 0.49; the step in which both
-    blocks are in different targets earns 0.51 instead, whatever else happened in it. A step with two first entries that
-    does not solve the task earns 0.98. A reward of 0.51 or more ends the episode.
+    A step in which a (block, target) pair comes within `TOLERANCE` for the first time earns 0.49; the step in which
+    both blocks are in different targets earns 0.51 instead, whatever else happened in it. A step with two first entries
+    that does not solve the task earns 0.98. A reward of 0.51 or more ends the episode.
     """
 
     def __init__(self):

@@ -1,4 +1,5 @@
-"""A scripted expert for Block Pushing. It picks one of the four orders at random, which makes demonstrations multimodal.
+"""A scripted expert for Block Pushing. It picks one of the four orders at random, which makes demonstrations
+multimodal.
 
 It walks behind a block, turns the block square to the target by circling it in touch, pushes, and turns it again when
 it gets out of line; then it goes back the way it came and does the second block. Distances and speeds are those of the
@@ -18,7 +19,7 @@ from diffusion_policy.env.block_pushing.definition import BLOCKS, EFFECTOR_TARGE
 CONTROL_PERIOD = 0.1  # s
 SWITCH_DISTANCE = 0.04  # m, the first block is done
 ARRIVED = 0.001  # m, from a waypoint,
-NEARLY_ARRIVED = 0.006  # and for an expert that is led astray
+NEARLY_ARRIVED = 0.006  # and for an expert that recovers from perturbations
 BEHIND = 0.05  # m from the block's centre, on the far side of the target: where an attempt starts,
 TOUCH = 0.03  # where it is close to contact,
 INSIDE = 0.01  # and the point that pushing aims for
@@ -64,8 +65,8 @@ class Geometry:
 class Intention:
     """Where the expert is heading, and with it what it would do from a place nearby.
 
-    It steps towards `waypoint` [2], by `longest` (m) at most. While it circles a block, the waypoint keeps its lead: from
-    elsewhere it lies as far from the `centre` [2] and as far ahead; otherwise `centre` is None.
+    It steps towards `waypoint` [2], by `longest` (m) at most. While it circles a block, the waypoint keeps its lead:
+    from elsewhere it lies as far from the `centre` [2] and as far ahead; otherwise `centre` is None.
     """
 
     waypoint: np.ndarray
@@ -86,8 +87,8 @@ class Intention:
 class MultimodalPushOracle:
     """One episode of the expert. `intention` is where the last action was heading.
 
-    It waits to be within 1 mm of where an attempt starts, which who imitates it with an error of some millimetres never is:
-    when its actions are disturbed by 5 mm (normal, x and y) it solves 0 of 12 episodes.
+    It waits to be within 1 mm of where an attempt starts, which who imitates it with an error of some millimetres never
+    is: when its actions are disturbed by 5 mm (normal, x and y) it solves 0 of 12 episodes.
 
     Args:
         rng: draws the order; the environment's own generator after its reset, so that a seed gives one demonstration.
@@ -165,18 +166,19 @@ class MultimodalPushOracle:
 
 
 class RecoveringOracle(MultimodalPushOracle):
-    """The expert when something leads it astray: it starts a new attempt with what is nearest, and on the way goes around the
+    """The expert under perturbations: it recovers by a new attempt with what is nearest, and on the way goes around the
     block.
 
-    Where it was heading before does not matter then. Otherwise two demonstrations would do different things in the same place,
-    and a policy that learned from both would waver between the blocks. It is content to be within 6 mm of a waypoint, and
-    so bears imprecise actions: disturbed by 5 mm it solves 10 of 10 episodes.
+    Where it was heading before does not matter then. Otherwise two demonstrations would do different things in the same
+    place, and a policy that learned from both would waver between the blocks. It is content to be within 6 mm of a
+    waypoint, and so bears imprecise actions: disturbed by 5 mm it solves 10 of 10 episodes.
     """
 
     arrived = NEARLY_ARRIVED
 
-    def astray(self, observation: np.ndarray) -> None:
-        """The effector is not where the expert wanted it; the observation [16] is the one to act on next."""
+    def recover(self, observation: np.ndarray) -> None:
+        """Starts anew, as the effector is not where the expert wanted it; the observation [16] is the one to act on
+        next."""
         blocks, targets = observation[BLOCKS].reshape(2, 3), observation[TARGETS].reshape(2, 3)
         done = [
             order for order in ORDERS if np.linalg.norm(blocks[order[0][0]][:2] - targets[order[0][1]][:2]) < TOLERANCE

@@ -1,4 +1,5 @@
-"""The simulated table of Block Pushing: an xArm6 that holds an effector upright over the board, two cubes, two zones."""
+"""The simulated table of Block Pushing: an xArm6 that holds an effector upright over the board, two cubes, two
+zones."""
 
 from __future__ import annotations
 
@@ -88,7 +89,8 @@ class Scene:
             self._place_arm()
             self._attach_effector(str(folder / assets.EFFECTOR))
             self.advance(SETTLE_STEPS)
-            # Zones are drawn, never touched. Blocks start halfway in the table, which lifts them within the first steps.
+            # Zones are drawn, never touched. Blocks start halfway in the table, which lifts them within the first
+            # steps.
             self._zones = [self._load(folder / file, pose, 0.02) for file, pose in zip(assets.ZONES, zones)]
             self._blocks = [self._load(folder / file, pose, 0.0) for file, pose in zip(assets.BLOCKS, blocks)]
 

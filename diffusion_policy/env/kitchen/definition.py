@@ -91,7 +91,8 @@ class CompletedTasks:
         self.order: list[str] = []
 
     def step(self, qpos: np.ndarray) -> float:
-        """Reward of a step that ends at observed joint positions `qpos` [30]: 1 for every task completed for the first time."""
+        """Reward of a step that ends at observed joint positions `qpos` [30]: 1 for every task completed for the first
+        time."""
         new = [task for task in TASKS if task not in self.order and is_complete(task, qpos)]
         self.order += new
         return float(len(new))

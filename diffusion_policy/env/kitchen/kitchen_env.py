@@ -35,10 +35,10 @@ CAMERA = {"lookat": (-0.2, 0.5, 2.0), "distance": 2.2, "azimuth": 70.0, "elevati
 class KitchenEnv(gymnasium.Env):
     """Franka Kitchen from its state.
 
-    - Observation, float32 [60]: the noisy joint positions, 9 of the robot (7 rad, 2 fingers m) and 21 of objects, then 30
-      zeros (the place of a goal, which this task has none of).
-    - Action, float [9]: with `abs_action` joint positions to reach in the next 0.08 s; else joint velocities in units of
-      2 rad/s, clipped to +-1. Either is counted from the last observation, with its noise, as in the benchmark.
+    - Observation, float32 [60]: the noisy joint positions, 9 of the robot (7 rad, 2 fingers m) and 21 of objects, then
+      30 zeros (the place of a goal, which this task has none of).
+    - Action, float [9]: with `abs_action` joint positions to reach in the next 0.08 s; else joint velocities in units
+      of 2 rad/s, clipped to +-1. Either is counted from the last observation, with its noise, as in the benchmark.
     - Reward: 1 for every task completed for the first time. The episode ends when all seven are; the environment itself
       never truncates.
     - info: "is_success" (at least four tasks, as many as a demonstration has), "metrics" (p1..p7 and the tasks),

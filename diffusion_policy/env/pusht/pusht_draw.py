@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffusion_policy.env.extras import import_extra
-from diffusion_policy.env.pusht.pusht_env import TABLE_SIZE, pymunk
+from diffusion_policy.env.pusht.definition import TABLE_SIZE
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+pymunk = import_extra("pymunk", "pusht")
 pygame = import_extra("pygame", "pusht")
 cv2 = import_extra("cv2", "pusht")
 

@@ -11,21 +11,25 @@ import gymnasium
 import numpy as np
 
 from diffusion_policy.env.extras import import_extra
+from diffusion_policy.env.pusht.definition import (
+    AGENT_RADIUS,
+    BAR,
+    CONTROL_HZ,
+    GOAL_POSE,
+    K_P,
+    K_V,
+    OUTLINE,
+    SIM_HZ,
+    STEM,
+    SUCCESS_COVERAGE,
+    TABLE_SIZE,
+    WALL_HIGH,
+    WALL_LOW,
+    WALL_RADIUS,
+)
 
 pymunk = import_extra("pymunk", "pusht")
 shapely = import_extra("shapely", "pusht")
-
-TABLE_SIZE = 512  # px
-SIM_HZ, CONTROL_HZ = 100, 10
-K_P, K_V = 100.0, 20.0  # PD gains of the agent, 1/s^2 and 1/s
-AGENT_RADIUS = 15.0  # px
-WALL_RADIUS = 2.0  # px
-WALL_LOW, WALL_HIGH = 5.0, 506.0  # px
-BAR = ((-60.0, 0.0), (60.0, 0.0), (60.0, 30.0), (-60.0, 30.0))  # the two rectangles of the tee, px,
-STEM = ((-15.0, 30.0), (15.0, 30.0), (15.0, 120.0), (-15.0, 120.0))  # in the frame of the block
-OUTLINE = (*BAR[:3], *STEM[1:], STEM[0], BAR[3])  # the tee as one polygon
-GOAL_POSE = (256.0, 256.0, np.pi / 4)  # px, px, rad
-SUCCESS_COVERAGE = 0.95
 
 # RGBA. Named colours: LightGray, RoyalBlue, LightSlateGray.
 WALL_COLOR, AGENT_COLOR, BLOCK_COLOR = (211, 211, 211, 255), (65, 105, 225, 255), (119, 136, 153, 255)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 
-from diffusion_policy.env.pusht.pusht_env import TABLE_SIZE, PushTEnv
+from diffusion_policy.env.pusht.definition import TABLE_SIZE
+from diffusion_policy.env.pusht.pusht_env import PushTEnv
 
 IMAGE_SIZE = 96  # px; the demonstrations' images have it too
 IMAGE_SHAPE = (3, IMAGE_SIZE, IMAGE_SIZE)
@@ -14,15 +15,15 @@ IMAGE_SHAPE = (3, IMAGE_SIZE, IMAGE_SIZE)
 class PushTImageEnv(PushTEnv):
     """Push-T with a picture of the table as observation.
 
-    - "image", float32 [3, 96, 96] in [0, 1]: RGB of the scene: goal, walls, block, agent and the current contact points,
-      never the action. The demonstrations hold the same pixels, times 255 and channels last.
+    - "image", float32 [3, 96, 96] in [0, 1]: RGB of the scene: goal, walls, block, agent and the current contact
+      points, never the action. The demonstrations hold the same pixels, times 255 and channels last.
     - "agent_pos", float32 [2]: x, y of the agent (px of the 512 x 512 table).
 
     `render()` draws a frame of its own, in any size and with the action, for videos.
 
     Attributes:
-        frames: draw the image of the next observation. Drawing takes three times as long as a step of the physics; while
-            this is False, "image" is all zeros.
+        frames: draw the image of the next observation. Drawing takes three times as long as a step of the physics;
+            while this is False, "image" is all zeros.
     """
 
     def __init__(self, legacy: bool = False, render_size: int = 96, render_action: bool = True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 
-from diffusion_policy.env.pusht.pusht_env import TABLE_SIZE, PushTEnv
+from diffusion_policy.env.pusht.definition import TABLE_SIZE
+from diffusion_policy.env.pusht.pusht_env import PushTEnv
 
 # [9, 2] px, in the frame of the block. The demonstrations' `keypoint` array holds these points in the table's frame.
 BLOCK_KEYPOINTS = np.array(

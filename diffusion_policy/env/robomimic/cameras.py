@@ -12,8 +12,8 @@ from diffusion_policy.env.offscreen import make_renderer
 class Cameras:
     """Draws a `mujoco.MjModel` of robosuite through its own cameras, as robosuite does.
 
-    What lies outside of a camera's view is left out, unless reflections or shadows could show it: the same pixels sooner, as
-    the vertices of a robot's meshes take most of the time.
+    What lies outside of a camera's view is left out, unless reflections or shadows could show it: the same pixels
+    sooner, as the vertices of a robot's meshes take most of the time.
 
     Each instance has an OpenGL context of its own and raises what `make_renderer` raises.
 

@@ -1,7 +1,8 @@
-"""What the robomimic tasks are, apart from their simulation: robots, cameras, observations, actions. Imports no simulator.
+"""What the robomimic tasks are, apart from their simulation: robots, cameras, observations, actions. Imports no
+simulator.
 
-Five tasks of robosuite (Zhu et al. 2020) as robomimic (Mandlekar et al. 2021) and Diffusion Policy (Chi et al. 2023) set
-them up.
+Five tasks of robosuite (Zhu et al. 2020) as robomimic (Mandlekar et al. 2021) and Diffusion Policy (Chi et al. 2023)
+set them up.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ class RobomimicTask:
 
     @property
     def image_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Observation of a policy with images, in the order of the original checkpoints: per arm its cameras and itself."""
+        """Observation of a policy with images, in the order of the original checkpoints: per arm its cameras and
+        itself."""
         shapes: dict[str, tuple[int, ...]] = {}
         for arm, cameras in enumerate(self.cameras):
             shapes |= {f"{camera}_image": (3, self.image_size, self.image_size) for camera in cameras}

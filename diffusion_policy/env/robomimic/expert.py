@@ -1,8 +1,9 @@
 """Scripted experts for robomimic's Lift, Can and Square. They look at the poses in the simulation, not at images.
 
-What an expert does next follows from how things are now: where gripper and object are, how fast the gripper moves, how far
-its fingers are open and whether they hold the object. There are no phases to remember, so wherever the gripper is pushed,
-the expert goes on from there, and nothing that decides its actions is hidden from a policy that sees two observations.
+What an expert does next follows from how things are now: where gripper and object are, how fast the gripper moves, how
+far its fingers are open and whether they hold the object. There are no phases to remember, so wherever the gripper is
+pushed, the expert goes on from there, and nothing that decides its actions is hidden from a policy that sees two
+observations.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from diffusion_policy.common.rotation import matrix_to_rotation_6d
 
 OPEN, CLOSED = -1.0, 1.0  # actions of the fingers
 DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])  # the gripper at yaw 0: its fingers open along y
-# The controller is a stiff, well damped spring that stops 1 to 2 cm late and short. Aiming beyond the goal, and before it
-# while the gripper still moves there, makes up for both.
+# The controller is a stiff, well damped spring that stops 1 to 2 cm late and short. Aiming beyond the goal, and before
+# it while the gripper still moves there, makes up for both.
 GAIN = 2.0
 BRAKING = 0.08  # s
 TURN_LEAD = 0.5  # rad, how far ahead of the gripper its rotation is commanded
@@ -207,8 +208,8 @@ class CanExpert(Expert):
 class SquareExpert(Expert):
     """Grasps the nut's handle, turns the nut square to the peg and slides it down.
 
-    At the end its handle points to the robot or to a side, whichever turns the wrist less and not too far; the fourth way
-    in which the nut fits is beyond the arm's reach.
+    At the end its handle points to the robot or to a side, whichever turns the wrist less and not too far; the fourth
+    way in which the nut fits is beyond the arm's reach.
     """
 
     body = "SquareNut_main"

@@ -16,8 +16,8 @@ BUILD_SEED = 0  # of what is drawn when a simulation is built that lasts for man
 class RobomimicEnv(gymnasium.Env):
     """One robomimic task.
 
-    - Observation with images: by name the images of the task's cameras, float32 RGB [3, H, W] in [0, 1], and of every arm
-      "robot0_eef_pos" [3] (m), "robot0_eef_quat" [4] (xyzw), "robot0_gripper_qpos" [2] (m), float32.
+    - Observation with images: by name the images of the task's cameras, float32 RGB [3, H, W] in [0, 1], and of every
+      arm "robot0_eef_pos" [3] (m), "robot0_eef_quat" [4] (xyzw), "robot0_gripper_qpos" [2] (m), float32.
     - Observation without: one float32 vector: "object", then the same of every arm.
     - Action, float: with `abs_action` 10 per arm: where the gripper is to be in 1/20 s, in the world: position (m),
       rotation (6D, see `common.rotation`), gripper (-1 open, 1 closed). Otherwise 7 per arm in [-1, 1]: changes of the
@@ -26,8 +26,8 @@ class RobomimicEnv(gymnasium.Env):
       largest reward, is the same). The environment itself never truncates.
     - info: "is_success", "metrics" (none).
 
-    `reset(seed=s)` starts the benchmark's episode s, always the same. As in the original, sizes of objects (Lift's cube,
-    Transport's hammer) are drawn with the episode without images, and once for all episodes with them.
+    `reset(seed=s)` starts the benchmark's episode s, always the same. As in the original, sizes of objects (Lift's
+    cube, Transport's hammer) are drawn with the episode without images, and once for all episodes with them.
 
     Args:
         task: "lift", "can", "square", "transport" or "tool_hang".
@@ -72,8 +72,8 @@ class RobomimicEnv(gymnasium.Env):
         """Start the episode of `seed`.
 
         Args:
-            options: "state" [1 + nq + nv], the time, positions and velocities to start from instead, as robomimic's data
-                files have them.
+            options: "state" [1 + nq + nv], the time, positions and velocities to start from instead, as robomimic's
+                data files have them.
         """
         state = _state_option(options or {})
         super().reset(seed=seed)

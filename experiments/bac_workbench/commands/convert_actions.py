@@ -26,7 +26,7 @@ def main() -> None:
 
 def convert(cfg: DictConfig) -> None:
     from bac_workbench.console import console, progress_bar
-    from diffusion_policy.dataset.robomimic_files import delta_path
+    from diffusion_policy.dataset.robomimic_actions import delta_path
     from diffusion_policy.demos.absolute_actions import convert_actions
 
     settings = check(cfg, "convert_actions")

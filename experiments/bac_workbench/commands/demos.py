@@ -21,11 +21,12 @@ def make_demos(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from bac_workbench.console import console, progress_bar
-    from bac_workbench.setup.task import make_task
     from diffusion_policy.demos.collect import collect
+    from diffusion_policy.env_runner.task import task_from_config
 
     settings = check(cfg, "make_demos")
-    make_task(settings.task)  # raises if the simulator is not installed
+    if settings.task.environment is not None and "_target_" in settings.task.environment:
+        task_from_config(settings.task.to_dict())  # raises for settings that cannot be
     demos = settings.task.demos.to_dict()
     with progress_bar() as bar:
         job, failed = bar.add_task("demonstrations", total=settings.n_episodes), []

@@ -22,7 +22,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from bac_workbench.downloads.places import download_progress, run_command
+from bac_workbench.downloads.command import download_progress, run_command
 from bac_workbench.settings import meant, read_arguments
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.errors import UserError
@@ -67,8 +67,8 @@ def run(task: TaskFile, settings: dict[str, Any]) -> None:
         published_names,
         recorded_sha256,
     )
+    from bac_workbench.downloads.fetch import require_url
     from bac_workbench.setup.checkpoints import quoted
-    from diffusion_policy.dataset.fetch import require_url
 
     folder = task.folder(settings["checkpoint_dir"], settings["train"])
     url = require_url((settings["url"] or task.url(settings["train"])).rstrip("/"))

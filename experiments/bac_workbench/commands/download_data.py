@@ -24,21 +24,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bac_workbench.downloads.places import download_progress, run_command
+from bac_workbench.downloads.command import download_progress, run_command
 from bac_workbench.settings import meant, read_arguments
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.errors import UserError
 
 if TYPE_CHECKING:
-    from diffusion_policy.dataset.sources import DataSource
+    from bac_workbench.downloads.sources import DataSource
 
 DEFAULTS = {"task": None, "verify": False, "data_dir": "data", "url": None, "sha256": None}
 
 
 def choose_source(settings: dict) -> DataSource:
     """Raises ConfigError for a task that is unknown."""
-    from diffusion_policy.dataset.download import SOURCES
-    from diffusion_policy.dataset.fetch import name_in
+    from bac_workbench.downloads.datasets import SOURCES
+    from bac_workbench.downloads.fetch import name_in
 
     if settings["task"] not in SOURCES:
         problem = "which task?" if settings["task"] is None else f"no public data is known for task={settings['task']}:"
@@ -52,7 +52,7 @@ def choose_source(settings: dict) -> DataSource:
 
 def run(source: DataSource, settings: dict) -> Path:
     """Returns the verified folder."""
-    from diffusion_policy.dataset.download import (
+    from bac_workbench.downloads.datasets import (
         NoChecksumError,
         OtherDataError,
         download,
@@ -93,8 +93,8 @@ def _in_folder(settings: dict) -> str:
 
 
 def command(arguments: list[str]) -> None:
+    from bac_workbench.downloads.datasets import known_sha256
     from diffusion_policy.common.lock import locked_output
-    from diffusion_policy.dataset.download import known_sha256
 
     settings = read_arguments(arguments, "download_data", DEFAULTS)
     source = choose_source(settings)

@@ -18,14 +18,14 @@ SCENE = """
 <geom type="sphere" size=".3" pos="0 0 .3" rgba="1 0 0 1"/><camera name="above" pos="0 0 3"/></worldbody></mujoco>
 """
 GL_PACKAGES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}
-# check -> (title, function that describes the task, its arguments, distributions named in the report)
+# check -> (title, function that describes the environment, its arguments, distributions named in the report)
 SIMULATORS = {
-    "pusht": ("Push-T", "pusht:pusht_lowdim_task", {}, ("pymunk",)),
-    "blockpush": ("Block Pushing", "block_pushing:block_pushing_task", {}, ("pybullet",)),
-    "kitchen": ("Kitchen", "kitchen:kitchen_task", {}, ("mujoco", "gymnasium-robotics")),
+    "pusht": ("Push-T", "pusht:keypoints_environment", {}, ("pymunk",)),
+    "blockpush": ("Block Pushing", "block_pushing:block_pushing_environment", {}, ("pybullet",)),
+    "kitchen": ("Kitchen", "kitchen:kitchen_environment", {}, ("mujoco", "gymnasium-robotics")),
     "lift": (
         "robomimic Lift",
-        "robomimic:robomimic_task",
+        "robomimic:robomimic_environment",
         {"task": "lift", "image": False, "abs_action": False},
         ("robosuite", "mujoco"),
     ),
@@ -36,20 +36,20 @@ def simulator(name: str) -> list[Row]:
     """Starts an episode, executes a few actions and looks at the numbers that come back."""
     from diffusion_policy.env import offscreen
     from diffusion_policy.env.extras import MissingExtraError
+    from diffusion_policy.env_runner.task import Task
 
     title, function, arguments, packages = SIMULATORS[name]
     module, function = function.split(":")
-    task = getattr(importlib.import_module(f"diffusion_policy.env_runner.{module}"), function)(**arguments)
+    environment = getattr(importlib.import_module(f"diffusion_policy.env_runner.{module}"), function)(**arguments)
+    task, extra = Task(name, environment), environment.requirements.extra
     try:
         task.check_installed()
     except MissingExtraError as error:
-        return [
-            Row(title, first_line(str(error).split(". Install")[0]), MISSING, install_extra(task.extra), needed=False)
-        ]
+        return [Row(title, first_line(str(error).split(". Install")[0]), MISSING, install_extra(extra), needed=False)]
     try:
         slot = task.make_slot()
-        obs = slot.reset(task.test_start_seed).obs
-        chunk = np.repeat(still(obs, slot.env.action_space)[None], task.n_action_steps, axis=0)
+        obs = slot.reset(task.seeds.test_start_seed).obs
+        chunk = np.repeat(still(obs, slot.env.action_space)[None], task.chunking.n_action_steps, axis=0)
         slot.step(chunk)  # the first steps compile and load, and are not timed
         steps, seconds = 0, 0.0
         while steps < STEPS:
@@ -57,7 +57,7 @@ def simulator(name: str) -> list[Row]:
             steps, seconds = steps + answer.env_steps, seconds + answer.seconds
             values = answer.obs.values() if isinstance(answer.obs, dict) else [answer.obs]
             if not all(np.isfinite(value).all() for value in values):
-                return [Row(title, "observations are not finite", FAIL, reinstall(task.extra))]
+                return [Row(title, "observations are not finite", FAIL, reinstall(extra))]
         slot.close()
     except Exception as error:  # of packages that are installed but do not work
         asked = os.environ.get(offscreen.VARIABLE)
@@ -65,7 +65,7 @@ def simulator(name: str) -> list[Row]:
             "gl" in str(error) or isinstance(error, offscreen.RenderingError)
         ):  # PyOpenGL names the functions that it lacks
             return [Row(title, f"{offscreen.VARIABLE}={asked}: {first_line(error)}", FAIL, _another(asked))]
-        return [Row(title, first_line(error), FAIL, system_library(str(error)) or reinstall(task.extra))]
+        return [Row(title, first_line(error), FAIL, system_library(str(error)) or reinstall(extra))]
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
     return [Row(title, f"{versions}; {1e3 * seconds / steps:.1f} ms per step", PASS)]
 

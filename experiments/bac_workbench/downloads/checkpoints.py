@@ -9,11 +9,11 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from bac_workbench.downloads.fetch import TIMEOUT_S, Progress, fetch, file_sha256, require_url
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.files import atomic_path
 from diffusion_policy.common.lock import locked_output
-from diffusion_policy.dataset.fetch import TIMEOUT_S, Progress, fetch, file_sha256, require_url
 from diffusion_policy.dataset.replay_buffer import DatasetError
 
 LATEST, BEST, LIST = "latest.ckpt", "best", "list"
@@ -33,7 +33,8 @@ def published_names(url: str) -> list[str]:
             html = response.read(_INDEX_BYTES).decode("utf-8", "replace")
     except (OSError, HTTPException, ValueError) as error:
         raise DatasetError(
-            f"cannot list {url}/ ({getattr(error, 'reason', error)}). Check the network and, behind a proxy, https_proxy"
+            f"cannot list {url}/ ({getattr(error, 'reason', error)}). Check the network and, behind a proxy, "
+            "https_proxy"
         ) from error
     links = [unquote(unescape(link)).removeprefix("./") for link in re.findall(r"""href=["']([^"']+)["']""", html)]
     names = sorted({link for link in links if link.endswith(".ckpt") and "/" not in link})
@@ -100,18 +101,18 @@ def _get_checkpoint(
     here = path if path.exists() else path.with_name(f"{name}.unverified")
     if not here.exists():
         fetch(f"{url}/{quote(name)}", here, on_progress)
-    found, expected = file_sha256(here), sha256 or known
-    if expected not in (None, found):
+    digest, expected = file_sha256(here), sha256 or known
+    if expected not in (None, digest):
         raise DatasetError(
-            f"{here} is another file than expected (sha256 {found}, expected {expected}): it is damaged, or the server has "
-            f"another one now. Delete it and run the same command again; sha256={found} accepts it"
+            f"{here} is another file than expected (sha256 {digest}, expected {expected}): it is damaged, or the "
+            f"server has another one now. Delete it and run the same command again; sha256={digest} accepts it"
         )
     try:
         loaded = load_policy(here)
     except CheckpointError as error:
         raise CheckpointError(f"{error}\nTo download it again, delete {here} and run the same command") from error
-    if found != known:
+    if digest != known:
         with atomic_path(record_of(path)) as temporary:
-            temporary.write_text(f"{found}  {name}\n")
+            temporary.write_text(f"{digest}  {name}\n")
     here.replace(path)
-    return loaded, found
+    return loaded, digest

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
+from bac_workbench.evaluation.stored_results import without_code_names
 from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path, write_json
@@ -30,9 +31,9 @@ def default_output_dir(experiment: Experiment) -> Path:
     for value, usual in ((settings.precision, "fp32"), (settings.weights, "ema")):
         name += "" if value == usual else f"-{value}"
     if experiment.policy.n_action_steps != experiment.own_chunk:
-        name += f"-actions{task.n_action_steps}"
-    if task.n_latency_steps:
-        name += f"-latency{task.n_latency_steps}"
+        name += f"-actions{task.chunking.n_action_steps}"
+    if task.chunking.n_latency_steps:
+        name += f"-latency{task.chunking.n_latency_steps}"
     name += f"-seed{settings.seed}" if settings.seed else ""
     return Path("results") / settings.task.name / name
 
@@ -63,7 +64,6 @@ def open_output_dir(experiment: Experiment, folder: str | Path | None = None) ->
 def evaluation_settings(experiment: Experiment, schedule: Schedule, episodes: list[Episode]) -> dict[str, Any]:
     """Everything that decides the episodes' numbers, as JSON values; a folder holds the results of one such set."""
     settings, task = experiment.settings, experiment.task
-    adapter = settings.task.adapter.to_dict()
     values = {
         "task": settings.task.name,
         "cache": experiment.cache.label,
@@ -80,13 +80,20 @@ def evaluation_settings(experiment: Experiment, schedule: Schedule, episodes: li
         "device": experiment.device.type,
         "seed": settings.seed,
         "n_envs": settings.eval.n_envs,
-        "n_action_steps": task.n_action_steps,
-        "n_latency_steps": task.n_latency_steps,
-        "max_steps": task.max_steps,
+        "n_action_steps": task.chunking.n_action_steps,
+        "n_latency_steps": task.chunking.n_latency_steps,
+        "max_steps": task.environment.max_steps,
         "episodes": len(episodes),
-        "adapter": {name: value for name, value in adapter.items() if name not in ("n_train", "n_test")},
+        "adapter": simulation_settings(settings.task.to_dict()),
     }
     return json.loads(json.dumps(values))
+
+
+def simulation_settings(task: Mapping[str, Any]) -> dict[str, Any]:
+    """What a task's section says of its simulation: environment, chunking and seeds, but for the number of episodes."""
+    chunking = {name: task[name] for name in ("n_obs_steps", "n_action_steps", "n_latency_steps")}
+    seeds = {name: value for name, value in task["seeds"].items() if name not in ("n_train", "n_test")}
+    return without_code_names({**chunking, **seeds, **task["environment"]})
 
 
 def resume(
@@ -152,6 +159,7 @@ def stored_settings(path: Path) -> dict[str, Any]:
         earlier = stored.setdefault("earlier_n_envs", [])
         if not isinstance(earlier, list) or any(type(n) is not int for n in earlier):
             raise ValueError("earlier_n_envs is no list of numbers")
+        stored["adapter"] = without_code_names(stored.get("adapter"))
     except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(
             f"{path} is damaged ({error}): restore it, choose another output_dir=, or overwrite=true to start over"

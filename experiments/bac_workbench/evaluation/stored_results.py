@@ -108,6 +108,8 @@ def read_evaluation(path: Path) -> StoredEvaluation:
             for name, item in stored.get("metrics", {}).items()
         }
         missing = [name for name in RECORDED if name not in provenance]
+        if "adapter" in provenance:
+            provenance["adapter"] = without_code_names(provenance["adapter"])
         if not missing:
             _integer(provenance["sampler_steps"]), _integer(provenance["n_blocks"])
         return StoredEvaluation(
@@ -129,6 +131,16 @@ def read_evaluation(path: Path) -> StoredEvaluation:
             f"{path} is damaged ({what}): run the same evaluation again, which writes it anew from the finished "
             "episodes, or remove it"
         ) from error
+
+
+def without_code_names(simulation: Any) -> Any:
+    """The recorded settings of a simulation without the name of the function that makes it and of its task.
+
+    They decide nothing, a function's name may change from one version to the next, and the task is recorded by itself.
+    """
+    if not isinstance(simulation, dict):
+        return simulation
+    return {name: value for name, value in simulation.items() if name not in ("_target_", "name")}
 
 
 def _finite(value: Any) -> float:

@@ -39,7 +39,7 @@ def visited_observations(
     with (
         experiment.attached() as policy,
         accelerate(policy, runtime=experiment.settings.profiling_runtime) as fast,
-        task.vector_env(n_episodes, None if task.one_env_per_process else 0) as env,
+        task.vector_env(n_episodes, None if task.environment.one_env_per_process else 0) as env,
     ):
         full_policy = acting(fast.predict_action, seed_start)
 

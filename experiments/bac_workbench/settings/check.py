@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bac_workbench.command_words import typed as typed_command
 from bac_workbench.settings.kinds import Section
+from bac_workbench.settings.names import SETTINGS, present_name
 from bac_workbench.settings.overrides import accepts, first_line, parsed, typed_texts
 from bac_workbench.settings.schema import (
     field_at,
@@ -63,7 +64,7 @@ def problems_of(cfg: DictConfig, command: str, overrides: list[Override], added:
     `added`: those of `overrides` that the files have no setting for.
     """
     schema, typed = schema_of(command), typed_texts(overrides)
-    problems = {**deleted(schema, overrides), **unread(cfg, schema, command, added)}
+    problems = {**deleted(schema, overrides), **unread(cfg, schema, command, added), **under_earlier_names(cfg)}
     restore_texts(cfg, schema, typed)
     if hasattr(schema, "fits") and (misfit := schema.fits(lambda name: selected(cfg, name))):
         return {"task": misfit}
@@ -133,6 +134,16 @@ def unread(cfg: DictConfig, schema: type[Section], command: str, added: list[Ove
                 f"{shown(override.input_line)}: cache.method={OmegaConf.select(cfg, 'cache.method')} does not read it"
             )
     return found
+
+
+def under_earlier_names(cfg: DictConfig) -> dict[str, str]:
+    """Settings that a file of the user's has under the name they had earlier."""
+    return {
+        name: f"{name}: this setting is called {present_name(name)} now"
+        for name in SETTINGS
+        for node, key in [parent(cfg, name)]
+        if key in node
+    }
 
 
 def restore_texts(cfg: DictConfig, schema: type[Section], typed: dict[str, str]) -> None:

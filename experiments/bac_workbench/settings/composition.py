@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bac_workbench.command_words import typed
 from bac_workbench.locations import CONFIG
 from bac_workbench.settings.check import problems_of
+from bac_workbench.settings.names import TASKS as EARLIER_TASKS
 from bac_workbench.settings.overrides import accepts, first_line, parsed, text_of
 from bac_workbench.settings.schema import field_at, group_problem, meant, schema_of, section_of, shown, unknown
 
@@ -154,6 +155,9 @@ def blame_choice(error: MissingConfigException, overrides: list[Override]) -> tu
     if wrong is None or not options:
         return None, first_line(error)
     line = f"{shown(wrong.input_line)}: use one of {', '.join(options)}{meant(name, options)}"
+    if group == "task" and name in EARLIER_TASKS:
+        now = EARLIER_TASKS[name]
+        line = f"{shown(wrong.input_line)}: this task is called {now} now; use task={now}"
     sampler = SAMPLER.match(name) if group == "sampler" else None
     if sampler is not None and any(option.startswith(sampler.group(1)) for option in options):
         kind, steps = sampler.groups()

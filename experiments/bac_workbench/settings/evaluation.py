@@ -120,10 +120,10 @@ class Eval(PolicySettings):
         if test == 0 and train == 0:
             yield "eval.n_test", "there is nothing to evaluate: eval.n_test or eval.n_train has to be at least 1"
         yield from seed_problems(
-            values("task.adapter.test_start_seed"), test, "task.adapter.test_start_seed", "eval.n_test"
+            values("task.seeds.test_start_seed"), test, "task.seeds.test_start_seed", "eval.n_test"
         )
         yield from seed_problems(
-            values("task.adapter.train_start_seed"), train, "task.adapter.train_start_seed", "eval.n_train"
+            values("task.seeds.train_start_seed"), train, "task.seeds.train_start_seed", "eval.n_train"
         )
         yield from profile_problems(values)
         yield from cache_problems(values)

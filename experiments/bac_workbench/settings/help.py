@@ -34,7 +34,7 @@ def usage(command: str, description: str | None) -> str:
     lines += [f"  {line}".rstrip() for line in settings.strip().splitlines()]
     lines += [
         "",
-        "Settings of a choice, such as task.adapter.max_steps=..., are in config/<choice>/*.yaml.",
+        "Settings of a choice, such as task.environment.max_steps=..., are in config/<choice>/*.yaml.",
         "A text with = or , needs two kinds of quotes: 'checkpoint=\"epoch=0650.ckpt\"'.",
     ]
     return "\n".join(lines)

@@ -33,14 +33,8 @@ Moment = number(0, below=1)
 PathOrNull = nullable(Path)
 
 
-class Adapter(Section):
-    name: FileName
-    n_obs_steps: Horizon
-    n_action_steps: Horizon
-    n_latency_steps: CountOrZero
+class Environment(Section):
     max_steps: nullable(Count)
-    train_start_seed: EnvSeed
-    test_start_seed: EnvSeed
     legacy_test: Boolean
     abs_action: Boolean
     obs_eef_target: Boolean
@@ -50,9 +44,14 @@ class Adapter(Section):
     reflections: Boolean
 
 
+class Seeds(Section):
+    train_start_seed: EnvSeed
+    test_start_seed: EnvSeed
+
+
 class Demonstrator(Section):
     max_steps: Count
-    excursion_rate: Share
+    perturbation_rate: Share
     action_noise: NotNegative
     noise: NotNegative
     n_tasks: integer(1, 7)
@@ -161,7 +160,8 @@ class Task(Section):
     demonstrations: choice("ph", "mh")
     checkpoint: PathOrNull
     fps: Positive
-    adapter: Adapter | None
+    environment: Environment | None
+    seeds: Seeds
     demos: Demos | None
     dataset: Dataset
     policy: Policy

@@ -9,11 +9,12 @@ import yaml
 
 from bac_workbench.locations import CONFIG, SHIPPED, only_in_a_checkout, shipped
 from bac_workbench.settings.task import Task
-from bac_workbench.setup.task import has_simulator, make_task
+from bac_workbench.setup.task import has_simulator
 from diffusion_policy.common.checkpoint import LoadedPolicy
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.policy_files import WEIGHTS_FILE
 from diffusion_policy.env.extras import MissingExtraError
+from diffusion_policy.env_runner.task import task_from_config
 
 SERVER = "https://diffusion-policy.cs.columbia.edu/data/experiments"  # Chi et al. 2023, the authors' site
 METHOD = "diffusion_policy_transformer"
@@ -116,7 +117,7 @@ def missing(path: Path, task: Task, file: TaskFile, files: dict[str, TaskFile]) 
         lines += [f"    bac train task={file.choice}", f"or {elsewhere}"]
     try:
         if has_simulator(task):
-            make_task(task).check_installed()
+            task_from_config(task.to_dict()).check_installed()
     except MissingExtraError as error:
         lines.append(f"The simulator is missing, too: {error}")
     if here := runnable(files, file):

@@ -15,10 +15,10 @@ from bac_workbench.settings.caches import Cache
 from bac_workbench.settings.evaluation import PolicySettings
 from bac_workbench.setup.checkpoints import find_checkpoint, notes
 from bac_workbench.setup.samplers import build_sampler, name_of, resolved
-from bac_workbench.setup.task import execute, has_simulator, make_task, misfits, no_simulator
+from bac_workbench.setup.task import execute, has_simulator, misfits, no_simulator
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy
 from diffusion_policy.common.config import ConfigError, choose_device
-from diffusion_policy.env_runner.task import TaskAdapter
+from diffusion_policy.env_runner.task import Task, task_from_config
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 
 
@@ -31,7 +31,7 @@ class Experiment:
 
     Attributes:
         settings: those of the command.
-        adapter: the task, None if it has no simulator.
+        simulated: the task in its simulator, None if it has none.
         own_sampler: the checkpoint's own. With it the policy is the *plain policy*, which speedups count against.
         own_chunk: actions of a chunk that the checkpoint's file says are executed (or dropped for latency).
         sampler: the denoising loop of this experiment.
@@ -40,7 +40,7 @@ class Experiment:
     """
 
     settings: PolicySettings
-    adapter: TaskAdapter | None
+    simulated: Task | None
     loaded: LoadedPolicy
     device: torch.device
     own_sampler: DiffusionSampler
@@ -86,15 +86,15 @@ class Experiment:
         return self.sampler.num_inference_steps
 
     @property
-    def task(self) -> TaskAdapter:
+    def task(self) -> Task:
         """The task in its simulator.
 
         Raises:
             ConfigError: it has none.
         """
-        if self.adapter is None:
+        if self.simulated is None:
             raise ConfigError(no_simulator(self.settings.task))
-        return self.adapter
+        return self.simulated
 
     @property
     def sampler_name(self) -> str:
@@ -128,11 +128,11 @@ class Experiment:
         return {**self.settings.to_dict(), "sampler": dict(self.sampler_settings)}
 
 
-def load_experiment(settings: PolicySettings, needs_simulator: bool = True, **task_overrides: Any) -> Experiment:
+def load_experiment(settings: PolicySettings, needs_simulator: bool = True, **seeds: int) -> Experiment:
     """Builds everything and checks that the pieces fit, before anything long starts.
 
     Args:
-        task_overrides: go before `task.adapter`, such as n_test and n_train.
+        seeds: go before `task.seeds`, such as n_test and n_train.
 
     Raises:
         ConfigError: they do not; or the simulator, if it `needs_simulator`, is missing.
@@ -144,7 +144,7 @@ def load_experiment(settings: PolicySettings, needs_simulator: bool = True, **ta
     checkpoint = find_checkpoint(settings.checkpoint, settings.task)
     task = None
     if has_simulator(settings.task):
-        task = make_task(settings.task, **task_overrides)
+        task = task_from_config(settings.task.to_dict(), **seeds)
     elif needs_simulator:
         raise ConfigError(no_simulator(settings.task))
     if task is not None and needs_simulator:
@@ -159,7 +159,7 @@ def load_experiment(settings: PolicySettings, needs_simulator: bool = True, **ta
         execute(policy, task)
     plain = Experiment(
         settings=settings,
-        adapter=task,
+        simulated=task,
         loaded=loaded,
         device=device,
         own_sampler=own_sampler,

@@ -7,8 +7,8 @@ from torch import nn
 from bac.acceleration import accelerate
 from bac_workbench.settings.training import Train
 from bac_workbench.setup.acting import acting
-from bac_workbench.setup.task import make_task
 from diffusion_policy.env_runner.rollout import rollout
+from diffusion_policy.env_runner.task import task_from_config
 from diffusion_policy.workspace.train_workspace import RolloutFunction
 
 
@@ -20,7 +20,8 @@ def rollout_function(settings: Train) -> RolloutFunction | None:
     rollouts = settings.rollout
     if rollouts.n_episodes == 0:
         return None
-    task = make_task(settings.task, n_train=0, n_test=rollouts.n_episodes, test_start_seed=rollouts.seed_start)
+    seeds = {"n_train": 0, "n_test": rollouts.n_episodes, "test_start_seed": rollouts.seed_start}
+    task = task_from_config(settings.task.to_dict(), **seeds)
     task.check_installed()
     n_envs = min(rollouts.n_envs, rollouts.n_episodes)
 

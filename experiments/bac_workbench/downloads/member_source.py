@@ -16,11 +16,11 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from diffusion_policy.dataset.fetch import CHUNK_BYTES, TIMEOUT_S, Progress, fetch, file_sha256, name_in
+from bac_workbench.downloads.fetch import CHUNK_BYTES, TIMEOUT_S, Progress, fetch, file_sha256, name_in
+from bac_workbench.downloads.sources import RECORD, ArchiveError, DataSource, WritingError
 from diffusion_policy.dataset.limits import Budget
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_files import open_demonstrations
-from diffusion_policy.dataset.sources import RECORD, ArchiveError, DataSource, WritingError
 
 LOCAL_HEADER = 30  # bytes in front of a member's name; the last four of them are two lengths (APPNOTE.TXT, 4.3.7)
 METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
@@ -140,13 +140,13 @@ class _RemoteFile(io.RawIOBase):
     def __init__(self, url: str):
         self.url, self.position = url, 0
         with self._get(0, 1) as response:
-            found = re.fullmatch(r"bytes 0-0/(\d+)", response.headers.get("Content-Range", ""))
-        if not found:
+            content_range = re.fullmatch(r"bytes 0-0/(\d+)", response.headers.get("Content-Range", ""))
+        if not content_range:
             raise DatasetError(
                 f"{url}: the server does not send parts of a file. Fetch the archive and put it below the "
                 f"data folder as {name_in(url)}"
             )
-        self.size = int(found[1])
+        self.size = int(content_range[1])
 
     def _get(self, start: int, stop: int):
         request = urllib.request.Request(self.url, headers={"Range": f"bytes={start}-{stop - 1}"})

@@ -3,151 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
-import threading
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 
-from diffusion_policy.dataset import download as module
+from bac_workbench.downloads import datasets as module
+from bac_workbench.downloads.datasets import SOURCES, download, verify
+from bac_workbench.downloads.sources import ArchiveError, FileSource, content_sha256, unpack
 from diffusion_policy.dataset import limits
-from diffusion_policy.dataset.download import SOURCES, download, verify
-from diffusion_policy.dataset.fetch import fetch
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
-from diffusion_policy.dataset.sources import ArchiveError, DataSource, FileSource, content_sha256, unpack
-
-KEYS = ("keypoint", "state", "action")
-FOLDER = "toy/replay.zarr"
-
-
-def toy_buffer() -> ReplayBuffer:
-    rows = np.arange(12, dtype=np.float32)
-    data = {"keypoint": rows.reshape(6, 1, 2), "state": rows[:6, None], "action": rows.reshape(6, 2)}
-    return ReplayBuffer(data, np.array([2, 6]))
-
-
-def write_zarr(path: Path, buffer: ReplayBuffer, chunk: int = 3) -> None:
-    zarr.open_group(str(path), mode="w")
-    for name, values in [
-        *((f"data/{k}", v) for k, v in buffer.data.items()),
-        ("meta/episode_ends", buffer.episode_ends),
-    ]:
-        array = zarr.open_array(
-            str(path / name), mode="w", shape=values.shape, dtype=values.dtype, chunks=(chunk, *values.shape[1:])
-        )
-        array[:] = values
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    """toy.zip with one replay buffer and a file that does not belong to it."""
-    write_zarr(tmp_path / "made" / FOLDER, toy_buffer())
-    path = tmp_path / "served" / "toy.zip"
-    path.parent.mkdir()
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        for item in sorted((tmp_path / "made").rglob("*")):
-            file.write(item, item.relative_to(tmp_path / "made"))
-        file.writestr("toy/other.txt", "not wanted")
-    return path
-
-
-@pytest.fixture
-def source(archive: Path) -> DataSource:
-    return DataSource(archive.as_uri(), FOLDER, KEYS, content_sha256(toy_buffer(), KEYS))
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves one body; `honour_range` and `cut_at` (bytes until the connection drops) misbehave on request."""
-
-    body = b""
-    honour_range = True
-    cut_at: int | None = None
-    say_size = False  # of the file, when asked for what lies behind it
-    requested: list[str | None]
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.requested.append(asked)
-        start = int(asked[len("bytes=") : -1]) if asked and self.honour_range else 0
-        if self.path != "/toy.zip":
-            return self.send_error(404)
-        if start and start >= len(self.body):
-            if not self.say_size:
-                return self.send_error(416)
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(self.body)}")
-            self.send_header("Content-Length", "0")
-            return self.end_headers()
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(self.body) - start))
-        self.end_headers()
-        self.wfile.write(self.body[start : self.cut_at])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(archive: Path):
-    """(URL, handler class) of an HTTP server on the loopback interface."""
-    handler = type("ToyHandler", (Handler,), {"body": archive.read_bytes(), "requested": []})
-    httpd = http.server.HTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{httpd.server_port}/toy.zip", handler
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
-
-
-# ---- fetch ----
-def test_fetch_reports_progress_and_leaves_only_the_file(server, tmp_path):
-    url, handler = server
-    seen = []
-    fetch(url, tmp_path / "new" / "toy.zip", lambda done, total: seen.append((done, total)))
-    assert (tmp_path / "new" / "toy.zip").read_bytes() == handler.body
-    assert seen[-1] == (len(handler.body), len(handler.body))
-    assert [p.name for p in (tmp_path / "new").iterdir()] == ["toy.zip"]
-
-
-def test_fetch_resumes_after_a_dropped_connection(server, tmp_path):
-    url, handler = server
-    handler.cut_at = 100
-    with pytest.raises(DatasetError, match="closed after 100 of .* resume"):
-        fetch(url, tmp_path / "toy.zip")
-    assert not (tmp_path / "toy.zip").exists()
-    handler.cut_at = None
-    fetch(url, tmp_path / "toy.zip")
-    assert handler.requested == [None, "bytes=100-"]
-    assert (tmp_path / "toy.zip").read_bytes() == handler.body
-
-
-def test_fetch_starts_over_when_the_server_ignores_the_range(server, tmp_path):
-    url, handler = server
-    handler.honour_range = False
-    (tmp_path / "toy.zip.part").write_bytes(b"x" * 50)
-    fetch(url, tmp_path / "toy.zip")
-    assert (tmp_path / "toy.zip").read_bytes() == handler.body
-
-
-def test_fetch_accepts_a_part_that_was_complete(server, tmp_path):
-    url, handler = server
-    (tmp_path / "toy.zip.part").write_bytes(handler.body)
-    fetch(url, tmp_path / "toy.zip")
-    assert (tmp_path / "toy.zip").read_bytes() == handler.body
-
-
-def test_fetch_without_a_server_says_what_to_do(server, tmp_path):
-    url, _ = server
-    with pytest.raises(DatasetError, match="answered 404"):
-        fetch(url.replace("toy.zip", "nothing.zip"), tmp_path / "nothing.zip")
-    with pytest.raises(DatasetError, match="cannot download .* put it at"):
-        fetch("http://127.0.0.1:9/toy.zip", tmp_path / "toy.zip")
-    assert list(tmp_path.glob("*.zip*")) == []
+from tests.downloads.toy_data import FOLDER, KEYS, toy_buffer, write_zarr
 
 
 # ---- unpack and verify ----
@@ -250,39 +118,6 @@ def test_a_checksum_of_files_is_compared_before_they_are_read(tmp_path):
     with pytest.raises(DatasetError, match="holds other data than expected"):
         verify(tmp_path / "d", source)
     assert read == []
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "abc",
-        "5",
-        "http://",
-        "https:///x",
-        "ftp://x.org/a.zip",
-        "http://[::1",
-        "http://x.org:abc/a.zip",
-        "http://x.org/a b.zip",
-        "file://",
-        "",
-        5,
-        None,
-    ],
-)
-def test_what_is_no_address_is_refused(tmp_path, url):
-    with pytest.raises(DatasetError, match="is no address of a file: use https://"):
-        fetch(url, tmp_path / "a.zip")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_part_that_is_longer_than_the_file_is_dropped(server, tmp_path):
-    url, handler = server
-    handler.say_size = True
-    (tmp_path / "toy.zip.part").write_bytes(handler.body + b"more")
-    with pytest.raises(DatasetError, match="was of another file and is removed"):
-        fetch(url, tmp_path / "toy.zip")
-    fetch(url, tmp_path / "toy.zip")
-    assert (tmp_path / "toy.zip").read_bytes() == handler.body
 
 
 # ---- checksum ----

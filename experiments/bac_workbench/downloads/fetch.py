@@ -55,7 +55,8 @@ def file_sha256(path: str | Path) -> str:
 
 
 def fetch(url: str, path: str | Path, on_progress: Progress | None = None, span: range | None = None) -> None:
-    """Downloads `url` to `path`. What an interrupted call received stays in `<path>.part`, and the next call goes on from there.
+    """Downloads `url` to `path`. What an interrupted call received stays in `<path>.part`, and the next call goes on
+    from there.
 
     The content is not judged here: an archive that changed on the server between two calls fails `verify`.
 
@@ -84,8 +85,8 @@ def fetch(url: str, path: str | Path, on_progress: Progress | None = None, span:
         ) from error
     except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException, ValueError) as error:
         raise DatasetError(
-            f"cannot download {url} ({getattr(error, 'reason', error)}). Check the network and, behind a proxy, https_proxy; "
-            f"or fetch the file elsewhere and put it at {path}. Running the same command again resumes"
+            f"cannot download {url} ({getattr(error, 'reason', error)}). Check the network and, behind a proxy, "
+            f"https_proxy; or fetch the file elsewhere and put it at {path}. Running the same command again resumes"
         ) from error
     except OSError as error:
         raise DatasetError(
@@ -114,19 +115,22 @@ def _bytes_there(part: Path) -> int:
 
 def _accept_complete(url: str, part: Path, start: int, content_range: str) -> None:
     """A server that has nothing behind `start` says how much there is: more than that was not its file."""
-    found = re.fullmatch(r"bytes \*/(\d{1,18})", content_range)
-    if found and int(found[1]) != start:
+    length = re.fullmatch(r"bytes \*/(\d{1,18})", content_range)
+    if length and int(length[1]) != start:
         part.unlink()
         raise DatasetError(
-            f"{part} had {start:,} bytes and {url} has {int(found[1]):,}: it was of another file and is removed; run "
+            f"{part} had {start:,} bytes and {url} has {int(length[1]):,}: it was of another file and is removed; run "
             "the same command again"
         )
 
 
 def _receive(url: str, part: Path, start: int, span: range, on_progress: Progress | None) -> tuple[int, int | None]:
-    """Appends the rest of `url` to `part`, or starts over when the server ignores the range. Returns (bytes there, total)."""
-    asked = f"bytes={span.start + start}-{span.stop - 1 if span else ''}"
-    request = urllib.request.Request(url, headers={"Range": asked} if start or span else {})
+    """Appends the rest of `url` to `part`, or starts over when the server ignores the range.
+
+    Returns (bytes there, total).
+    """
+    requested = f"bytes={span.start + start}-{span.stop - 1 if span else ''}"
+    request = urllib.request.Request(url, headers={"Range": requested} if start or span else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
         if span and response.status != 206:
             raise DatasetError(f"{url}: the server does not send parts of a file")

@@ -31,7 +31,8 @@ class RecordedStarts(gymnasium.Wrapper):
 
 
 def initial_state(path: str | Path, index: int) -> np.ndarray:
-    """The first state [1 + nq + nv] of demonstration `index` of an HDF5 file: `data/demo_<index>/states` [T, 1 + nq + nv].
+    """The first state [1 + nq + nv] of demonstration `index` of an HDF5 file: `data/demo_<index>/states` [T, 1 + nq +
+    nv].
 
     Raises:
         DatasetError: the file is missing or unreadable, or does not hold that.
@@ -40,7 +41,8 @@ def initial_state(path: str | Path, index: int) -> np.ndarray:
         with open_demonstrations(path) as file, readable(path):
             if f"demo_{index}" not in demo_names(file, path):
                 raise DatasetError(
-                    f"it holds no data/demo_{index}/states: it has fewer demonstrations, or is no data file of robomimic"
+                    f"it holds no data/demo_{index}/states: it has fewer demonstrations, or is no data file of "
+                    "robomimic"
                 )
             states = demo_array(file, f"demo_{index}", "states", None, path)
             if states.ndim != 2 or len(states) == 0:

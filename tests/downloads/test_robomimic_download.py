@@ -12,7 +12,7 @@ import pytest
 from robomimic_data import write_demonstrations
 
 from bac_workbench.commands.download_data import main
-from diffusion_policy.dataset.download import SOURCES, NoChecksumError, download, verify
+from bac_workbench.downloads.datasets import SOURCES, NoChecksumError, download, verify
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.robomimic_dataset import load_robomimic_lowdim
 from diffusion_policy.dataset.sequence_dataset import Windows
@@ -28,7 +28,8 @@ OTHER_BYTES = 1 << 20  # of what is not wanted
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves one archive in parts; misbehaves on request.
 
-    `ranges` False: serves it only as a whole. `cut`: the connection drops after so many bytes of the part from there on.
+    `ranges` False: serves it only as a whole. `cut`: the connection drops after so many bytes of the part from there
+    on.
     """
 
     body = b""
@@ -52,6 +53,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             part = part[: self.cut[1]]
         self.sent.append(len(part))
         self.wfile.write(part)
+        return None
 
     def log_message(self, *_: object) -> None:
         pass

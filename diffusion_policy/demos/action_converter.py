@@ -9,7 +9,8 @@ import numpy as np
 from diffusion_policy.common.rotation import matrix_to_axis_angle
 from diffusion_policy.dataset.numbers import require_finite
 from diffusion_policy.dataset.replay_buffer import DatasetError
-from diffusion_policy.dataset.robomimic_files import are_absolute, demo_array, demo_names, open_demonstrations, readable
+from diffusion_policy.dataset.robomimic_actions import are_absolute
+from diffusion_policy.dataset.robomimic_files import demo_array, demo_names, open_demonstrations, readable
 from diffusion_policy.env.robomimic.definition import ROBOT_ARM_DIM, task_named
 from diffusion_policy.env.robomimic.simulation import global_random_state, make_simulation
 
@@ -18,10 +19,11 @@ SKIPPED = 1  # first steps that the largest error leaves out, as in the original
 
 
 class ActionConverter:
-    """Converts the demonstrations of a data file of robomimic in the simulator. A `Demonstrator`: one file, many workers.
+    """Converts the demonstrations of a data file of robomimic in the simulator. A `Demonstrator`: one file, many
+    workers.
 
-    A relative action counts from where the gripper is, so that each is converted in the state in which it was given. One
-    that does not rotate keeps the orientation that was last aimed at.
+    A relative action counts from where the gripper is, so that each is converted in the state in which it was given.
+    One that does not rotate keeps the orientation that was last aimed at.
 
     Args:
         task: "lift", "can", "square", "transport" or "tool_hang".
@@ -40,7 +42,8 @@ class ActionConverter:
 
         Returns:
             "actions" [T, 7 n_arms]: absolute, in the file's type of numbers. With `evaluate` also
-            "relative_error", "absolute_error" [2]: how far (m, rad) any gripper is from where the recording has it next,
+            "relative_error", "absolute_error" [2]: how far (m, rad) any gripper is from where the recording has it
+                next,
             at most, when each recorded state is followed by one step of the recorded or the absolute action. What
             remains of the first is due to another simulator than the one recorded in;
             "success" []: the absolute actions do the task when they follow on another from the first recorded state.

@@ -1,4 +1,7 @@
-"""Downloading the human Kitchen demonstrations, of which no checksum is published. The archive is served from a file."""
+"""Downloading the human Kitchen demonstrations, of which no checksum is published.
+
+The archive is served from a file.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ import pytest
 from kitchen_data import mjl_bytes, write_arrays, write_log
 
 from bac_workbench.commands.download_data import main
+from bac_workbench.downloads.datasets import KITCHEN, SOURCES, NoChecksumError, download, verify
+from bac_workbench.downloads.sources import RECORD, files_sha256
 from diffusion_policy.dataset import kitchen_files
-from diffusion_policy.dataset.download import KITCHEN, SOURCES, NoChecksumError, download, verify
 from diffusion_policy.dataset.kitchen_dataset import load_kitchen_logs, load_kitchen_npy
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.dataset.sequence_dataset import Windows
-from diffusion_policy.dataset.sources import RECORD, files_sha256
 
 LENGTHS = (5, 8, 6)
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from bac_workbench.downloads.checkpoints import get_checkpoint
+from bac_workbench.downloads.datasets import SOURCES, download
 from diffusion_policy.common.lock import LockedError
-from diffusion_policy.dataset.download import SOURCES, download
 from tests.conftest import ROOT
 
 HOLD = (

@@ -29,7 +29,8 @@ def run_command(
     command: Callable[[list[str]], None],
     expected: tuple[type[Exception], ...],
 ) -> int:
-    """Exit status of `command`, which runs unless the arguments ask for help; `expected` errors are shown as one line."""
+    """Exit status of `command`, which runs unless the arguments ask for help; `expected` errors are shown as one
+    line."""
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         print(description)
         return 0

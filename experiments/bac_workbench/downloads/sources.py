@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from diffusion_policy.dataset.fetch import Progress, fetch, file_sha256, name_in
+from bac_workbench.downloads.fetch import Progress, fetch, file_sha256, name_in
 from diffusion_policy.dataset.limits import Budget
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 
@@ -108,15 +108,16 @@ def unpack(archive: str | Path, folder: str, target: str | Path) -> None:
     """Extracts `folder` of a zip archive to `target`, an empty place.
 
     Raises:
-        ArchiveError: not a zip archive, a damaged one, one without `folder`, or one that holds links or claims more than
-            its size can hold. Members outside `folder` are not looked at.
+        ArchiveError: not a zip archive, a damaged one, one without `folder`, or one that holds links or claims more
+            than its size can hold. Members outside `folder` are not looked at.
         WritingError: it cannot be written.
     """
     target = Path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(archive) as file:
-            # A name with ".." does not lie in the folder. Only names of the archive are asked, as the target may be ../data.
+            # A name with ".." does not lie in the folder. Only names of the archive are asked, as the target may be
+            # ../data.
             members = [
                 info
                 for info in file.infolist()
@@ -200,8 +201,8 @@ def files_sha256(folder: str | Path, patterns: tuple[str, ...]) -> str:
     `find * -name '*.npy' -o -name '*.mjl' | LC_ALL=C sort | tr '\\n' '\\0' | xargs -0 sha256sum | sha256sum`.
     """
     folder = Path(folder)
-    found = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
+    files = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
     digest = hashlib.sha256()
-    for path in sorted((path.relative_to(folder).as_posix() for path in found), key=str.encode):
+    for path in sorted((path.relative_to(folder).as_posix() for path in files), key=str.encode):
         digest.update(f"{file_sha256(folder / path)}  {path}\n".encode())
     return digest.hexdigest()

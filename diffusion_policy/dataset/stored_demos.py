@@ -15,6 +15,9 @@ from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.zarr_reader import ZarrFile
 
 CHUNK_BYTES = 2**22  # of images, before they are packed
+EARLIER_NAMES = {
+    "excursion_rate": "perturbation_rate"
+}  # of a demonstrator's settings, in demonstrations that are stored
 
 
 def write_replay_buffer(
@@ -46,7 +49,8 @@ def write_replay_buffer(
 
 
 def _all_chunks(zarr: Any) -> AbstractContextManager:
-    """Chunks of zeros are written as well, so that an absent one means that something was lost. zarr 2 always does so."""
+    """Chunks of zeros are written as well, so that an absent one means that something was lost. zarr 2 always does
+    so."""
     return nullcontext() if zarr.__version__.startswith("2.") else zarr.config.set({"array.write_empty_chunks": True})
 
 
@@ -68,7 +72,18 @@ def read_replay_buffer(path: str | Path) -> ReplayBuffer:
 
 def stored_settings(path: str | Path) -> dict[str, Any]:
     """The `settings` that `write_replay_buffer` stored; empty for a replay buffer from elsewhere."""
-    return _open(path).attributes
+    return with_present_names(_open(path).attributes)
+
+
+def with_present_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings in which those of the demonstrator are called as they are now, also if they were stored
+    earlier."""
+    settings = dict(settings)
+    if isinstance(settings.get("demonstrator"), Mapping):
+        settings["demonstrator"] = {
+            EARLIER_NAMES.get(name, name): value for name, value in settings["demonstrator"].items()
+        }
+    return settings
 
 
 def _open(path: str | Path) -> ZarrFile:

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bac_workbench.downloads.fetch import Progress, name_in
+from bac_workbench.downloads.member_source import MemberSource
+from bac_workbench.downloads.sources import DataSource, FileSource, WritingError
 from diffusion_policy.common.files import write_json
 from diffusion_policy.common.lock import locked_output
-from diffusion_policy.dataset.fetch import Progress, name_in
 from diffusion_policy.dataset.kitchen_files import read_published
-from diffusion_policy.dataset.member_source import MemberSource
 from diffusion_policy.dataset.replay_buffer import DatasetError
-from diffusion_policy.dataset.sources import DataSource, FileSource, WritingError
 from diffusion_policy.env.robomimic.definition import TASKS
 
 
@@ -101,21 +101,21 @@ def verify(path: str | Path, source: DataSource, sha256: str | None = None) -> A
         _compare(path, source.digest(path, None), known)
         return source.read(path)
     contents = source.read(path)
-    found = source.digest(path, contents)
+    digest = source.digest(path, contents)
     if known is None:
         raise NoChecksumError(
-            f"{path} is complete (content sha256 {found}), but there is no checksum to compare it with: none is published, "
-            f"and no download recorded one in {source.record(path).name}. Give one with sha256=, or record this one by "
-            "leaving out verify=true"
+            f"{path} is complete (content sha256 {digest}), but there is no checksum to compare it with: none is "
+            f"published, and no download recorded one in {source.record(path).name}. Give one with sha256=, or record "
+            "this one by leaving out verify=true"
         )
-    _compare(path, found, known)
+    _compare(path, digest, known)
     return contents
 
 
-def _compare(path: Path, found: str, expected: str) -> None:
-    if found != expected:
+def _compare(path: Path, digest: str, expected: str) -> None:
+    if digest != expected:
         raise OtherDataError(
-            f"{path} holds other data than expected (content sha256 {found}, expected {expected}): "
+            f"{path} holds other data than expected (content sha256 {digest}, expected {expected}): "
             "it is damaged or of another version"
         )
 
@@ -144,8 +144,8 @@ def download(
 
     `sha256` is the checksum that the contents must have, instead of the published or recorded one.
 
-    An archive already at `<data_dir>/<name in the URL>` is used instead of the network. It is removed once unpacked, unless
-    it holds other data sets, too. The folder appears complete and verified, or not at all.
+    An archive already at `<data_dir>/<name in the URL>` is used instead of the network. It is removed once unpacked,
+    unless it holds other data sets, too. The folder appears complete and verified, or not at all.
     """
     data_dir = Path(data_dir)
     folder = data_dir / source.folder
@@ -190,8 +190,8 @@ def _advice(error: DatasetError, fetched: Path, sha256: str | None) -> str:
     """What to do about an archive that was refused. Where the fault may be elsewhere, it is not to be thrown away."""
     if isinstance(error, OtherDataError) and sha256 is not None:
         return (
-            f"\nCorrect sha256= if that is wrong. Else the archive is another one: Delete {fetched} and run the same command "
-            "again, or give another url="
+            f"\nCorrect sha256= if that is wrong. Else the archive is another one: Delete {fetched} and run the same "
+            "command again, or give another url="
         )
     if isinstance(error, WritingError):
         return ""
