@@ -111,7 +111,7 @@ def test_the_command_works_from_an_empty_folder_and_writes_only_there(site, tmp_
 def test_the_shipped_policy_is_evaluated_with_its_shipped_schedule(site, tmp_path):
     pytest.importorskip("pymunk")
     settings = ["eval.n_test=1", "eval.n_envs=1", "eval.n_videos=0", "benchmark.n_chunks=0", "device=cpu"]
-    result = bac(site, tmp_path, "eval", "task=pusht_lowdim", "cache=bac", "task.adapter.max_steps=16", *settings)
+    result = bac(site, tmp_path, "eval", "task=pusht_lowdim", "cache=bac", "task.environment.max_steps=16", *settings)
     assert result.returncode == 0, result.stderr
     shipped = "".join(result.stdout.split())  # lines are wrapped
     assert f"schedule:{site}/bac_workbench/shipped/assets/pusht_lowdim/schedules/bac_s10.json" in shipped
