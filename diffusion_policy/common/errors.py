@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """What was asked for cannot be done. The message says what was wrong and what to do; a traceback would add nothing."""
+    """What was asked for cannot be done. The message says what was wrong and what to do: no traceback is needed."""

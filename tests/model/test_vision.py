@@ -231,7 +231,7 @@ def robomimic(monkeypatch):
     monkeypatch.setitem(sys.modules, package.__name__, package)
     monkeypatch.setitem(sys.modules, builder.__name__, builder)
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except ImportError:
         pytest.skip("robomimic needs torchvision")
     except RuntimeError:  # built for CUDA, beside a PyTorch for CPUs: declare the operators it looks for

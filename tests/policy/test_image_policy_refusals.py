@@ -13,7 +13,7 @@ from tests.policy.image_policies import SMALL, camera, config_of, make_small
 
 
 def changed(**changes) -> dict:
-    return {**{"image": torch.full((2, 2, 3, 40, 40), 0.5), "agent_pos": torch.zeros(2, 2, 2)}, **changes}
+    return {"image": torch.full((2, 2, 3, 40, 40), 0.5), "agent_pos": torch.zeros(2, 2, 2), **changes}
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_state_and_logs_every_step_o
     assert kills == 2
     train(*arguments).run()
     assert logged_steps(out) == list(range(1, 101))
-    assert [path for path in out.rglob(".*")] == []  # neither locks nor temporary files
+    assert list(out.rglob(".*")) == []  # neither locks nor temporary files
     train(
         "training.max_steps=100",
         "training.checkpoint_every=0",

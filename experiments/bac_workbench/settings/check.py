@@ -118,18 +118,21 @@ def deleted(schema: type[Section], overrides: list[Override]) -> dict[str, str]:
     }
 
 
+def _is_below(name: str, group: str) -> bool:
+    return name == group or name.startswith(f"{group}.")
+
+
 def unread(cfg: DictConfig, schema: type[Section], command: str, added: list[Override]) -> dict[str, str]:
     """Added settings that nothing reads."""
     found = {}
     known = [name for name, _ in fields(schema)]
     for override in added:
         name = override.key_or_group
-        below = lambda group: name == group or name.startswith(f"{group}.")  # noqa: B023
-        if "@" in name or "/" in name or any(below(free) for free in FREE) or accepts(cfg, name):
+        if "@" in name or "/" in name or any(_is_below(name, free) for free in FREE) or accepts(cfg, name):
             continue
         if field_at(schema, name) is None:
             found[name] = f"{shown(override.input_line)}: {unknown(name, known, f'{typed_command(command)} --help')}"
-        elif below("cache"):  # each cache reads the settings of its own file
+        elif _is_below(name, "cache"):  # each cache reads the settings of its own file
             found[name] = (
                 f"{shown(override.input_line)}: cache.method={OmegaConf.select(cfg, 'cache.method')} does not read it"
             )
