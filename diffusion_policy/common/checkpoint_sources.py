@@ -30,7 +30,7 @@ ORIGINALS = (
     "https://diffusion-policy.cs.columbia.edu/data/, under "
     "experiments/<low_dim|image>/<task>/diffusion_policy_transformer/train_<0|1|2>/checkpoints/, "
     "for example experiments/low_dim/pusht/diffusion_policy_transformer/train_0/checkpoints/latest.ckpt; "
-    "python scripts/download_checkpoint.py task=<task> gets one"
+    "bac checkpoint download task=<task> gets one"
 )
 _ROOT = Path(__file__).resolve().parents[2]
 _SHIPPED = (_ROOT, _ROOT / "bac_workbench" / "shipped")  # of a checkout, of a wheel

@@ -26,7 +26,7 @@ from diffusion_policy.env.block_pushing.definition import (
     WORKSPACE_LOW,
 )
 
-HINT = "Make the demonstrations with: python scripts/make_demos.py task=block_pushing"
+HINT = "Make the demonstrations with: bac demos task=block_pushing"
 INTENTION_DIM, CENTRE = 5, slice(3, 5)  # of what `Intention.to_array` stores
 NO_INTENTION = (
     "effector_noise needs to know where the expert was heading (data/intention), which demonstrations from elsewhere "

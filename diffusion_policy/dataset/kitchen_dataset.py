@@ -18,7 +18,7 @@ from diffusion_policy.dataset.sequence_dataset import SequenceDataset, Windows
 from diffusion_policy.env.kitchen.definition import ACTION_DIM, N_QPOS, NOISE_AMPLITUDE, NOISE_RATIO, OBS_DIM
 from diffusion_policy.model.common.normalizer import FieldNormalizer
 
-HINT = "Make the demonstrations with: python scripts/make_demos.py task=kitchen_scripted_demos"
+HINT = "Make the demonstrations with: bac demos task=kitchen_scripted_demos"
 
 # Joint positions that move less than this in all demonstrations (rad or m) are not scaled up by the normalizer, as in
 # the original. Actions always are: the original leaves the fingers' 0.04 m unscaled.

@@ -14,8 +14,8 @@ from diffusion_policy.dataset.numpy_files import read_npy
 from diffusion_policy.dataset.replay_buffer import DatasetError
 from diffusion_policy.env.kitchen.definition import ACTION_DIM, N_OBJECT, N_QPOS, N_ROBOT, OBS_DIM
 
-LOGS_HINT = "Get the human demonstrations with: python scripts/download_data.py task=kitchen_lowdim_abs"
-ARRAYS_HINT = "Get the human demonstrations with: python scripts/download_data.py task=kitchen_lowdim"
+LOGS_HINT = "Get the human demonstrations with: bac data download task=kitchen_lowdim_abs"
+ARRAYS_HINT = "Get the human demonstrations with: bac data download task=kitchen_lowdim"
 
 # A copy of this log is cut short in the published archive. It counts where it can be read; any other log must be
 # readable.

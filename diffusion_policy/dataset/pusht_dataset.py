@@ -12,7 +12,7 @@ import torch
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.sequence_dataset import SequenceDataset, Windows
 
-DOWNLOAD_HINT = "Get the human demonstrations with: python scripts/download_data.py task=pusht_lowdim"
+DOWNLOAD_HINT = "Get the human demonstrations with: bac data download task=pusht_lowdim"
 SHAPES = {"keypoint": (9, 2), "state": (5,), "action": (2,)}  # of a row
 
 

@@ -9,7 +9,7 @@ from diffusion_policy.dataset.pusht_dataset import require_rows
 from diffusion_policy.dataset.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.sequence_dataset import ImageSequenceDataset, Windows
 
-DOWNLOAD_HINT = "Get the human demonstrations with: python scripts/download_data.py task=pusht_image"
+DOWNLOAD_HINT = "Get the human demonstrations with: bac data download task=pusht_image"
 SHAPES = {"img": (96, 96, 3), "state": (5,), "action": (2,)}  # of a row
 
 

@@ -64,7 +64,7 @@ def abs_path(path: str | Path) -> Path:
 
 
 def conversion_command(path: str | Path, config: str | None) -> str:
-    return f"python scripts/convert_actions.py task={config or '<task>'} output={abs_path(path)}"
+    return f"bac data convert-actions task={config or '<task>'} output={abs_path(path)}"
 
 
 def source_advice(path: str | Path, config: str | None) -> str:
@@ -80,7 +80,7 @@ def source_advice(path: str | Path, config: str | None) -> str:
             + conversion_command(path, config)
         )
     return (
-        f"Get it with: python scripts/download_data.py task={config or '<task>'}, or put robomimic's own "
+        f"Get it with: bac data download task={config or '<task>'}, or put robomimic's own "
         f"{delta_path(path).name} there ({ROBOMIMIC_PAGE}). Scripted demonstrations can be made here: "
-        "python scripts/make_demos.py task=lift_scripted_demos"
+        "bac demos task=lift_scripted_demos"
     )

@@ -39,7 +39,7 @@ def load_robomimic_scripted(
     """
     definition, hint = (
         task_named(task),
-        f"Make the demonstrations with: python scripts/make_demos.py task={name or f'{task}_scripted_demos'}",
+        f"Make the demonstrations with: bac demos task={name or f'{task}_scripted_demos'}",
     )
     if not abs_action:
         raise DatasetError("scripted demonstrations have absolute actions: use task.abs_action=true")

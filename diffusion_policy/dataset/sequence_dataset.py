@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion_policy.common.errors import InputError
 from diffusion_policy.dataset.numbers import first_not_finite
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer, split_episodes
 from diffusion_policy.model.common.normalizer import FieldNormalizer, LinearNormalizer
@@ -86,7 +87,7 @@ class SequenceDataset(torch.utils.data.Dataset):
         self, fields: Mapping[str, Tensor], rows: np.ndarray, normalizers: Mapping[str, FieldNormalizer] | None = None
     ):
         if len(rows) == 0:
-            raise ValueError(NO_WINDOW)
+            raise InputError(NO_WINDOW)
         _require_fields(normalizers, fields)
         self.fields = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in fields.items()}
         _require_numbers({name: values.numpy() for name, values in self.fields.items()})
@@ -132,9 +133,9 @@ class ImageSequenceDataset(torch.utils.data.Dataset):
         normalizers: Mapping[str, FieldNormalizer] | None = None,
     ):
         if len(rows) == 0:
-            raise ValueError(NO_WINDOW)
+            raise InputError(NO_WINDOW)
         if n_obs_steps is not None and not 1 <= n_obs_steps <= rows.shape[1]:
-            raise ValueError(
+            raise InputError(
                 f"n_obs_steps = {n_obs_steps} of a window of {rows.shape[1]} rows: use 1 to {rows.shape[1]}"
             )
         _require_fields(normalizers, fields)
@@ -144,7 +145,7 @@ class ImageSequenceDataset(torch.utils.data.Dataset):
         }
         for name, values in vectors.items():
             if values.ndim != 2:
-                raise ValueError(
+                raise InputError(
                     f"field {name!r} is {fields[name].dtype} {list(values.shape)}, "
                     "neither a vector float [N, D] nor an image uint8 [N, H, W, C]"
                 )
@@ -179,7 +180,7 @@ class ImageSequenceDataset(torch.utils.data.Dataset):
 def _require_fields(normalizers: Mapping[str, FieldNormalizer] | None, fields: Mapping) -> None:
     unknown = sorted(set(normalizers or {}) - set(fields))
     if unknown:
-        raise ValueError(f"normalizers for {', '.join(unknown)}, but the fields are {', '.join(sorted(fields))}")
+        raise InputError(f"normalizers for {', '.join(unknown)}, but the fields are {', '.join(sorted(fields))}")
 
 
 def _require_numbers(fields: Mapping[str, np.ndarray]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffusion_policy.common.errors import InputError
 from diffusion_policy.env.block_pushing.block_pushing_env import BlockPushingEnv
 from diffusion_policy.env.block_pushing.oracle import MultimodalPushOracle, RecoveringOracle
 
@@ -31,9 +32,9 @@ class BlockPushingDemonstrator:
 
     def __init__(self, max_steps: int = 350, perturbation_rate: float = 0.0, action_noise: float = 0.0):
         if not 0 <= perturbation_rate <= 1:
-            raise ValueError(f"perturbation_rate is a probability and cannot be {perturbation_rate}")
+            raise InputError(f"perturbation_rate is a probability and cannot be {perturbation_rate}")
         if action_noise < 0:
-            raise ValueError(f"action_noise = {action_noise} m is negative")
+            raise InputError(f"action_noise = {action_noise} m is negative")
         self.max_steps, self.perturbation_rate, self.action_noise = max_steps, perturbation_rate, action_noise
         self.disturbed = perturbation_rate > 0 or action_noise > 0
         self.env = BlockPushingEnv()

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_policy.common.errors import InputError
 from diffusion_policy.dataset.replay_buffer import DatasetError, ReplayBuffer
 from diffusion_policy.dataset.stored_demos import (
     read_replay_buffer,
@@ -90,7 +91,7 @@ def check_numbers(**numbers: tuple[int | None, int]) -> None:
     for name, (value, least) in numbers.items():
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
         if not whole and not (value is None and name == "n_workers"):
-            raise ValueError(f"{name}={value} is not possible: use a whole number of at least {least}")
+            raise InputError(f"{name}={value} is not possible: use a whole number of at least {least}")
 
 
 def record_missing(

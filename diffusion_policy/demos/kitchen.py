@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffusion_policy.common.errors import InputError
 from diffusion_policy.demos.noise import wandering
 from diffusion_policy.env.kitchen.definition import ACTION_DIM, DEMONSTRATED_TASKS, INITIAL_QPOS, TASKS
 from diffusion_policy.env.kitchen.expert import N_ARM, KitchenExpert
@@ -41,9 +42,9 @@ class KitchenDemonstrator:
 
     def __init__(self, n_tasks: int = DEMONSTRATED_TASKS, max_steps: int = 280, noise: float = 0.015):
         if not 1 <= n_tasks <= len(SUBTASKS):
-            raise ValueError(f"n_tasks must be in [1, {len(SUBTASKS)}], as many as the expert knows, not {n_tasks}")
+            raise InputError(f"n_tasks must be in [1, {len(SUBTASKS)}], as many as the expert knows, not {n_tasks}")
         if noise < 0:
-            raise ValueError(f"noise is a standard deviation in rad and cannot be {noise}")
+            raise InputError(f"noise is a standard deviation in rad and cannot be {noise}")
         self.n_tasks, self.max_steps, self.noise = n_tasks, max_steps, noise
         self.env = KitchenEnv(abs_action=True, noise_ratio=0.0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from diffusion_policy.common.errors import InputError
 from diffusion_policy.common.rotation import matrix_to_rotation_6d, rotation_6d_to_matrix
 from diffusion_policy.demos.noise import wandering
 from diffusion_policy.env.robomimic.expert import EXPERTS, Style
@@ -48,9 +49,9 @@ class RobomimicDemonstrator:
         max_steps: int | None = None,
     ):
         if task not in EXPERTS:
-            raise ValueError(f"there is no scripted expert for {task!r}, only for {', '.join(EXPERTS)}")
+            raise InputError(f"there is no scripted expert for {task!r}, only for {', '.join(EXPERTS)}")
         if noise < 0:
-            raise ValueError(f"noise is a standard deviation in m and cannot be {noise}")
+            raise InputError(f"noise is a standard deviation in m and cannot be {noise}")
         self.task, self.noise = task, noise
         self.max_steps = MAX_STEPS[task] if max_steps is None else max_steps
         self.env = RobomimicEnv(task, image=image, reflections=reflections)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from importlib import metadata
 from types import ModuleType
 
 from diffusion_policy.common.errors import UserError
@@ -41,7 +42,7 @@ def import_extra(module: str, extra: str) -> ModuleType:
         absent = absent or sys.modules.get(module, module) is None
         library = _LIBRARY.search(str(error))
         if absent:
-            advice = f"Install it with: pip install -e .[{extra}]"
+            advice = f"Install it with: pip install 'bac-workbench[{extra}]'"
         elif library:
             package = _DEBIAN.get(library[1], f"the one that holds {library[0]}")
             advice = (
@@ -49,9 +50,17 @@ def import_extra(module: str, extra: str) -> ModuleType:
                 "Where cv2 is meant, opencv-python-headless does without libGL"
             )
         else:
+            pinned = _installed_as(module) or f"bac-workbench[{extra}]"
             advice = (
-                f"It is installed but cannot be used; install it anew with: pip install --force-reinstall -e .[{extra}]"
+                "It is installed but cannot be used; install it anew with: "
+                f"pip install --force-reinstall --no-deps '{pinned}'"
             )
         raise MissingExtraError(
             f"cannot import {module!r}, which the {extra!r} tasks need ({error}). {advice}"
         ) from error
+
+
+def _installed_as(module: str) -> str | None:
+    """The installed distribution that holds `module`, with its version, as pip takes it."""
+    names = metadata.packages_distributions().get(module.partition(".")[0])
+    return f"{names[0]}=={metadata.version(names[0])}" if names else None

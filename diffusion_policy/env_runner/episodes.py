@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diffusion_policy.common.errors import InputError
 from diffusion_policy.common.files import atomic_path
 
 SPLITS = ("train", "test")
@@ -132,12 +133,12 @@ def load_episodes(path: str | Path) -> list[EpisodeResult]:
         try:
             result = EpisodeResult.from_dict(json.loads(line))
         except (ValueError, RecursionError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{path}, line {number} is not an episode result ({error}). "
                 "Remove the file to start the evaluation anew"
             ) from error
         if result.index in results:
-            raise ValueError(
+            raise InputError(
                 f"{path} holds episode {result.index} twice; did two evaluations write to this folder? "
                 "Remove the file to start the evaluation anew"
             )
@@ -154,7 +155,7 @@ def missing_episodes(episodes: Sequence[Episode], results: Sequence[EpisodeResul
     planned = {episode.index: episode for episode in episodes}
     for result in results:
         if planned.get(result.index) != Episode(result.index, result.seed, result.split):
-            raise ValueError(
+            raise InputError(
                 f"a finished episode (index {result.index}, {result.split} seed {result.seed}) is not part of this "
                 "evaluation: its seeds or numbers of episodes were others. Use another output folder or remove the old "
                 "results"

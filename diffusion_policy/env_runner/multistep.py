@@ -11,6 +11,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
+from diffusion_policy.common.errors import InputError
 from diffusion_policy.env_runner import contract
 from diffusion_policy.env_runner.observation import Observation, apply, stack
 from diffusion_policy.env_runner.video import VideoWriter
@@ -80,7 +81,7 @@ class MultiStep:
         action_dim: int | None = None,
     ):
         if min(n_obs_steps, n_action_steps, max_steps) < 1 or n_latency_steps < 0:
-            raise ValueError(
+            raise InputError(
                 "n_obs_steps, n_action_steps and max_steps must be at least 1 and n_latency_steps at least 0, not "
                 f"{n_obs_steps}, {n_action_steps}, {max_steps}, {n_latency_steps}"
             )
@@ -180,7 +181,7 @@ class MultiStep:
         finite = np.isfinite(actions).reshape(len(actions), -1).all(axis=1)
         if not finite.all():
             step = int(np.argmin(finite))
-            raise ValueError(
+            raise InputError(
                 f"action {step} of the chunk is not finite: {actions[step].tolist()}; "
                 "the policy's weights, normalizer or observations are broken"
             )

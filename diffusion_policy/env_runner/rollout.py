@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffusion_policy.common.errors import InputError
 from diffusion_policy.env_runner.episodes import Episode, EpisodeResult, append_episode, load_episodes, missing_episodes
 from diffusion_policy.env_runner.multistep import EpisodeOutcome
 from diffusion_policy.env_runner.observation import Observation, apply, is_finite
@@ -151,7 +152,7 @@ class _Slots:
 
     def observe(self, slot: int, obs: Observation) -> None:
         if not is_finite(obs):
-            raise ValueError(
+            raise InputError(
                 f"the environment returned an observation that is not finite in {self._where(slot)}: "
                 "its simulation diverged, or its state was set to something invalid"
             )
@@ -165,13 +166,13 @@ class _Slots:
     def send(self, actions: np.ndarray) -> None:
         """Send every active slot its chunk of `actions` [N, Ta, Da]."""
         if actions.ndim < 2 or actions.shape[0] != self._env.n_envs:
-            raise ValueError(
+            raise InputError(
                 f"the policy must return actions [{self._env.n_envs}, Ta, Da], one row per slot, "
                 f"not {list(actions.shape)}"
             )
         for slot in np.flatnonzero(self.active()).tolist():
             if not np.isfinite(actions[slot]).all():
-                raise ValueError(
+                raise InputError(
                     f"the policy returned actions that are not finite in {self._where(slot)}: "
                     "its weights or its normalizer are broken"
                 )

@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from diffusion_policy.common.errors import InputError
 from diffusion_policy.env.extras import MissingExtraError
 from diffusion_policy.env.offscreen import check_backend, choose_backend
 from diffusion_policy.env_runner.episodes import Episode
@@ -82,7 +83,7 @@ class Requirements:
         """Raises `MissingExtraError`, naming the `task`, if a package is not installed; imports none of them."""
         missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
         if missing:
-            install = f"-e .[{self.extra}]" if self.extra else " ".join(missing)
+            install = f"'bac-workbench[{self.extra}]'" if self.extra else " ".join(missing)
             raise MissingExtraError(f"task {task!r} needs {', '.join(missing)}. Install with: pip install {install}")
 
 
@@ -191,7 +192,7 @@ class Task:
         """Raises ValueError for numbers with which `vector_env` cannot work. Starts nothing."""
         check_workers(n_envs, n_workers)
         if self.environment.one_env_per_process and n_workers is not None and max(n_workers, 1) < n_envs:
-            raise ValueError(
+            raise InputError(
                 f"task {self.name!r} draws images, which takes a process per environment: "
                 f"use at least n_workers={n_envs} for n_envs={n_envs}, or n_workers=null"
             )
@@ -243,4 +244,4 @@ def _require_whole(owner: object, **least: int) -> None:
     for name, smallest in least.items():
         value = getattr(owner, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-            raise ValueError(f"{name}={value} is not possible: use a whole number of at least {smallest}")
+            raise InputError(f"{name}={value} is not possible: use a whole number of at least {smallest}")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.errors import InputError, UserError
 from diffusion_policy.env_runner.multistep import ChunkResult, MultiStep
 from diffusion_policy.env_runner.worker import Failure, Reset, SlotHost, Step, describe
 
@@ -49,7 +49,7 @@ def check_workers(n_envs: int, n_workers: int | None) -> None:
     for name, value, least in (("n_envs", n_envs, 1), ("n_workers", n_workers, 0)):
         whole = isinstance(value, int) and not isinstance(value, bool)
         if not (whole and value >= least) and not (name == "n_workers" and value is None):
-            raise ValueError(f"{name}={value} is not possible: use a whole number of at least {least}")
+            raise InputError(f"{name}={value} is not possible: use a whole number of at least {least}")
 
 
 class VectorEnv:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_policy.common.errors import InputError
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.model.diffusion.mask_generator import LowdimMaskGenerator
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
@@ -130,13 +131,13 @@ class DiffusionTransformerPolicy(SettablePolicy):
         }
         sizes = {name: len(value) for name, value in obs.items()}
         if len(set(sizes.values())) > 1:
-            raise ValueError(f"observations are of different batch sizes: {sizes}")
+            raise InputError(f"observations are of different batch sizes: {sizes}")
         if 0 in sizes.values():
-            raise ValueError("the batch of observations is empty: give at least one")
+            raise InputError("the batch of observations is empty: give at least one")
         features = self.encode(self.normalizer.normalize(obs))
         largest = features.abs().max().item()
         if not largest <= _LARGEST_FEATURE:  # also where it is NaN
-            raise ValueError(
+            raise InputError(
                 f"an observation is {largest:.3g} once normalised, where those seen in training lie in [-1, 1]: "
                 "check its units and the sensor"
             )
@@ -163,7 +164,7 @@ class DiffusionTransformerPolicy(SettablePolicy):
         """
         if not torch.isfinite(sample).all():
             rows = (~torch.isfinite(sample).flatten(1).all(1)).nonzero().flatten().tolist()
-            raise ValueError(
+            raise InputError(
                 f"the sampled actions of batch rows {rows[:8]} are not finite: the weights or the sampler's settings "
                 "are not sound (another number of steps, or precision=fp32)"
             )

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion_policy.common.errors import InputError
+
 _TOLERANCE = 1e-3  # resized images leave [0, 1] by rounding
 
 
@@ -22,31 +24,31 @@ def checked_observation(
     """
     expected = ", ".join(map(str, shape))
     if not isinstance(obs_dict, Mapping):
-        raise ValueError(
+        raise InputError(
             f"observations are a {type(obs_dict).__name__}: pass a dict with the key {name!r} [B, To, {expected}]"
         )
     if name not in obs_dict:
-        raise ValueError(f"obs_dict needs the key {name!r} [B, To, {expected}]; it has {sorted(map(str, obs_dict))}")
+        raise InputError(f"obs_dict needs the key {name!r} [B, To, {expected}]; it has {sorted(map(str, obs_dict))}")
     value = obs_dict[name]
     if isinstance(value, np.ndarray) and any(stride < 0 for stride in value.strides):
         value = value.copy()  # a flipped image, which PyTorch does not take
     try:
         value = torch.as_tensor(value, dtype=None if camera else torch.float32, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} is no array of numbers [B, {n_obs_steps}, {expected}]: {error}") from error
+        raise InputError(f"{name} is no array of numbers [B, {n_obs_steps}, {expected}]: {error}") from error
     actual = tuple(value.shape)
     if len(actual) != 2 + len(shape) or actual[1] < n_obs_steps or actual[2:] != shape:
         axes = "channels, height, width" if camera else "observation size"
         advice = _axes_advice(actual, shape, n_obs_steps)
         advice = advice or (_image_advice if camera else _vector_advice)(actual, shape)
-        raise ValueError(
+        raise InputError(
             f"{name} has shape {actual}; this policy expects [B, {n_obs_steps}, {expected}] "
             f"(batch, observation steps, {axes}): {advice}"
         )
     value = value[:, :n_obs_steps]
     if not torch.isfinite(value).all():
         rows = (~torch.isfinite(value).flatten(1).all(1)).nonzero().flatten().tolist()
-        raise ValueError(f"{name} holds NaN or infinite values in batch rows {rows[:8]}: check the sensor or simulator")
+        raise InputError(f"{name} holds NaN or infinite values in batch rows {rows[:8]}: check the sensor or simulator")
     return unit_images(name, value) if camera else value
 
 
@@ -116,10 +118,10 @@ def unit_images(name: str, images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         return images.float() / 255
     if not images.is_floating_point():
-        raise ValueError(f"{name} is of type {images.dtype}: give uint8 images, or floating ones with values in [0, 1]")
+        raise InputError(f"{name} is of type {images.dtype}: give uint8 images, or floating ones with values in [0, 1]")
     images = images.float()
     if images.numel():
         low, high = (value.item() for value in images.aminmax())
         if not (-_TOLERANCE <= low and high <= 1 + _TOLERANCE):
-            raise ValueError(f"{name} holds values from {low:.4g} to {high:.4g}: give images in [0, 1], or uint8 ones")
+            raise InputError(f"{name} holds values from {low:.4g} to {high:.4g}: give images in [0, 1], or uint8 ones")
     return images

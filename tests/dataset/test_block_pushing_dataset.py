@@ -82,7 +82,7 @@ def test_the_effector_target_can_be_hidden(path):
 
 
 def test_a_missing_data_set_says_how_to_make_it(tmp_path):
-    with pytest.raises(DatasetError, match="make_demos.py task=block_pushing"):
+    with pytest.raises(DatasetError, match="bac demos task=block_pushing"):
         load_block_pushing(tmp_path / "absent.zarr", Windows(5))
 
 
@@ -141,7 +141,7 @@ def test_a_circling_expert_keeps_its_lead():
 
 def test_demonstrations_from_elsewhere_cannot_be_displaced(tmp_path):
     write_replay_buffer(tmp_path / "other.zarr", [{name: episode(8, 0)[name] for name in ("obs", "action")}], {})
-    with pytest.raises(DatasetError, match="effector_noise=0.*make_demos.py"):
+    with pytest.raises(DatasetError, match="effector_noise=0.*bac demos"):
         load_block_pushing(tmp_path / "other.zarr", Windows(5), effector_noise=0.002, n_obs_steps=3)
     load_block_pushing(tmp_path / "other.zarr", Windows(5))
 

@@ -99,7 +99,7 @@ def test_logs_of_another_robot_are_refused(tmp_path, sizes):
 
 @pytest.mark.parametrize("folder", ["absent", "."])
 def test_a_folder_without_logs_says_how_to_get_them(tmp_path, folder):
-    with pytest.raises(DatasetError, match="no readable .* python scripts/download_data.py task=kitchen_lowdim_abs"):
+    with pytest.raises(DatasetError, match="no readable .* bac data download task=kitchen_lowdim_abs"):
         load_kitchen_logs(tmp_path / folder, Windows(1))
 
 
@@ -160,7 +160,7 @@ def test_a_missing_or_damaged_array_is_refused(tmp_path, name, damage):
         np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     else:
         np.save(path, values[None] if damage == "other axes" else values[:, :-1])
-    with pytest.raises(DatasetError, match=rf"{name}.* python scripts/download_data.py task=kitchen_lowdim"):
+    with pytest.raises(DatasetError, match=rf"{name}.* bac data download task=kitchen_lowdim"):
         FILES[name](tmp_path)
 
 
@@ -238,10 +238,8 @@ def test_the_normalizer_does_not_blow_up_joints_that_only_shake(tmp_path):
 
 
 def test_missing_or_other_demonstrations_say_how_to_make_them(tmp_path):
-    with pytest.raises(DatasetError, match="make_demos.py task=kitchen_scripted_demos"):
+    with pytest.raises(DatasetError, match="bac demos task=kitchen_scripted_demos"):
         load_kitchen_scripted(tmp_path / "absent.zarr", Windows(5))
     write_replay_buffer(tmp_path / "other.zarr", [scripted(8, 0, obs_dim=60)], {})
-    with pytest.raises(
-        DatasetError, match=r"\[8, 60\].*not scripted Kitchen.*make_demos.py task=kitchen_scripted_demos"
-    ):
+    with pytest.raises(DatasetError, match=r"\[8, 60\].*not scripted Kitchen.*bac demos task=kitchen_scripted_demos"):
         load_kitchen_scripted(tmp_path / "other.zarr", Windows(5))

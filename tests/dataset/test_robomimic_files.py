@@ -50,7 +50,7 @@ def lowdim(tmp_path):
 
 
 def test_a_missing_file_names_the_commands_that_get_it(tmp_path):
-    commands = r"download_data.py task=can_lowdim_ph.*low_dim.hdf5.*make_demos.py"
+    commands = r"bac data download task=can_lowdim_ph.*low_dim.hdf5.*bac demos"
     with pytest.raises(DatasetError, match=rf"no data file at .*{commands}"):
         load(tmp_path / "low_dim_abs.hdf5")
     assert not list(tmp_path.iterdir())
@@ -59,7 +59,7 @@ def test_a_missing_file_names_the_commands_that_get_it(tmp_path):
 def test_a_missing_file_beside_relative_actions_names_the_conversion(tmp_path):
     write_demonstrations(tmp_path / "low_dim.hdf5", absolute=False)
     path = tmp_path / "low_dim_abs.hdf5"
-    command = f"python scripts/convert_actions.py task=can_lowdim_ph output={path}"
+    command = f"bac data convert-actions task=can_lowdim_ph output={path}"
     with pytest.raises(DatasetError, match=f"convert them with: {command}"):
         load(path)
 
@@ -229,7 +229,7 @@ def test_actions_are_recognised_by_their_numbers(tmp_path, task, absolute):
 def test_relative_actions_are_not_taken_for_absolute_ones(tmp_path):
     write_demonstrations(tmp_path / "low_dim.hdf5", absolute=False)
     output = tmp_path / "low_dim_abs.hdf5"
-    with pytest.raises(DatasetError, match=f"holds relative actions .*convert_actions.py.*output={output}"):
+    with pytest.raises(DatasetError, match=f"holds relative actions .*bac data convert-actions.*output={output}"):
         load(tmp_path / "low_dim.hdf5")
     (tmp_path / "low_dim.hdf5").rename(output)
     with pytest.raises(DatasetError, match="which its name denies: rename it to .*low_dim.hdf5 and convert"):

@@ -117,7 +117,7 @@ def test_images_are_stored_whole(path):
 
 
 def test_what_does_not_fit_is_refused(path, tmp_path):
-    with pytest.raises(DatasetError, match="no data set at.*make_demos.py task=can_scripted_demos"):
+    with pytest.raises(DatasetError, match="no data set at.*bac demos task=can_scripted_demos"):
         load(tmp_path / "none.zarr")
     with pytest.raises(DatasetError, match="demonstrations of 'can', not of 'lift'"):
         load(path, task="lift")
@@ -160,5 +160,5 @@ def test_configs(task):
         is environment.make.args[3]
         is False
     )
-    with pytest.raises(InstantiationException, match=f"make_demos.py task={task}_scripted_demos"):
+    with pytest.raises(InstantiationException, match=f"bac demos task={task}_scripted_demos"):
         instantiate(config.task.dataset, dataset_path="no such folder")

@@ -61,7 +61,7 @@ def test_the_score_sums_different_rewards():
 def test_a_missing_pybullet_names_its_extra(monkeypatch):
     monkeypatch.delitem(sys.modules, "diffusion_policy.env.block_pushing.scene", raising=False)
     monkeypatch.setitem(sys.modules, "pybullet", None)
-    with pytest.raises(MissingExtraError, match=r"pip install -e \.\[blockpush\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'bac-workbench\[blockpush\]'"):
         import diffusion_policy.env.block_pushing.scene  # noqa: F401
 
 

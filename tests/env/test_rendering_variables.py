@@ -113,11 +113,11 @@ def test_a_missing_system_library_is_not_a_missing_package(monkeypatch):
         MissingExtraError, match="system library libGL.so.1 .Debian package: libgl1.*opencv-python-headless"
     ) as error:
         import_extra("cv2", "pusht")
-    assert "pip install -e" not in str(error.value)
+    assert "pip install" not in str(error.value)
 
 
 def test_a_missing_package_names_its_extra():
-    with pytest.raises(MissingExtraError, match=r"pip install -e \.\[pusht\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'bac-workbench\[pusht\]'"):
         import_extra("no_such_simulator", "pusht")
 
 

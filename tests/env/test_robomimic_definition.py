@@ -68,7 +68,7 @@ def test_the_metadata_is_that_of_the_data_files():
 
 def test_a_missing_robosuite_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "robosuite", None)
-    with pytest.raises(MissingExtraError, match=r"pip install -e \.\[robomimic\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'bac-workbench\[robomimic\]'"):
         simulation.import_robosuite()
 
 
@@ -88,7 +88,7 @@ def test_another_generation_of_robosuite_is_refused(monkeypatch):
         __version__ = "1.5.1"
 
     monkeypatch.setattr(simulation, "import_extra", lambda *_: Newer)
-    with pytest.raises(ImportError, match=r"robosuite 1\.5\.1 .*pip install -e \.\[robomimic\]"):
+    with pytest.raises(ImportError, match=r"robosuite 1\.5\.1 .*pip install 'bac-workbench\[robomimic\]'"):
         simulation.import_robosuite()
 
 

@@ -61,7 +61,7 @@ def test_a_missing_pybullet_is_named_before_any_worker_starts():
     environment = replace(
         block_pushing_environment(), requirements=Requirements(("no_such_simulator",), extra="blockpush")
     )
-    with pytest.raises(MissingExtraError, match=r"no_such_simulator.*pip install -e \.\[blockpush\]"):
+    with pytest.raises(MissingExtraError, match=r"no_such_simulator.*pip install 'bac-workbench\[blockpush\]'"):
         Task("block_pushing", environment).vector_env(n_envs=1)
 
 

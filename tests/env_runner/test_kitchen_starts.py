@@ -30,5 +30,5 @@ def test_recorded_starts(tmp_path, env):
     recorded.reset(seed=100_000)
     np.testing.assert_array_equal(env.data.qpos, INITIAL_QPOS)
     (tmp_path / "all_init_qvel.npy").unlink()
-    with pytest.raises(DatasetError, match="download_data.py task=kitchen_lowdim"):
+    with pytest.raises(DatasetError, match="bac data download task=kitchen_lowdim"):
         RecordedStarts(env, tmp_path, range(3))

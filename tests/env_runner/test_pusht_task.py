@@ -58,5 +58,5 @@ def test_rollout_in_worker_processes(tmp_path):
 
 def test_a_missing_package_is_named_before_any_worker_starts():
     requirements = Requirements(("pymunk", "no_such_simulator"), extra="pusht")
-    with pytest.raises(MissingExtraError, match=r"no_such_simulator.*pip install -e \.\[pusht\]"):
+    with pytest.raises(MissingExtraError, match=r"no_such_simulator.*pip install 'bac-workbench\[pusht\]'"):
         Task("pusht_lowdim", replace(keypoints_environment(), requirements=requirements)).vector_env(n_envs=1)

@@ -95,7 +95,7 @@ def test_impossible_settings_are_refused():
 
 def test_a_missing_robosuite_is_named_before_any_worker_starts():
     requirements = Requirements(("no_such_simulator",), extra="robomimic")
-    with pytest.raises(MissingExtraError, match=r"no_such_simulator.*pip install -e \.\[robomimic\]"):
+    with pytest.raises(MissingExtraError, match=r"no_such_simulator.*pip install 'bac-workbench\[robomimic\]'"):
         Task("lift_ph", replace(robomimic_environment("lift"), requirements=requirements)).vector_env(n_envs=1)
 
 

@@ -135,7 +135,7 @@ def test_a_missing_checkpoint_says_where_it_comes_from_and_how_to_get_it(folder,
 def test_a_missing_simulator_is_said_at_once_too(folder, monkeypatch):
     monkeypatch.setattr(task_module.importlib.util, "find_spec", lambda package: None)
     message = refusal("task=square_lowdim_ph")
-    assert "task=square_lowdim_ph" in message and "pip install -e .[robomimic]" in message
+    assert "task=square_lowdim_ph" in message and "pip install 'bac-workbench[robomimic]'" in message
     assert DOMAIN_SHIFT not in message
 
 

@@ -118,7 +118,7 @@ def test_train_without_data_says_how_to_get_it(tmp_path):
     result = command(
         "train.py", "task=pusht_lowdim", f"output_dir={tmp_path}/out", f"task.dataset.zarr_path={tmp_path}/none"
     )
-    assert result.returncode == 1 and "scripts/download_data.py task=pusht_lowdim" in result.stderr
+    assert result.returncode == 1 and "bac data download task=pusht_lowdim" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -113,11 +113,7 @@ def test_training_without_demonstrations_says_how_to_make_them(tmp_path, task):
         text=True,
         timeout=120,
     )
-    assert (
-        result.returncode == 1
-        and f"scripts/make_demos.py task={task}" in result.stderr
-        and "Traceback" not in result.stderr
-    )
+    assert result.returncode == 1 and f"bac demos task={task}" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_scripted_demonstrations_are_named_in_every_result():

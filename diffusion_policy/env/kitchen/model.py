@@ -18,13 +18,14 @@ def model_path() -> Path:
     spec = importlib.util.find_spec("gymnasium_robotics")
     if spec is None:
         raise MissingExtraError(
-            "the kitchen's model files come with gymnasium-robotics. Install it with: pip install -e .[kitchen]"
+            "the kitchen's model files come with gymnasium-robotics. "
+            "Install it with: pip install 'bac-workbench[kitchen]'"
         )
     path = Path(spec.submodule_search_locations[0], MODEL_FILE)
     if not path.exists():
         raise MissingExtraError(
             f"{path} is missing: this gymnasium-robotics has other files than the pinned version. "
-            "Install that one with: pip install -e .[kitchen]"
+            "Install that one with: pip install 'bac-workbench[kitchen]'"
         )
     return path
 

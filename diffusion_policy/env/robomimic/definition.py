@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from diffusion_policy.common.errors import InputError
 from diffusion_policy.common.rotation import axis_angle_to_rotation_6d, rotation_6d_to_axis_angle
 
 CONTROL_HZ = 20
@@ -124,7 +125,7 @@ CONTROLLER = MappingProxyType(
 
 def task_named(name: str) -> RobomimicTask:
     if name not in TASKS:
-        raise ValueError(f"there is no robomimic task {name!r}; there are {', '.join(TASKS)}")
+        raise InputError(f"there is no robomimic task {name!r}; there are {', '.join(TASKS)}")
     return TASKS[name]
 
 

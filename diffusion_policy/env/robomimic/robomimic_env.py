@@ -5,6 +5,7 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 
+from diffusion_policy.common.errors import InputError
 from diffusion_policy.env.offscreen import import_mujoco
 from diffusion_policy.env.robomimic.cameras import Cameras
 from diffusion_policy.env.robomimic.definition import CONTROL_HZ, task_named, to_robot_action
@@ -139,7 +140,7 @@ class RobomimicEnv(gymnasium.Env):
         sim = self._simulation.sim
         expected = 1 + sim.model.nq + sim.model.nv
         if state.shape != (expected,):
-            raise ValueError(
+            raise InputError(
                 f"a state of {self.task.name!r} is {expected} numbers, not {list(state.shape)}: "
                 "it was recorded in another task or version"
             )

@@ -43,7 +43,7 @@ def import_robosuite() -> ModuleType:
     if not robosuite.__version__.startswith(f"{VERSION}."):
         raise ImportError(
             f"robosuite {robosuite.__version__} starts other episodes than version {VERSION} does. "
-            f"Install the pinned one with: pip install -e .[{EXTRA}]"
+            f"Install the pinned one with: pip install 'bac-workbench[{EXTRA}]'"
         )
     return robosuite
 
