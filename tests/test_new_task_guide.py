@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 
 from bac_workbench.evaluation.evaluate import evaluate
 from bac_workbench.evaluation.folder import open_output_dir
+from bac_workbench.settings import check
 from bac_workbench.settings.launch import check_command_line
 from bac_workbench.setup.experiment import load_experiment
 from diffusion_policy.common.config import ConfigError, register_resolvers, to_plain
@@ -74,7 +75,7 @@ def test_a_policy_acts_in_the_new_task(my_tasks, tmp_path):
     ]
     check_command_line(["--config-dir", str(my_tasks), "task=reach", *settings], "eval")
     cfg = config(my_tasks, *settings)
-    experiment = load_experiment(cfg, n_test=2, n_train=0)
+    experiment = load_experiment(check(cfg, "eval"), n_test=2, n_train=0)
     results = evaluate(experiment, open_output_dir(experiment), lambda line: None).results
     assert results["task"] == "reach" and [row["seed"] for row in results["episodes"]] == [100_000, 100_001]
     assert all(0 <= row["score"] <= 1 for row in results["episodes"]) and results["rollout"]["env_steps"] == 24
@@ -92,13 +93,14 @@ def test_a_wrong_setting_of_the_new_task_is_named(my_tasks):
 
 def test_a_policy_of_another_task_is_refused(my_tasks, tmp_path):
     save_tiny_policy(config(my_tasks, "task.obs_dim=6"), tmp_path / "policy")
+    settings = check(config(my_tasks, f"checkpoint={tmp_path}/policy", "device=cpu"), "eval")
     with pytest.raises(
         ConfigError, match=r"not a policy for task reach: it needs obs \[6\], the environment shows \[4\]"
     ):
-        load_experiment(config(my_tasks, f"checkpoint={tmp_path}/policy", "device=cpu"), n_test=2, n_train=0)
+        load_experiment(settings, n_test=2, n_train=0)
 
 
 def test_a_module_that_is_not_found_is_named(my_tasks):
     cfg = config(my_tasks, "task.environment._target_=rech.reach_environment", f"checkpoint={my_tasks}", "device=cpu")
     with pytest.raises(ConfigError, match=r"_target_=rech.reach_environment cannot be imported.*'rech'.*PYTHONPATH"):
-        load_experiment(cfg, n_test=2, n_train=0)
+        load_experiment(check(cfg, "eval"), n_test=2, n_train=0)

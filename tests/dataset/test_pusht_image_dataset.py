@@ -198,7 +198,7 @@ def test_values_that_are_no_pixels_are_refused(tmp_path, arrays, value):
     images = arrays["img"].copy()
     images[17, 3, 4, 1] = value
     path = write(tmp_path / "replay.zarr", {**arrays, "img": images})
-    with pytest.raises(DatasetError, match=r"img holds other values than .* in rows 16 to 19.*download_data"):
+    with pytest.raises(DatasetError, match=r"img holds other values than .* in rows 16 to 19.*bac data download"):
         load(path)
 
 
@@ -208,7 +208,7 @@ def test_values_that_are_no_pixels_are_refused(tmp_path, arrays, value):
 )
 def test_another_data_set_is_refused(tmp_path, arrays, name, values):
     path = write(tmp_path / "replay.zarr", {**arrays, name: values})
-    with pytest.raises(DatasetError, match=rf"holds '{name}' .* it is not Push-T.*download_data"):
+    with pytest.raises(DatasetError, match=rf"holds '{name}' .* it is not Push-T.*bac data download"):
         load(path)
 
 

@@ -68,7 +68,7 @@ def test_a_missing_file_beside_relative_actions_names_the_conversion(tmp_path):
 def test_a_file_that_is_cut_short(lowdim, kept):
     content = lowdim.read_bytes()
     lowdim.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(DatasetError, match="is cut short .*get it again.*download_data"):
+    with pytest.raises(DatasetError, match="is cut short .*get it again.*bac data download"):
         load(lowdim)
 
 

@@ -155,7 +155,7 @@ def test_a_task_without_a_simulator_is_profiled_on_its_data_set(make_cfg, enviro
     assert schedule_for(experiment, lambda text: None).provenance.extras["observations_from"] == profile.info.source
     again, same = profile_for(experiment, lambda text: None)
     assert same == folder
-    with pytest.raises(ConfigError, match="(?s)has no simulator.*profile_blocks.py"):
+    with pytest.raises(ConfigError, match="(?s)has no simulator.*bac profile"):
         load_experiment(settings)
 
 

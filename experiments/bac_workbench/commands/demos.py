@@ -42,7 +42,7 @@ def make_demos(cfg: DictConfig) -> None:
             settings.n_episodes,
             settings.seed_start,
             settings.n_workers,
-            {name: demos[name] for name in ("source", "demonstrator")},
+            {name: demos[name] for name in ("source", "demonstrator") if name in demos},
             on_seed,
         )
     lengths = np.diff(buffer.episode_ends, prepend=0)
