@@ -19,6 +19,7 @@ from bac_workbench.command_words import typed
 from bac_workbench.locations import CONFIG
 from bac_workbench.settings.check import problems_of
 from bac_workbench.settings.names import TASKS as EARLIER_TASKS
+from bac_workbench.settings.names import present_name
 from bac_workbench.settings.overrides import accepts, first_line, parsed, text_of
 from bac_workbench.settings.schema import field_at, group_problem, meant, schema_of, section_of, shown, unknown
 
@@ -170,7 +171,8 @@ def why_not(name: str, value: str, overrides: list[Override], command: str, conf
     """Why the setting `name`, which the composed config does not have, cannot be changed."""
     base = baseline(overrides, command, config_dir)
     group = name.partition(".")[0]
-    if accepts(base, name):
+    # An earlier name is told before anything is imported: what `accepts` asks may need a simulator.
+    if present_name(name) is None and accepts(base, name):
         return f"the files of this {group} leave it out; add it with +{name}={shown(value)}"
     if field_at(schema_of(command), name) is not None:
         chosen = next((text_of(override) for override in overrides if override.key_or_group == group), None)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bac_workbench.settings.kinds import Section
 from bac_workbench.settings.schema import field_at, kind_of, meant, shown
+from diffusion_policy.common.config import ConfigError
 
 _SPACES = re.compile(r"[\s\"']")
 
@@ -95,6 +96,10 @@ def accepts(cfg: DictConfig, key: str) -> bool:
         if not isinstance(node, DictConfig):
             continue
         if "_target_" in node:
-            parameters = inspect.signature(get_object(node._target_)).parameters
+            try:
+                target = get_object(node._target_)
+            except ImportError as error:  # an extra that is not installed: what it takes cannot be told
+                raise ConfigError(f"{key} cannot be checked: {error.__cause__ or error}") from error
+            parameters = inspect.signature(target).parameters
             return parts[depth] in parameters or any(item.kind is item.VAR_KEYWORD for item in parameters.values())
     return False
