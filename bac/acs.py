@@ -115,10 +115,10 @@ def blockwise_acs(
             chosen[name] = acs_steps(matrices[name], budget, metric, objective)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    noted = replace(
+    recorded = replace(
         provenance or Provenance(), method="blockwise_acs", budget=budget, metric=metric, objective=objective
     )
-    return Schedule.from_steps(chosen, len(matrices[blocks[0]]), noted).with_refresh(forced_refresh)
+    return Schedule.from_steps(chosen, len(matrices[blocks[0]]), recorded).with_refresh(forced_refresh)
 
 
 def unified_acs(
@@ -149,7 +149,7 @@ def unified_acs(
         raise ValueError(f"no similarity matrix for {source!r}, whose steps all blocks are to share")
     chosen = acs_steps(matrices[source], budget, metric, objective)
     base = provenance or Provenance()
-    noted = replace(
+    recorded = replace(
         base,
         method="unified_acs",
         budget=budget,
@@ -158,7 +158,7 @@ def unified_acs(
         extras={**base.extras, "source": source},
     )
     n_steps = len(matrices[source])
-    return Schedule.from_steps(dict.fromkeys(blocks, chosen), n_steps, noted).with_refresh(forced_refresh)
+    return Schedule.from_steps(dict.fromkeys(blocks, chosen), n_steps, recorded).with_refresh(forced_refresh)
 
 
 def _interval_scores(matrix: np.ndarray, objective: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from bac.strict_json import repeated, shown, some
+from bac.strict_json import repeated, short_repr, some
 
 MAX_LAYER_DIGITS = 6  # far above any model; int() of a long text is slow
 
@@ -56,7 +56,7 @@ def parse(name: str) -> BlockId:
         if layers == "layers" and is_number and kind in KINDS.get(stack, ()):
             return BlockId(stack, int(layer), kind)
     raise ValueError(
-        f"{shown(name)} is not a block name: write 'decoder.layers.<layer>.<sa|ca|ffn>' "
+        f"{short_repr(name)} is not a block name: write 'decoder.layers.<layer>.<sa|ca|ffn>' "
         "or 'encoder.layers.<layer>.<sa|ffn>', for example 'decoder.layers.0.sa'"
     )
 

@@ -84,8 +84,8 @@ def bubbling_union(
     for name in chosen:
         for ffn in downstream_ffns(name, schedule.blocks):
             updates[:, schedule.blocks.index(name)] |= schedule.updates[:, schedule.blocks.index(ffn)]
-    noted = replace(schedule.provenance, method="bac", top_k=int(top_k), repaired=chosen)
-    return Schedule(updates, schedule.blocks, noted).with_refresh(forced_refresh)
+    recorded = replace(schedule.provenance, method="bac", top_k=int(top_k), repaired=chosen)
+    return Schedule(updates, schedule.blocks, recorded).with_refresh(forced_refresh)
 
 
 def bac(

@@ -10,7 +10,7 @@ import numpy as np
 from bac import profile_files
 from bac.profile_info import ProfileError, ProfileInfo, check_blocks
 from bac.similarity import METRICS
-from bac.strict_json import shown, some
+from bac.strict_json import short_repr, some
 
 __all__ = ["Profile", "ProfileError", "ProfileInfo"]
 
@@ -90,6 +90,6 @@ def _check_matrix(what: str, matrix: np.ndarray, steps: int, metric: str) -> Non
     if np.abs(matrix - matrix.T).max() > ASYMMETRY * size:
         raise ProfileError(f"{what} is not symmetric")
     if metric == "cosine" and size > 1 + ASYMMETRY:
-        raise ProfileError(f"{what} holds {shown(float(size))}, which is no cosine")
+        raise ProfileError(f"{what} holds {short_repr(float(size))}, which is no cosine")
     if not METRICS[metric].maximise and matrix.min() < -ASYMMETRY * size:
         raise ProfileError(f"{what} holds a negative distance")

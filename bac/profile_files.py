@@ -78,7 +78,7 @@ def load(folder: Path, make: Callable[[ProfileInfo, Matrices], Made]) -> Made:
         MemoryError,
         OverflowError,
     ) as error:
-        raise ProfileError(f"{path} is damaged ({strict_json.shown(str(error), 200)}); {ADVICE}") from error
+        raise ProfileError(f"{path} is damaged ({strict_json.short_repr(str(error), 200)}); {ADVICE}") from error
 
 
 def _read(folder: Path) -> tuple[ProfileInfo, str | None] | None:
@@ -139,7 +139,7 @@ def _matrices(file: BinaryIO, steps: int) -> Matrices:
                 raise ProfileError("a damaged directory of arrays")
             if member.file_size > 8 * steps * steps + NPY_OVERHEAD:
                 raise ProfileError(
-                    f"{strict_json.shown(member.filename)} claims {member.file_size:,} bytes, "
+                    f"{strict_json.short_repr(member.filename)} claims {member.file_size:,} bytes, "
                     f"too many for {steps} steps"
                 )
         matrices: dict[str, dict[str, np.ndarray]] = {}
@@ -151,9 +151,9 @@ def _matrices(file: BinaryIO, steps: int) -> Matrices:
 def _name(member: zipfile.ZipInfo) -> tuple[str, str]:
     metric, separator, block = member.filename.removesuffix(".npy").partition("|")
     if metric not in METRICS or not separator or not member.filename.endswith(".npy"):
-        raise ProfileError(f"{strict_json.shown(member.filename)} is no matrix of a profile (metric|block)")
+        raise ProfileError(f"{strict_json.short_repr(member.filename)} is no matrix of a profile (metric|block)")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 0x1:
-        raise ProfileError(f"{strict_json.shown(member.filename)} is packed in a way that a profile is not")
+        raise ProfileError(f"{strict_json.short_repr(member.filename)} is packed in a way that a profile is not")
     return metric, block
 
 
@@ -168,14 +168,14 @@ def _matrix(archive: zipfile.ZipFile, member: zipfile.ZipInfo, steps: int) -> np
         re.DOTALL,
     )
     if header is None or len(raw) != member.file_size:
-        raise ProfileError(f"{strict_json.shown(member.filename)} is no matrix of numbers")
+        raise ProfileError(f"{strict_json.short_repr(member.filename)} is no matrix of numbers")
     length, width = 10 + int.from_bytes(header[1], "little"), int(header[2])
     if (
         (int(header[3]), int(header[4])) != (steps, steps)
         or header.end() != length
         or len(raw) != length + width * steps * steps
     ):
-        raise ProfileError(f"{strict_json.shown(member.filename)} must be [{steps}, {steps}]")
+        raise ProfileError(f"{strict_json.short_repr(member.filename)} must be [{steps}, {steps}]")
     # a matrix that is stored by columns is its own transpose
     with np.errstate(invalid="ignore"):  # NaN is refused by the profile
         return np.frombuffer(raw, f"<f{width}", offset=length).reshape(steps, steps).astype(np.float64)

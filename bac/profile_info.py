@@ -10,7 +10,7 @@ from typing import Any
 from bac.blocks import execution_order
 from bac.profile_source import Source
 from bac.provenance import ScheduleError, count, integer, sequence, text
-from bac.strict_json import shown, some
+from bac.strict_json import short_repr, some
 
 #: What `ProfileInfo.settings` may hold: how the profile was asked for, which may be more than it got.
 SETTINGS = ("n_episodes", "seed_start", "n_observations", "noise_seeds")
@@ -62,9 +62,9 @@ class ProfileInfo:
         except ScheduleError as error:
             raise ProfileError(f"profile: {error}") from error
         if self.weights not in ("ema", "raw"):
-            raise ProfileError(f"profile: weights must be 'ema' or 'raw', got {shown(self.weights)}")
+            raise ProfileError(f"profile: weights must be 'ema' or 'raw', got {short_repr(self.weights)}")
         if not 1 <= self.steps <= MAX_STEPS:
-            raise ProfileError(f"profile: steps must lie in 1..{MAX_STEPS}, got {shown(self.steps)}")
+            raise ProfileError(f"profile: steps must lie in 1..{MAX_STEPS}, got {short_repr(self.steps)}")
         if self.observations < 1:
             raise ProfileError("a profile needs at least one observation: set profile.n_observations to 1 or more")
 
@@ -88,7 +88,7 @@ class ProfileInfo:
             ProfileError: a field is missing, unknown or wrong.
         """
         if not isinstance(values, Mapping):
-            raise ProfileError(f"a profile's description must be a JSON object, got {shown(values)}")
+            raise ProfileError(f"a profile's description must be a JSON object, got {short_repr(values)}")
         names = set(cls.__dataclass_fields__)
         missing, unknown = sorted(names - {"settings"} - set(values)), sorted(set(values) - names)
         if missing or unknown:
@@ -130,7 +130,7 @@ class ProfileInfo:
                 too_few = self.observations < min(wanted, own_settings.get("n_episodes", 1))
                 own = self.observations if too_few or self.observations > wanted else wanted
             if own != wanted:
-                found.append(f"{name} {shown(own)} instead of {shown(wanted)}")
+                found.append(f"{name} {short_repr(own)} instead of {short_repr(wanted)}")
         return found
 
     def matches(self, **wanted: Any) -> bool:
@@ -164,7 +164,7 @@ def _seeds(values: Any) -> tuple[int, ...]:
 
 def _settings(values: Any) -> dict[str, Any]:
     if not isinstance(values, Mapping) or set(values) - set(SETTINGS):
-        raise ProfileError(f"the settings of a profile are {', '.join(SETTINGS)}; got {shown(values)}")
+        raise ProfileError(f"the settings of a profile are {', '.join(SETTINGS)}; got {short_repr(values)}")
     return {
         name: list(_seeds(value)) if name == "noise_seeds" else count(value, name) for name, value in values.items()
     }

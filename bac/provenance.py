@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bac.errors import UserError
-from bac.strict_json import shown
+from bac.strict_json import short_repr
 
 MAX_EXTRAS_DEPTH = 32  # lists and mappings inside each other; deeper ones cannot be copied or compared
 MAX_EXTRAS_BYTES = 2**20
@@ -64,7 +64,7 @@ class Provenance:
             what = f"provenance field {name!r}"
             self._set(name, tuple(convert(value, what) for value in sequence(getattr(self, name), what)))
         if self.weights not in (None, "ema", "raw"):
-            raise ScheduleError(f"provenance weights must be 'ema' or 'raw', got {shown(self.weights)}")
+            raise ScheduleError(f"provenance weights must be 'ema' or 'raw', got {short_repr(self.weights)}")
         self._set("extras", _json_copy(self.extras))
 
     def _set(self, name: str, value: Any) -> None:
@@ -80,7 +80,7 @@ class Provenance:
         """Inverse of `to_dict`; an unknown field is an error."""
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
-            raise ScheduleError(f"unknown provenance fields {shown(unknown)}: put additional facts under 'extras'")
+            raise ScheduleError(f"unknown provenance fields {short_repr(unknown)}: put additional facts under 'extras'")
         return cls(**values)
 
     def __str__(self) -> str:
@@ -92,17 +92,17 @@ class Provenance:
 def integer(value: Any, what: str) -> int:
     """``value`` as a plain int (NumPy integers included, booleans not), or a `ScheduleError`."""
     if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "__index__")):
-        raise ScheduleError(f"{what} must hold integers, got {shown(value)}")
+        raise ScheduleError(f"{what} must hold integers, got {short_repr(value)}")
     try:
         return value.__index__()
     except TypeError as error:  # a NumPy array is indexable only if it holds one integer
-        raise ScheduleError(f"{what} must hold integers, got {shown(value)}") from error
+        raise ScheduleError(f"{what} must hold integers, got {short_repr(value)}") from error
 
 
 def text(value: Any, what: str) -> str:
     """``value`` if it is text that UTF-8 can hold, or a `ScheduleError`."""
     if not isinstance(value, str) or any("\ud800" <= c <= "\udfff" for c in value):
-        raise ScheduleError(f"{what} must hold text, got {shown(value)}")
+        raise ScheduleError(f"{what} must hold text, got {short_repr(value)}")
     return value
 
 
@@ -110,14 +110,14 @@ def count(value: Any, what: str) -> int:
     """``value`` as a plain int that is not negative, or a `ScheduleError`."""
     value = integer(value, what)
     if value < 0:
-        raise ScheduleError(f"{what} must not be negative, got {shown(value)}")
+        raise ScheduleError(f"{what} must not be negative, got {short_repr(value)}")
     return value
 
 
 def sequence(value: Any, what: str) -> list[Any]:
     """``value`` as a list if it is a collection of values, or a `ScheduleError`."""
     if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
-        raise ScheduleError(f"{what} must be a list, got {shown(value)}")
+        raise ScheduleError(f"{what} must be a list, got {short_repr(value)}")
     return list(value)
 
 
@@ -129,7 +129,7 @@ def _json_copy(extras: Any) -> dict[str, Any]:
         stored = json.dumps(dict(extras), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ScheduleError(
-            f"provenance extras must be JSON values (text, numbers, lists): {shown(str(error), 300)}"
+            f"provenance extras must be JSON values (text, numbers, lists): {short_repr(str(error), 300)}"
         ) from error
     except RecursionError as error:
         raise ScheduleError("provenance extras are nested too deeply") from error

@@ -19,7 +19,7 @@ from bac import schedule_text
 from bac.blocks import execution_order
 from bac.files import read_limited, write_atomic
 from bac.provenance import Provenance, ScheduleError, integer, sequence
-from bac.strict_json import shown, some
+from bac.strict_json import short_repr, some
 
 __all__ = ["Provenance", "Schedule", "ScheduleError"]
 
@@ -58,7 +58,7 @@ class Schedule:
         if blocks != ordered:
             first = next(i for i, name in enumerate(blocks) if name != ordered[i])
             raise ScheduleError(
-                f"blocks must be in execution order: position {first} holds {shown(blocks[first])}, expected "
+                f"blocks must be in execution order: position {first} holds {short_repr(blocks[first])}, expected "
                 f"{ordered[first]!r}; order names and columns with bac.blocks.execution_order"
             )
         if updates.dtype != np.bool_ or updates.ndim != 2:
@@ -116,12 +116,12 @@ class Schedule:
         return cls(updates, blocks, provenance if provenance is not None else Provenance())
 
     def with_refresh(self, steps: Sequence[int]) -> Schedule:
-        """A copy in which every block updates at the given steps too, noted in its provenance."""
+        """A copy in which every block updates at the given steps too, recorded in its provenance."""
         extra = _step_indices(steps, self.steps, "forced refresh steps")
         updates = self.updates.copy()
         updates[extra] = True
-        noted = tuple(sorted({*self.provenance.forced_refresh, *extra}))
-        return Schedule(updates, self.blocks, replace(self.provenance, forced_refresh=noted))
+        refreshed = tuple(sorted({*self.provenance.forced_refresh, *extra}))
+        return Schedule(updates, self.blocks, replace(self.provenance, forced_refresh=refreshed))
 
     # ---- reading -----------------------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class Schedule:
     def steps_of(self, block: str) -> tuple[int, ...]:
         """Update steps of one block, ascending."""
         if block not in self.blocks:
-            raise ScheduleError(f"{shown(block)} is not in this schedule of {_span(self.blocks)}")
+            raise ScheduleError(f"{short_repr(block)} is not in this schedule of {_span(self.blocks)}")
         return tuple(int(k) for k in np.flatnonzero(self.updates[:, self.blocks.index(block)]))
 
     @property
@@ -257,7 +257,7 @@ def _execution_order(names) -> tuple[str, ...]:
 def _step_count(steps: int) -> int:
     steps = integer(steps, "the number of denoising steps")
     if not 1 <= steps <= MAX_STEPS:
-        raise ScheduleError(f"the number of denoising steps must lie in 1..{MAX_STEPS}, got {shown(steps)}")
+        raise ScheduleError(f"the number of denoising steps must lie in 1..{MAX_STEPS}, got {short_repr(steps)}")
     return steps
 
 
@@ -276,9 +276,9 @@ def _step_indices(values: Sequence[int], steps: int, what: str) -> list[int]:
     indices = [integer(value, what) for value in values]
     outside = [k for k in indices if not 0 <= k < steps]
     if outside:
-        raise ScheduleError(f"{what} must lie in 0..{steps - 1}, got {shown(outside[0])}")
+        raise ScheduleError(f"{what} must lie in 0..{steps - 1}, got {short_repr(outside[0])}")
     if len(set(indices)) != len(indices):
-        raise ScheduleError(f"{what} must not repeat, got {shown(indices)}")
+        raise ScheduleError(f"{what} must not repeat, got {short_repr(indices)}")
     return indices
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from bac import strict_json
 from bac.blocks import parse
 from bac.provenance import Provenance, ScheduleError
-from bac.strict_json import shown
+from bac.strict_json import short_repr
 
 if TYPE_CHECKING:
     from bac.schedule import Schedule
@@ -63,12 +63,14 @@ def from_json(raw: bytes) -> tuple[dict[str, Any], Any, Provenance]:
         raise ScheduleError(f'not a schedule (no "format": "{FORMAT}"); give a file written by Schedule.save')
     if data.get("version") != VERSION or isinstance(data["version"], bool):
         raise ScheduleError(
-            f"schedule format version {shown(data.get('version'))}, but this code reads version {VERSION}; "
+            f"schedule format version {short_repr(data.get('version'))}, but this code reads version {VERSION}; "
             "use the code that wrote the file, or profile again"
         )
     expected = {"format", "version", "steps", "provenance", "updates"}
     if set(data) != expected:
-        raise ScheduleError(f"the keys must be {sorted(expected)}, got {shown(sorted(data), 200)}; restore the file")
+        raise ScheduleError(
+            f"the keys must be {sorted(expected)}, got {short_repr(sorted(data), 200)}; restore the file"
+        )
     if not isinstance(data["updates"], dict) or not isinstance(data["provenance"], dict):
         raise ScheduleError("'updates' and 'provenance' must be JSON objects; restore the file")
     return data["updates"], data["steps"], Provenance.from_dict(data["provenance"])

@@ -33,7 +33,7 @@ def loads(raw: bytes) -> Any:
         raise StrictJSONError("not complete JSON (nested too deeply)") from error
 
 
-def shown(value: Any, limit: int = 80) -> str:
+def short_repr(value: Any, limit: int = 80) -> str:
     """`value` as it is written in code, cut to `limit` characters, for error messages."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"

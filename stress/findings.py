@@ -64,7 +64,7 @@ class Findings:
         self.all += others
         self.alike.update(finding.likeness for finding in others)
 
-    def shown(self) -> list[str]:
+    def for_people(self) -> list[str]:
         """One line for findings that look alike."""
         firsts = {finding.likeness: finding for finding in reversed(self.all)}
         return [

@@ -43,12 +43,12 @@ def machine() -> dict[str, Any]:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    shown = Table(title="tried and survived")
+    table = Table(title="tried and survived")
     for name in ("part", "kind", "tried", "survived", "findings", "seconds", "peak MB", "note"):
-        shown.add_column(name, justify="left" if name in ("part", "kind", "note") else "right")
+        table.add_column(name, justify="left" if name in ("part", "kind", "note") else "right")
     for row in rows:
         peak = "-" if row.peak is None else f"{row.peak / 1e6:.0f}"
-        shown.add_row(
+        table.add_row(
             row.part,
             row.kind,
             f"{row.tried:,}",
@@ -59,7 +59,7 @@ def table(rows: Sequence[Row]) -> Table:
             row.note,
             style="red" if row.findings else None,
         )
-    return shown
+    return table
 
 
 def write(folder: Path, rows: Sequence[Row], findings: Findings, arguments: dict[str, Any], seconds: float) -> Path:
@@ -80,7 +80,7 @@ def write(folder: Path, rows: Sequence[Row], findings: Findings, arguments: dict
 def show(rows: Sequence[Row], findings: Findings, path: Path, seconds: float) -> None:
     console = Console(width=160, highlight=False)
     console.print(table(rows))
-    for line in findings.shown():
+    for line in findings.for_people():
         console.print(line, style="red", markup=False)
     console.print(
         f"{sum(row.tried for row in rows):,} tries, {len(findings.all)} findings, {seconds:.0f} s; {path}", markup=False

@@ -155,7 +155,7 @@ def load(folder: int, path: Path, record: dict[str, Any], owners: set[int]) -> c
     try:
         library = ctypes.CDLL(str((through if through.exists() else path) / name))
     except OSError as error:
-        raise DamagedLibrary(f"{name} cannot be loaded ({strict_json.shown(str(error), 200)})") from error
+        raise DamagedLibrary(f"{name} cannot be loaded ({strict_json.short_repr(str(error), 200)})") from error
     check_layout(library, name)
     return library
 

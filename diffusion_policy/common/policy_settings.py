@@ -134,7 +134,7 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     rules = _RULES.get(name, {})
     for argument, value in arguments.items():
         if argument in rules and not rules[argument][1](value):
-            raise ValueError(f"{argument} is {_shown(value)}; it has to be {rules[argument][0]}")
+            raise ValueError(f"{argument} is {_text_of(value)}; it has to be {rules[argument][0]}")
     if rules is _SCHEDULER:
         betas, steps = arguments.get("trained_betas"), arguments.get("num_train_timesteps", 1000)
         if betas is not None and len(betas) != steps:
@@ -143,7 +143,7 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
             )
         for argument in set(arguments) - set(rules):
             if not isinstance(arguments[argument], (str, bool, int, float, type(None))):
-                raise ValueError(f"{argument} is {_shown(arguments[argument])}; it has to be a text or a number")
+                raise ValueError(f"{argument} is {_text_of(arguments[argument])}; it has to be a text or a number")
     if "shape_meta" in arguments:
         _check_shapes(arguments["shape_meta"])
 
@@ -162,7 +162,8 @@ def _check_shapes(meta: Any) -> None:
         most = _MOST_PIXELS if isinstance(sizes, list) and len(sizes) == 3 else _MOST
         if isinstance(sizes, list) and any(type(size) is int and size > most for size in sizes):
             raise ValueError(
-                f"shape_meta: {_shown(name)} has the shape {_shown(sizes)}; at most {most} along an axis are possible"
+                f"shape_meta: {_text_of(name)} has the shape {_text_of(sizes)}; "
+                f"at most {most} along an axis are possible"
             )
 
 
@@ -222,7 +223,7 @@ def _check_scheduler(policy: DiffusionTransformerPolicy) -> None:
                 f"policy got an unexpected keyword argument {argument!r}, which {name}.step does not take either"
             )
         if not _STEP[argument][1](value):
-            raise ConfigError(f"policy: {argument} is {_shown(value)}; it has to be {_STEP[argument][0]}")
+            raise ConfigError(f"policy: {argument} is {_text_of(value)}; it has to be {_STEP[argument][0]}")
     betas = scheduler.betas
     if (
         len(betas) != trained
@@ -249,14 +250,14 @@ def _check_scheduler(policy: DiffusionTransformerPolicy) -> None:
         ) from error
 
 
-def _shown(value: Any) -> str:
+def _text_of(value: Any) -> str:
     """A value for an error message, short whatever it is."""
     if (
         isinstance(value, (list, tuple))
         and len(value) <= 8
         and all(isinstance(item, (int, float, str, type(None))) for item in value)
     ):
-        return "[" + ", ".join(_shown(item) for item in value) + "]"
+        return "[" + ", ".join(_text_of(item) for item in value) + "]"
     if isinstance(value, (bool, float, type(None))) or isinstance(value, int) and abs(value) < 10**20:
         return repr(value)
     return repr(value[:80]) if isinstance(value, str) else f"a {type(value).__name__}"

@@ -135,8 +135,8 @@ def group_section(group: str) -> str:
         for schema in schemas
         if group in schema.model_fields and (found := section_of(schema.model_fields[group])) is not None
     )
-    shown = settings_table(present(section, f"{group}."), written_settings(files, group), default=bool(files))
-    return "\n\n".join([f"## {group}", description, shown])
+    table = settings_table(present(section, f"{group}."), written_settings(files, group), default=bool(files))
+    return "\n\n".join([f"## {group}", description, table])
 
 
 INTRODUCTION = """

@@ -146,7 +146,7 @@ def test_where_nothing_is_published_training_is_the_way(folder):
 
 
 @pytest.mark.parametrize(
-    ("task", "trained_on", "form", "noted"),
+    ("task", "trained_on", "form", "has_note"),
     [
         ("can_ph", "can_image_abs", "original", True),
         ("can_ph", "can_image_abs", "folder", True),  # converted
@@ -155,11 +155,11 @@ def test_where_nothing_is_published_training_is_the_way(folder):
         ("pusht_image", "pusht_image", "original", False),
     ],
 )
-def test_results_of_original_image_policies_carry_a_note(task, trained_on, form, noted):
+def test_results_of_original_image_policies_carry_a_note(task, trained_on, form, has_note):
     loaded = LoadedPolicy(
         torch.nn.Identity(), {"task": trained_on, "policy": {}}, "ema", "0" * 64, Path("x"), form, None
     )
-    assert notes(settings(f"task={task}").task, loaded) == ([DOMAIN_SHIFT] if noted else [])
+    assert notes(settings(f"task={task}").task, loaded) == ([DOMAIN_SHIFT] if has_note else [])
 
 
 def test_a_policy_that_sees_other_images_than_the_environment_shows():

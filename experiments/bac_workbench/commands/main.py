@@ -93,9 +93,9 @@ def unknown(words: list[str], group: list[str]) -> int:
     return 2
 
 
-def overview(shown: list[str]) -> str:
+def overview(listed: list[str]) -> str:
     lines = ["usage: bac COMMAND [<setting>=<value> ...]", ""]
-    lines += [f"  bac {typed:<21} {COMMANDS[command][1]}" for command, typed in WORDS.items() if typed in shown]
+    lines += [f"  bac {typed:<21} {COMMANDS[command][1]}" for command, typed in WORDS.items() if typed in listed]
     lines += ["", "bac COMMAND --help lists the settings of a command, with examples; bac --version what is installed."]
     return "\n".join(lines)
 

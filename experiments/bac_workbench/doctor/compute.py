@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from bac_workbench.doctor.machine import write_problem
-from bac_workbench.doctor.rows import FAIL, MISSING, PASS, Row, first_line, pip_install, restore, shown
+from bac_workbench.doctor.rows import FAIL, MISSING, PASS, Row, first_line, pip_install, quoted, restore
 from bac_workbench.locations import SHIPPED
 
 TOLERANCE = 1e-4  # of the largest action of the reference
@@ -90,7 +90,7 @@ def native() -> list[Row]:
                 "native library",
                 first_line(error),
                 FAIL,
-                f"rm -r {shown(folder)}, or export BAC_CACHE=<another folder>",
+                f"rm -r {quoted(folder)}, or export BAC_CACHE=<another folder>",
             )
         )
     if torch.cuda.is_available():
@@ -189,7 +189,7 @@ def checkpoints() -> list[Row]:
             rows.append(
                 Row(
                     item,
-                    f"hash {found[:12]}, but the profile in {shown(profile.parent)} is of {str(expected)[:12]}",
+                    f"hash {found[:12]}, but the profile in {quoted(profile.parent)} is of {str(expected)[:12]}",
                     FAIL,
                     again,
                 )

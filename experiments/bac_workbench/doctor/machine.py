@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bac_workbench.doctor.rows import FAIL, MISSING, PASS, Row, shown, supported_pythons
+from bac_workbench.doctor.rows import FAIL, MISSING, PASS, Row, quoted, supported_pythons
 from bac_workbench.locations import CHECKOUT
 
 SPACE = 1e9  # bytes; videos and results of a sweep, or the compiler's temporary files
@@ -89,7 +89,7 @@ def _writable(name: str, folder: Path, otherwise: str) -> Row:
     problem = write_problem(folder)
     if problem is None:
         return Row(f"write access: {name}", str(folder), PASS)
-    return Row(f"write access: {name}", problem, FAIL, f"chown -R $(id -u) {shown(existing(folder))}, or {otherwise}")
+    return Row(f"write access: {name}", problem, FAIL, f"chown -R $(id -u) {quoted(existing(folder))}, or {otherwise}")
 
 
 def write_problem(folder: Path) -> str | None:
@@ -118,7 +118,7 @@ def disk() -> list[Row]:
     full = [name for name, size in free.items() if size < SPACE]
     if not full:
         return [Row("disk space", f"free: {found}", PASS)]
-    where = " ".join(shown(places[name]) for name in full)
+    where = " ".join(quoted(places[name]) for name in full)
     return [
         Row("disk space", f"free: {found}; under {SPACE / 1e9:g} GB: {', '.join(full)}", FAIL, f"free space in {where}")
     ]

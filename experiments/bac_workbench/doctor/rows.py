@@ -49,7 +49,7 @@ class Row:
         return self.state == FAIL and self.needed
 
 
-def shown(path: str | Path, suffix: str = "") -> str:
+def quoted(path: str | Path, suffix: str = "") -> str:
     """A path for a command line: relative where it lies below the current folder."""
     path = Path(path)
     try:
@@ -61,7 +61,7 @@ def shown(path: str | Path, suffix: str = "") -> str:
 
 def pip_install(what: str) -> str:
     """The command that installs a requirement with the interpreter that runs."""
-    return f"{shown(sys.executable)} -m pip install {what}"
+    return f"{quoted(sys.executable)} -m pip install {what}"
 
 
 def installed(name: str) -> str | None:
@@ -84,7 +84,7 @@ def install_extra(extra: str) -> str:
     """The command that installs what is missing of this project with one of its extras, "" for none."""
     suffix = f"[{extra}]" if extra else ""
     if CHECKOUT is not None and not pip_knows_this_project():
-        return pip_install(f"-e {shown(CHECKOUT, suffix)}")
+        return pip_install(f"-e {quoted(CHECKOUT, suffix)}")
     return pip_install(shlex.quote(f"{NAME}{suffix}"))
 
 
@@ -92,7 +92,7 @@ def restore(*folders: str) -> str:
     """The command that brings back shipped folders as they were."""
     if CHECKOUT is None:
         return pip_install(f"--force-reinstall --no-deps {NAME}=={installed(NAME)}")
-    return f"git -C {shown(SHIPPED)} checkout -- {' '.join(folders)}"
+    return f"git -C {quoted(SHIPPED)} checkout -- {' '.join(folders)}"
 
 
 def supported_pythons() -> str:

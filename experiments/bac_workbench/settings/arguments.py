@@ -11,7 +11,7 @@ from yaml import YAMLError
 
 from bac_workbench.command_words import typed
 from bac_workbench.settings.kinds import Section
-from bac_workbench.settings.schema import field_at, field_problems, kind_of, report, schema_of, shown, unknown
+from bac_workbench.settings.schema import as_typed, field_at, field_problems, kind_of, report, schema_of, unknown
 from diffusion_policy.common.config import ConfigError
 
 
@@ -38,16 +38,16 @@ def read_settings(
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals or name.startswith("-"):
-            problems[argument] = f"{shown(argument)}: arguments have the form key=value; {help_command} lists them"
+            problems[argument] = f"{as_typed(argument)}: arguments have the form key=value; {help_command} lists them"
             continue
         field = field_at(schema, name)
         if field is None or name not in defaults:
-            problems[name] = f"{shown(argument)}: {unknown(name, list(defaults), help_command)}"
+            problems[name] = f"{as_typed(argument)}: {unknown(name, list(defaults), help_command)}"
             continue
         typed_texts[name] = text
         values[name] = _value(text, field)
     for name, message in field_problems(schema, {name: values[name] for name in typed_texts}).items():
-        problems[name] = f"{name}={shown(typed_texts[name])}: {message}"
+        problems[name] = f"{name}={as_typed(typed_texts[name])}: {message}"
     for name, default in defaults.items():
         kind = kind_of(field_at(schema, name))
         if default is None and not kind.null and name not in typed_texts:
@@ -82,8 +82,8 @@ def read_positional(arguments: list[str], command: str, names: tuple[str, ...], 
     usage = " ".join([f"usage: {typed(command)}", *names[:needed], *(f"[{name}]" for name in names[needed:])])
     for argument in arguments:
         if argument.startswith("-"):
-            raise ConfigError(f"{shown(argument)}: there is no such option\n{usage}")
+            raise ConfigError(f"{as_typed(argument)}: there is no such option\n{usage}")
     if not needed <= len(arguments) <= len(names) or not all(argument.strip() for argument in arguments):
-        got = f", not {shown(' '.join(arguments))}" if any(argument.strip() for argument in arguments) else ""
+        got = f", not {as_typed(' '.join(arguments))}" if any(argument.strip() for argument in arguments) else ""
         raise ConfigError(f"{command} takes {' and '.join(names[:needed]) if names else 'no arguments'}{got}\n{usage}")
     return list(arguments)

@@ -15,6 +15,7 @@ from bac_workbench.settings.kinds import Section
 from bac_workbench.settings.names import SETTINGS, present_name
 from bac_workbench.settings.overrides import accepts, first_line, parsed, typed_texts
 from bac_workbench.settings.schema import (
+    as_typed,
     field_at,
     field_problems,
     fields,
@@ -22,7 +23,6 @@ from bac_workbench.settings.schema import (
     report,
     schema_of,
     section_of,
-    shown,
     unknown,
 )
 from diffusion_policy.common.config import ConfigError
@@ -89,7 +89,7 @@ def problems_of(cfg: DictConfig, command: str, overrides: list[Override], added:
 
 def line(name: str, typed: dict[str, str], cfg: DictConfig, message: str) -> str:
     """'eval.n_test=-1: use ...', with the value as it was typed."""
-    text = shown(typed[name] if name in typed else selected(cfg, name))
+    text = as_typed(typed[name] if name in typed else selected(cfg, name))
     if message.startswith(f"{name}={text}"):
         return message
     return f"{name}={text}{'' if text else ' (nothing)'}: {message}"
@@ -131,11 +131,10 @@ def unread(cfg: DictConfig, schema: type[Section], command: str, added: list[Ove
         if "@" in name or "/" in name or any(_is_below(name, free) for free in FREE) or accepts(cfg, name):
             continue
         if field_at(schema, name) is None:
-            found[name] = f"{shown(override.input_line)}: {unknown(name, known, f'{typed_command(command)} --help')}"
+            found[name] = f"{as_typed(override.input_line)}: {unknown(name, known, f'{typed_command(command)} --help')}"
         elif _is_below(name, "cache"):  # each cache reads the settings of its own file
-            found[name] = (
-                f"{shown(override.input_line)}: cache.method={OmegaConf.select(cfg, 'cache.method')} does not read it"
-            )
+            method = OmegaConf.select(cfg, "cache.method")
+            found[name] = f"{as_typed(override.input_line)}: cache.method={method} does not read it"
     return found
 
 

@@ -21,7 +21,7 @@ from bac_workbench.settings.check import problems_of
 from bac_workbench.settings.names import TASKS as EARLIER_TASKS
 from bac_workbench.settings.names import present_name
 from bac_workbench.settings.overrides import accepts, first_line, parsed, text_of
-from bac_workbench.settings.schema import field_at, group_problem, meant, schema_of, section_of, shown, unknown
+from bac_workbench.settings.schema import as_typed, field_at, group_problem, meant, schema_of, section_of, unknown
 
 # How Hydra's messages name the override that cannot be composed.
 NAMED = re.compile(
@@ -54,7 +54,7 @@ def job_problems(texts: list[str], command: str, config_dir: str | None) -> list
         options = ", ".join(sorted(path.stem for path in (CONFIG / override.key_or_group).glob("*.yaml")))
         swept = isinstance(override.value(), ChoiceSweep)
         problems.append(
-            f"{shown(override.input_line)}: {'add -m to run once for each' if swept else f'use one of {options}'}"
+            f"{as_typed(override.input_line)}: {'add -m to run once for each' if swept else f'use one of {options}'}"
         )
         overrides.remove(override)
         if override.key_or_group == "task":  # nothing can be composed without it
@@ -116,7 +116,7 @@ def blame(
         if wrong is not None:
             name, value = wrong.key_or_group, text_of(wrong)
             forms = f"a list is {name}=[{value}], a text '{name}=\"{value}\"'"
-            return wrong, f"{name}={shown(value)}: add -m to run once for each value; {forms}"
+            return wrong, f"{name}={as_typed(value)}: add -m to run once for each value; {forms}"
     if merged := re.match(r"Error merging override (.*)", text):
         wrong = next((override for override in overrides if override.input_line == merged.group(1)), None)
         if wrong is not None:
@@ -125,7 +125,7 @@ def blame(
             problem = (
                 group_problem(wrong.key_or_group, field) if is_group else "it does not fit what this setting holds"
             )
-            return wrong, f"{shown(wrong.input_line)}: {problem}"
+            return wrong, f"{as_typed(wrong.input_line)}: {problem}"
     if named := NAMED.search(text):
         name = next(group for group in named.groups() if group)
         wrong = next(
@@ -137,14 +137,17 @@ def blame(
             None,
         )
         if wrong is not None and wrong.is_add():
-            return wrong, f"{shown(wrong.input_line)}: {name} is there already; leave out the +"
+            return wrong, f"{as_typed(wrong.input_line)}: {name} is there already; leave out the +"
         if wrong is not None:
-            return wrong, f"{shown(wrong.input_line)}: {why_not(name, text_of(wrong), overrides, command, config_dir)}"
+            return (
+                wrong,
+                f"{as_typed(wrong.input_line)}: {why_not(name, text_of(wrong), overrides, command, config_dir)}",
+            )
     for override in overrides:  # the one without which the others can be composed
         others = [item.input_line for item in overrides if item is not override]
         with contextlib.suppress(HydraException, OmegaConfBaseException, ValueError):
             composed(others, command, config_dir)
-            return override, f"{shown(override.input_line)}: {first_line(error)}"
+            return override, f"{as_typed(override.input_line)}: {first_line(error)}"
     return None, first_line(error)
 
 
@@ -155,14 +158,16 @@ def blame_choice(error: MissingConfigException, overrides: list[Override]) -> tu
     options = list(error.options or ())
     if wrong is None or not options:
         return None, first_line(error)
-    line = f"{shown(wrong.input_line)}: use one of {', '.join(options)}{meant(name, options)}"
+    line = f"{as_typed(wrong.input_line)}: use one of {', '.join(options)}{meant(name, options)}"
     if group == "task" and name in EARLIER_TASKS:
         now = EARLIER_TASKS[name]
-        line = f"{shown(wrong.input_line)}: this task is called {now} now; use task={now}"
+        line = f"{as_typed(wrong.input_line)}: this task is called {now} now; use task={now}"
     sampler = SAMPLER.match(name) if group == "sampler" else None
     if sampler is not None and any(option.startswith(sampler.group(1)) for option in options):
         kind, steps = sampler.groups()
-        line = f"{shown(wrong.input_line)}: for other numbers of steps write sampler.type={kind} sampler.steps={steps}"
+        line = (
+            f"{as_typed(wrong.input_line)}: for other numbers of steps write sampler.type={kind} sampler.steps={steps}"
+        )
     # Without its task a command cannot be composed.
     return (None if group == "task" else wrong), line
 
@@ -173,7 +178,7 @@ def why_not(name: str, value: str, overrides: list[Override], command: str, conf
     group = name.partition(".")[0]
     # An earlier name is told before anything is imported: what `accepts` asks may need a simulator.
     if present_name(name) is None and accepts(base, name):
-        return f"the files of this {group} leave it out; add it with +{name}={shown(value)}"
+        return f"the files of this {group} leave it out; add it with +{name}={as_typed(value)}"
     if field_at(schema_of(command), name) is not None:
         chosen = next((text_of(override) for override in overrides if override.key_or_group == group), None)
         return f"{name} is no setting of this {group}" + (f" ({group}={chosen})" if chosen else "")

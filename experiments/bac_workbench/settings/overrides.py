@@ -15,7 +15,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from bac_workbench.settings.kinds import Section
-from bac_workbench.settings.schema import field_at, kind_of, meant, shown
+from bac_workbench.settings.schema import as_typed, field_at, kind_of, meant
 from diffusion_policy.common.config import ConfigError
 
 _SPACES = re.compile(r"[\s\"']")
@@ -41,28 +41,28 @@ def unreadable(text: str, schema: type[Section]) -> str | None:
     key, equals, value = text.partition("=")
     if text.startswith("-"):
         setting = text.lstrip("-") if equals else f"{text.lstrip('-')}=..."
-        return f"{shown(text)}: settings are written without dashes, {setting}"
+        return f"{as_typed(text)}: settings are written without dashes, {setting}"
     if not equals and not text.startswith("~"):
         example = text if text.isidentifier() else "pusht_lowdim"
-        return f"{shown(text)}: write it as <setting>=<value>, such as task={example}"
+        return f"{as_typed(text)}: write it as <setting>=<value>, such as task={example}"
     if not key.strip("+~ "):
-        return f"{shown(text)}: name a setting before the ="
+        return f"{as_typed(text)}: name a setting before the ="
     if any(character in key for character in " \t\"'"):
-        name = shown(re.sub(_SPACES, "", key))
-        return f"{shown(text)}: write it without spaces or quotes in the name, {name}={shown(value.strip())}"
+        name = as_typed(re.sub(_SPACES, "", key))
+        return f"{as_typed(text)}: write it without spaces or quotes in the name, {name}={as_typed(value.strip())}"
     try:
         parsed([text])
     except HydraException as error:
         field = field_at(schema, key.lstrip("+~"))
         kind = None if field is None else kind_of(field)
         if kind is not None and not kind.text:
-            return f"{shown(text)}: use {kind.allowed.format(name=key)}{meant(value, kind.choices)}"
+            return f"{as_typed(text)}: use {kind.allowed.format(name=key)}{meant(value, kind.choices)}"
         if value[:1] in ("'", '"') and value.count(value[0]) == 1:
-            return f"{shown(text)}: a quote is opened and not closed"
+            return f"{as_typed(text)}: a quote is opened and not closed"
         quoted = quote(key, os.path.expanduser(value))  # a shell leaves ~ as it is after a =
         if quoted is not None:
-            return f"{shown(text)}: Hydra needs quotes around this value; paste\n    {quoted}"
-        return f"{shown(text)} cannot be read: {first_line(error)}"
+            return f"{as_typed(text)}: Hydra needs quotes around this value; paste\n    {quoted}"
+        return f"{as_typed(text)} cannot be read: {first_line(error)}"
     return None
 
 

@@ -79,14 +79,14 @@ def fields(schema: type[Section], prefix: str = "") -> Iterator[tuple[str, Field
             yield from fields(section, f"{prefix}{name}.")
 
 
-def shown(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """A value as it is written on a command line."""
     if value is None or isinstance(value, bool):
         text = {None: "null", True: "true", False: "false"}[value]
     elif isinstance(value, (list, tuple)):
-        text = f"[{','.join(shown(item) for item in value)}]"
+        text = f"[{','.join(as_typed(item) for item in value)}]"
     elif isinstance(value, dict):
-        text = "{" + ",".join(f"{key}:{shown(item)}" for key, item in value.items()) + "}"
+        text = "{" + ",".join(f"{key}:{as_typed(item)}" for key, item in value.items()) + "}"
     else:
         text = str(value)
     text = re.sub(r"[\x00-\x1f\x7f]", lambda match: repr(match.group())[1:-1], text)
@@ -150,9 +150,9 @@ def field_problems(schema: type[Section], values: dict[str, Any]) -> dict[str, s
             item = (
                 ""
                 if isinstance(inside(values, path), str) or value == inside(values, path)
-                else f"{shown(value)} is none; "
+                else f"{as_typed(value)} is none; "
             )
-            problems[name] = f"{item}use {kind.allowed.format(name=name)}{meant(shown(value), kind.choices)}"
+            problems[name] = f"{item}use {kind.allowed.format(name=name)}{meant(as_typed(value), kind.choices)}"
     for name, field in fields(schema):
         kind, value = kind_of(field), inside(values, name.split("."))
         if kind.text and kind.null and value in ("None", "none") and name not in problems:
