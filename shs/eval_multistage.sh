@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The multi-stage tables of the README: Block Pushing and Kitchen, every method on the same 50 test seeds.
+# The multi-stage tables of docs/results: Block Pushing and Kitchen, every method on the same 50 test seeds.
 # Interrupted, it goes on where it stopped. TASKS="kitchen_scripted_demos" picks; extra arguments go to every evaluation, e.g. seed=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."

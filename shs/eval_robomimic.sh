@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tables of the README on robomimic's tasks, with the policies trained here: every method on the same 50 test seeds, then the
+# The tables of docs/results on robomimic's tasks, with the policies trained here: every method on the same 50 test seeds, then the
 # time of a chunk, split into vision encoder and denoiser. Interrupted, it goes on where it stopped. Extra arguments go to every evaluation.
 set -euo pipefail
 cd "$(dirname "$0")/.."

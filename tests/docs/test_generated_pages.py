@@ -14,7 +14,7 @@ from docs.generate.stored import RESULTS, ROOT, TITLES, label, read_task
 
 GENERATED = pages()
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+")
-VERSIONS = {"3.11", "3.12", "2506.13456"}  # of Python; the paper's number
+VERSIONS = {"3.11", "3.12", "3.13", "2506.13456"}  # of Python; the paper's number
 
 
 @pytest.mark.parametrize("path", GENERATED, ids=lambda path: str(path.relative_to(ROOT)))

@@ -89,7 +89,7 @@ def choose_reference(folder: Path, evaluations: list[StoredEvaluation], name: st
     )
     if not evaluations:
         raise ConfigError(
-            f"{folder} holds no evaluations (no */eval_results.json): run scripts/eval.py with cache=full first"
+            f"{folder} holds no evaluations (no */eval_results.json): run bac eval with cache=full first"
         )
     if name is not None:
         named = [e for e in evaluations if e.run == name]
@@ -104,7 +104,7 @@ def choose_reference(folder: Path, evaluations: list[StoredEvaluation], name: st
     if not full:
         raise ConfigError(
             f"{folder} holds no evaluation of the full policy with the checkpoint's own sampler: "
-            f"run scripts/eval.py with cache=full first. It holds: {runs}"
+            f"run bac eval with cache=full first. It holds: {runs}"
         )
     if len(full) > 1:
         differs = "; ".join(
