@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,9 +11,6 @@ from bac import strict_json
 from bac.blocks import parse
 from bac.provenance import Provenance, ScheduleError
 from bac.strict_json import short_repr
-
-if TYPE_CHECKING:
-    from bac.schedule import Schedule
 
 FORMAT = "bac-schedule"
 VERSION = 1
@@ -23,7 +20,35 @@ GRID_COLUMNS = 100
 RULER_EVERY = 10
 
 
-def to_json(schedule: Schedule) -> str:
+class ScheduleLike(Protocol):
+    """What the texts say of a `bac.schedule.Schedule`."""
+
+    @property
+    def updates(self) -> np.ndarray: ...  # bool [steps, blocks]
+
+    @property
+    def blocks(self) -> tuple[str, ...]: ...
+
+    @property
+    def provenance(self) -> Provenance: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def update_steps(self) -> dict[str, list[int]]: ...
+
+    @property
+    def updates_per_block(self) -> dict[str, int]: ...
+
+    @property
+    def update_count(self) -> int: ...
+
+    @property
+    def active_steps(self) -> tuple[int, ...]: ...
+
+
+def to_json(schedule: ScheduleLike) -> str:
     """JSON text with one line per block, so that two schedules can be compared line by line."""
     provenance = json.dumps(schedule.provenance.to_dict(), indent=2).replace("\n", "\n  ")
     rows = [f"    {json.dumps(name)}: {json.dumps(steps)}" for name, steps in schedule.update_steps.items()]
@@ -76,7 +101,7 @@ def from_json(raw: bytes) -> tuple[dict[str, Any], Any, Provenance]:
     return data["updates"], data["steps"], Provenance.from_dict(data["provenance"])
 
 
-def to_grid(schedule: Schedule) -> str:
+def to_grid(schedule: ScheduleLike) -> str:
     """One row per block, one column per step, ``#`` where the block updates, its number of updates at the end.
 
     The grid is at most 120 columns wide. Above 100 steps a column stands for several steps and shows whether the
@@ -96,7 +121,7 @@ def to_grid(schedule: Schedule) -> str:
     return "\n".join([str(schedule.provenance), summary(schedule), f"{stack.ljust(width)} {ruler}", *rows])
 
 
-def summary(schedule: Schedule) -> str:
+def summary(schedule: ScheduleLike) -> str:
     """How many block updates and active steps a schedule has, in one line."""
     total = schedule.updates.size
     return (

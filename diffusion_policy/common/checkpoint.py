@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,14 @@ from torch import Tensor
 from diffusion_policy.common.checkpoint_sources import ORIGINALS, WEIGHTS, find_weights, first_line, open_weights, some
 from diffusion_policy.common.config import CheckpointError, ConfigError, choose_device
 from diffusion_policy.common.config_files import resolve
-from diffusion_policy.common.policy_files import build_policy, complete_state, distinct_state, repeated_names
+from diffusion_policy.common.distinct_weights import (
+    LEARNED,
+    complete_state,
+    distinct_state,
+    repeated_names,
+    weights_hash,
+)
+from diffusion_policy.common.policy_files import build_policy
 from diffusion_policy.common.weight_names import policy_names
 
 if TYPE_CHECKING:
@@ -21,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LEARNED", "LoadedPolicy", "ORIGINALS", "WEIGHTS", "load_policy", "weights_hash"]
 
-LEARNED = ("model.", "obs_encoder.")  # a low-dimensional policy has the first only
 _MOST_NORMALIZED = 65_536  # numbers of a normalizer's tensor
 _SPARE = 1_000_000  # numbers that a policy may have more than its file: tensors that say one number many times
 
@@ -110,21 +115,6 @@ def load_policy(
         stored.step,
         notes,
     )
-
-
-def weights_hash(policy: DiffusionTransformerPolicy) -> str:
-    """SHA-256 over the names, shapes and float32 values of what was learned (`LEARNED`), sorted by name.
-
-    That is the denoiser and, for a policy with cameras, the vision encoder, each tensor under its first name. It
-    identifies a set of weights: the same for an original checkpoint and its full-precision conversion. EMA and raw
-    weights differ, and so does a half-precision conversion, whose rounded weights are other weights.
-    """
-    digest = hashlib.sha256()
-    for name, value in sorted(distinct_state(policy).items()):
-        if name.startswith(LEARNED):
-            digest.update(f"{name} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy())  # type: ignore[arg-type]  # has a buffer
-    return digest.hexdigest()
 
 
 # ---- config ----

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.distinct_weights import distinct_state
 from diffusion_policy.common.files import atomic_path
 from diffusion_policy.common.origin import check_own
 from diffusion_policy.common.policy_settings import check_arguments, check_policy
@@ -109,28 +110,6 @@ def _build(tree: Any, where: str, device: str) -> Any:
         ArithmeticError,
     ) as error:
         raise ConfigError(f"{where}: {name} cannot be built with these settings: {str(error)[:400]}") from error
-
-
-def repeated_names(module: nn.Module) -> dict[str, str]:
-    """State-dict names of tensors that have an earlier name there, too: repeated name -> first name.
-
-    A vision encoder's are named as parts of it and in the list of its layers.
-    """
-    first: dict[int, str] = {}
-    names = {name: first.setdefault(id(value), name) for name, value in module.state_dict(keep_vars=True).items()}
-    return {name: earlier for name, earlier in names.items() if name != earlier}
-
-
-def distinct_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict with every tensor under its first name only: how files hold it."""
-    repeated = repeated_names(module)
-    return {name: value for name, value in module.state_dict().items() if name not in repeated}
-
-
-def complete_state(module: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Inverse of `distinct_state`: adds the further names. What the file holds under both names stays."""
-    repeated = repeated_names(module).items()
-    return {**{name: tensors[first] for name, first in repeated if first in tensors}, **tensors}
 
 
 def save_policy(

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_policy.common.distinct_weights import weights_hash
 from diffusion_policy.common.errors import InputError
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.model.diffusion.mask_generator import LowdimMaskGenerator
@@ -83,9 +84,7 @@ class DiffusionTransformerPolicy(SettablePolicy):
         self._check_steps(steps)
 
     def weights_hash(self) -> str:
-        """See `diffusion_policy.common.checkpoint.weights_hash`; computed from the weights as they are now."""
-        from diffusion_policy.common.checkpoint import weights_hash  # which imports policies by name
-
+        """See `diffusion_policy.common.distinct_weights.weights_hash`; computed from the weights as they are now."""
         return weights_hash(self)
 
     def encode(self, nobs: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.distinct_weights import complete_state, distinct_state
 from diffusion_policy.common.files import atomic_path
-from diffusion_policy.common.policy_files import complete_state, distinct_state
 from diffusion_policy.model.diffusion.ema_model import EMAModel
 from diffusion_policy.workspace.earlier_names import present_tensors
 from diffusion_policy.workspace.resumed_settings import same_normalizer

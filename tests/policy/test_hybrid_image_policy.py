@@ -15,11 +15,9 @@ from safetensors.torch import load_file, save_file
 from bac_workbench.timing.latency import interleaved
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.distinct_weights import complete_state, distinct_state, repeated_names
 from diffusion_policy.common.policy_files import (
     WEIGHTS_FILE,
-    complete_state,
-    distinct_state,
-    repeated_names,
     save_policy,
 )
 from diffusion_policy.model.vision.observation_encoder import SmallCropWarning

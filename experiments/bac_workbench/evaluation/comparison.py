@@ -88,9 +88,7 @@ def choose_reference(folder: Path, evaluations: list[StoredEvaluation], name: st
         for e in evaluations
     )
     if not evaluations:
-        raise ConfigError(
-            f"{folder} holds no evaluations (no */eval_results.json): run bac eval with cache=full first"
-        )
+        raise ConfigError(f"{folder} holds no evaluations (no */eval_results.json): run bac eval with cache=full first")
     if name is not None:
         named = [e for e in evaluations if e.run == name]
         if not named:
