@@ -16,10 +16,7 @@ from bac_workbench.timing.latency import interleaved
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.distinct_weights import complete_state, distinct_state, repeated_names
-from diffusion_policy.common.policy_files import (
-    WEIGHTS_FILE,
-    save_policy,
-)
+from diffusion_policy.common.policy_files import WEIGHTS_FILE, save_policy
 from diffusion_policy.model.vision.observation_encoder import SmallCropWarning
 from diffusion_policy.policy.diffusion_transformer_hybrid_image_policy import DiffusionTransformerHybridImagePolicy
 from tests.policy.image_policies import CAN, PUSHT, SMALL, TRANSPORT, config_of, make_policy, make_small, seeded
