@@ -21,21 +21,8 @@ from bac_workbench.doctor.rows import (
     requirements,
 )
 from bac_workbench.doctor.runner import CHECKS, run_checks
-
-ROOT = Path(__file__).resolve().parents[2]
-SIMULATORS = (
-    "pymunk",
-    "pygame",
-    "shapely",
-    "cv2",
-    "opencv",
-    "pybullet",
-    "mujoco",
-    "robosuite",
-    "gymnasium_robotics",
-    "h5py",
-    "wandb",
-)
+from tests.conftest import ROOT
+from tests.experiments.simulators import SIMULATORS
 
 
 def doctor(

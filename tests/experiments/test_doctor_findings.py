@@ -24,21 +24,7 @@ from bac_workbench.doctor.rows import (
     system_library,
 )
 from bac_workbench.doctor.runner import run_check
-
-ROOT = Path(__file__).resolve().parents[2]
-SIMULATORS = (
-    "pymunk",
-    "pygame",
-    "shapely",
-    "cv2",
-    "opencv",
-    "pybullet",
-    "mujoco",
-    "robosuite",
-    "gymnasium_robotics",
-    "h5py",
-    "wandb",
-)
+from tests.conftest import ROOT
 
 
 def test_requirements_are_those_of_the_project():

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -19,29 +17,8 @@ from bac_workbench.settings.caches import CACHES
 from bac_workbench.settings.launch import check_command_line
 from bac_workbench.settings.schema import SCHEMAS, field_at, field_problems, fields, kind_of, schema_of
 from bac_workbench.setup.samplers import SCHEDULERS
-from diffusion_policy.common.config import register_resolvers
-
-ROOT = Path(__file__).resolve().parents[2]
-TASKS = sorted(path.stem for path in (ROOT / "config" / "task").glob("*.yaml"))
-HYDRA = ("eval", "benchmark", "profile_blocks", "train", "make_demos", "convert_actions")
-
-
-def composed(command: str, *overrides: str, task: str = "pusht_lowdim") -> Any:
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "config"), version_base="1.3"):
-        return compose(command, [f"task={task}", *overrides])
-
-
-def checked(command: str, *overrides: str, task: str = "pusht_lowdim") -> Any:
-    cfg = composed(command, *overrides, task=task)
-    check(cfg, command, [*overrides])
-    return cfg
-
-
-def nested(name: str, value: Any) -> dict[str, Any]:
-    for part in reversed(name.split(".")):
-        value = {part: value}
-    return value
+from tests.conftest import ROOT
+from tests.experiments.composed_settings import HYDRA, TASKS, checked, composed, nested
 
 
 # ---- what is right passes ----

@@ -4,39 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from bac_workbench.settings import check
 from bac_workbench.settings.composition import config_folder
 from bac_workbench.settings.launch import check_command_line, jobs_of, with_texts_quoted
 from bac_workbench.settings.schema import near_keys
-from diffusion_policy.common.config import ConfigError, register_resolvers
-
-ROOT = Path(__file__).resolve().parents[2]
-TASKS = sorted(path.stem for path in (ROOT / "config" / "task").glob("*.yaml"))
-HYDRA = ("eval", "benchmark", "profile_blocks", "train", "make_demos", "convert_actions")
-
-
-def composed(command: str, *overrides: str, task: str = "pusht_lowdim") -> Any:
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "config"), version_base="1.3"):
-        return compose(command, [f"task={task}", *overrides])
-
-
-def checked(command: str, *overrides: str, task: str = "pusht_lowdim") -> Any:
-    cfg = composed(command, *overrides, task=task)
-    check(cfg, command, [*overrides])
-    return cfg
-
-
-def nested(name: str, value: Any) -> dict[str, Any]:
-    for part in reversed(name.split(".")):
-        value = {part: value}
-    return value
+from diffusion_policy.common.config import ConfigError
+from tests.conftest import ROOT
+from tests.experiments.composed_settings import checked
 
 
 def test_a_value_that_others_take_over_is_named_once():
