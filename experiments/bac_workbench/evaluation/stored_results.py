@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bac_workbench.evaluation.statistics import score_interval
 from diffusion_policy.common.config import ConfigError
 
 #: what a comparison needs to know of a run; evaluations of earlier versions recorded less
@@ -55,6 +54,10 @@ class StoredEvaluation:
     provenance: dict[str, Any]
     incomplete: str | None
 
+    @property
+    def noise_seed(self) -> int:
+        return self.provenance["seed"]
+
     def why_not_full(self) -> str | None:
         """Why this is not the full policy: every block at every step of the checkpoint's own sampler. None if it is."""
         if self.incomplete:
@@ -70,17 +73,6 @@ class StoredEvaluation:
         if not self.updates == self.full_updates == all_updates:
             return f"{self.updates} block updates of {all_updates}"
         return None
-
-    def metrics_over(self, seeds: list[int]) -> dict[str, Any]:
-        """{"mean", "interval_95"} of each metric over these test episodes; empty if that is not known."""
-        if self.metrics is None:
-            return self.means if len(seeds) == len(self.scores) else {}
-        names = sorted(set.intersection(*(set(self.metrics[seed]) for seed in seeds)))
-        estimates = {name: score_interval([self.metrics[seed][name] for seed in seeds]) for name in names}
-        return {
-            name: {"mean": estimate.mean, "interval_95": [estimate.low, estimate.high]}
-            for name, estimate in estimates.items()
-        }
 
 
 def read_evaluation(path: Path) -> StoredEvaluation:
@@ -111,7 +103,8 @@ def read_evaluation(path: Path) -> StoredEvaluation:
         if "adapter" in provenance:
             provenance["adapter"] = without_code_names(provenance["adapter"])
         if not missing:
-            _integer(provenance["sampler_steps"]), _integer(provenance["n_blocks"])
+            for name in ("sampler_steps", "n_blocks", "seed"):
+                _integer(provenance[name])
         return StoredEvaluation(
             path.parent.name,
             _text(stored["method"]),
