@@ -69,6 +69,18 @@ def test_pairs_by_seed_and_leaves_other_checkpoints_out(tmp_path):
     assert comparison_table(rows).row_count == 2
 
 
+def test_a_policy_that_takes_longer_is_seen(tmp_path):
+    for name, steps in (("full", 100), ("bac", 115)):
+        path = stored(tmp_path, name, name, [1.0, 1.0], 24.7 if name == "full" else 4.2)
+        content = json.loads(path.read_text())
+        for row in content["episodes"]:
+            row["env_steps"] = steps
+        path.write_text(json.dumps(content))
+    row = compare(tmp_path).rows[1]
+    assert (row["env_steps"], row["reference_env_steps"]) == (115, 100)
+    assert "| 115 (+15 %) |" in (tmp_path / "comparison.md").read_text()
+
+
 def test_needs_the_full_policy(tmp_path):
     with pytest.raises(ConfigError, match="cache=full first"):
         compare(tmp_path)
@@ -251,4 +263,4 @@ def test_stages_that_were_reached_are_shown_with_their_intervals(tmp_path):
     text = (tmp_path / "comparison.md").read_text()
     assert text.startswith("| method | p1 | p2 | p10 | mean score")
     assert "| full | 1.00 [0.50, 1.00] | 0.50 [0.25, 0.50] | 0.25 [0.12, 0.25] |" in text
-    assert len(comparison_table(rows).columns) == 9 and rows[0]["metrics"]["kettle"]["mean"] == 1.0
+    assert len(comparison_table(rows).columns) == 10 and rows[0]["metrics"]["kettle"]["mean"] == 1.0

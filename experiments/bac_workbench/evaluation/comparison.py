@@ -24,6 +24,7 @@ COLUMNS = (
     "mean score [95 %]",
     "paired difference to full [95 %]",
     "episodes",
+    "control steps",
     "block updates",
     "GFLOP/chunk",
 )
@@ -171,6 +172,8 @@ def make_row(runs: PooledRuns, full: PooledRuns) -> dict[str, Any]:
         "n_episodes": len(pairs),
         "n_episodes_of_run": len(runs.scores),
         "n_episodes_of_reference": len(full.scores),
+        "env_steps": runs.mean_env_steps(pairs),
+        "reference_env_steps": full.mean_env_steps(pairs),
         "block_updates": first.updates,
         "gflop_per_chunk": first.gflop,
         "metrics": runs.metrics_over(pairs),
@@ -211,9 +214,21 @@ def cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
         f"{row['mean_score']:.3f} [{low:.3f}, {high:.3f}]",
         paired,
         episodes,
+        length(row),
         str(row["block_updates"]),
         f"{row['gflop_per_chunk']:.2f}",
     ]
+
+
+def length(row: dict[str, Any]) -> str:
+    """Mean control steps of an episode, and by how much they differ from the full policy's on the same episodes.
+
+    A policy that succeeds later is worse, though its score may not say so.
+    """
+    own, base = row["env_steps"], row["reference_env_steps"]
+    if own is None or not base:
+        return "-" if own is None else f"{own:.0f}"
+    return f"{own:.0f} ({100 * (own / base - 1):+.0f} %)" if row["paired_difference"] is not None else f"{own:.0f}"
 
 
 def comparison_table(rows: list[dict[str, Any]]) -> Table:

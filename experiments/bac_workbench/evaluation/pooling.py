@@ -52,6 +52,13 @@ class PooledRuns:
         own, base = ([runs.scores[pair] for pair in pairs] for runs in (self, other))
         return clustered_difference(own, base, [seed for _, seed in pairs])
 
+    def mean_env_steps(self, pairs: Sequence[Pair]) -> float | None:
+        """Control steps of an episode; None where a run did not record them."""
+        if any(run.env_steps is None for run in self.runs):
+            return None
+        lengths = {(run.noise_seed, seed): n for run in self.runs for seed, n in (run.env_steps or {}).items()}
+        return sum(lengths[pair] for pair in pairs) / len(pairs)
+
     def by_noise_seed(self, pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
         """Noise seed -> environment's seed -> score, of these episodes: what every mean and interval comes from."""
         values: dict[str, dict[str, float]] = {}

@@ -36,7 +36,8 @@ class StoredEvaluation:
 
     Attributes:
         run: the name of its folder.
-        scores, metrics: of the test episodes, by seed; `metrics` is None where the file has only their means.
+        scores, env_steps, metrics: of the test episodes, by seed; `env_steps` are control steps. None where the file
+            lacks them.
         means: the stored means of the metrics over all test episodes.
         updates, full_updates: block updates per chunk, with this sampler's full policy beside.
         incomplete: why it cannot be compared, None if it can.
@@ -46,6 +47,7 @@ class StoredEvaluation:
     method: str
     sampler: str
     scores: dict[int, float]
+    env_steps: dict[int, int] | None
     metrics: dict[int, dict[str, float]] | None
     means: dict[str, Any]
     updates: int
@@ -90,6 +92,8 @@ def read_evaluation(path: Path) -> StoredEvaluation:
         scores = {_integer(row["seed"]): _finite(row["score"]) for row in tests}
         if len(scores) < len(tests):
             raise ValueError("it holds a test seed twice")
+        timed = tests and all("env_steps" in row for row in tests)
+        env_steps = {row["seed"]: _integer(row["env_steps"]) for row in tests} if timed else None
         metrics = (
             {row["seed"]: {str(name): _finite(value) for name, value in row["metrics"].items()} for row in tests}
             if tests and all(row.get("metrics") for row in tests)
@@ -110,6 +114,7 @@ def read_evaluation(path: Path) -> StoredEvaluation:
             _text(stored["method"]),
             _text(stored["sampler"]),
             scores,
+            env_steps,
             metrics,
             means,
             _integer(stored["block_updates"]["per_chunk"]),
