@@ -122,7 +122,8 @@ def test_what_is_impossible_or_would_be_ignored_is_refused(make_settings, overri
 
 
 def test_results_of_a_sampler_given_by_type_and_steps_say_so(make_settings, tmp_path):
-    results = run(make_settings("cache=full", "sampler.type=ddim", "sampler.steps=3", "eval.n_test=1")).results
+    cfg = make_settings("cache=full", "sampler.type=ddim", "sampler.steps=3", "horizon=full", "eval.n_test=1")
+    results = run(cfg).results
     provenance = results["provenance"]
     assert results["sampler"] == provenance["sampler"] == provenance["sampler_settings"]["name"] == "ddim3"
     assert (provenance["checkpoint_sampler"], provenance["sampler_steps"]) == ("ddpm100", 3)
@@ -138,7 +139,8 @@ def test_the_plain_policy_is_what_the_checkpoints_file_says(make_settings, alter
     folder = ddim(altered) if kind == "ddim" else altered(5, num_train_timesteps=5)
     name = {"ddim": "ddim4", "ddpm": "ddpm5"}[kind]
     cfg = make_settings(
-        "cache=full", *OWN, f"checkpoint={folder}", "runtime=reference", "benchmark.n_chunks=5", "eval.n_test=1"
+        *("cache=full", *OWN, f"checkpoint={folder}", "runtime=reference", "horizon=full"),
+        *("benchmark.n_chunks=5", "eval.n_test=1"),
     )
     experiment = load_experiment(cfg)
     assert (

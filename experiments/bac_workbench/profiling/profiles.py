@@ -104,6 +104,8 @@ def measure(experiment: Experiment, say: Say, usual: ProfileSettings) -> Profile
             observations, available = recorded_observations(task, policy, how.n_observations)
             origin = describe_dataset(available)
         inputs = policy.sampler_inputs(as_tensors(observations))
+        # Features are compared over all tokens, as the paper does, also where fewer reach the executed actions: its
+        # methods stay what they are.
         job = bar.add_task("profiling block features", total=len(inputs) * len(how.noise_seeds))
         matrices = profile_features(
             experiment.sampler,

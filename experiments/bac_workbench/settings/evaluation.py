@@ -27,7 +27,7 @@ from bac_workbench.settings.kinds import (
 from bac_workbench.settings.methods import parse_method
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.sampler import Sampler
-from bac_workbench.settings.task import PathOrNull, Precision, Runtime, Task, Wandb, Weights
+from bac_workbench.settings.task import ActingHorizon, PathOrNull, Precision, Runtime, Task, Wandb, Weights
 from diffusion_policy.common.config import ConfigError
 
 Batch = Annotated[
@@ -88,6 +88,11 @@ class PolicySettings(Section):
         """In which runtime the full policy acts while its states are collected."""
         return "planned"
 
+    @property
+    def chosen_horizon(self) -> str:
+        """Which tokens are denoised where a policy acts: `executed` or `full`."""
+        return "executed"
+
 
 class Eval(PolicySettings):
     cache: CacheSection
@@ -95,6 +100,7 @@ class Eval(PolicySettings):
     seed: NoiseSeed
     runtime: Runtime
     precision: Precision
+    horizon: ActingHorizon
     output_dir: PathOrNull
     eval: Evaluation
     benchmark: Timing
@@ -111,6 +117,10 @@ class Eval(PolicySettings):
     @property
     def profiling_runtime(self) -> str:
         return "reference" if self.runtime == "reference" else "planned"
+
+    @property
+    def chosen_horizon(self) -> str:
+        return self.horizon
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
@@ -157,6 +167,7 @@ class Benchmark(PolicySettings):
     n_chunks: Count
     warmup: CountOrZero
     precision: Precision
+    horizon: ActingHorizon
     seed: NoiseSeed
     output_dir: Path
     trace: Boolean
@@ -165,6 +176,10 @@ class Benchmark(PolicySettings):
     def batches(self) -> list[int]:
         """Batch sizes, in the order measured."""
         return self.batch if isinstance(self.batch, list) else [self.batch]
+
+    @property
+    def chosen_horizon(self) -> str:
+        return self.horizon
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
