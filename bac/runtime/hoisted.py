@@ -53,8 +53,8 @@ class Hoisted:
 
     def draw(self, known: Tensor, generator: Generators) -> tuple[Tensor, list[Tensor | None]]:
         """Initial noise and each step's noise [B, T, D], drawn in the order in which the reference draws them."""
-        initial = self.loop.noise(known, generator) * self.solver.init_sigma
-        return initial, [self.loop.noise(known, generator) if draws else None for draws in self.solver.draws]
+        initial, noise = self.loop.draw(known, self.solver.draws.tolist(), generator)
+        return initial * self.solver.init_sigma, noise
 
     def check(self, inputs: SamplerInputs) -> None:
         """Refuses inputs that do not fit, and weights, a sampler or a device that changed under the tables.
