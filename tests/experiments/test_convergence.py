@@ -86,13 +86,13 @@ def test_an_offered_ancestral_sampler_follows_the_full_policy(name, one_torch_th
     assert got < 0.6 * distance(other, full) and got < distance(fresh, full)
 
 
-def test_five_steps_are_nearer_on_their_own_grid_than_on_those_of_diffusers(one_torch_thread):
+def test_few_steps_are_nearer_on_their_own_grid_than_on_those_of_diffusers(one_torch_thread):
     converged = chunks(1, type="ddim", steps=100)
-    own, *others = (
+    own, leading, trailing = (
         distance(chunks(1, type="ddim", steps=5, spacing=spacing), converged)
         for spacing in ("quadratic", "leading", "trailing")
     )
-    assert own < 0.7 * min(others)
+    assert own < leading and own < 0.7 * trailing
 
 
 @pytest.mark.parametrize("kind", ["ddim", "dpmpp"])
