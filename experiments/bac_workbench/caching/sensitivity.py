@@ -12,6 +12,7 @@ from bac.block_times import block_times
 from bac.errors import Unavailable
 from bac.figures import plot_schedule
 from bac.flops import denoiser_cost
+from bac.horizon import executed_tokens
 from bac.native.errors import CompilerMissing
 from bac.profile import ProfileInfo
 from bac.runtime.choose import make_sampler
@@ -133,14 +134,16 @@ def _time_budget(experiment: Experiment, value: float, say: Say) -> Budget:
     loop, policy = experiment.sampler, experiment.policy
     generator = torch.Generator().manual_seed(0)
     inputs = policy.sampler_inputs(policy.random_observation(1, generator))
-    runtime = "compiled"
+    tokens, runtime = executed_tokens(policy), "compiled"
     try:
-        make_sampler(loop, None, runtime)
+        make_sampler(loop, None, runtime, tokens=tokens)
     except (CompilerMissing, Unavailable) as error:
         say(f"the compiled runtime is not to be had ({error}): timing the planned one")
         runtime = "planned"
     with torch.inference_mode():
-        times = block_times(loop, inputs, lambda schedule: make_sampler(loop, schedule, runtime))
+        times = block_times(loop, inputs, lambda schedule: make_sampler(loop, schedule, runtime, tokens=tokens))
     machine = hardware(experiment.device)
     say(f"budget: times of one update in the {runtime} runtime on {machine}")
-    return Budget(times.blocks, times.per_step, int(value * 1e6), "nanoseconds", {"runtime": runtime, "hardware": machine})
+    return Budget(
+        times.blocks, times.per_step, int(value * 1e6), "nanoseconds", {"runtime": runtime, "hardware": machine}
+    )

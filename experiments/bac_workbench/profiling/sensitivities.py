@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from bac.figures import plot_costs
+from bac.horizon import executed_tokens
 from bac.sensitivity import HoldingCosts, holding_costs
 from bac.sensitivity_files import SensitivityInfo, load, save
 from bac_workbench.profiling.assets import Assets
@@ -72,6 +73,7 @@ def measure_costs(experiment: Experiment, say: Say, usual: ProfileSettings) -> t
             experiment.sampler,
             inputs,
             policy.chunk,
+            tokens=executed_tokens(policy),
             draws=cache.draws,
             seed=cache.seed,
             action_dim=policy.action_dim,

@@ -72,7 +72,9 @@ class Wanted:
         }
         asked = {name: value for name, value in self.request.requested.items() if name in there}
         return self.identity.differences(origin) + [
-            f"{name} {there[name]} instead of {value}" for name, value in {**wanted, **asked}.items() if there[name] != value
+            f"{name} {there[name]} instead of {value}"
+            for name, value in {**wanted, **asked}.items()
+            if there[name] != value
         ]
 
 

@@ -108,9 +108,7 @@ class Sacs(Cache):
         """See `Cache.schedule`; its evidence takes the place of similarity matrices."""
         budget, origin = profile.budget, profile.info.provenance
         recorded = {"asked": self.budgets, budget.unit: budget.amount, **budget.details}
-        origin = replace(
-            origin, budget=self.budgets.get("budget"), extras={**origin.extras, "budget": recorded}
-        )
+        origin = replace(origin, budget=self.budgets.get("budget"), extras={**origin.extras, "budget": recorded})
         return sacs(profile.costs, budget.prices, budget.amount, budget.per_step, self.reuse, origin)
 
     def differences(self, schedule: Schedule) -> list[str]:
