@@ -142,7 +142,8 @@ class _Chain:
         """
         solver = self.solver
         initial, noise = self._draw(inputs.known, generator)
-        known, mask = self._cut(inputs.known), self._cut(inputs.mask)
+        known = inputs.known[:, : self.tokens]
+        mask = None if inputs.mask is None else inputs.mask[:, : self.tokens]
         states, features = self._forward(initial, noise, known, mask, inputs.observation)
         # adjoint of the trajectory [P, n, D]: the direction, on the executed tokens
         adjoint = torch.zeros(draws, *initial.shape[1:], dtype=initial.dtype, device=initial.device)
@@ -166,14 +167,11 @@ class _Chain:
             moved[:, :, :step, step] = torch.bmm(gradient, change.transpose(1, 2)).double().cpu().numpy()
         return moved
 
-    def _cut(self, tensor: Tensor | None) -> Tensor | None:
-        return tensor if tensor is None else tensor[:, : self.tokens]
-
     def _draw(self, known: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Tensor | None]]:
         """Initial noise and each step's [1, n, D]; drawn for all tokens, in the sampler's order."""
         initial = self.loop.noise(known, [generator]) * self.solver.init_sigma
         noise = [self.loop.noise(known, [generator]) if draws else None for draws in self.solver.draws]
-        return initial[:, : self.tokens], [self._cut(item) for item in noise]
+        return initial[:, : self.tokens], [None if item is None else item[:, : self.tokens] for item in noise]
 
     @torch.no_grad()
     def _forward(

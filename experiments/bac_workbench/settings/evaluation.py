@@ -26,7 +26,9 @@ from bac_workbench.settings.kinds import (
 )
 from bac_workbench.settings.methods import parse_method
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
+from bac_workbench.settings.sacs import BUDGETS
 from bac_workbench.settings.sampler import Sampler, sampler_problems
+from bac_workbench.settings.schema import kind_of
 from bac_workbench.settings.task import ActingHorizon, PathOrNull, Precision, Runtime, Task, Wandb, Weights
 from diffusion_policy.common.config import ConfigError
 
@@ -214,6 +216,12 @@ def cache_problems(values: Values) -> Iterator[Problem]:
     if missing := CACHES[method].missing(values("cache")):
         names = ", ".join(f"cache.{name}" for name in missing)
         yield "cache.method", f"{names} missing: choose it with cache={method}"
+    for name, field in CACHES[method].model_fields.items():
+        if name in values("cache") and values(f"cache.{name}") is None and not kind_of(field).null:
+            yield f"cache.{name}", f"{method} needs it: use {kind_of(field).allowed}"
+    budgets = [f"cache.{name}" for name in BUDGETS if values(f"cache.{name}") is not None]
+    if method == "sacs" and len(budgets) > 1:
+        yield budgets[-1], f"give one budget only, not {' and '.join(budgets)}"
     if values("cache.forced_refresh") and "forced_refresh" not in CACHES[method].model_fields:
         yield "cache.forced_refresh", f"this is an option of cache=bac: {method} has none"
 
