@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from bac_workbench.evaluation.paired_tests import gaffke, lower_bound, tango, upper_bound
 
@@ -64,10 +64,20 @@ def test_tangos_test_has_its_level_and_more_power():
     assert found[tango] > found[gaffke] > 0.2
 
 
-def test_tangos_p_value_against_his_paper():
-    """Tango 1998, table III: of 44 pairs 1 and 0 are discordant; 90 % interval of the difference [-0.027, 0.096]."""
-    differences = np.repeat([1.0, 0.0], [1, 43])
-    assert lower_bound(tango, differences, 0.05) == pytest.approx(-0.027, abs=5e-3)
+@pytest.mark.parametrize(("gained", "lost", "n", "threshold"), [(1, 0, 44, -0.1), (4, 9, 60, -0.05), (7, 3, 50, 0.1)])
+def test_tangos_p_value_is_that_of_the_score_test(gained, lost, n, threshold):
+    """The variance follows from the likeliest probabilities whose difference is the threshold."""
+
+    def unlikeliness(loss):
+        gain = loss + threshold
+        return -(gained * np.log(gain) + lost * np.log(loss) + (n - gained - lost) * np.log(1 - gain - loss))
+
+    ends = max(0.0, -threshold) + 1e-9, (1 - threshold) / 2 - 1e-9
+    loss = optimize.minimize_scalar(unlikeliness, bounds=ends, method="bounded", options={"xatol": 1e-10}).x
+    error = np.sqrt((2 * loss + threshold - threshold**2) / n)
+    expected = stats.norm.sf(((gained - lost) / n - threshold) / error)
+    differences = np.repeat([1.0, -1.0, 0.0], [gained, lost, n - gained - lost])
+    assert tango(differences, threshold) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("test", [gaffke, tango])

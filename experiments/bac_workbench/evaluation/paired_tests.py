@@ -14,7 +14,7 @@ from scipy import optimize, stats
 
 #: the smallest difference of two scores in [0, 1]
 LOWEST = -1.0
-LOG_STEP = 0.01
+LOG_STEP = 0.02
 
 
 class PairedTest(Protocol):
