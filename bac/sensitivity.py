@@ -25,8 +25,8 @@ from torch import Tensor
 
 from bac.denoiser import Branch, branch, model_blocks
 from bac.errors import Unavailable
+from bac.known_modules import check_containers
 from bac.loop import DenoisingLoop, SamplerInputs, check_inputs
-from bac.runtime.snapshot import check_containers
 from bac.solver import Solver, solver_of
 
 #: Extrapolation is for coarse grids: its costs have one more index, [blocks, steps, steps, steps] numbers.
