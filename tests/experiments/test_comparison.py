@@ -7,6 +7,7 @@ import json
 import pytest
 
 from bac_workbench.evaluation.comparison import compare, comparison_table
+from bac_workbench.evaluation.statistics import mean_interval
 from diffusion_policy.common.config import ConfigError
 
 
@@ -68,6 +69,18 @@ def test_pairs_by_seed_and_leaves_other_checkpoints_out(tmp_path):
     assert comparison_table(rows).row_count == 2
 
 
+def test_a_policy_that_takes_longer_is_seen(tmp_path):
+    for name, steps in (("full", 100), ("bac", 115)):
+        path = stored(tmp_path, name, name, [1.0, 1.0], 24.7 if name == "full" else 4.2)
+        content = json.loads(path.read_text())
+        for row in content["episodes"]:
+            row["env_steps"] = steps
+        path.write_text(json.dumps(content))
+    row = compare(tmp_path).rows[1]
+    assert (row["env_steps"], row["reference_env_steps"]) == (115, 100)
+    assert "| 115 (+15 %) |" in (tmp_path / "comparison.md").read_text()
+
+
 def test_needs_the_full_policy(tmp_path):
     with pytest.raises(ConfigError, match="cache=full first"):
         compare(tmp_path)
@@ -99,15 +112,49 @@ def test_what_is_called_full_has_to_be_full(tmp_path, lie, reason):
             compare(tmp_path, named)
 
 
-def test_of_several_full_policies_one_has_to_be_named(tmp_path):
+def test_runs_of_several_noise_seeds_are_pooled_and_paired_seed_by_seed(tmp_path):
+    stored(tmp_path, "full", "full", [0.5, 0.7, 0.9], 24.7)
+    stored(tmp_path, "full-seed1", "full", [0.6, 0.8, 1.0], 24.7, seed=1)
+    stored(tmp_path, "bac", "bac_s10", [0.4, 0.6, 0.9], 4.2, updates=358)
+    stored(tmp_path, "bac-seed1", "bac_s10", [0.6, 0.7, 0.9], 4.2, seed=1, updates=358)
+    stored(tmp_path, "bac-seed2", "bac_s10", [0.0, 0.0, 0.0], 4.2, seed=2, updates=358)
+    comparison = compare(tmp_path)
+    assert comparison.skipped == {"bac-seed2": "seed 2 instead of 0, 1"}
+    assert comparison.references == ("full", "full-seed1")
+    full, bac = comparison.rows
+    assert full["paired_difference"] is None and full["mean_score"] == pytest.approx(0.75)
+    assert bac["runs"] == ["bac", "bac-seed1"] and bac["noise_seeds"] == [0, 1] and bac["n_episodes"] == 6
+    # the two episodes of each of the three initial states count as one observation
+    by_state = mean_interval([-0.05, -0.1, -0.05])
+    assert bac["paired_difference"] == pytest.approx(by_state.to_dict()) and by_state.n == 3
+    assert bac["scores"]["1"] == {"100": 0.6, "101": 0.7, "102": 0.9}
+
+
+def test_a_named_reference_is_the_only_one(tmp_path):
     stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
     stored(tmp_path, "full-seed1", "full", [0.6, 0.8], 24.7, seed=1)
     stored(tmp_path, "bac-seed1", "bac_s10", [0.6, 0.7], 4.2, seed=1, updates=358)
-    with pytest.raises(ConfigError, match="2 evaluations of the full policy.*full: .*seed 0.*full-seed1: .*seed 1"):
-        compare(tmp_path)
     comparison = compare(tmp_path, "full-seed1")
     assert [row["run"] for row in comparison.rows] == ["full-seed1", "bac-seed1"]
     assert comparison.skipped == {"full": "seed 0 instead of 1"}
+
+
+def test_of_several_full_policies_one_has_to_be_named(tmp_path):
+    stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
+    stored(tmp_path, "full-raw", "full", [0.6, 0.8], 24.7, weights="raw", seed=1)
+    with pytest.raises(ConfigError, match="2 evaluations of the full policy.*full: .*ema.*full-raw: .*raw"):
+        compare(tmp_path)
+    stored(tmp_path, "again", "full", [0.6, 0.8], 24.7, runtime="compiled")
+    with pytest.raises(ConfigError, match="3 evaluations of the full policy"):
+        compare(tmp_path)
+
+
+def test_episodes_that_all_succeed_still_have_an_interval(tmp_path):
+    for seed in (0, 1):
+        stored(tmp_path, f"full{seed}", "full", [1.0] * 10, 24.7, seed=seed)
+        stored(tmp_path, f"bac{seed}", "bac_s10", [1.0] * 10, 4.2, seed=seed, updates=358)
+    row = compare(tmp_path).rows[1]
+    assert row["interval_95"][0] < 0.9 and row["paired_difference"]["low"] < -0.05
 
 
 @pytest.mark.parametrize(
@@ -216,4 +263,4 @@ def test_stages_that_were_reached_are_shown_with_their_intervals(tmp_path):
     text = (tmp_path / "comparison.md").read_text()
     assert text.startswith("| method | p1 | p2 | p10 | mean score")
     assert "| full | 1.00 [0.50, 1.00] | 0.50 [0.25, 0.50] | 0.25 [0.12, 0.25] |" in text
-    assert len(comparison_table(rows).columns) == 9 and rows[0]["metrics"]["kettle"]["mean"] == 1.0
+    assert len(comparison_table(rows).columns) == 10 and rows[0]["metrics"]["kettle"]["mean"] == 1.0

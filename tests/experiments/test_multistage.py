@@ -82,7 +82,7 @@ def test_profile_cache_and_stage_metrics(make_cfg, tmp_path, task):
     run(make_cfg(task, "cache=full", f"output_dir={tmp_path}/out/full"))
     comparison = compare(tmp_path / "out")
     rows = comparison.rows
-    assert comparison.reference == "full" and rows[0]["sampler"] == "ddpm6" and len(rows) == 2
+    assert comparison.references == ("full",) and rows[0]["sampler"] == "ddpm6" and len(rows) == 2
     assert set(rows[0]["metrics"]) == set(STAGES[task])
 
 

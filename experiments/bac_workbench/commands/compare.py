@@ -2,9 +2,10 @@
 
 usage: bac compare RESULTS_FOLDER [REFERENCE]   (the folder that holds full/, bac/, ...)
 
-The second argument names the run of the full policy to pair with, where there are several (other seeds,
-weights, runtimes). Evaluations of the same checkpoint, noise and test seeds are compared; comparison.md and
-comparison.json are written there.
+Runs of one method that differ in their noise seed alone are pooled, each paired with the full policy of that seed.
+The second argument names the only run of the full policy to pair with, where there are several (other weights,
+runtimes). Evaluations of the same checkpoint and test seeds are compared; comparison.md and comparison.json are written
+there.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def compare_runs(folder: Path, reference: list[str]) -> None:
 
     comparison = compare(folder, *reference)
     console.print(comparison_table(comparison.rows))
-    console.print(f"paired with {comparison.reference}")
+    console.print(f"paired with {', '.join(comparison.references)}")
     for run, reason in comparison.skipped.items():
         console.print(f"left out: {run}: {reason}", style="yellow")
     console.print(f"written: {folder / 'comparison.md'}, comparison.json")

@@ -1,4 +1,7 @@
-"""Evaluations of one task side by side, each paired with the full policy on the same episodes and noise."""
+"""Evaluations of one task side by side, each paired with the full policy on the same episodes and noise.
+
+Runs of one method that differ in the noise seed alone are pooled into one row, paired seed by seed.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from typing import Any
 from rich.table import Table
 
 from bac_workbench.console import table
+from bac_workbench.evaluation.pooling import PooledRuns, pool
 from bac_workbench.evaluation.report import interval_text, method_label
-from bac_workbench.evaluation.statistics import paired_difference, score_interval
 from bac_workbench.evaluation.stored_results import StoredEvaluation, read_evaluation
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path, write_json
@@ -21,19 +24,19 @@ COLUMNS = (
     "mean score [95 %]",
     "paired difference to full [95 %]",
     "episodes",
+    "control steps",
     "block updates",
     "GFLOP/chunk",
 )
 STAGES = re.compile(r"p\d+$")  # metrics of the multi-stage tasks: at least so many stages were completed
-#: what two evaluations must share for their episodes to be pairs; their runtime may differ, which gives the same
-#: actions to rounding
+#: what two evaluations must share, beside the noise seed, for their episodes to be pairs; their runtime may differ,
+#: which gives the same actions to rounding
 SAME = (
     "task",
     "checkpoint_hash",
     "weights",
     "checkpoint_sampler",
     "checkpoint_noise",
-    "seed",
     "test_seeds_from",
     "precision",
     "n_action_steps",
@@ -45,10 +48,10 @@ SAME = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows in the order shown, the run they are paired with, and the runs that were left out with the reason."""
+    """Rows in the order shown, the runs they are paired with, and the runs that were left out with the reason."""
 
     rows: list[dict[str, Any]]
-    reference: str
+    references: tuple[str, ...]
     skipped: dict[str, str]
 
 
@@ -56,33 +59,40 @@ def compare(folder: Path, reference: str | None = None) -> Comparison:
     """Reads every `*/eval_results.json` in `folder`, pairs them with the full policy and writes comparison.{json,md}.
 
     Args:
-        reference: the run (a folder's name) to pair with; None: the only one of the full policy.
+        reference: the run (a folder's name) to pair with; None: the full policy's run of each noise seed.
 
     Raises:
         ConfigError: a file is damaged; or there is no run of the full policy with the checkpoint's own sampler, or
-            there are several.
+            there are several of one noise seed.
     """
     evaluations = [read_evaluation(path) for path in sorted(folder.glob("*/eval_results.json"))]
-    chosen = choose_reference(folder, evaluations, reference)
-    rows, skipped = [], {}
+    references = choose_references(folder, evaluations, reference)
+    kept, skipped = [], {}
     for evaluation in evaluations:
-        reason = why_not(evaluation, chosen)
+        reason = why_not(evaluation, references)
         if reason is None:
-            rows.append(make_row(evaluation, chosen))
+            kept.append(evaluation)
         else:
             skipped[evaluation.run] = reason
+    full = PooledRuns(tuple(references.values()))
+    rows = [make_row(runs, full) for runs in pool(kept)]
     rows.sort(key=lambda row: -row["gflop_per_chunk"])
-    facts = {key: chosen.provenance.get(key) for key in (*SAME, "runtime", "commit", "hardware")}
-    write_json(
-        folder / "comparison.json", {"reference": {"run": chosen.run, **facts}, "rows": rows, "skipped": skipped}
-    )
+    first = full.first
+    facts = {key: first.provenance.get(key) for key in (*SAME, "runtime", "commit", "hardware")}
+    stored = {"runs": list(full.names), **facts, "seeds": list(full.noise_seeds)}
+    write_json(folder / "comparison.json", {"reference": stored, "rows": rows, "skipped": skipped})
     with atomic_path(folder / "comparison.md") as path:
         path.write_text(markdown(rows))
-    return Comparison(rows, chosen.run, skipped)
+    return Comparison(rows, full.names, skipped)
 
 
-def choose_reference(folder: Path, evaluations: list[StoredEvaluation], name: str | None) -> StoredEvaluation:
-    """The run to pair with: it has to BE the full policy, every block at every step of the checkpoint's own sampler."""
+def choose_references(
+    folder: Path, evaluations: list[StoredEvaluation], name: str | None
+) -> dict[int, StoredEvaluation]:
+    """Noise seed -> the run to pair with.
+
+    It has to BE the full policy, every block at every step of the checkpoint's own sampler.
+    """
     runs = "; ".join(
         f"{e.run} ({e.method}, sampler {e.sampler}" + (f": {why}" if (why := e.why_not_full()) else "") + ")"
         for e in evaluations
@@ -97,14 +107,16 @@ def choose_reference(folder: Path, evaluations: list[StoredEvaluation], name: st
             raise ConfigError(
                 f"{name} cannot be the reference, as it is not the full policy with the checkpoint's own sampler: {why}"
             )
-        return named[0]
+        return {named[0].noise_seed: named[0]}
     full = [e for e in evaluations if e.why_not_full() is None]
     if not full:
         raise ConfigError(
             f"{folder} holds no evaluation of the full policy with the checkpoint's own sampler: "
             f"run bac eval with cache=full first. It holds: {runs}"
         )
-    if len(full) > 1:
+    references = {e.noise_seed: e for e in sorted(full, key=lambda e: e.noise_seed)}
+    first = next(iter(references.values()))
+    if len(references) < len(full) or any(differences(first, e) for e in full):
         differs = "; ".join(
             f"{e.run}: "
             + ", ".join(f"{key} {e.provenance[key]}" for key in ("checkpoint_hash", "weights", "seed", "runtime"))
@@ -114,50 +126,58 @@ def choose_reference(folder: Path, evaluations: list[StoredEvaluation], name: st
             f"{folder} holds {len(full)} evaluations of the full policy ({differs}). Name the one to pair with: "
             f"bac compare {folder} {full[0].run}"
         )
-    return full[0]
+    return references
 
 
-def why_not(evaluation: StoredEvaluation, reference: StoredEvaluation) -> str | None:
-    """Why an evaluation cannot be paired with the reference, None if it can."""
+def differences(evaluation: StoredEvaluation, reference: StoredEvaluation) -> list[str]:
+    """Under which other conditions than `reference` a run was made, but for the noise seed, in words."""
+    own, other = evaluation.provenance, reference.provenance
+    return [f"{key} {_short(own[key])} instead of {_short(other[key])}" for key in SAME if own[key] != other[key]]
+
+
+def why_not(evaluation: StoredEvaluation, references: dict[int, StoredEvaluation]) -> str | None:
+    """Why an evaluation cannot be paired with the references, None if it can."""
     if evaluation.incomplete:
         return evaluation.incomplete
-    differs = [
-        f"{key} {_short(evaluation.provenance[key])} instead of {_short(reference.provenance[key])}"
-        for key in SAME
-        if evaluation.provenance[key] != reference.provenance[key]
-    ]
+    seed = evaluation.noise_seed
+    reference = references.get(seed, next(iter(references.values())))
+    differs = differences(evaluation, reference)
+    if seed not in references:
+        differs.append(f"seed {seed} instead of {', '.join(map(str, references))}")
     if differs:
         return "; ".join(differs)
     return None if evaluation.scores.keys() & reference.scores.keys() else "no test episode in common"
 
 
-def make_row(evaluation: StoredEvaluation, reference: StoredEvaluation) -> dict[str, Any]:
+def make_row(runs: PooledRuns, full: PooledRuns) -> dict[str, Any]:
     """Means are over the episodes shared with the reference, also the reference's beside them."""
-    seeds = sorted(evaluation.scores.keys() & reference.scores.keys())
-    own, base = ([item.scores[seed] for seed in seeds] for item in (evaluation, reference))
-    mean = score_interval(own)
-    difference = paired_difference(own, base).to_dict() if evaluation is not reference and len(seeds) > 1 else None
+    pairs = runs.shared_with(full)
+    first = runs.first
+    runtime = first.provenance["runtime"]
+    itself = all(run in full.runs for run in runs.runs)
+    mean, base = runs.mean(pairs), full.mean(pairs)
+    sampler = method_label(first.method, first.sampler, first.provenance["checkpoint_sampler"])
     return {
-        "run": evaluation.run,
-        "method": evaluation.method,
-        "sampler": evaluation.sampler,
-        "runtime": evaluation.provenance["runtime"],
-        "label": method_label(evaluation.method, evaluation.sampler, evaluation.provenance["checkpoint_sampler"])
-        + (
-            ""
-            if evaluation.provenance["runtime"] == reference.provenance["runtime"]
-            else f" ({evaluation.provenance['runtime']})"
-        ),
+        "run": first.run,
+        "runs": list(runs.names),
+        "noise_seeds": sorted({noise for noise, _ in pairs}),
+        "method": first.method,
+        "sampler": first.sampler,
+        "runtime": runtime,
+        "label": sampler + ("" if runtime == full.first.provenance["runtime"] else f" ({runtime})"),
         "mean_score": mean.mean,
         "interval_95": [mean.low, mean.high],
-        "paired_difference": difference,
-        "reference_mean_score": sum(base) / len(base),
-        "n_episodes": len(seeds),
-        "n_episodes_of_run": len(evaluation.scores),
-        "n_episodes_of_reference": len(reference.scores),
-        "block_updates": evaluation.updates,
-        "gflop_per_chunk": evaluation.gflop,
-        "metrics": evaluation.metrics_over(seeds),
+        "paired_difference": None if itself or len(pairs) < 2 else runs.difference(full, pairs).to_dict(),
+        "reference_mean_score": base.mean,
+        "n_episodes": len(pairs),
+        "n_episodes_of_run": len(runs.scores),
+        "n_episodes_of_reference": len(full.scores),
+        "env_steps": runs.mean_env_steps(pairs),
+        "reference_env_steps": full.mean_env_steps(pairs),
+        "block_updates": first.updates,
+        "gflop_per_chunk": first.gflop,
+        "metrics": runs.metrics_over(pairs),
+        "scores": runs.by_noise_seed(pairs),
     }
 
 
@@ -194,9 +214,21 @@ def cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
         f"{row['mean_score']:.3f} [{low:.3f}, {high:.3f}]",
         paired,
         episodes,
+        length(row),
         str(row["block_updates"]),
         f"{row['gflop_per_chunk']:.2f}",
     ]
+
+
+def length(row: dict[str, Any]) -> str:
+    """Mean control steps of an episode, and by how much they differ from the full policy's on the same episodes.
+
+    A policy that succeeds later is worse, though its score may not say so.
+    """
+    own, base = row["env_steps"], row["reference_env_steps"]
+    if own is None or not base:
+        return "-" if own is None else f"{own:.0f}"
+    return f"{own:.0f} ({100 * (own / base - 1):+.0f} %)" if row["paired_difference"] is not None else f"{own:.0f}"
 
 
 def comparison_table(rows: list[dict[str, Any]]) -> Table:

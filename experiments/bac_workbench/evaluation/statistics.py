@@ -94,3 +94,40 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], confid
 
 def _binary(values: Sequence[float]) -> bool:
     return set(np.asarray(values, dtype=float)) <= {0.0, 1.0}
+
+
+def clustered_score(values: Sequence[float], clusters: Sequence[int]) -> Estimate:
+    """Mean score with an interval that takes `clusters` as independent, not the values within one.
+
+    With one value per cluster it is `score_interval`. Clusters are weighted alike.
+    """
+    means = cluster_means(values, clusters)
+    if len(means) == len(values):
+        return score_interval(values)
+    if len(set(values)) == 1 and _binary(values):
+        return score_interval(means.tolist())
+    return mean_interval(means, bounds=(0.0, 1.0))
+
+
+def clustered_difference(
+    values: Sequence[float], baseline: Sequence[float], clusters: Sequence[int], confidence: float = 0.95
+) -> Estimate:
+    """Mean paired difference, likewise; `n` counts clusters.
+
+    Raises:
+        ValueError: not the same number of values on both sides.
+    """
+    own, base = cluster_means(values, clusters), cluster_means(baseline, clusters)
+    return paired_difference(own.tolist(), base.tolist(), confidence)
+
+
+def cluster_means(values: Sequence[float], clusters: Sequence[int]) -> np.ndarray:
+    """The mean value of each cluster, in the clusters' order.
+
+    Raises:
+        ValueError: not one cluster per value.
+    """
+    if len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values of {len(clusters)} episodes")
+    _, index = np.unique(np.asarray(clusters), return_inverse=True)
+    return np.bincount(index, np.asarray(values, dtype=float)) / np.bincount(index)

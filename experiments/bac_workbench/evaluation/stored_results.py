@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bac_workbench.evaluation.statistics import score_interval
 from diffusion_policy.common.config import ConfigError
 
 #: what a comparison needs to know of a run; evaluations of earlier versions recorded less
@@ -37,7 +36,8 @@ class StoredEvaluation:
 
     Attributes:
         run: the name of its folder.
-        scores, metrics: of the test episodes, by seed; `metrics` is None where the file has only their means.
+        scores, env_steps, metrics: of the test episodes, by seed; `env_steps` are control steps. None where the file
+            lacks them.
         means: the stored means of the metrics over all test episodes.
         updates, full_updates: block updates per chunk, with this sampler's full policy beside.
         incomplete: why it cannot be compared, None if it can.
@@ -47,6 +47,7 @@ class StoredEvaluation:
     method: str
     sampler: str
     scores: dict[int, float]
+    env_steps: dict[int, int] | None
     metrics: dict[int, dict[str, float]] | None
     means: dict[str, Any]
     updates: int
@@ -54,6 +55,10 @@ class StoredEvaluation:
     gflop: float
     provenance: dict[str, Any]
     incomplete: str | None
+
+    @property
+    def noise_seed(self) -> int:
+        return self.provenance["seed"]
 
     def why_not_full(self) -> str | None:
         """Why this is not the full policy: every block at every step of the checkpoint's own sampler. None if it is."""
@@ -71,17 +76,6 @@ class StoredEvaluation:
             return f"{self.updates} block updates of {all_updates}"
         return None
 
-    def metrics_over(self, seeds: list[int]) -> dict[str, Any]:
-        """{"mean", "interval_95"} of each metric over these test episodes; empty if that is not known."""
-        if self.metrics is None:
-            return self.means if len(seeds) == len(self.scores) else {}
-        names = sorted(set.intersection(*(set(self.metrics[seed]) for seed in seeds)))
-        estimates = {name: score_interval([self.metrics[seed][name] for seed in seeds]) for name in names}
-        return {
-            name: {"mean": estimate.mean, "interval_95": [estimate.low, estimate.high]}
-            for name, estimate in estimates.items()
-        }
-
 
 def read_evaluation(path: Path) -> StoredEvaluation:
     """Reads an eval_results.json.
@@ -98,6 +92,8 @@ def read_evaluation(path: Path) -> StoredEvaluation:
         scores = {_integer(row["seed"]): _finite(row["score"]) for row in tests}
         if len(scores) < len(tests):
             raise ValueError("it holds a test seed twice")
+        timed = tests and all("env_steps" in row for row in tests)
+        env_steps = {row["seed"]: _integer(row["env_steps"]) for row in tests} if timed else None
         metrics = (
             {row["seed"]: {str(name): _finite(value) for name, value in row["metrics"].items()} for row in tests}
             if tests and all(row.get("metrics") for row in tests)
@@ -111,12 +107,14 @@ def read_evaluation(path: Path) -> StoredEvaluation:
         if "adapter" in provenance:
             provenance["adapter"] = without_code_names(provenance["adapter"])
         if not missing:
-            _integer(provenance["sampler_steps"]), _integer(provenance["n_blocks"])
+            for name in ("sampler_steps", "n_blocks", "seed"):
+                _integer(provenance[name])
         return StoredEvaluation(
             path.parent.name,
             _text(stored["method"]),
             _text(stored["sampler"]),
             scores,
+            env_steps,
             metrics,
             means,
             _integer(stored["block_updates"]["per_chunk"]),

@@ -47,7 +47,13 @@ def summarise(
         **scores([episode for episode in episodes if episode.split == "test"], ""),
         **scores([episode for episode in episodes if episode.split == "train"], "train_"),
         "episodes": [
-            {"seed": episode.seed, "split": episode.split, "score": episode.score, "metrics": episode.metrics}
+            {
+                "seed": episode.seed,
+                "split": episode.split,
+                "score": episode.score,
+                "env_steps": episode.env_steps,
+                "metrics": episode.metrics,
+            }
             for episode in episodes
         ],
         **arithmetic(experiment.policy.model, schedule, own_steps),

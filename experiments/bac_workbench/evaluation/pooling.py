@@ -1,0 +1,92 @@
+"""Runs of one method that differ in their noise seed alone, as one sample of episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from bac_workbench.evaluation.statistics import Estimate, clustered_difference, clustered_score
+from bac_workbench.evaluation.stored_results import StoredEvaluation
+
+#: (noise seed, environment's seed) of an episode
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PooledRuns:
+    """Evaluations of one method, one per noise seed.
+
+    Episodes of one environment's seed start alike, so they are not independent of each other: intervals take the seeds
+    of the environment as clusters.
+    """
+
+    runs: tuple[StoredEvaluation, ...]
+
+    @property
+    def first(self) -> StoredEvaluation:
+        return self.runs[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(run.run for run in self.runs)
+
+    @property
+    def noise_seeds(self) -> tuple[int, ...]:
+        return tuple(run.noise_seed for run in self.runs)
+
+    @cached_property
+    def scores(self) -> dict[Pair, float]:
+        return {(run.noise_seed, seed): score for run in self.runs for seed, score in run.scores.items()}
+
+    def shared_with(self, other: PooledRuns) -> list[Pair]:
+        """The episodes that both have."""
+        return sorted(self.scores.keys() & other.scores.keys())
+
+    def mean(self, pairs: Sequence[Pair]) -> Estimate:
+        return clustered_score([self.scores[pair] for pair in pairs], [seed for _, seed in pairs])
+
+    def difference(self, other: PooledRuns, pairs: Sequence[Pair]) -> Estimate:
+        """The mean of (this - other) over these episodes."""
+        own, base = ([runs.scores[pair] for pair in pairs] for runs in (self, other))
+        return clustered_difference(own, base, [seed for _, seed in pairs])
+
+    def mean_env_steps(self, pairs: Sequence[Pair]) -> float | None:
+        """Control steps of an episode; None where a run did not record them."""
+        if any(run.env_steps is None for run in self.runs):
+            return None
+        lengths = {(run.noise_seed, seed): n for run in self.runs for seed, n in (run.env_steps or {}).items()}
+        return sum(lengths[pair] for pair in pairs) / len(pairs)
+
+    def by_noise_seed(self, pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
+        """Noise seed -> environment's seed -> score, of these episodes: what every mean and interval comes from."""
+        values: dict[str, dict[str, float]] = {}
+        for noise, seed in pairs:
+            values.setdefault(str(noise), {})[str(seed)] = self.scores[noise, seed]
+        return values
+
+    def metrics_over(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """{"mean", "interval_95"} of each metric over these episodes; empty if that is not known."""
+        if any(run.metrics is None for run in self.runs):
+            alone = len(self.runs) == 1 and len(pairs) == len(self.scores)
+            return self.first.means if alone else {}
+        rows = {(run.noise_seed, seed): row for run in self.runs for seed, row in (run.metrics or {}).items()}
+        names = sorted(set.intersection(*(set(rows[pair]) for pair in pairs)))
+        clusters = [seed for _, seed in pairs]
+        estimates = {name: clustered_score([rows[pair][name] for pair in pairs], clusters) for name in names}
+        return {name: {"mean": item.mean, "interval_95": [item.low, item.high]} for name, item in estimates.items()}
+
+
+def pool(evaluations: Sequence[StoredEvaluation]) -> list[PooledRuns]:
+    """Groups runs of one method, sampler, schedule and runtime; two of one noise seed stay apart."""
+    groups: dict[tuple, list[list[StoredEvaluation]]] = {}
+    for run in sorted(evaluations, key=lambda run: run.noise_seed):
+        key = (run.method, run.sampler, run.provenance["runtime"], run.updates, run.provenance.get("schedule_digest"))
+        alike = groups.setdefault(key, [])
+        free = [group for group in alike if all(run.noise_seed != other.noise_seed for other in group)]
+        if free:
+            free[0].append(run)
+        else:
+            alike.append([run])
+    return [PooledRuns(tuple(group)) for alike in groups.values() for group in alike]
