@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bac.flops import denoiser_cost
+from bac.horizon import tokens_for, trajectory_tokens, why_all_tokens
 from bac.loop import DenoisingLoop, Generators, Policy
 from bac.runtime.choose import make_sampler
 from bac.runtime.contract import Runtime
@@ -27,7 +28,12 @@ class Report:
         schedule: what the schedule says of itself; with "made for ..." where that is other weights or another sampler.
         block_updates: block computations counted over these chunks.
         scheduled_updates: block computations the schedule asks for per chunk.
-        gflop_per_chunk, full_gflop_per_chunk: arithmetic of one sample's chunk with and without the schedule.
+        tokens, trajectory_tokens: denoised, and of the whole trajectory.
+        why_all_tokens: in words, where none is left out; else None.
+        gflop_per_chunk: arithmetic of one sample's chunk as it is denoised.
+        full_gflop_per_chunk: likewise of the full policy: all tokens, every block at every step.
+        fewer_by_tokens, fewer_by_schedule: how many times fewer FLOPs because of each; their product is the ratio of
+            the two numbers above.
         ms_per_chunk: median wall-clock of `predict_action` in milliseconds, observation encoding included; None before
             any.
         prepare_seconds: one-off preparation (precomputed tables, packing, compilation or graph capture).
@@ -40,20 +46,28 @@ class Report:
     block_updates: int
     scheduled_updates: int
     full_updates: int
+    tokens: int
+    trajectory_tokens: int
+    why_all_tokens: str | None
     gflop_per_chunk: float
     full_gflop_per_chunk: float
+    fewer_by_tokens: float
+    fewer_by_schedule: float
     ms_per_chunk: float | None
     prepare_seconds: float
 
     def __str__(self) -> str:
         latency = "no chunk yet" if self.ms_per_chunk is None else f"{self.ms_per_chunk:.1f} ms per chunk (median)"
         ratio = self.full_gflop_per_chunk / self.gflop_per_chunk
+        left_out = "the others never reach the executed actions"
+        tokens = f"{self.tokens} of {self.trajectory_tokens} tokens: {self.why_all_tokens or left_out}"
         return (
             f"{self.schedule} on {self.sampler}, runtime {self.runtime}: {self.chunks} chunks, {latency}\n"
             f"block updates per chunk {self.scheduled_updates} of {self.full_updates}, "
-            f"{self.block_updates} computed in all\n"
+            f"{self.block_updates} computed in all; {tokens}\n"
             f"denoiser {self.gflop_per_chunk:.2f} GFLOP per chunk, {ratio:.2f}x fewer than the full policy's "
-            f"{self.full_gflop_per_chunk:.2f} (FLOPs, not time); prepared in {self.prepare_seconds:.2f} s"
+            f"{self.full_gflop_per_chunk:.2f} (tokens {self.fewer_by_tokens:.2f}x, schedule "
+            f"{self.fewer_by_schedule:.2f}x; FLOPs, not time); prepared in {self.prepare_seconds:.2f} s"
         )
 
 
@@ -71,6 +85,7 @@ class Acceleration:
         precision: str,
         threads: int | None,
         allow_foreign: bool = False,
+        horizon: str = "executed",
     ):
         own = getattr(policy, "sampler", None)
         if not isinstance(own, DenoisingLoop):
@@ -85,7 +100,9 @@ class Acceleration:
                 f"this schedule is not for this policy: it was made for {' and '.join(self.foreign)}. "
                 "Profile this policy to get its own, or pass allow_foreign_schedule=True to try this one all the same"
             )
-        self.sampler: Runtime = make_sampler(own, schedule, runtime, precision, threads)
+        tokens = tokens_for(policy, horizon)
+        self._why_all_tokens = why_all_tokens(policy) if horizon == "executed" else f"horizon={horizon!r}"
+        self.sampler: Runtime = make_sampler(own, schedule, runtime, precision, threads, tokens)
         self.own: DenoisingLoop | None = None
         self.milliseconds: list[float] = []
 
@@ -106,6 +123,7 @@ class Acceleration:
         """As the policy's own `predict_action`; latencies are kept for the report (the last 10,000)."""
         if self.policy.sampler is not self.sampler:
             raise ValueError("not attached: call this inside `with accelerate(...) as fast:`")
+        self._check_chunk()
         started = time.perf_counter()
         result = self.policy.predict_action(obs_dict, generator)
         if result["action"].is_cuda:
@@ -115,9 +133,21 @@ class Acceleration:
             del self.milliseconds[:5_000]
         return result
 
+    def _check_chunk(self) -> None:
+        """Raises:
+        RuntimeError: by now the policy executes more than is denoised.
+        """
+        tokens = self.sampler.tokens
+        if tokens is not None and (stop := self.policy.chunk.stop) > tokens:
+            raise RuntimeError(
+                f"the executed chunk now ends at token {stop} and {tokens} are denoised: call accelerate() again"
+            )
+
     def report(self) -> Report:
-        schedule = self.sampler.schedule
-        cost = denoiser_cost(self.policy.model)
+        schedule, model = self.sampler.schedule, self.sampler.base.model
+        total = trajectory_tokens(self.policy)
+        tokens = total if self.sampler.tokens is None else self.sampler.tokens
+        flops, full_flops = denoiser_cost(model, tokens).flops, denoiser_cost(model, total).flops
         full = Schedule.full(schedule.blocks, schedule.steps)
         median = sorted(self.milliseconds)[len(self.milliseconds) // 2] if self.milliseconds else None
         return Report(
@@ -128,8 +158,13 @@ class Acceleration:
             block_updates=sum(self.sampler.block_updates.values()),
             scheduled_updates=schedule.update_count,
             full_updates=full.update_count,
-            gflop_per_chunk=cost.flops(schedule) / 1e9,
-            full_gflop_per_chunk=cost.flops(full) / 1e9,
+            tokens=tokens,
+            trajectory_tokens=total,
+            why_all_tokens=self._why_all_tokens,
+            gflop_per_chunk=flops(schedule) / 1e9,
+            full_gflop_per_chunk=full_flops(full) / 1e9,
+            fewer_by_tokens=full_flops(full) / flops(full),
+            fewer_by_schedule=flops(full) / flops(schedule),
             ms_per_chunk=median,
             prepare_seconds=self.sampler.prepare_seconds,
         )
@@ -163,6 +198,7 @@ def accelerate(
     precision: str = "fp32",
     threads: int | None = None,
     allow_foreign_schedule: bool = False,
+    horizon: str = "executed",
 ) -> Acceleration:
     """Speeds up a Transformer Diffusion Policy inside a `with` block; no retraining, no change of its weights.
 
@@ -178,9 +214,12 @@ def accelerate(
         threads: of the compiled CPU runtime; torch's number when None.
         allow_foreign_schedule: take a schedule that was profiled on other weights or with another sampler; the report
             says so.
+        horizon: 'executed' denoises the tokens that reach the executed actions, where leaving out the others is exact
+            (see `bac.horizon`): `predict_action` then gives the same 'action' and a shorter 'action_pred'. 'full'
+            denoises all of them.
 
     Raises:
         ScheduleError: the schedule is for another model, other weights, another sampler or number of steps.
         ValueError, RuntimeError: the runtime is not available here; the message says what is missing.
     """
-    return Acceleration(policy, schedule, runtime, precision, threads, allow_foreign_schedule)
+    return Acceleration(policy, schedule, runtime, precision, threads, allow_foreign_schedule, horizon)

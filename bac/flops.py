@@ -32,24 +32,42 @@ class Cost:
         return 2 * schedule.macs(self.blocks, per_step=self.per_step)
 
 
-def hoisted_cost(model: Denoiser) -> Cost:
-    """What the planned and compiled runtimes compute inside the loop: no condition encoder, cross-attention folded."""
-    d, tokens = model.n_emb, model.T
-    folded = 2 * tokens * model.n_head * model.T_cond * d
-    blocks = {name: folded if parse(name).kind == "ca" else macs for name, macs in denoiser_cost(model).blocks.items()}
-    return Cost(blocks, model.horizon * (model.input_dim * d + d * model.output_dim))
+def hoisted_cost(model: Denoiser, tokens: int | None = None) -> Cost:
+    """What the planned and compiled runtimes compute inside the loop: no condition encoder, cross-attention folded.
+
+    Args:
+        tokens: of a trajectory, that are denoised (see `bac.horizon`); None: its full horizon.
+    """
+    d, denoised, rows = model.n_emb, *_counts(model, tokens)
+    folded = 2 * rows * model.n_head * model.T_cond * d
+    costs = denoiser_cost(model, tokens).blocks
+    blocks = {name: folded if parse(name).kind == "ca" else macs for name, macs in costs.items()}
+    return Cost(blocks, denoised * (model.input_dim * d + d * model.output_dim))
 
 
-def denoiser_cost(model: Denoiser) -> Cost:
-    """Counts `model` at its full horizon."""
-    d, tokens, memory, inner = model.n_emb, model.T, model.T_cond, 4 * model.n_emb
-    attention = 2 * tokens * tokens * d  # scores and weighted sum
+def _counts(model: Denoiser, tokens: int | None) -> tuple[int, int]:
+    """Tokens of a trajectory that are denoised, and rows of the trunk for them: a time token may be among these."""
+    denoised = model.horizon if tokens is None else tokens
+    if not 1 <= denoised <= model.horizon:
+        raise ValueError(f"tokens={tokens} is not possible: use 1 to {model.horizon}")
+    return denoised, denoised + model.T - model.horizon
+
+
+def denoiser_cost(model: Denoiser, tokens: int | None = None) -> Cost:
+    """Counts `model`; the condition tokens are encoded whatever the number of trajectory tokens.
+
+    Args:
+        tokens: of a trajectory, that are denoised (see `bac.horizon`); None: its full horizon.
+    """
+    d, memory, inner = model.n_emb, model.T_cond, 4 * model.n_emb
+    denoised, rows = _counts(model, tokens)
+    attention = 2 * rows * rows * d  # scores and weighted sum
     costs = {
-        "sa": tokens * d * 3 * d + attention + tokens * d * d,
-        "ca": tokens * d * d + memory * d * 2 * d + 2 * tokens * memory * d + tokens * d * d,
-        "ffn": 2 * tokens * d * inner,
+        "sa": rows * d * 3 * d + attention + rows * d * d,
+        "ca": rows * d * d + memory * d * 2 * d + 2 * rows * memory * d + rows * d * d,
+        "ffn": 2 * rows * d * inner,
     }
-    per_step = model.horizon * (model.input_dim * d + d * model.output_dim)
+    per_step = denoised * (model.input_dim * d + d * model.output_dim)
     if model.obs_as_cond:
         per_step += model.n_obs_steps * model.cond_dim * d
     if not model.encoder_only:

@@ -44,6 +44,10 @@ class SamplerInputs(Protocol):
         """A copy of all tensors."""
         ...
 
+    def head(self: Self, tokens: int | None) -> Self:
+        """What is known of the first `tokens` tokens of each trajectory; None: of all."""
+        ...
+
     def impose(self, trajectory: Tensor) -> Tensor:
         """`trajectory` [B, T, D] with the known entries in their places."""
         ...
@@ -88,12 +92,15 @@ class Policy(Protocol):
     """A policy whose denoising loop can be replaced.
 
     Attributes:
-        sampler: the denoising loop that `predict_action` calls.
+        sampler: the denoising loop that `predict_action` calls; it may give fewer tokens than it takes, from the first
+            to the last of those executed.
         noise_scheduler: the checkpoint's own scheduler.
+        chunk: where the executed actions lie in its trajectory. Without it all tokens are denoised (see `bac.horizon`).
     """
 
     model: Any
     sampler: Any
+    chunk: slice
 
     @property
     def noise_scheduler(self) -> Any: ...

@@ -177,12 +177,14 @@ class Worker {
                     [&](int row, int column, vf value) { store(out + size_t(row) * m.d + column, value); });
       return;
     }
-    for (int row = 0; row < m.tokens; ++row)
-      for (int i = 0; i < dh; ++i) {
-        float total = 0;
-        for (int j = 0; j < m.tokens; ++j) total += weights[size_t(row) * lanes + j] * v[size_t(j) * width + i];
-        out[size_t(row) * m.d + i] = total;
-      }
+    // The sum over tokens is the outer loop: as the inner one, a compiler fuses multiply and add in its last rounds only,
+    // so that a row would depend on how many tokens there are.
+    for (int row = 0; row < m.tokens; ++row) {
+      float* total = out + size_t(row) * m.d;
+      std::memset(total, 0, size_t(dh) * sizeof(float));
+      for (int j = 0; j < m.tokens; ++j)
+        for (int i = 0; i < dh; ++i) total[i] += weights[size_t(row) * lanes + j] * v[size_t(j) * width + i];
+    }
   }
 
   void cross_attention(const Layer& layer, int index, int step, float* keep) {

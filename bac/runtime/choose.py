@@ -18,7 +18,12 @@ RUNTIMES = ("reference", "planned", "compiled")
 
 
 def make_sampler(
-    base: DenoisingLoop, schedule: Schedule | None, runtime: str, precision: str = "fp32", threads: int | None = None
+    base: DenoisingLoop,
+    schedule: Schedule | None,
+    runtime: str,
+    precision: str = "fp32",
+    threads: int | None = None,
+    tokens: int | None = None,
 ) -> Runtime:
     """The denoising loop of `base` in the named runtime.
 
@@ -26,6 +31,7 @@ def make_sampler(
         schedule: None for the full policy.
         precision: fp32; bf16 or fp16 change the actions slightly and are never chosen for you.
         threads: of the compiled CPU runtime; torch's number when None.
+        tokens: of each trajectory, from its first, that are denoised and given back (see `bac.horizon`); None: all.
 
     Raises:
         Unavailable: it cannot be had here, or has no such option.
@@ -39,9 +45,9 @@ def make_sampler(
     if runtime == "reference":
         if precision != "fp32":
             raise Unavailable("runtime=reference computes in fp32: it is what the others are compared with")
-        return ReferenceSampler(base, schedule)
+        return ReferenceSampler(base, schedule, tokens=tokens)
     if runtime == "planned":
-        return PlannedSampler(base, schedule, precision)
+        return PlannedSampler(base, schedule, precision, tokens)
     if device.type == "cuda":
-        return CudaGraphSampler(base, schedule, precision)
-    return CompiledCpuSampler(base, schedule, precision, threads)
+        return CudaGraphSampler(base, schedule, precision, tokens)
+    return CompiledCpuSampler(base, schedule, precision, threads, tokens)

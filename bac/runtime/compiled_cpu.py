@@ -1,7 +1,8 @@
 """The `compiled` runtime on a CPU: the whole denoising loop in one call of a native library (bac/native).
 
 Same program as `planned`, with prepacked weights, fused epilogues (bias, GELU, residual, store) and no per-operation
-overhead. Every row is computed in the same order whatever the batch, so a sample's action does not depend on its batch.
+overhead. Every row is computed in the same order whatever the rows beside it: a sample's action does not depend on its
+batch, nor on whether tokens that it does not depend on are denoised, bit for bit.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class CompiledCpuSampler:
         schedule: Schedule | None = None,
         precision: str = "fp32",
         threads: int | None = None,
+        tokens: int | None = None,
     ):
         if precision != "fp32":
             raise Unavailable(
@@ -50,8 +52,8 @@ class CompiledCpuSampler:
             engine.check_threads(threads)
         started = time.perf_counter()
         self.library = build.library()
-        self.base, self.model, self.threads = base, base.model, threads
-        self.hoisted = Hoisted(base, schedule, self.name)
+        self.base, self.model, self.threads, self.tokens = base, base.model, threads, tokens
+        self.hoisted = Hoisted(base, schedule, self.name, tokens)
         if self.hoisted.device.type != "cpu":
             raise Unavailable(f"the policy is on {self.hoisted.device}, not on the CPU")
         self.schedule = self.hoisted.schedule
@@ -63,7 +65,9 @@ class CompiledCpuSampler:
 
     def __deepcopy__(self, memo: dict) -> CompiledCpuSampler:
         """The copy of a policy gets a sampler prepared for the copied weights."""
-        return CompiledCpuSampler(copy.deepcopy(self.base, memo), self.schedule, threads=self.threads)
+        return CompiledCpuSampler(
+            copy.deepcopy(self.base, memo), self.schedule, threads=self.threads, tokens=self.tokens
+        )
 
     @property
     def block_updates(self) -> Counter[str]:
@@ -120,8 +124,8 @@ class CompiledCpuSampler:
             )
         matrices = [getattr(layer, name) for layer in layers for name in ("qkv", "out", "up", "down")]
         self.bytes_per_weight = 2 if all(matrix.half for matrix in matrices) else 4
-        skip = 1 if model.encoder_only else 0
-        position = model.pos_emb[0] + model.input_emb.bias
+        skip, rows = (1 if model.encoder_only else 0), self._rows
+        position = model.pos_emb[0, :rows] + model.input_emb.bias
         time_rows = None
         if model.encoder_only and condition.raw_time is not None:
             time_rows = condition.raw_time[:, 0] + model.pos_emb[0, :1]
@@ -135,7 +139,7 @@ class CompiledCpuSampler:
             d=model.n_emb,
             d_in=model.input_dim,
             d_out=model.output_dim,
-            tokens=model.T,
+            tokens=rows,
             skip=skip,
             cross=int(not model.encoder_only),
             steps=solver.steps,
@@ -154,11 +158,17 @@ class CompiledCpuSampler:
             clip=solver.clip,
         )
 
+    @property
+    def _rows(self) -> int:
+        """Tokens of a trajectory that are computed, the time token of the encoder-only form included."""
+        model = self.model
+        return model.T if self.tokens is None else self.tokens + model.T - model.horizon
+
     def _self_mask(self) -> Tensor:
         """[T, T rounded up]: the causal mask; padded columns are never seen."""
-        tokens = self.model.T
-        mask = torch.full((tokens, round_up(tokens)), float("-inf"))
-        mask[:, :tokens] = 0 if self.model.mask is None else self.model.mask
+        rows = self._rows
+        mask = torch.full((rows, round_up(rows)), float("-inf"))
+        mask[:, :rows] = 0 if self.model.mask is None else self.model.mask[:rows, :rows]
         return mask
 
     # ---- once per observation ----
@@ -199,21 +209,25 @@ class CompiledCpuSampler:
     def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor:
         """See `Runtime.__call__`."""
         self.hoisted.check(inputs)
-        known, model = inputs.known, self.model
-        if known.shape[1] != model.horizon:
+        model = self.model
+        if inputs.known.shape[1] != model.horizon:
             raise ValueError(
-                f"runtime=compiled denoises all {model.horizon} tokens the model was made for, got {known.shape[1]}: "
-                "use runtime=planned"
+                f"runtime=compiled takes trajectories of all {model.horizon} tokens the model was made for, "
+                f"got {inputs.known.shape[1]}: use runtime=planned"
             )
-        initial, noise = self.hoisted.draw(known, generator)
+        initial, noise = self.hoisted.draw(inputs.known, generator)
+        inputs = inputs.head(self.tokens)
+        known, denoised = inputs.known, inputs.known.shape[1]
         keep = Keep()
         memory, folded = self.fold_memory(inputs.observation, len(inputs))
-        trajectory = initial.float().contiguous()
+        trajectory = initial[:, :denoised].float().contiguous()
         sigmas = self.hoisted.solver.table[:, COLUMNS.index("sigma")]
-        pointers = [keep(draw) if draw is not None and sigma else None for draw, sigma in zip(noise, sigmas)]
+        pointers = [
+            keep(draw[:, :denoised]) if draw is not None and sigma else None for draw, sigma in zip(noise, sigmas)
+        ]
         total = memory + (0 if self.hoisted.condition.time is None else 1)
         mask = model.memory_mask
-        cross_mask = torch.zeros(model.T, max(1, total)) if mask is None else mask[: model.T, :total]
+        cross_mask = torch.zeros(self._rows, max(1, total)) if mask is None else mask[: self._rows, :total]
         call = Call(
             batch=len(inputs),
             memory=memory,

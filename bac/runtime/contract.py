@@ -29,6 +29,7 @@ class Runtime(Protocol):
         name: reference, planned or compiled.
         base: the policy's own denoising loop, whose actions the runtime reproduces under the full schedule.
         schedule: which block computes at which step.
+        tokens: how many leading tokens of each trajectory are denoised and given back; None: all.
         prepare_seconds: what preparation has taken so far: tables, packing, compilation, graph capture.
         bytes_per_weight: of the blocks' weights as the loop reads them.
         chunks: calls so far; a batch counts once.
@@ -37,6 +38,7 @@ class Runtime(Protocol):
     name: str
     base: DenoisingLoop
     schedule: Schedule
+    tokens: int | None
     prepare_seconds: float
     bytes_per_weight: int
     chunks: int
@@ -47,7 +49,10 @@ class Runtime(Protocol):
         ...
 
     def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor:
-        """Samples trajectories [B, T, D] with the noise that the policy's own loop would draw."""
+        """Samples trajectories [B, T, D] with the noise that the policy's own loop would draw.
+
+        With `tokens` it gives back the first of them, [B, tokens, D]; noise is drawn for all, in the same order.
+        """
         ...
 
     def timed_parts(self, inputs: SamplerInputs, generator: torch.Generator) -> TimedParts:

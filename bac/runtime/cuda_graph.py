@@ -25,15 +25,18 @@ WARM_UP_RUNS = 3  # before capture, so that libraries have chosen kernels and al
 
 
 class _Captured:
-    """One graph and its fixed input and output buffers."""
+    """One graph and its fixed input and output buffers.
+
+    Noise is of all tokens, and cut inside the graph, where that costs nothing.
+    """
 
     @torch.inference_mode(False)  # buffers made in inference mode could not be written outside of it
     @torch.no_grad()
     def __init__(self, loop: EagerLoop, inputs: SamplerInputs):
-        known = inputs.known
+        known, self.tokens = inputs.known, loop.hoisted.tokens
         self.trajectory = torch.zeros_like(known)
         self.noise = known.new_zeros(loop.hoisted.solver.steps, *known.shape)
-        self.inputs = inputs.clone()
+        self.inputs = inputs.head(self.tokens).clone()
         self.graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream(known.device)
         stream.wait_stream(torch.cuda.current_stream(known.device))
@@ -52,9 +55,10 @@ class _Captured:
         drawn = [(slot, draw) for slot, draw in zip(self.noise, noise) if draw is not None]
         if drawn:
             torch._foreach_copy_([slot for slot, _ in drawn], [draw for _, draw in drawn])
-        if self.inputs.mask is not None and inputs.mask is not None:
-            self.inputs.known.copy_(inputs.known)
-            self.inputs.mask.copy_(inputs.mask)
+        head = inputs.head(self.tokens)
+        if self.inputs.mask is not None and head.mask is not None:
+            self.inputs.known.copy_(head.known)
+            self.inputs.mask.copy_(head.mask)
         if self.inputs.observation is not None and inputs.observation is not None:
             self.inputs.observation.copy_(inputs.observation)
         self.graph.replay()
@@ -71,10 +75,11 @@ class CudaGraphSampler:
         base: DenoisingLoop,
         schedule: Schedule | None = None,
         precision: str = "fp32",
+        tokens: int | None = None,
     ):
         started = time.perf_counter()
-        self.base, self.precision = base, precision
-        self.hoisted = Hoisted(base, schedule, self.name)
+        self.base, self.precision, self.tokens = base, precision, tokens
+        self.hoisted = Hoisted(base, schedule, self.name, tokens)
         self._check_device(self.hoisted.device)
         self.loop = EagerLoop(self.hoisted, precision)
         self.schedule = self.hoisted.schedule
@@ -90,7 +95,7 @@ class CudaGraphSampler:
 
     def __deepcopy__(self, memo: dict) -> CudaGraphSampler:
         """The copy of a policy gets a sampler prepared for the copied weights."""
-        return CudaGraphSampler(copy.deepcopy(self.base, memo), self.schedule, self.precision)
+        return CudaGraphSampler(copy.deepcopy(self.base, memo), self.schedule, self.precision, self.tokens)
 
     @property
     def block_updates(self) -> Counter[str]:

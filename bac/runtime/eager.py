@@ -111,8 +111,11 @@ class EagerLoop:
     ) -> Tensor:
         """All K steps from the initial noise; `noise[k]` [B, T, D] is read where the solver draws.
 
-        No synchronisation with the device, fixed shapes.
+        No synchronisation with the device, fixed shapes. Where `inputs` are of fewer tokens than the noise, its first
+        ones are taken.
         """
+        denoised = inputs.known.shape[1]
+        trajectory = trajectory[:, :denoised]
         tokens = trajectory.shape[1] + (1 if self.model.encoder_only else 0)
         mask, _ = self.model.masks(tokens)
         cache = _Cache(self, trajectory, tokens)
@@ -120,7 +123,9 @@ class EagerLoop:
         for step in range(self.hoisted.solver.steps):
             trajectory = inputs.impose(trajectory)
             output = self.denoise(step, trajectory, memory, mask, cache)
-            trajectory, last = self.solve(step, trajectory, output, last, noise[step])
+            drawn = noise[step]
+            drawn = None if drawn is None else drawn[:, :denoised]
+            trajectory, last = self.solve(step, trajectory, output, last, drawn)
         return inputs.impose(trajectory)
 
     def solve(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bac.denoiser import model_blocks
 from bac.errors import Unavailable
+from bac.horizon import check_tokens
 from bac.loop import DenoisingLoop, Generators, SamplerInputs, check_inputs
 from bac.plan import Plan
 from bac.runtime.condition import ConditionTables, Memory
@@ -21,18 +22,21 @@ class Hoisted:
     Args:
         schedule: None computes every block at every step.
         runtime: its name, for messages.
+        tokens: of each trajectory, that are denoised; None: all.
 
     Raises:
+        Unavailable: the model is none that runtimes can denoise, or needs the tokens that would be left out.
         UnknownModule: the model has a part that the runtime would leave out.
         ScheduleError: the schedule is for another model or number of steps.
         UnsupportedSolver: the scheduler's arithmetic is no table.
     """
 
     @torch.no_grad()
-    def __init__(self, loop: DenoisingLoop, schedule: Schedule | None, runtime: str):
-        self.loop, self.model = loop, loop.model
+    def __init__(self, loop: DenoisingLoop, schedule: Schedule | None, runtime: str, tokens: int | None = None):
+        self.loop, self.model, self.tokens = loop, loop.model, tokens
         model = self.model
         check_modules(model, runtime)
+        check_tokens(loop, tokens)
         self.solver = solver_of(loop)
         blocks = model_blocks(model)
         if model.input_dim != model.output_dim:
@@ -49,10 +53,13 @@ class Hoisted:
 
     def memory(self, inputs: SamplerInputs) -> Memory | None:
         """What the observations decide, for every cross-attention of the chunk."""
-        return self.condition.memory(inputs.observation, *inputs.known.shape[:2])
+        return self.condition.memory(inputs.observation, *inputs.head(self.tokens).known.shape[:2])
 
     def draw(self, known: Tensor, generator: Generators) -> tuple[Tensor, list[Tensor | None]]:
-        """Initial noise and each step's noise [B, T, D], drawn in the order in which the reference draws them."""
+        """Initial noise and each step's noise [B, T, D], drawn in the order in which the reference draws them.
+
+        Of all T tokens, also where fewer are denoised: what a seed means does not depend on that.
+        """
         initial = self.loop.noise(known, generator) * self.solver.init_sigma
         return initial, [self.loop.noise(known, generator) if draws else None for draws in self.solver.draws]
 

@@ -25,15 +25,22 @@ class PlannedSampler:
     """Denoises with a `Plan`. Holds no per-call state: calls from several threads and of any batch size may interleave.
 
     Calls from several threads are bit-equal to calls one after the other where every thread computes with one torch
-    thread.
+    thread. With `tokens` the actions are those of all tokens to rounding (1e-6), as with another batch size: PyTorch's
+    matrix products sum in an order that depends on the number of rows.
     """
 
     name = "planned"
 
-    def __init__(self, base: DenoisingLoop, schedule: Schedule | None = None, precision: str = "fp32"):
+    def __init__(
+        self,
+        base: DenoisingLoop,
+        schedule: Schedule | None = None,
+        precision: str = "fp32",
+        tokens: int | None = None,
+    ):
         started = time.perf_counter()
-        self.base, self.precision = base, precision
-        self.hoisted = Hoisted(base, schedule, self.name)
+        self.base, self.precision, self.tokens = base, precision, tokens
+        self.hoisted = Hoisted(base, schedule, self.name, tokens)
         self.loop = EagerLoop(self.hoisted, precision)
         self.schedule = self.hoisted.schedule
         self.bytes_per_weight = self.loop.dtype.itemsize
@@ -42,7 +49,7 @@ class PlannedSampler:
 
     def __deepcopy__(self, memo: dict) -> PlannedSampler:
         """The copy of a policy gets a sampler prepared for the copied weights."""
-        return PlannedSampler(copy.deepcopy(self.base, memo), self.schedule, self.precision)
+        return PlannedSampler(copy.deepcopy(self.base, memo), self.schedule, self.precision, self.tokens)
 
     @property
     def block_updates(self) -> Counter[str]:
@@ -57,16 +64,17 @@ class PlannedSampler:
         initial, noise = self.hoisted.draw(inputs.known, generator)
         memory = self.hoisted.memory(inputs)
         self.chunks += 1
-        return self.loop.run(initial, noise, inputs, memory)
+        return self.loop.run(initial, noise, inputs.head(self.tokens), memory)
 
     def timed_parts(self, inputs: SamplerInputs, generator: torch.Generator) -> TimedParts:
         """See `Runtime.timed_parts`."""
-        known, output = inputs.known, torch.zeros_like(inputs.known)
+        known = inputs.head(self.tokens).known
+        output, tokens = torch.zeros_like(known), known.shape[1]
 
         def solve() -> None:
-            _, noise = self.hoisted.draw(known, generator)
+            _, noise = self.hoisted.draw(inputs.known, generator)
             last = None
-            for step in range(self.hoisted.solver.steps):
-                _, last = self.loop.solve(step, known, output, last, noise[step])
+            for step, drawn in enumerate(noise):
+                _, last = self.loop.solve(step, known, output, last, None if drawn is None else drawn[:, :tokens])
 
         return {"conditioning": lambda: self.hoisted.memory(inputs), "scheduler": solve}

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bac.denoiser import branch, model_blocks
+from bac.horizon import check_tokens
 from bac.loop import DenoisingLoop, Generators, SamplerInputs, check_inputs
 from bac.runtime.contract import TimedParts
 from bac.runtime.snapshot import check_containers
@@ -24,17 +26,28 @@ class ReferenceSampler:
 
     At an update step a block computes x <- x + F(norm(x)) and stores F(norm(x)); at every other step it adds what is
     stored: x <- x + cache[block].
+
+    With `tokens` the denoiser sees the first of them only and the sampler's step all T, whose later ones nobody reads:
+    so noise is drawn as ever. The actions are those of all tokens to rounding (1e-6), as with another batch size:
+    PyTorch's matrix products sum in an order that depends on the number of rows.
     """
 
     name = "reference"
     bytes_per_weight = 4  # it computes with the policy's own fp32 weights
     prepare_seconds = 0.0  # it prepares nothing
 
-    def __init__(self, base: DenoisingLoop, schedule: Schedule | None = None, observe: Observer | None = None):
-        self.base, self.model, self.observe = base, base.model, observe
+    def __init__(
+        self,
+        base: DenoisingLoop,
+        schedule: Schedule | None = None,
+        observe: Observer | None = None,
+        tokens: int | None = None,
+    ):
+        self.base, self.model, self.observe, self.tokens = base, base.model, observe, tokens
         self.blocks = model_blocks(base.model)
         self.schedule = Schedule.full(self.blocks, base.num_inference_steps) if schedule is None else schedule
         check_containers(base.model)
+        check_tokens(base, tokens)
         self.schedule.check_fits(self.blocks, base.num_inference_steps)
         self.block_updates: Counter[str] = Counter()
         self.chunks = 0
@@ -67,6 +80,7 @@ class ReferenceSampler:
     def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor:
         """See `Runtime.__call__`."""
         check_inputs(inputs, self.model)
+        check_tokens(self.base, self.tokens)  # nothing else notices a mask that was changed
         scheduler = self.base.prepared(inputs.known.device)
         trajectory = self.base.begin(scheduler, inputs.known, generator)
         timesteps = scheduler.timesteps
@@ -75,12 +89,14 @@ class ReferenceSampler:
         cache: dict[str, Tensor] = {}
         for step, timestep in enumerate(timesteps):
             trajectory = inputs.impose(trajectory)
-            scaled = scheduler.scale_model_input(trajectory, timestep)
+            scaled = scheduler.scale_model_input(trajectory, timestep)[:, : self.tokens]
             updates = self.schedule.updates[step]
             prediction = self.denoise(scaled, timestep, inputs.observation, step, updates, cache)
+            left_out = trajectory.shape[1] - prediction.shape[1]
+            prediction = F.pad(prediction, (0, 0, 0, left_out))  # zeros for the tokens nobody reads
             trajectory = self.base.step(scheduler, prediction, timestep, trajectory, generator)
         self.chunks += 1
-        return inputs.impose(trajectory)
+        return inputs.impose(trajectory)[:, : self.tokens]
 
     def timed_parts(self, inputs: SamplerInputs, generator: torch.Generator) -> TimedParts:
         """See `Runtime.timed_parts`."""

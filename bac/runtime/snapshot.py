@@ -61,13 +61,21 @@ def check_modules(model: nn.Module, runtime: str) -> None:
     Raises:
         UnknownModule: naming the module; `reference` honours what is inside of a layer.
     """
+    foreign = foreign_part(model)
+    if foreign is not None:
+        raise UnknownModule(
+            f"{foreign}, which runtime={runtime} would bypass: merge it into the weights "
+            "(merge_and_unload(), remove_parametrizations(), dequantise), or use runtime=reference"
+        )
+
+
+def foreign_part(model: nn.Module) -> str | None:
+    """The first part of a model whose computation is not known here, in words; None: there is none."""
     for name, module in model.named_modules():
         reason = _strange(module, _KNOWN) or _strange_parameter(module)
         if reason:
-            raise UnknownModule(
-                f"{_name(name)} {reason}, which runtime={runtime} would bypass: merge it into the weights "
-                "(merge_and_unload(), remove_parametrizations(), dequantise), or use runtime=reference"
-            )
+            return f"{_name(name)} {reason}"
+    return None
 
 
 def _name(name: str) -> str:

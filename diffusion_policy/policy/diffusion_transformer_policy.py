@@ -158,9 +158,17 @@ class DiffusionTransformerPolicy(SettablePolicy):
     def decode(self, sample: Tensor) -> dict[str, Tensor]:
         """Denoised trajectories [B, T, D], in normalised units -> what `predict_action` returns.
 
+        An accelerated sampler may have left out tokens behind the executed chunk.
+
         Raises:
             ValueError: an entry is not finite.
+            RuntimeError: the sampler left out tokens of the executed chunk.
         """
+        if sample.shape[1] < self.chunk.stop:
+            raise RuntimeError(
+                f"the executed chunk ends at token {self.chunk.stop} and the sampler denoises {sample.shape[1]}: "
+                "n_action_steps was set after accelerate(), call accelerate() again"
+            )
         if not torch.isfinite(sample).all():
             rows = (~torch.isfinite(sample).flatten(1).all(1)).nonzero().flatten().tolist()
             raise InputError(
@@ -180,7 +188,8 @@ class DiffusionTransformerPolicy(SettablePolicy):
 
         Returns:
             'action' [B, n_action_steps, Da] to execute and 'action_pred' [B, T, Da], in the environment's units; when
-            inpainting also 'obs_pred' [B, T, Do] and its executed part 'action_obs_pred'.
+            inpainting also 'obs_pred' [B, T, Do] and its executed part 'action_obs_pred'. While the policy is
+            accelerated 'action_pred' may end with the executed chunk.
 
         Raises:
             ValueError: the observations do not fit (see `encode_observation`), or the actions are not finite.

@@ -55,6 +55,13 @@ class SamplerInputs:
         optional = (None if tensor is None else tensor.clone() for tensor in (self.mask, self.observation))
         return SamplerInputs(self.known.clone(), *optional)
 
+    def head(self, tokens: int | None) -> SamplerInputs:
+        """What is known of the first `tokens` tokens of each trajectory (views); None: of all."""
+        if tokens is None or tokens >= self.known.shape[1]:
+            return self
+        mask = None if self.mask is None else self.mask[:, :tokens]
+        return SamplerInputs(self.known[:, :tokens], mask, self.observation)
+
     def impose(self, trajectory: Tensor) -> Tensor:
         """`trajectory` [B, T, D] with the known entries in their places."""
         return trajectory if self.mask is None else torch.where(self.mask, self.known, trajectory)

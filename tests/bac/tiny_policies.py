@@ -178,8 +178,8 @@ def observation(batch: int = 1, seed: int = 0) -> dict[str, Tensor]:
 
 
 def act(policy: Any, seed: int = 0, batch: int = 1) -> Tensor:
-    """Predicted trajectories [B, T, 2] on `observation(batch)`, each from a noise of its own."""
-    return policy.predict_action(observation(batch), seeded(*range(seed, seed + batch)))["action_pred"]
+    """Executed actions [B, 4, 2] on `observation(batch)`, each from a noise of its own."""
+    return policy.predict_action(observation(batch), seeded(*range(seed, seed + batch)))["action"]
 
 
 def seeded(*seeds: int) -> list[torch.Generator]:
