@@ -10,6 +10,7 @@ from bac.schedule import Schedule
 from bac_workbench.caching.schedules import schedule_for
 from bac_workbench.settings.methods import parse_method
 from bac_workbench.setup.experiment import Experiment
+from bac_workbench.setup.tuned import stored_settings_of
 from bac_workbench.tuning.decisions import Ended
 from diffusion_policy.common.errors import UserError
 
@@ -75,6 +76,7 @@ def make_candidates(
     for text in methods:
         try:
             variant = variant_of(experiment, text)
+            stored_settings_of(variant)  # refuses what no certificate could hold
             schedule = schedule_for(variant, say)
         except (UserError, LibraryError) as error:
             impossible[text] = Ended("candidates", f"not possible with this checkpoint: {error}")

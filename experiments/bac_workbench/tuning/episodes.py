@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bac_workbench.evaluation.evaluate import roll_out
-from bac_workbench.evaluation.folder import evaluation_settings, resume
+from bac_workbench.evaluation.folder import evaluation_settings, open_output_dir, resume
 from bac_workbench.settings.evaluation import Evaluation
 from bac_workbench.setup.experiment import Experiment
 from bac_workbench.tuning.candidates import FULL, Candidate, Candidates
@@ -85,3 +85,14 @@ def on_seeds(candidate: Candidate, start: int) -> Experiment:
         ),
         simulated=dataclasses.replace(experiment.task, seeds=Seeds(n_test=CAPACITY, test_start_seed=start)),
     )
+
+
+def open_folder(experiment: Experiment) -> Path:
+    """The folder of a checkpoint's tunings; created.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
+    settings = experiment.settings
+    base = Path("results") / settings.task.name / "tuning" / experiment.loaded.hash[:12]
+    return open_output_dir(experiment, settings.output_dir or base)
