@@ -14,7 +14,7 @@ from bac.horizon import tokens_for, trajectory_tokens, why_all_tokens
 from bac.loop import DenoisingLoop, Generators, Policy
 from bac.runtime.choose import make_sampler
 from bac.runtime.contract import Runtime
-from bac.sampler_name import sampler_name
+from bac.sampler_name import loop_name
 from bac.schedule import Schedule, ScheduleError
 
 
@@ -188,7 +188,7 @@ def foreign_to(schedule: Schedule, policy: Policy, own: DenoisingLoop) -> list[s
 
 
 def _name_of(own: DenoisingLoop, policy: Policy) -> str:
-    return sampler_name(own.scheduler, own.num_inference_steps, own.step_kwargs, policy.noise_scheduler)
+    return loop_name(own, policy.noise_scheduler)
 
 
 def accelerate(

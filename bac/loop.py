@@ -62,12 +62,21 @@ class DenoisingLoop(Protocol):
         scheduler: a diffusers scheduler; it is never altered.
         num_inference_steps: K.
         step_kwargs: further arguments of `scheduler.step` (eta, ...).
+
+    A loop may have `solver()`, its arithmetic as a table (see `bac.solver`); else that is read from its scheduler.
     """
 
-    model: Any
-    scheduler: Any
-    num_inference_steps: int
-    step_kwargs: Mapping[str, Any]
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def scheduler(self) -> Any: ...
+
+    @property
+    def num_inference_steps(self) -> int: ...
+
+    @property
+    def step_kwargs(self) -> Mapping[str, Any]: ...
 
     def prepared(self, device: torch.device | None = None) -> Any:
         """A scheduler of its own for one call, set to K steps."""
@@ -75,6 +84,15 @@ class DenoisingLoop(Protocol):
 
     def noise(self, like: Tensor, generator: Generators = None) -> Tensor:
         """Standard normal noise of the shape, device and dtype of `like` [B, T, D]."""
+        ...
+
+    def draw(
+        self, like: Tensor, draws: Sequence[bool], generator: Generators = None
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Initial noise like `like`, before the scheduler scales it, and noise for each step that `draws`, else None.
+
+        In the order in which one call draws them.
+        """
         ...
 
     def begin(self, scheduler: Any, known: Tensor, generator: Generators) -> Tensor:

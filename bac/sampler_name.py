@@ -1,4 +1,4 @@
-"""The name of a sampler, derived from what it is: `ddpm100`, `ddim16`, `ddim16-trailing-eta0.5`.
+"""The name of a sampler, derived from what it is: `ddpm100`, `ddim16`, `ddim16-trailing-eta0.5`, `ancestral5`.
 
 A name is the kind of solver, the number of steps, and a tag for everything that differs from the solver's plain form
 and changes samples. Two samplers of one policy that sample differently never share a name; names are safe as folder
@@ -14,9 +14,14 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from bac.samplers.grid_loop import GridLoop
+from bac.samplers.grids import FEWEST_OF_DIFFUSERS, OF_DIFFUSERS, default_spacing, spacing_of
 from bac.scheduler_kinds import clips, is_known_project, kind_of
+
+if TYPE_CHECKING:
+    from bac.loop import DenoisingLoop
 
 #: options of a scheduler that are the checkpoint's, not the sampler's
 NOISE = (
@@ -45,6 +50,7 @@ VALUES = {
     "final_sigmas_type": {"zero": "zero_last", "sigma_min": "sigma_min"},
 }
 SHORT = {"solver_order": "order", "clip_sample_range": "clip", "steps_offset": "offset"}
+MOST_LISTED = 16  # timesteps of a grid that its name lists
 LONGEST = 120  # characters; a file system takes 255 bytes
 
 
@@ -65,12 +71,54 @@ def sampler_name(
     """
     kind = _kind(scheduler)
     tags = [
-        *_option_tags(scheduler, kind),
+        *_option_tags(scheduler, kind, num_inference_steps),
         *_step_tags(step_kwargs or {}),
         *([] if trained is None else _noise_tags(scheduler, trained)),
     ]
     name = "-".join([f"{kind}{int(num_inference_steps)}", *tags])
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 17]}-{_digest(name, 16)}"
+
+
+def loop_name(loop: DenoisingLoop, trained: Any = None) -> str:
+    """Canonical name of any denoising loop: `sampler_name` of what steps a diffusers scheduler, else of its grid.
+
+    A grid sampler of the default spacing for its kind and number of steps has no tag: ancestral5, ddim3. Another spacing
+    is named (ddim16-even), timesteps of no rule are listed (ancestral5-at92_54_28_9_4).
+
+    Args:
+        trained: the checkpoint's own scheduler.
+
+    Raises:
+        ValueError: the timesteps of a grid sampler do not fit its scheduler.
+    """
+    if not isinstance(loop, GridLoop):
+        return sampler_name(loop.scheduler, loop.num_inference_steps, loop.step_kwargs, trained)
+    name = "-".join([f"{loop.settings.kind}{loop.settings.steps}", *_grid_tags(loop, trained)])
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 17]}-{_digest(name, 16)}"
+
+
+def _grid_tags(loop: GridLoop, trained: Any) -> list[str]:
+    settings, tags = loop.settings, []
+    length = len(loop.scheduler.alphas_cumprod)
+    spacing = spacing_of(settings.timesteps, settings.kind, length)
+    if loop.clip != 1:
+        tags.append("noclip" if math.isinf(loop.clip) else _tag("clip_sample_range", loop.clip))
+    if spacing is None:
+        listed = "_".join(map(str, settings.timesteps))
+        tags.append(f"at{listed}" if settings.steps <= MOST_LISTED else f"grid{_digest(listed)}")
+    elif spacing != default_spacing(settings.kind, settings.steps, length):
+        tags.append(spacing)
+    if settings.order != 2:
+        tags.append(_tag("solver_order", settings.order))
+    if settings.eta:
+        tags.append(_tag("eta", settings.eta))
+    if settings.reclip is not None and settings.reclip != (spacing not in OF_DIFFUSERS):
+        tags.append("reclip" if settings.reclip else "noreclip")
+    if settings.coupled != (settings.kind == "ancestral"):
+        tags.append("coupled" if settings.coupled else "uncoupled")
+    if settings.fitted_digest is not None:
+        tags.append(f"fitted{settings.fitted_digest}")
+    return [*tags, *([] if trained is None else _noise_tags(loop.scheduler, trained))]
 
 
 def noise_digest(scheduler: Any) -> str:
@@ -86,7 +134,7 @@ def _kind(scheduler: Any) -> str:
     return f"{cls.__name__}_{_digest(f'{cls.__module__}.{cls.__qualname__}')}_"  # anyone may name a class so
 
 
-def _option_tags(scheduler: Any, kind: str) -> list[str]:
+def _option_tags(scheduler: Any, kind: str, steps: int) -> list[str]:
     config = dict(scheduler.config)
     plain = {
         name: parameter.default
@@ -98,6 +146,8 @@ def _option_tags(scheduler: Any, kind: str) -> list[str]:
         plain.update(clip_sample=True, clip_sample_range=1.0)
         if config["variance_type"] not in ("learned", "learned_range"):
             plain.pop("variance_type")  # a leftover of DDPM, which this solver does not look at
+    if kind == "ddim" and steps < FEWEST_OF_DIFFUSERS:
+        plain["timestep_spacing"] = None  # the plain form is a grid of `bac.samplers`
     if not config.get("clip_sample", False):
         plain.pop("clip_sample_range", None)
     if not config.get("thresholding", False):

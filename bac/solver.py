@@ -58,7 +58,10 @@ class Solver:
 
 
 def solver_of(loop: DenoisingLoop) -> Solver:
-    """The table of a policy's denoising loop; see `solver_from_scheduler`."""
+    """The table of a policy's denoising loop; its own `solver()` where it has one, else see `solver_from_scheduler`."""
+    own = getattr(loop, "solver", None)
+    if own is not None:
+        return own()
     return solver_from_scheduler(loop.prepared(), dict(loop.step_kwargs))
 
 
@@ -100,18 +103,24 @@ def _advice(what: str) -> str:
     return f"{what} is not supported by the planned and compiled runtimes: use runtime=reference"
 
 
-def _gains(config: Any, alpha: Any, sigma: Any) -> tuple[Any, Any]:
+def gains(prediction_type: str, alpha: Any, sigma: Any) -> tuple[Any, Any]:
     """(x_gain, m_gain): x0 from a sample x = alpha * x0 + sigma * noise and the model output."""
     return {"epsilon": (1 / alpha, -sigma / alpha), "sample": (0.0, 1.0), "v_prediction": (alpha, -sigma)}[
-        config.prediction_type
+        prediction_type
     ]
 
 
-def _noise_gains(config: Any, alpha: Any, sigma: Any) -> tuple[Any, Any]:
+def noise_gains(prediction_type: str, alpha: Any, sigma: Any) -> tuple[Any, Any]:
     """Likewise the factors of x and of the model output in the predicted noise."""
     return {"epsilon": (0.0, 1.0), "sample": (1 / sigma, -alpha / sigma), "v_prediction": (sigma, alpha)}[
-        config.prediction_type
+        prediction_type
     ]
+
+
+def posterior_mean(product: Any, before: Any) -> tuple[Any, Any]:
+    """(to_x, to_x0) of the mean of q(x_n | x_t, x0), Ho et al. 2020, eq. 7; alphas_cumprod at t and n, any n < t."""
+    alpha = product / before
+    return alpha**0.5 * (1 - before) / (1 - product), before**0.5 * (1 - alpha) / (1 - product)
 
 
 #: rows of the table, and the steps at which the scheduler draws noise
@@ -125,14 +134,12 @@ def _ddpm(scheduler: Any, kwargs: dict[str, Any]) -> _Rows:
     for t in scheduler.timesteps.tolist():
         previous = int(scheduler.previous_timestep(t))
         product, product_before = products[t], (products[previous] if previous >= 0 else torch.ones(()))
-        alpha = product / product_before
         variance = scheduler._get_variance(t) if t > 0 else 0.0
         sigma = variance if config.variance_type == "fixed_small_log" and t > 0 else variance**0.5
         rows.append(
             [
-                *_gains(config, product**0.5, (1 - product) ** 0.5),
-                alpha**0.5 * (1 - product_before) / (1 - product),
-                product_before**0.5 * (1 - alpha) / (1 - product),
+                *gains(config.prediction_type, product**0.5, (1 - product) ** 0.5),
+                *posterior_mean(product, product_before),
                 0.0,
                 0.0,
                 sigma,
@@ -154,12 +161,12 @@ def _ddim(scheduler: Any, kwargs: dict[str, Any]) -> _Rows:
         sigma = eta * scheduler._get_variance(t, previous) ** 0.5 if eta else 0.0
         alpha, noise = product**0.5, (1 - product) ** 0.5
         direction = (1 - product_before - sigma**2).clamp(min=0) ** 0.5  # of the "direction pointing to x_t"
-        gains = _gains(config, alpha, noise)
+        own = gains(config.prediction_type, alpha, noise)
         if reestimate:  # the noise follows from the clipped x0
-            rows.append([*gains, direction / noise, product_before**0.5 - direction * alpha / noise, 0.0, 0.0, sigma])
+            rows.append([*own, direction / noise, product_before**0.5 - direction * alpha / noise, 0.0, 0.0, sigma])
         else:
-            from_x, from_m = _noise_gains(config, alpha, noise)
-            rows.append([*gains, direction * from_x, product_before**0.5, 0.0, direction * from_m, sigma])
+            from_x, from_m = noise_gains(config.prediction_type, alpha, noise)
+            rows.append([*own, direction * from_x, product_before**0.5, 0.0, direction * from_m, sigma])
         draws.append(eta > 0)
     return rows, draws
 
@@ -179,7 +186,7 @@ def _dpm_solver(scheduler: Any, kwargs: dict[str, Any]) -> _Rows:
     for k, t in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[k]
         alpha, noise = (float(value) for value in scheduler._sigma_to_alpha_sigma_t(sigma))
-        x_gain, m_gain = _gains(config, alpha, noise)
+        x_gain, m_gain = gains(config.prediction_type, alpha, noise)
         coefficients = []
         for x, x0, last in np.eye(3):
             probe._step_index, probe._begin_index = k, 0

@@ -60,8 +60,8 @@ class Hoisted:
 
         Of all T tokens, also where fewer are denoised: what a seed means does not depend on that.
         """
-        initial = self.loop.noise(known, generator) * self.solver.init_sigma
-        return initial, [self.loop.noise(known, generator) if draws else None for draws in self.solver.draws]
+        initial, noise = self.loop.draw(known, self.solver.draws.tolist(), generator)
+        return initial * self.solver.init_sigma, noise
 
     def check(self, inputs: SamplerInputs) -> None:
         """Refuses inputs that do not fit, and weights, a sampler or a device that changed under the tables.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -42,6 +43,22 @@ def draw_noise(shape: Sequence[int], like: Tensor, generator: Generators = None)
     return torch.cat(rows).to(like.device)
 
 
+def draw_noises(count: int, like: Tensor, generator: Generators = None) -> Tensor:
+    """`count` draws of `draw_noise`, one after the other, in one tensor [count, B, T, D]."""
+    generators = None if generator is None or isinstance(generator, torch.Generator) else list(generator)
+    devices = {item.device for item in generators or ()}
+    if generators is not None and (len(generators) != len(like) or len(devices) != 1):
+        return torch.stack([draw_noise(like.shape, like, generators) for _ in range(count)])
+    if generators is None:
+        generators = [generator]
+        devices = {like.device if generator is None else generator.device}
+    noises = torch.empty((count, *like.shape), device=devices.pop(), dtype=like.dtype)
+    parts = noises.view(count * len(generators), -1, *like.shape[1:]).unbind()
+    for part, own in zip(parts, itertools.cycle(generators)):
+        part.normal_(generator=own)
+    return noises.to(like.device)
+
+
 class DiffusionSampler:
     """Algorithm of Chi et al. 2023, equation (4): start from noise, denoise K times.
 
@@ -65,6 +82,17 @@ class DiffusionSampler:
     def noise(self, like: Tensor, generator: Generators = None) -> Tensor:
         """Noise [B, T, D] like `like`; see `draw_noise`."""
         return draw_noise(like.shape, like, generator)
+
+    def draw(
+        self, like: Tensor, draws: Sequence[bool], generator: Generators = None
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """The initial noise [B, T, D], not yet scaled, and the noise of each step that `draws`, else None.
+
+        The numbers that a call with this generator would draw, in its order.
+        """
+        first, *rest = draw_noises(1 + sum(draws), like, generator)
+        noises = iter(rest)
+        return first, [next(noises) if drawn else None for drawn in draws]
 
     def begin(self, scheduler: Any, known: Tensor, generator: Generators) -> Tensor:
         """The initial noise [B, T, D] for a prepared `scheduler`, of the shape, device and dtype of `known`."""

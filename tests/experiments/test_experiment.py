@@ -11,7 +11,7 @@ from bac.schedule import Schedule
 from bac_workbench.caching.schedules import schedule_for
 from bac_workbench.settings.caches import CACHES, Cache, Uniform, make_cache, register
 from bac_workbench.settings.methods import CACHE_FILES, named_cache
-from bac_workbench.settings.sampler import SAMPLER_TYPES
+from bac_workbench.settings.sampler import DIFFUSERS_TYPES
 from bac_workbench.setup.experiment import load_experiment
 from bac_workbench.setup.samplers import SCHEDULERS
 from diffusion_policy.common.config import ConfigError
@@ -28,7 +28,13 @@ def test_another_sampler_or_cache_is_another_experiment_of_the_same_policy(exper
     faster = experiment.with_sampler({"type": "ddim", "steps": 3}).with_cache(Uniform(budget=1))
     assert (experiment.sampler_name, experiment.cache.label) == ("ddpm8", "uniform_s2")
     assert (faster.sampler_name, faster.cache.label) == ("ddim3", "uniform_s1")
-    assert faster.sampler_settings == {"type": "ddim", "steps": 3, "name": "ddim3"}
+    assert faster.sampler_settings == {
+        "type": "ddim",
+        "steps": 3,
+        "name": "ddim3",
+        "timesteps": [92, 26, 4],
+        "coupled": False,
+    }
     assert faster.policy is experiment.policy and faster.with_sampler({}).sampler is experiment.own_sampler
     assert faster.to_dict()["sampler"]["name"] == "ddim3" and faster.to_dict()["seed"] == 0
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -86,4 +92,4 @@ def test_a_further_method_is_one_class(experiment, monkeypatch):
 
 
 def test_the_settings_name_the_samplers_that_there_are():
-    assert tuple(SCHEDULERS) == SAMPLER_TYPES
+    assert tuple(SCHEDULERS) == DIFFUSERS_TYPES

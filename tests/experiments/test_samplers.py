@@ -63,10 +63,23 @@ def run(settings):
         (["sampler.variance_type=fixed_large"], "ddpm8-fixed_large", 8),
         (["sampler.name=ddpm8"], "ddpm8", 8),
         (
-            ["sampler.type=ddim", "+sampler.dynamic_thresholding_ratio=0.9", "sampler.thresholding=true"],
-            "ddim8-dynamic_thresholding_ratio0.9-thresholding",
+            [
+                "sampler.type=ddim",
+                "sampler.spacing=leading",
+                "+sampler.dynamic_thresholding_ratio=0.9",
+                "sampler.thresholding=true",
+            ],
+            "ddim8-dynamic_thresholding_ratio0.9-thresholding-leading",
             8,
         ),
+        (["sampler.type=ddim", "sampler.spacing=trailing", "sampler.timestep_spacing=trailing"], "ddim8-trailing", 8),
+        (["sampler.type=ddpm", "sampler.spacing=trailing"], "ddpm8-trailing", 8),
+        (["sampler=ancestral5", "sampler.steps=5"], "ancestral5", 5),
+        (["sampler.type=ancestral", "sampler.coupled=false"], "ancestral8-uncoupled", 8),
+        (["sampler.type=ancestral", "sampler.timesteps=[90,40,3]", "sampler.steps=null"], "ancestral3-at90_40_3", 3),
+        (["sampler.type=ddim", "sampler.spacing=even", "sampler.eta=0.5"], "ddim8-even-eta0.5", 8),
+        (["sampler.type=ddim", "sampler.coupled=true"], "ddim8-coupled", 8),
+        (["sampler.type=dpmpp", "sampler.spacing=even", "sampler.solver_order=1"], "dpmpp8-even-order1", 8),
     ],
 )
 def test_the_name_is_of_what_runs(make_settings, overrides, name, steps):
@@ -83,7 +96,8 @@ def test_the_name_is_of_what_runs(make_settings, overrides, name, steps):
 
 def test_options_change_what_is_sampled(make_settings):
     def actions(*overrides):
-        with load_experiment(make_settings("sampler.type=ddim", *overrides)).attached() as policy:
+        settings = make_settings("sampler.type=ddim", "sampler.steps=10", *overrides)
+        with load_experiment(settings).attached() as policy:
             return policy.predict_action(
                 policy.random_observation(1, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(0)
             )["action"]
@@ -108,6 +122,21 @@ def test_options_change_what_is_sampled(make_settings):
         (["sampler.type=ddim", "sampler.variance_type=fixed_large"], "no option of a ddim sampler"),
         (["sampler.variance_type=learned"], "fixed_small, fixed_small_log, fixed_large"),
         (["sampler.timestep_spacing=odd"], "leading, linspace, trailing"),
+        (["sampler.spacing=odd"], "use quadratic, three_halves, even, leading, linspace, trailing"),
+        (["sampler.spacing=leading", "sampler.timestep_spacing=trailing"], "its other spelling: leave one of them out"),
+        (["sampler.type=ancestral", "sampler.timesteps=[4,90]", "sampler.steps=2"], "do not descend"),
+        (["sampler.type=ancestral", "sampler.timesteps=[90,4,4]", "sampler.steps=3"], "without repeats"),
+        (["sampler.type=ancestral", "sampler.timesteps=[100,4]", "sampler.steps=2"], "leave the range .* 0 to 99"),
+        (["sampler.type=ancestral", "sampler.timesteps=[90,4]"], "sampler.steps=8: sampler.timesteps has 2"),
+        (["sampler.type=ancestral", "sampler.eta=0.5"], "option of sampler.type=ddim: ancestral has none"),
+        (["sampler.type=dpmpp", "sampler.coupled=true"], "ancestral and ddim: dpmpp has none"),
+        (["sampler.type=ddpm", "sampler.spacing=even"], "use type=ancestral"),
+        (["sampler.spacing=even"], "a ddpm sampler has the spacings of diffusers, .*use sampler.type=ancestral"),
+        (["sampler.type=ancestral", "sampler.steps=60", "sampler.spacing=quadratic"], "60 distinct .*spacing=even"),
+        (["sampler.type=ancestral", "sampler.steps=null"], "needs a number of steps: add sampler.steps=1 to 100"),
+        (["sampler.type=ancestral", "sampler.steps=101"], "use 1 to 100"),
+        (["sampler.type=ddim", "sampler.thresholding=true"], "no option of a ddim sampler on a grid.*spacing=leading"),
+        (["sampler.type=ddim", "sampler.clip_sample=false"], "True on a grid, as the policy was trained"),
         (["sampler.clip_sample=2"], "sampler.clip_sample=true"),
         (["sampler.solver_order=1"], "no option of a ddpm sampler"),
         (["+sampler.num_train_timesteps=50"], "belongs to the training"),
@@ -136,7 +165,7 @@ def test_results_of_a_sampler_given_by_type_and_steps_say_so(make_settings, tmp_
 @pytest.mark.parametrize("kind", ["ddim", "ddpm"])
 def test_the_plain_policy_is_what_the_checkpoints_file_says(make_settings, altered, kind):
     folder = ddim(altered) if kind == "ddim" else altered(5, num_train_timesteps=5)
-    name = {"ddim": "ddim4", "ddpm": "ddpm5"}[kind]
+    name = {"ddim": "ddim4-leading", "ddpm": "ddpm5"}[kind]
     cfg = make_settings(
         "cache=full", *OWN, f"checkpoint={folder}", "runtime=reference", "benchmark.n_chunks=5", "eval.n_test=1"
     )
@@ -157,7 +186,7 @@ def test_own_step_options_stay_with_the_own_type_only(make_settings, altered):
     config["policy"]["eta"] = 0.7
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     name = lambda *overrides: load_experiment(make_settings(f"checkpoint={folder}", *overrides)).sampler_name
-    assert name(*OWN) == "ddim4-eta0.7" and name() == "ddim8-eta0.7"
+    assert name(*OWN) == "ddim4-leading-eta0.7" and name() == "ddim8-leading-eta0.7"
     assert name("sampler.type=ddpm") == "ddpm8" and name("sampler.type=ddim", "sampler.eta=0.0") == "ddim8"
 
 

@@ -15,8 +15,8 @@ from bac.similarity import METRICS
 from bac_workbench.settings import check, read_arguments
 from bac_workbench.settings.caches import CACHES
 from bac_workbench.settings.launch import check_command_line
+from bac_workbench.settings.sampler import SAMPLER_TYPES
 from bac_workbench.settings.schema import SCHEMAS, field_at, field_problems, fields, kind_of, schema_of
-from bac_workbench.setup.samplers import SCHEDULERS
 from tests.conftest import ROOT
 from tests.experiments.composed_settings import HYDRA, TASKS, checked, composed, nested
 
@@ -142,7 +142,7 @@ def test_choices_are_those_of_the_code_that_reads_them():
         "cache.method": CACHES,
         "cache.metric": METRICS,
         "cache.objective": OBJECTIVES,
-        "sampler.type": ("checkpoint", *SCHEDULERS),
+        "sampler.type": ("checkpoint", *SAMPLER_TYPES),
     }
     choices = {name: kind_of(field_at(schema_of("eval"), name)).choices for name in read}
     assert choices == {name: tuple(values) for name, values in read.items()}

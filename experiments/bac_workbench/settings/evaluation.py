@@ -26,7 +26,7 @@ from bac_workbench.settings.kinds import (
 )
 from bac_workbench.settings.methods import parse_method
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
-from bac_workbench.settings.sampler import Sampler
+from bac_workbench.settings.sampler import Sampler, sampler_problems
 from bac_workbench.settings.task import PathOrNull, Precision, Runtime, Task, Wandb, Weights
 from diffusion_policy.common.config import ConfigError
 
@@ -127,6 +127,7 @@ class Eval(PolicySettings):
         )
         yield from profile_problems(values)
         yield from cache_problems(values)
+        yield from sampler_problems(values)
         budget, steps = values("cache.budget"), values("sampler.steps")
         if budget is not None and steps is not None and budget > steps:
             yield "cache.budget", f"use 1 to {steps}, the sampler's number of steps"
@@ -147,6 +148,7 @@ class ProfileBlocks(PolicySettings):
     def rules(values: Values) -> Iterator[Problem]:
         yield from device_problems(values)
         yield from profile_problems(values)
+        yield from sampler_problems(values)
         yield from method_problems("schedules", values("schedules"), values("sampler.steps"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,8 @@ import yaml
 
 from bac_workbench.locations import CONFIG
 from bac_workbench.settings.caches import CACHES, Cache, make_cache
-from bac_workbench.settings.sampler import SAMPLER_TYPES
+from bac_workbench.settings.sampler import sampler_problems
+from bac_workbench.settings.sampler_names import section_of
 from diffusion_policy.common.config import ConfigError
 
 CACHE_FILES = CONFIG / "cache"
@@ -57,13 +57,17 @@ def named_cache(name: str, budget: int | None = None) -> Cache:
 
 
 def parse_sampler(name: str, method: str) -> dict[str, Any]:
-    """'ddim16' -> {'type': 'ddim', 'steps': 16}; 'checkpoint' is the checkpoint's own."""
+    """'ddim16' -> {'type': 'ddim', 'steps': 16}; 'checkpoint' is the checkpoint's own; see `sampler_names`.
+
+    Raises:
+        ConfigError: it names no sampler, or none that is possible whatever the checkpoint.
+    """
     if name == "checkpoint":
         return {}
-    match = re.fullmatch(rf"({'|'.join(SAMPLER_TYPES)})(\d+)", name)
-    if match is None:
-        raise ConfigError(
-            f"method {method!r} names an unknown sampler: use {', '.join(f'{kind}<steps>' for kind in SAMPLER_TYPES)} "
-            "or checkpoint, such as full@ddim16"
-        )
-    return {"type": match[1], "steps": int(match[2])}
+    try:
+        section = section_of(name)
+    except ConfigError as error:
+        raise ConfigError(f"method {method!r} names an unknown sampler: {error}") from error
+    for path, problem in sampler_problems(lambda path: section.get(path.removeprefix("sampler."))):
+        raise ConfigError(f"method {method!r} is not possible: {path}: {problem}")
+    return section

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bac.denoiser import model_blocks
+from bac.loop import DenoisingLoop
 from bac_workbench.settings.caches import Cache
 from bac_workbench.settings.evaluation import PolicySettings
 from bac_workbench.setup.checkpoints import find_checkpoint, notes
@@ -45,7 +46,7 @@ class Experiment:
     device: torch.device
     own_sampler: DiffusionSampler
     own_chunk: int
-    sampler: DiffusionSampler
+    sampler: DenoisingLoop
     sampler_settings: Mapping[str, Any]
     cache: Cache | None = None
 

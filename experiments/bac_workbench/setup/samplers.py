@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-from bac.sampler_name import NOISE, VALUES, sampler_name
+from bac.loop import DenoisingLoop
+from bac.sampler_name import NOISE, VALUES, loop_name
+from bac.samplers.grid_loop import GridLoop
+from bac_workbench.setup.grid_samplers import build_grid_sampler, wants_grid
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 from diffusion_policy.policy.schedulers import like_trained
@@ -26,20 +29,22 @@ CHOICES = {
 }  # the others need a model that predicts a variance
 
 
-def name_of(sampler: DiffusionSampler, own: DiffusionSampler) -> str:
+def name_of(sampler: DenoisingLoop, own: DenoisingLoop) -> str:
     """The derived name of `sampler` beside the checkpoint's `own`."""
-    return sampler_name(sampler.scheduler, sampler.num_inference_steps, sampler.step_kwargs, own.scheduler)
+    return loop_name(sampler, own.scheduler)
 
 
-def kind_of(sampler: DiffusionSampler) -> str:
+def kind_of(sampler: DenoisingLoop) -> str:
     """What `sampler.type` calls it, or the name of its scheduler's class."""
+    if isinstance(sampler, GridLoop):
+        return sampler.settings.kind
     return next(
         (kind for kind, cls in SCHEDULERS.items() if isinstance(sampler.scheduler, cls)),
         type(sampler.scheduler).__name__,
     )
 
 
-def build_sampler(own: DiffusionSampler, settings: Mapping[str, Any]) -> DiffusionSampler:
+def build_sampler(own: DiffusionSampler, settings: Mapping[str, Any]) -> DenoisingLoop:
     """The sampler that a config's `sampler` section asks for.
 
     Args:
@@ -50,9 +55,18 @@ def build_sampler(own: DiffusionSampler, settings: Mapping[str, Any]) -> Diffusi
         ConfigError: something in it is impossible, or would have no effect.
     """
     options = _set_options(settings)
+    spacings = {options.pop(name) for name in ("spacing", "timestep_spacing") if name in options}
+    if len(spacings) > 1:
+        raise ConfigError("sampler.spacing and sampler.timestep_spacing are two spellings: leave one of them out")
     name, kind, steps = (options.pop(key, None) for key in ("name", "type", "steps"))
     kind = None if kind == "checkpoint" else kind
-    sampler = own if kind is None and steps is None and not options else _other(own, kind, steps, options)
+    sampler: DenoisingLoop
+    if kind is None and steps is None and not options and not spacings:
+        sampler = own
+    elif wants_grid(kind or kind_of(own), kind is not None, steps or own.num_inference_steps, spacings, options):
+        sampler = build_grid_sampler(own, kind or kind_of(own), steps, spacings, options)
+    else:
+        sampler = _other(own, kind, steps, options | {"timestep_spacing": spacing for spacing in spacings})
     derived = name_of(sampler, own)
     if name is not None and str(name) != derived:
         raise ConfigError(
@@ -62,9 +76,15 @@ def build_sampler(own: DiffusionSampler, settings: Mapping[str, Any]) -> Diffusi
     return sampler
 
 
-def resolved(sampler: DiffusionSampler, own: DiffusionSampler, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The `sampler` section as it turned out: derived name, type, steps, and the options that were set."""
+def resolved(sampler: DenoisingLoop, own: DenoisingLoop, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The `sampler` section as it turned out: derived name, type, steps, and the options that were set; of a grid its
+    timesteps and whether its noise is coupled, too.
+    """
     derived = {"name": name_of(sampler, own), "type": kind_of(sampler), "steps": sampler.num_inference_steps}
+    if isinstance(sampler, GridLoop):
+        derived["timesteps"] = list(sampler.settings.timesteps)
+        if sampler.settings.kind != "dpmpp":
+            derived["coupled"] = sampler.settings.coupled
     return {**_set_options(settings), **derived}
 
 
