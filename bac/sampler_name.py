@@ -82,8 +82,8 @@ def sampler_name(
 def loop_name(loop: DenoisingLoop, trained: Any = None) -> str:
     """Canonical name of any denoising loop: `sampler_name` of what steps a diffusers scheduler, else of its grid.
 
-    A grid sampler of the default spacing for its kind and number of steps has no tag: ancestral5, ddim3. Another spacing
-    is named (ddim16-even), timesteps of no rule are listed (ancestral5-at92_54_28_9_4).
+    A grid sampler of the default spacing for its kind and number of steps has no tag: ancestral5, ddim3. Another
+    spacing is named (ddim16-even), timesteps of no rule are listed (ancestral5-at92_54_28_9_4).
 
     Args:
         trained: the checkpoint's own scheduler.

@@ -147,9 +147,8 @@ class GridLoop:
         """
         if not self.settings.coupled:
             return self.own.draw(like, draws, generator)
-        initial, noises = self.own.draw(
-            like, [t > 0 for t in range(len(self.scheduler.alphas_cumprod))[::-1]], generator
-        )
+        trained = len(self.scheduler.alphas_cumprod)
+        initial, noises = self.own.draw(like, [True] * (trained - 1) + [False], generator)
         if self._weights is not None:
             stacked = torch.stack([initial, *(noise for noise in noises if noise is not None)])
             # In double precision, so that a sample's noise does not depend on how many are in its batch.

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,13 +127,3 @@ def _check_rows(name: str, rows: Rows, count: int, width: int) -> None:
         raise InvalidGridSettings(f"{name} has to be of shape [{count}, {width}], a row for each step")
     if not all(math.isfinite(value) for row in rows for value in row):
         raise InvalidGridSettings(f"{name} holds NaN or infinity")
-
-
-def replaced(settings: GridSettings, **changes: Any) -> GridSettings:
-    """The same settings with others in place of some."""
-    return dataclasses.replace(settings, **changes)
-
-
-def as_rows(table: Sequence[Sequence[float]]) -> Rows:
-    """A table (an array, too) as settings hold it."""
-    return tuple(tuple(float(value) for value in row) for row in table)

@@ -71,7 +71,7 @@ def _dpmpp(settings: GridSettings, prediction_type: str, grid: list[Tensor], k: 
     before = grid[k + 1].double()
     h = _half_log_snr(before) - _half_log_snr(product)
     to_x0 = -(before**0.5) * torch.expm1(-h)
-    share = 0.0  # of the difference to the last x0
+    share = torch.zeros_like(h)  # of the difference to the last x0
     if settings.order == 2 and k > 0:
         share = h / (2 * (_half_log_snr(product) - _half_log_snr(grid[k - 1].double())))
     return [*own, (1 - before) ** 0.5 / s, to_x0 * (1 + share), -to_x0 * share, 0.0, 0.0]

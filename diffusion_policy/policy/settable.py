@@ -70,17 +70,26 @@ class SettablePolicy(nn.Module):
         steps: int | None = None,
         step_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        own = self.sampler
+        sampler = self.sampler
+        own = getattr(sampler, "own", sampler)  # a sampler on a grid of its own keeps the checkpoint's
         if not isinstance(own, DiffusionSampler):
             raise AttributeError(
                 "an accelerated policy's sampler and model cannot be changed: leave the accelerate() block first"
             )
-        self.sampler = DiffusionSampler(
+        if own is not sampler and (steps is not None or step_kwargs is not None):
+            name, value = ("kwargs", step_kwargs) if steps is None else ("num_inference_steps", steps)
+            raise AttributeError(
+                f"{name}={value!r} cannot be set: the policy's sampler is a {type(sampler).__name__}, which has "
+                f"{sampler.num_inference_steps} timesteps and options of its own: set policy.sampler to another one, "
+                "or to policy.sampler.own, the checkpoint's, first"
+            )
+        renewed = DiffusionSampler(
             own.model if model is None else model,
             own.scheduler if scheduler is None else scheduler,
             own.num_inference_steps if steps is None else steps,
             own.step_kwargs if step_kwargs is None else dict(step_kwargs),
         )
+        self.sampler = renewed if own is sampler else sampler.on(renewed)
 
     def _check_steps(self, steps: Any) -> None:
         trained = self._noise_scheduler.config.num_train_timesteps

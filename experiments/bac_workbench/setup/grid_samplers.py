@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from bac.errors import UserError
@@ -19,29 +19,27 @@ _OPTIONS = {
 }
 
 
-def wants_grid(
-    kind: str, chosen: bool, steps: int | None, spacings: Collection[str], options: Mapping[str, Any]
-) -> bool:
+def wants_grid(kind: str, chosen: bool, steps: int | None, spacing: str | None, options: Mapping[str, Any]) -> bool:
     """Whether a section asks for a grid that diffusers does not have.
 
     Args:
         kind: of solver, the section's or the checkpoint's own.
         chosen: whether the section names it: else the checkpoint's own spacing goes on.
-        steps: None: not set.
-        spacings: at most one, that which is set.
+        steps: None: not known, which is an error elsewhere.
+        spacing: None: not set.
         options: the others that are set.
     """
-    if kind == "ancestral" or "timesteps" in options or not spacings <= set(OF_DIFFUSERS):
+    if kind == "ancestral" or "timesteps" in options or spacing not in (None, *OF_DIFFUSERS):
         return True
     if kind == "ddim" and options.get("coupled"):
         return True
-    if kind not in KINDS or not chosen or spacings or steps is None:
+    if kind not in KINDS or not chosen or spacing is not None or steps is None:
         return False
     return kind == "ddim" and default_spacing(kind, steps, steps + 1) not in OF_DIFFUSERS
 
 
 def build_grid_sampler(
-    own: DiffusionSampler, kind: str, steps: int | None, spacings: Collection[str], options: Mapping[str, Any]
+    own: DiffusionSampler, kind: str, steps: int | None, spacing: str | None, options: Mapping[str, Any]
 ) -> GridLoop:
     """The sampler; arguments as of `wants_grid`.
 
@@ -67,19 +65,18 @@ def build_grid_sampler(
             raise ConfigError(_no_option(kind, name))
         fields[_OPTIONS[kind][name]] = value
     try:
-        return GridLoop(own, GridSettings(kind, _grid(kind, steps, spacings, timesteps, trained), **fields))
+        return GridLoop(own, GridSettings(kind, _grid(kind, steps, spacing, timesteps, trained), **fields))
     except UserError as error:
         raise ConfigError(f"this sampler is not possible: {error}") from error
 
 
 def _grid(
-    kind: str, steps: int | None, spacings: Collection[str], timesteps: list[int] | None, trained: int
+    kind: str, steps: int | None, spacing: str | None, timesteps: list[int] | None, trained: int
 ) -> tuple[int, ...]:
     if timesteps is None:
-        return timesteps_of(next(iter(spacings), default_spacing(kind, steps, trained)), steps, trained)
-    for spacing in spacings:
-        if tuple(timesteps) != timesteps_of(spacing, len(timesteps), trained):
-            raise ConfigError(f"sampler.timesteps are not those of sampler.spacing={spacing}: leave one of them out")
+        return timesteps_of(spacing or default_spacing(kind, steps, trained), steps, trained)
+    if spacing is not None and tuple(timesteps) != timesteps_of(spacing, len(timesteps), trained):
+        raise ConfigError(f"sampler.timesteps are not those of sampler.spacing={spacing}: leave one of them out")
     return tuple(timesteps)
 
 

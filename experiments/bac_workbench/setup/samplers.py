@@ -55,18 +55,12 @@ def build_sampler(own: DiffusionSampler, settings: Mapping[str, Any]) -> Denoisi
         ConfigError: something in it is impossible, or would have no effect.
     """
     options = _set_options(settings)
-    spacings = {options.pop(name) for name in ("spacing", "timestep_spacing") if name in options}
-    if len(spacings) > 1:
+    spacing, other = options.pop("spacing", None), options.pop("timestep_spacing", None)
+    if None not in (spacing, other) and spacing != other:
         raise ConfigError("sampler.spacing and sampler.timestep_spacing are two spellings: leave one of them out")
     name, kind, steps = (options.pop(key, None) for key in ("name", "type", "steps"))
     kind = None if kind == "checkpoint" else kind
-    sampler: DenoisingLoop
-    if kind is None and steps is None and not options and not spacings:
-        sampler = own
-    elif wants_grid(kind or kind_of(own), kind is not None, steps or own.num_inference_steps, spacings, options):
-        sampler = build_grid_sampler(own, kind or kind_of(own), steps, spacings, options)
-    else:
-        sampler = _other(own, kind, steps, options | {"timestep_spacing": spacing for spacing in spacings})
+    sampler = _built(own, kind, steps, spacing or other, options)
     derived = name_of(sampler, own)
     if name is not None and str(name) != derived:
         raise ConfigError(
@@ -74,6 +68,23 @@ def build_sampler(own: DiffusionSampler, settings: Mapping[str, Any]) -> Denoisi
             "leave sampler.name out, names are derived"
         )
     return sampler
+
+
+def _built(
+    own: DiffusionSampler, kind: str | None, steps: int | None, spacing: str | None, options: dict[str, Any]
+) -> DenoisingLoop:
+    if (kind, steps, spacing) == (None, None, None) and not options:
+        return own
+    same_kind = kind in (None, kind_of(own))
+    wanted = kind_of(own) if kind is None else kind
+    own_steps = own.num_inference_steps if same_kind else None
+    if wants_grid(wanted, kind is not None, own_steps if steps is None else steps, spacing, options):
+        if steps is None and "timesteps" not in options:
+            steps = own_steps
+        return build_grid_sampler(own, wanted, steps, spacing, {**own.step_kwargs, **options} if same_kind else options)
+    if wanted == "ddim":
+        options.pop("coupled", None)  # false, as it is then
+    return _other(own, kind, steps, options if spacing is None else {**options, "timestep_spacing": spacing})
 
 
 def resolved(sampler: DenoisingLoop, own: DenoisingLoop, settings: Mapping[str, Any]) -> dict[str, Any]:
