@@ -1,8 +1,8 @@
 """The certificate of a tuned policy: the setting that was chosen, and what was proven of it.
 
-`bac tune` writes one, `tuned.json`, with the schedule beside it where the setting has one; `accelerate(policy, "tuned")`
-follows it. It belongs to the weights, the normaliser, the noise schedule and the length of the executed chunk that it
-was proven with, and is refused for any other.
+`bac tune` writes one, `tuned.json`, with the schedule beside it where the setting has one, and
+`accelerate(policy, "tuned")` follows it. It belongs to the weights, the normaliser, the noise schedule and the length
+of the executed chunk that it was proven with, and is refused for any other.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from bac import strict_json
 from bac.errors import UserError
 from bac.files import read_limited, write_atomic
 from bac.loop import DenoisingLoop
-from bac.samplers.grid_loop import GridLoop, GridSettings
 from bac.sampler_name import loop_name, noise_digest
+from bac.samplers.grid_loop import GridLoop, GridSettings
 from bac.schedule import Schedule
 
 FORMAT, VERSION = "bac-tuned", 1

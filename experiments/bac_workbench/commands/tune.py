@@ -31,10 +31,11 @@ def tune_policy(cfg: DictConfig) -> None:
     from bac_workbench.tuning.certificate import check_replaceable, request_of
     from bac_workbench.tuning.episodes import open_folder
     from bac_workbench.tuning.progress import TuningProgress
-    from bac_workbench.tuning.tune import certify, measure, prepare, select
+    from bac_workbench.tuning.tune import certify, check_verdicts, measure, prepare, select
     from diffusion_policy.common.lock import locked
 
     settings = check(cfg, "tune")
+    check_verdicts(settings)
     offline = settings.observations is not None or not has_simulator(settings.task)
     experiment = load_experiment(settings, needs_simulator=not offline)
     check_replaceable(experiment)
@@ -48,7 +49,8 @@ def tune_policy(cfg: DictConfig) -> None:
         tuning = prepare(experiment, say)
         say(
             f"device {experiment.device}, {torch.get_num_threads()} threads, runtime "
-            f"{tuning.experiment.settings.runtime}; {len(tuning.candidates.named)} candidates, margin {settings.margin:g}"
+            f"{tuning.experiment.settings.runtime}, {len(tuning.candidates.named)} candidates, "
+            f"margin {settings.margin:g}"
         )
         measure(tuning, folder, progress, say)
         if not offline:

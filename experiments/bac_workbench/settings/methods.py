@@ -45,7 +45,10 @@ def parse_method(text: str) -> Method:
             f"method {text!r} is not known: write <cache>[_s<budget>][@<sampler>] with cache one of {', '.join(CACHES)}"
         )
     if budget and "budget" not in CACHES[name].model_fields:
-        raise ConfigError(f"method {text!r} is not known: {name} has no budget, it computes every block at every step")
+        why = "it computes every block at every step" if name == "full" else "its certificate says everything"
+        raise ConfigError(f"method {text!r} is not known: {name} has no budget, {why}")
+    if name == "tuned" and at:
+        raise ConfigError(f"method {text!r} is not possible: the certificate says which sampler; write tuned alone")
     return Method(named_cache(name, int(budget) if budget else None), parse_sampler(sampler, text) if at else {})
 
 

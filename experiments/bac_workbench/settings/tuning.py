@@ -24,11 +24,12 @@ from bac_workbench.settings.kinds import (
 )
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.task import PathOrNull, Precision
-from diffusion_policy.common.config import ConfigError
 
 FEWEST_PAIRS = 5  # of which anything can be said
 BLOCK = 10_000  # seeds that a stage may take
-Counts = Annotated[list_of(integer(1, BLOCK), "[20,40,60,100]"), Kind("a list of ascending numbers such as [20,40,100]")]
+Counts = Annotated[
+    list_of(integer(1, BLOCK), "[20,40,60,100]"), Kind("a list of ascending numbers such as [20,40,100]")
+]
 
 
 class Screening(Section):
@@ -124,6 +125,12 @@ def _block_problems(values: Values) -> Iterator[Problem]:
     for name in (selection, certification):
         start = values(name)
         for other, (first, count) in others.items():
-            if other != name and start is not None and first is not None and start < first + count and first < start + BLOCK:
+            if (
+                other != name
+                and start is not None
+                and first is not None
+                and start < first + count
+                and first < start + BLOCK
+            ):
                 yield name, f"its {BLOCK:,} seeds would be those of {other}={first}: use seeds that nothing else uses"
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from bac.samplers.grid_loop import GridLoop, GridSettings
 from bac.solver import UnsupportedSolver, solver_of
 from bac.tuned import FILE, Tuned
 from bac_workbench.locations import roots
+from bac_workbench.settings.caches import Certified
+from bac_workbench.setup.samplers import resolved
 from diffusion_policy.common.config import ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +44,30 @@ def find_tuned(experiment: Experiment) -> tuple[Tuned, Path]:
             return tuned, path
     certificates[0][0].check(experiment.policy, experiment.own_sampler)
     raise ConfigError(f"{found[0]} is the certificate of another checkpoint")
+
+
+def followed(experiment: Experiment) -> Experiment:
+    """With the sampler and the schedule of the certificate.
+
+    Raises:
+        ConfigError: there is none, or the settings contradict it.
+        TunedError: it is of another policy.
+    """
+    tuned, path = find_tuned(experiment)
+    settings = experiment.settings
+    if settings.precision != tuned.precision:
+        raise ConfigError(
+            f"{path} is of precision={tuned.precision}, which changes the actions: use that, not {settings.precision}"
+        )
+    sampler = tuned.loop(experiment.own_sampler)
+    cache = Certified(
+        name=str(tuned.details["cache"]),
+        stored=tuned.schedule,
+        note=f"follows {path}, runtime {tuned.runtime}: {tuned}",
+    )
+    return dataclasses.replace(
+        experiment, sampler=sampler, sampler_settings=resolved(sampler, experiment.own_sampler, {}), cache=cache
+    )
 
 
 def stored_settings_of(experiment: Experiment) -> GridSettings | None:

@@ -68,15 +68,15 @@ def certificate(tuning: Tuning, request: dict[str, Any]) -> Tuned:
     proof = tuning.proof
     claim = None
     if proof is not None:
-        verdict = proof.last.verdict
+        verdict, difference = proof.last.verdict, proof.last.difference
         claim = Claim(
             margin=settings.margin,
             alpha=settings.alpha,
-            level=proof.last.alpha,
-            n=proof.last.n,
-            difference=verdict.estimate,
-            low=verdict.low,
-            high=verdict.high,
+            level=verdict.alpha,
+            n=verdict.pairs,
+            difference=difference.mean,
+            low=difference.low,
+            high=difference.high,
             p_value=verdict.p_value,
             marks=tuple(tuning.behaviours[tuning.chosen].marks),
         )
@@ -111,7 +111,7 @@ def certificate(tuning: Tuning, request: dict[str, Any]) -> Tuned:
             "looks": settings.certification.looks,
             "n_envs": settings.rollouts.n_envs,
             "states": tuning.states,
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "checkpoint": str(experiment.loaded.source),
             **environment(experiment.device, torch.get_num_threads()),
             "candidates": rows_of(tuning),
@@ -125,12 +125,12 @@ def undecided(tuning: Tuning) -> dict[str, Any] | None:
         return None
     if tuning.proofs:
         verdict = tuning.proofs[0].last.verdict
-        return {"candidate": tuning.proofs[0].name, "n": verdict.n, "episodes_needed": verdict.episodes_needed}
+        return {"candidate": tuning.proofs[0].name, "n": verdict.pairs, "pairs_needed": verdict.pairs_needed}
     standings = {} if tuning.selection is None else tuning.selection.standings
     nearest = max(standings, key=lambda name: standings[name].power, default=None)
     if nearest is None:
         return None
-    return {"candidate": nearest, "n": standings[nearest].n, "episodes_needed": None}
+    return {"candidate": nearest, "n": standings[nearest].n, "pairs_needed": None}
 
 
 def rows_of(tuning: Tuning) -> list[dict[str, Any]]:
@@ -143,7 +143,9 @@ def rows_of(tuning: Tuning) -> list[dict[str, Any]]:
     for name in [*timed, *tuning.candidates.impossible]:
         times, ended = tuning.times.get(name), tuning.ended.get(name)
         distances = tuning.distances.get(name)
-        stage = "chosen" if name == tuning.chosen else "full policy" if name == FULL else ended.stage if ended else "screen"
+        stage = (
+            "chosen" if name == tuning.chosen else "full policy" if name == FULL else ended.stage if ended else "screen"
+        )
         rows.append(
             {
                 "candidate": name,

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import stats
 
+from bac_workbench.evaluation.paired_tests import PairedTest, gaffke, tango
+
 #: play(name, n) -> scores of a candidate and of the full policy on the first n seeds, paired
 Play = Callable[[str, int], tuple[Sequence[float], Sequence[float]]]
-#: another candidate beats one clearly where its time and its distance are below these shares of that one's
-CLEARLY_FASTER, CLEARLY_NEARER = 0.95, 0.7
+CLEARLY_FASTER = 0.95  # share of another candidate's time
 #: a candidate may go on to the proof if it would pass with at least this probability
 WORTH_PROVING = 0.5
 REFUTED = 0.05  # one-sided level at which selection gives a candidate up
@@ -31,18 +32,27 @@ class Ended:
 
 @dataclass(frozen=True)
 class Screened:
-    """What the screen decides by: milliseconds of a chunk, and the relative energy distance to the full policy."""
+    """What the screen decides by: milliseconds of a chunk, and the relative energy distance to the full policy.
+
+    Attributes:
+        low, high: interval of the distance over states.
+    """
 
     ms: float
     energy: float
+    low: float
+    high: float
+
+    def beats(self, other: Screened) -> bool:
+        """Clearly, in time and in distance."""
+        return self.ms < CLEARLY_FASTER * other.ms and self.high < other.low
 
 
 def screen_out(rows: Mapping[str, Screened], max_energy: float, keep: int) -> dict[str, Ended]:
     """The candidates that offline numbers leave behind; all others go on.
 
-    Gone are those further than `max_energy`, those that another one clearly beats in time and in distance, and, if more
-    than `keep` are left, those that fewest others are slower and further than. The nearest one always goes on if it is
-    within `max_energy`.
+    Gone are those further than `max_energy`, those that another one clearly beats, and, if more than `keep` are left,
+    those that most others are faster and nearer than. The nearest one always goes on if it is within `max_energy`.
     """
     ended: dict[str, Ended] = {}
     for name, row in rows.items():
@@ -50,10 +60,9 @@ def screen_out(rows: Mapping[str, Screened], max_energy: float, keep: int) -> di
             ended[name] = Ended("screen", f"relative energy {row.energy:.2f}, above {max_energy:g}")
     left = {name: row for name, row in rows.items() if name not in ended}
     for name, row in left.items():
-        for other, better in left.items():
-            if better.ms < CLEARLY_FASTER * row.ms and better.energy < CLEARLY_NEARER * row.energy:
-                ended[name] = Ended("screen", f"{other} is faster and nearer to the full policy")
-                break
+        better = next((other for other in left if left[other].beats(row)), None)
+        if better is not None:
+            ended[name] = Ended("screen", f"{better} is faster and nearer to the full policy")
     left = {name: row for name, row in rows.items() if name not in ended}
     nearest = min(left, key=lambda name: left[name].energy, default=None)
 
@@ -72,36 +81,35 @@ class Standing:
     """Of a candidate after some paired episodes.
 
     Attributes:
-        difference, deviation: mean and standard deviation of score minus full policy's.
+        difference: mean score minus the full policy's.
+        n: pairs.
         power: probability that `n_proof` fresh pairs show it not worse by more than the margin.
+        refuted: it is worse by more than the margin, as far as selection needs to know.
     """
 
     difference: float
-    deviation: float
     n: int
     power: float
+    refuted: bool
 
 
 def standing(own: Sequence[float], full: Sequence[float], margin: float, alpha: float, n_proof: int) -> Standing:
-    """From paired scores, normal approximation.
+    """From paired scores.
 
-    The deviation is that of one more pair which loses as much as the margin, so that pairs that are all alike are no
-    certainty.
+    The p value that `n_proof` pairs like these would give says how far they would be beyond the level, in standard
+    errors; what these pairs do not know yet is added as their own standard error.
     """
     differences = np.subtract(own, full).astype(float)
-    deviation = float(np.append(differences, differences.mean() - margin).std(ddof=1))
-    mean = float(differences.mean())
-    error = deviation / math.sqrt(n_proof)
-    # what the estimate itself does not know yet is added to what the proof will not know
-    spread = math.hypot(error, deviation / math.sqrt(len(differences)))
-    power = float(stats.norm.cdf((mean + margin - stats.norm.ppf(1 - alpha) * error) / spread))
-    return Standing(mean, deviation, len(differences), power)
+    n, test = len(differences), test_of(own, full)
+    p_value = test(differences, -margin, np.full(n, n_proof / n))
+    excess = stats.norm.isf(np.clip(p_value, 1e-12, 1 - 1e-12)) - stats.norm.isf(alpha)
+    power = float(stats.norm.cdf(excess / math.sqrt(1 + n_proof / n)))
+    return Standing(float(differences.mean()), n, power, test(-differences, margin) <= REFUTED)
 
 
-def refuted(state: Standing, margin: float) -> bool:
-    """Whether a candidate is worse by more than the margin, as far as selection needs to know."""
-    upper = state.difference + stats.norm.ppf(1 - REFUTED) * state.deviation / math.sqrt(state.n)
-    return upper < -margin
+def test_of(own: Sequence[float], full: Sequence[float]) -> PairedTest:
+    """The test that the proof will be made with."""
+    return tango if np.isin([own, full], (0.0, 1.0)).all() else gaffke
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,7 @@ def successive_halving(
         for name in left:
             standings[name] = standing(*play(name, n), margin, alpha, n_proof)
         for name in left:
-            if refuted(standings[name], margin):
+            if standings[name].refuted:
                 ended[name] = Ended("selection", f"{_difference(standings[name])}: worse by more than {margin:g}")
         left = [name for name in left if name not in ended]
         if index + 1 < len(rounds):

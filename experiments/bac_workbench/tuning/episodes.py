@@ -80,9 +80,7 @@ def on_seeds(candidate: Candidate, start: int) -> Experiment:
     rollouts = Evaluation(n_test=CAPACITY, n_train=0, n_videos=0, **settings.rollouts.to_dict())
     return dataclasses.replace(
         experiment,
-        settings=settings.replace(
-            task=task.replace(seeds=seeds), eval=rollouts, precision=candidate.precision
-        ),
+        settings=settings.replace(task=task.replace(seeds=seeds), eval=rollouts, precision=candidate.precision),
         simulated=dataclasses.replace(experiment.task, seeds=Seeds(n_test=CAPACITY, test_start_seed=start)),
     )
 

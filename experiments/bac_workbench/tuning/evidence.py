@@ -62,7 +62,9 @@ class Behaviour:
             ratio: Ratio | None = getattr(self, name)
             if ratio is not None and ratio.value > 1 + least and ratio.low > 1:
                 words = WORDS[name]
-                found.append(f"{ratio.percent:.0f} {words if isinstance(words, str) else words[not ratio.of_successes]}")
+                found.append(
+                    f"{ratio.percent:.0f} {words if isinstance(words, str) else words[not ratio.of_successes]}"
+                )
         return found
 
     def to_dict(self) -> dict[str, Any]:

@@ -35,7 +35,9 @@ def read_record(path: Path) -> dict[str, Any] | None:
 def recall(path: Path, of: dict[str, Any], stage: str) -> Any | None:
     """What a stage measured, if it was of the same things on the same machine; else None."""
     stored = (read_record(path) or {}).get(stage)
-    return stored["result"] if isinstance(stored, dict) and stored.get("of") == _plain(of) and "result" in stored else None
+    return (
+        stored["result"] if isinstance(stored, dict) and stored.get("of") == _plain(of) and "result" in stored else None
+    )
 
 
 def remember(path: Path, of: dict[str, Any], stage: str, result: Any) -> None:

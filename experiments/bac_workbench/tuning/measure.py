@@ -84,11 +84,13 @@ def read_observations(path: str, policy: Any, n_states: int) -> Observation:
             f"{', '.join(policy.obs_shapes)}"
         ) from error
     wanted = {name: (policy.n_obs_steps, *shape) for name, shape in policy.obs_shapes.items()}
-    wrong = [
-        f"{name} has shape {list(arrays[name].shape) if name in arrays else 'none'}, not [N, {', '.join(map(str, shape))}]"
-        for name, shape in wanted.items()
-        if name not in arrays or arrays[name].ndim != len(shape) + 1 or arrays[name].shape[1:] != shape
-    ]
+    wrong = []
+    for name, shape in wanted.items():
+        expected = f"[N, {', '.join(map(str, shape))}]"
+        if name not in arrays:
+            wrong.append(f"{name} {expected} is missing")
+        elif arrays[name].shape[1:] != shape:
+            wrong.append(f"{name} has shape {list(arrays[name].shape)}, not {expected}")
     wrong += [f"the policy does not look at {name}" for name in arrays if name not in wanted]
     counts = {len(arrays[name]) for name in wanted if name in arrays}
     if not wrong and (len(counts) > 1 or min(counts) < 2):

@@ -48,8 +48,9 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 def difference_of(row: Mapping[str, Any]) -> tuple[str, str]:
     """The paired difference with its interval where there was a proof, and on how many pairs."""
     if row["proof"] is not None:
-        last = row["proof"]["looks"][-1]
-        return f"{last['estimate']:+.3f} [{last['low']:+.3f}, {last['high']:+.3f}]", str(last["n"])
+        difference = row["proof"]["looks"][-1]["difference"]
+        low, high = difference["low"], difference["high"]
+        return f"{difference['mean']:+.3f} [{low:+.3f}, {high:+.3f}]", str(difference["n"])
     if row["selection"] is not None:
         return f"{row['selection']['difference']:+.3f}", f"{row['selection']['n']} (selection)"
     return "-", "-"
@@ -94,8 +95,8 @@ def verdict_lines(tuned: Tuned) -> list[str]:
         f"{times['speedup']:.1f}x faster than the full policy in the same runtime"
     )
     if (undecided := details["undecided"]) is not None:
-        needed = undecided["episodes_needed"]
-        more = f"{needed} episodes would decide" if needed else "no number of episodes is foreseen to decide"
+        needed = undecided["pairs_needed"]
+        more = f"{needed} pairs may decide" if needed else "how many would decide cannot be said"
         lines.append(f"not proven: nearest came {undecided['candidate']} with {undecided['n']} pairs; {more}")
     if details["meets_target"] is not None:
         meets = "meets" if details["meets_target"] else "misses"
@@ -109,17 +110,20 @@ def markdown(tuned: Tuned) -> str:
     rows = [COLUMNS, ["---"] + ["---:"] * (len(COLUMNS) - 2) + ["---"], *map(cells, details["candidates"])]
     grid = "\n".join(f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in rows)
     seeds = details["seeds"]
-    return "\n\n".join(
-        [
-            f"# {details['task']}, tuned",
-            "\n".join(f"- {line}" for line in verdict_lines(tuned)),
-            "![score against time](tuned.png)",
-            grid,
-            f"Times at batch 1 on {details['hardware']}. Selection on seeds from {seeds['selection_from']}, proof on seeds "
-            f"from {seeds['certification_from']}, noise seed {seeds['noise']}. Screened on {details['states']}. "
-            "Steps and jitter are those of the candidate over those of the full policy on the same episodes.",
-        ]
-    ) + "\n"
+    return (
+        "\n\n".join(
+            [
+                f"# {details['task']}, tuned",
+                "\n".join(f"- {line}" for line in verdict_lines(tuned)),
+                "![score against time](tuned.png)",
+                grid,
+                f"Times at batch 1 on {details['hardware']}. Selection on seeds from {seeds['selection_from']}, proof on seeds "
+                f"from {seeds['certification_from']}, noise seed {seeds['noise']}. Screened on {details['states']}. "
+                "Steps and jitter are those of the candidate over those of the full policy on the same episodes.",
+            ]
+        )
+        + "\n"
+    )
 
 
 def _escaped(cell: str) -> str:

@@ -16,8 +16,10 @@ from typing import Any
 from bac.errors import Unavailable
 from bac.native import build
 from bac_workbench.evaluation.folder import simulation_settings
-from bac_workbench.evaluation.noninferiority import noninferior, spending
+from bac_workbench.evaluation.noninferiority import least_pairs
+from bac_workbench.evaluation.spending import spending
 from bac_workbench.provenance import hardware
+from bac_workbench.settings.tuning import Tune
 from bac_workbench.setup.experiment import Experiment
 from bac_workbench.tuning.candidates import FULL, Candidates, make_candidates
 from bac_workbench.tuning.decisions import Ended, Screened, Selection, screen_out, successive_halving
@@ -27,6 +29,7 @@ from bac_workbench.tuning.ledger import certification_block, recall, remember
 from bac_workbench.tuning.measure import measure_distances, measure_times, samplers_of, tuning_states
 from bac_workbench.tuning.progress import TuningProgress
 from bac_workbench.tuning.proof import Proof, fixed_sequence
+from diffusion_policy.common.config import ConfigError
 
 Say = Callable[[str], None]
 
@@ -65,6 +68,22 @@ class Tuning:
     def proof(self) -> Proof | None:
         """Of the chosen one."""
         return next((proof for proof in reversed(self.proofs) if proof.passed), None)
+
+
+def check_verdicts(settings: Tune) -> None:
+    """Refuses looks after which no verdict is possible, whatever the episodes say.
+
+    Raises:
+        ConfigError: naming how many are needed.
+    """
+    looks = settings.certification.looks
+    levels = spending([n / looks[-1] for n in looks], settings.alpha)
+    if all(n < least_pairs(settings.margin, level) for n, level in zip(looks, levels) if level > 0):
+        needed = least_pairs(settings.margin, levels[-1])
+        raise ConfigError(
+            f"certification.looks={looks} are too few seeds for margin={settings.margin:g}: even if all episodes agreed, "
+            f"{needed} would be needed at least; give more, or a larger margin="
+        )
 
 
 def resolved_runtime(experiment: Experiment) -> str:
@@ -111,7 +130,7 @@ def measure(tuning: Tuning, folder: Path, progress: TuningProgress, say: Say) ->
         remember(record, of_screen, "screen", screened)
     tuning.times, tuning.states, tuning.distances = times, screened["states"], screened["distances"]
     rows = {
-        name: Screened(times[name]["ms_p50"], distances["relative_energy"]["value"])
+        name: Screened(times[name]["ms_p50"], *(distances["relative_energy"][key] for key in ("value", "low", "high")))
         for name, distances in tuning.distances.items()
     }
     slower = {name: Ended("screen", "no faster than the full policy") for name in rows if times[name]["speedup"] <= 1}
@@ -203,10 +222,10 @@ def certify(tuning: Tuning, folder: Path, progress: TuningProgress, say: Say) ->
     def decided(proof: Proof) -> None:
         outcome = "proven" if proof.passed else "not proven"
         say(f"{proof.name}: {outcome} after {proof.last.n} pairs ({proof.last.verdict})")
-        progress.forget((looks[-1] - proof.last.n) + (0 if proof.passed else 0))
+        progress.forget(looks[-1] - proof.last.n)
 
     with progress.stage("certification", (len(order) + 1) * looks[-1]):
-        tuning.proofs = fixed_sequence(order, block.play, looks, levels, settings.margin, noninferior, decided)
+        tuning.proofs = fixed_sequence(order, block.play, looks, levels, settings.margin, decided)
     tested = {proof.name: proof for proof in tuning.proofs}
     for name, proof in tested.items():
         tuning.behaviours[name] = behaviour(block.results(name, proof.last.n), block.results(FULL, proof.last.n))
@@ -221,8 +240,8 @@ def certify(tuning: Tuning, folder: Path, progress: TuningProgress, say: Say) ->
 
 def why_not(proof: Proof, margin: float) -> str:
     verdict = proof.last.verdict
-    if verdict.refuted:
+    if verdict.result == "refuted":
         return f"worse by more than {margin:g}, as {proof.last.n} pairs show"
-    needed = verdict.episodes_needed
-    more = f": {needed} episodes would decide" if needed is not None else ""
+    needed = verdict.pairs_needed
+    more = f": {needed} may decide" if needed is not None else ""
     return f"not proven with {proof.last.n} pairs{more}"
