@@ -1,7 +1,7 @@
 """How far a candidate's executed action chunks are from the full policy's, without a rollout.
 
-Chunks are float [N, S, L, D]: N states, S noise seeds, L executed steps, D action dimensions, in normalised units; seed s
-of a state is the same noise on both sides. Two kinds of numbers:
+Chunks are float [N, S, L, D]: N states, S noise seeds, L executed steps, D action dimensions, in normalised units; seed
+s of a state is the same noise on both sides. Two kinds of numbers:
 
 * *between laws*: relative energy distance (Szekely and Rizzo 2013), squared maximum mean discrepancy (MMD^2; Gretton et
   al. 2012, equation 3) and jitter ratios. They say whether the candidate acts like the full policy, not whether it
