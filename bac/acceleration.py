@@ -244,8 +244,8 @@ def accelerate(
 
     Args:
         policy: a Transformer Diffusion Policy; inside the block its own `predict_action` is accelerated too.
-        schedule: which block computes at which step; None computes all of them (the full policy, hoisted). A `Tuned`, or
-            'tuned' for the one of this policy in assets/*/tuned.json: sampler and schedule as they were proven.
+        schedule: which block computes at which step; None computes all of them (the full policy, hoisted). A `Tuned`,
+            or 'tuned' for the one of this policy in assets/*/tuned.json: sampler and schedule as they were proven.
         runtime: 'reference', 'planned' or 'compiled'; None: that of the certificate, without one 'planned'.
         precision: 'fp32', or 'bf16' / 'fp16' where the runtime offers it; None: that of the certificate, without one
             'fp32'.

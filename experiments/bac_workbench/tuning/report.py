@@ -110,20 +110,14 @@ def markdown(tuned: Tuned) -> str:
     rows = [COLUMNS, ["---"] + ["---:"] * (len(COLUMNS) - 2) + ["---"], *map(cells, details["candidates"])]
     grid = "\n".join(f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in rows)
     seeds = details["seeds"]
-    return (
-        "\n\n".join(
-            [
-                f"# {details['task']}, tuned",
-                "\n".join(f"- {line}" for line in verdict_lines(tuned)),
-                "![score against time](tuned.png)",
-                grid,
-                f"Times at batch 1 on {details['hardware']}. Selection on seeds from {seeds['selection_from']}, proof on seeds "
-                f"from {seeds['certification_from']}, noise seed {seeds['noise']}. Screened on {details['states']}. "
-                "Steps and jitter are those of the candidate over those of the full policy on the same episodes.",
-            ]
-        )
-        + "\n"
+    note = (
+        f"Times at batch 1 on {details['hardware']}. Selection on seeds from {seeds['selection_from']}, proof on seeds "
+        f"from {seeds['certification_from']}, noise seed {seeds['noise']}. Screened on {details['states']}. "
+        "Steps and jitter are those of the candidate over those of the full policy on the same episodes."
     )
+    verdict = "\n".join(f"- {line}" for line in verdict_lines(tuned))
+    parts = [f"# {details['task']}, tuned", verdict, "![score against time](tuned.png)", grid, note]
+    return "\n\n".join(parts) + "\n"
 
 
 def _escaped(cell: str) -> str:

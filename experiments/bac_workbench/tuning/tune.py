@@ -81,8 +81,8 @@ def check_verdicts(settings: Tune) -> None:
     if all(n < least_pairs(settings.margin, level) for n, level in zip(looks, levels) if level > 0):
         needed = least_pairs(settings.margin, levels[-1])
         raise ConfigError(
-            f"certification.looks={looks} are too few seeds for margin={settings.margin:g}: even if all episodes agreed, "
-            f"{needed} would be needed at least; give more, or a larger margin="
+            f"certification.looks={looks} are too few seeds for margin={settings.margin:g}: even if all episodes "
+            f"agreed, {needed} would be needed at least; give more, or a larger margin="
         )
 
 
