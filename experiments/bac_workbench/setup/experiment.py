@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bac.denoiser import model_blocks
+from bac.horizon import Tokens, choose_tokens
 from bac.loop import DenoisingLoop
 from bac_workbench.settings.caches import Cache
 from bac_workbench.settings.evaluation import PolicySettings
@@ -112,6 +113,11 @@ class Experiment:
         if self.sampler_name == self.own_sampler_name:
             return f"sampler {self.sampler_name}, the checkpoint's own"
         return f"sampler {self.sampler_name} (the checkpoint's own is {self.own_sampler_name})"
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens of a trajectory that are denoised where the policy acts or is timed."""
+        return choose_tokens(self.policy, self.settings.chosen_horizon)
 
     @property
     def notes(self) -> list[str]:
