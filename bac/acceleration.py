@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bac.flops import denoiser_cost
-from bac.horizon import tokens_for, trajectory_tokens, why_all_tokens
+from bac.horizon import Tokens, choose_tokens
 from bac.loop import DenoisingLoop, Generators, Policy
 from bac.runtime.choose import make_sampler
 from bac.runtime.contract import Runtime
@@ -29,8 +29,7 @@ class Report:
         schedule: what the schedule says of itself; with "made for ..." where that is other weights or another sampler.
         block_updates: block computations counted over these chunks.
         scheduled_updates: block computations the schedule asks for per chunk.
-        tokens, trajectory_tokens: denoised, and of the whole trajectory.
-        why_all_tokens: in words, where none is left out; else None.
+        tokens: those that are denoised, and of how many.
         gflop_per_chunk: arithmetic of one sample's chunk as it is denoised.
         full_gflop_per_chunk: likewise of the full policy: all tokens, every block at every step.
         fewer_by_tokens, fewer_by_schedule: how many times fewer FLOPs because of each; their product is the ratio of
@@ -48,9 +47,7 @@ class Report:
     block_updates: int
     scheduled_updates: int
     full_updates: int
-    tokens: int
-    trajectory_tokens: int
-    why_all_tokens: str | None
+    tokens: Tokens
     gflop_per_chunk: float
     full_gflop_per_chunk: float
     fewer_by_tokens: float
@@ -62,12 +59,10 @@ class Report:
     def __str__(self) -> str:
         latency = "no chunk yet" if self.ms_per_chunk is None else f"{self.ms_per_chunk:.1f} ms per chunk (median)"
         ratio = self.full_gflop_per_chunk / self.gflop_per_chunk
-        left_out = "the others never reach the executed actions"
-        tokens = f"{self.tokens} of {self.trajectory_tokens} tokens: {self.why_all_tokens or left_out}"
         return (
             f"{self.schedule} on {self.sampler}, runtime {self.runtime}: {self.chunks} chunks, {latency}\n"
             f"block updates per chunk {self.scheduled_updates} of {self.full_updates}, "
-            f"{self.block_updates} computed in all; {tokens}\n"
+            f"{self.block_updates} computed in all; {self.tokens}\n"
             f"denoiser {self.gflop_per_chunk:.2f} GFLOP per chunk, {ratio:.2f}x fewer than the full policy's "
             f"{self.full_gflop_per_chunk:.2f} (tokens {self.fewer_by_tokens:.2f}x, schedule "
             f"{self.fewer_by_schedule:.2f}x; FLOPs, not time); prepared in {self.prepare_seconds:.2f} s"
@@ -116,9 +111,10 @@ class Acceleration:
                 f"this schedule is not for this policy: it was made for {' and '.join(self.foreign)}. "
                 "Profile this policy to get its own, or pass allow_foreign_schedule=True to try this one all the same"
             )
-        tokens = tokens_for(policy, horizon)
-        self._why_all_tokens = why_all_tokens(policy) if horizon == "executed" else f"horizon={horizon!r}"
-        self.sampler: Runtime = make_sampler(loop, schedule, runtime or "planned", precision or "fp32", threads, tokens)
+        self.tokens = choose_tokens(policy, horizon)
+        self.sampler: Runtime = make_sampler(
+            loop, schedule, runtime or "planned", precision or "fp32", threads, self.tokens.kept
+        )
         self.own: DenoisingLoop | None = None
         self.milliseconds: list[float] = []
 
@@ -161,9 +157,8 @@ class Acceleration:
 
     def report(self) -> Report:
         schedule, model = self.sampler.schedule, self.sampler.base.model
-        total = trajectory_tokens(self.policy)
-        tokens = total if self.sampler.tokens is None else self.sampler.tokens
-        flops, full_flops = denoiser_cost(model, tokens).flops, denoiser_cost(model, total).flops
+        tokens = self.tokens
+        flops, full_flops = denoiser_cost(model, tokens.denoised).flops, denoiser_cost(model, tokens.total).flops
         full = Schedule.full(schedule.blocks, self.replaced.num_inference_steps)
         median = sorted(self.milliseconds)[len(self.milliseconds) // 2] if self.milliseconds else None
         return Report(
@@ -175,8 +170,6 @@ class Acceleration:
             scheduled_updates=schedule.update_count,
             full_updates=full.update_count,
             tokens=tokens,
-            trajectory_tokens=total,
-            why_all_tokens=self._why_all_tokens,
             gflop_per_chunk=flops(schedule) / 1e9,
             full_gflop_per_chunk=full_flops(full) / 1e9,
             fewer_by_tokens=full_flops(full) / flops(full),

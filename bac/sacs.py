@@ -46,7 +46,7 @@ def sacs(
         ScheduleError: the budget does not pay one update of every block, or a price is no whole number above 0.
     """
     _check(costs, prices, per_step)
-    budget, least = integer(budget, "budget"), smallest_budget(costs, prices, per_step)
+    budget, least = integer(budget, "budget"), smallest_budget(prices, costs.steps, per_step)
     if budget < least:
         raise ScheduleError(
             f"a budget of {budget:,} does not pay one update of every block, which takes {least:,}: use that or more"
@@ -61,9 +61,9 @@ def sacs(
     return Schedule.from_steps(chosen, costs.steps, replace(base, method="sacs", extras=extras))
 
 
-def smallest_budget(costs: HoldingCosts, prices: Mapping[str, int], per_step: int = 0) -> int:
+def smallest_budget(prices: Mapping[str, int], steps: int, per_step: int = 0) -> int:
     """What one update of every block costs, the steps included."""
-    return sum(prices[name] for name in costs.blocks) + costs.steps * per_step
+    return sum(prices.values()) + steps * per_step
 
 
 def predicted_cost(schedule: Schedule, costs: HoldingCosts, reuse: str = "hold") -> float:

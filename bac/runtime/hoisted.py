@@ -8,10 +8,11 @@ from torch import Tensor
 from bac.denoiser import model_blocks
 from bac.errors import Unavailable
 from bac.horizon import check_tokens
+from bac.known_modules import check_modules
 from bac.loop import DenoisingLoop, Generators, SamplerInputs, check_inputs
 from bac.plan import Plan
 from bac.runtime.condition import ConditionTables, Memory
-from bac.runtime.snapshot import ModelSnapshot, SamplerSnapshot, check_modules
+from bac.runtime.snapshot import ModelSnapshot, SamplerSnapshot
 from bac.schedule import Schedule
 from bac.solver import solver_of
 

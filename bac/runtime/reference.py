@@ -12,9 +12,9 @@ from torch import Tensor
 
 from bac.denoiser import branch, model_blocks
 from bac.horizon import check_tokens
+from bac.known_modules import check_containers
 from bac.loop import DenoisingLoop, Generators, SamplerInputs, check_inputs
 from bac.runtime.contract import TimedParts
-from bac.runtime.snapshot import check_containers
 from bac.schedule import Schedule
 
 # Called as observe(step, block, feature [B, T, D]) with every branch output that is computed.

@@ -39,7 +39,7 @@ def demonstrate() -> None:
 
     from bac_workbench.evaluation.evaluate import evaluate
     from bac_workbench.evaluation.folder import open_output_dir
-    from bac_workbench.evaluation.report import summary_table
+    from bac_workbench.evaluation.report import levers_line, summary_table
     from bac_workbench.settings import check
     from bac_workbench.settings.methods import named_cache
     from bac_workbench.setup.experiment import load_experiment
@@ -52,6 +52,7 @@ def demonstrate() -> None:
     experiment = load_experiment(settings, n_test=EPISODES, n_train=0)
     console.print(f"Push-T, {experiment.loaded}, {experiment.sampler_line}")
     console.print(f"{EPISODES} test episodes each, {torch.get_num_threads()} threads, runtime {settings.runtime}")
+    console.print(f"denoising {experiment.tokens}")
     evaluations = []
     with progress_bar() as bar:
         episodes = EpisodeProgress(bar, EPISODES * len(CACHES))
@@ -79,6 +80,7 @@ def demonstrate() -> None:
                 ],
             )
         )
+        console.print(levers_line(compiled))
     videos = sorted((evaluations[-1].output_dir / "media").glob("*.mp4"))
     console.print(f"schedule: {evaluations[-1].output_dir / 'schedule.png'}\nvideo: {videos[0] if videos else 'none'}")
     console.print(f"results: results/pusht_lowdim/demo  ({time.monotonic() - started:.0f} s)")

@@ -5,8 +5,8 @@ A further method is one class here, decorated by `register`, and one file in con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, get_type_hints
 
 from pydantic import create_model
 
@@ -17,69 +17,14 @@ from bac.provenance import Provenance
 from bac.schedule import Schedule
 from bac.similarity import METRICS
 from bac.uniform import uniform
+from bac_workbench.settings.cache import CACHES, Cache, register
 from bac_workbench.settings.kinds import CountOrZero, Section, choice, integer, list_of, nullable
+from bac_workbench.settings.sacs import Sacs
 from bac_workbench.settings.sampler import Steps
-from bac_workbench.settings.schema import kind_of
+from bac_workbench.settings.tuned import Tuned
 from diffusion_policy.common.config import ConfigError
 
 DEFAULT_TOP_K = 5
-
-
-class Cache(Section):
-    """A caching method with its settings: which blocks reuse their outputs at which denoising steps.
-
-    Attributes:
-        method: its name, also that of its file in config/cache/.
-        needs_profile: whether `schedule` takes similarity matrices.
-    """
-
-    method: ClassVar[str]
-    needs_profile: ClassVar[bool] = False
-
-    @classmethod
-    def missing(cls, values: Mapping[str, Any]) -> list[str]:
-        """Settings that this method needs and `values` lack; those that may be null may also be absent."""
-        return [name for name, field in cls.model_fields.items() if name not in values and not kind_of(field).null]
-
-    @property
-    def label(self) -> str:
-        """Short name, part of file names: full, uniform_s10, bac_s10, bac_s7_l1_k3, ..."""
-        raise NotImplementedError
-
-    def check(self, blocks: Sequence[str], steps: int) -> None:
-        """Whether it is possible for a model of these blocks and a sampler of `steps` denoising steps.
-
-        Raises:
-            ConfigError: it is not; the message gives the range.
-        """
-
-    def schedule(self, blocks: Sequence[str], steps: int, profile: Profile | None = None) -> Schedule | None:
-        """The schedule, from `profile` where it `needs_profile`; None: every block computes at every step.
-
-        Raises:
-            ScheduleError: a setting does not fit; `check` says so beforehand.
-        """
-        raise NotImplementedError
-
-    def differences(self, schedule: Schedule) -> list[str]:
-        """Where a stored schedule is not what this method with these settings makes, in words."""
-        stored = schedule.provenance.method
-        return [] if stored == self.method else [f"method {stored} instead of {self.method}"]
-
-
-CACHES: dict[str, type[Cache]] = {}
-AnyCache = TypeVar("AnyCache", bound=type[Cache])
-
-
-def register(method: str) -> Callable[[AnyCache], AnyCache]:
-    """Makes a class the method that `cache.method=<method>` names."""
-
-    def add(cls: AnyCache) -> AnyCache:
-        cls.method = method
-        CACHES[method] = cls
-        return cls
-
-    return add
 
 
 @register("full")
@@ -233,38 +178,8 @@ class Bac(Adaptive):
         return wrong + super().wrong_counts(schedule)
 
 
-@register("tuned")
-class Tuned(Cache):
-    """What the task's certificate says, `<assets_dir>/<task>/tuned.json`; it names a sampler, too.
-
-    An experiment replaces this by a `Certified` as soon as the policy is there.
-    """
-
-    @property
-    def label(self) -> str:
-        return self.method
-
-
-class Certified(Cache):
-    """The setting of a certificate that was found to be of this policy.
-
-    Attributes:
-        name: the label of the cache that was proven: results are named by what runs.
-        stored: its schedule; None: every block at every step.
-        note: what the certificate says.
-    """
-
-    method: ClassVar[str] = "tuned"
-    name: str
-    stored: Any
-    note: str
-
-    @property
-    def label(self) -> str:
-        return self.name
-
-    def schedule(self, blocks: Sequence[str], steps: int, profile: Profile | None = None) -> Schedule | None:
-        return self.stored
+register("sacs")(Sacs)
+register("tuned")(Tuned)
 
 
 def provenance_of(info: ProfileInfo) -> Provenance:
@@ -300,7 +215,7 @@ def make_cache(values: Mapping[str, Any]) -> Cache:
 
 
 def all_settings() -> dict[str, Any]:
-    """The fields of all methods, by name; those of one name are of one kind."""
+    """The fields of all methods, by name; those of one name are of one kind, but that some may be null."""
     hints: dict[str, Any] = {}
     for cls in CACHES.values():
         own = get_type_hints(cls, include_extras=True)

@@ -26,8 +26,10 @@ from bac_workbench.settings.kinds import (
 )
 from bac_workbench.settings.methods import parse_method
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
+from bac_workbench.settings.sacs import BUDGETS
 from bac_workbench.settings.sampler import Sampler, sampler_problems
-from bac_workbench.settings.task import PathOrNull, Precision, Runtime, Task, Wandb, Weights
+from bac_workbench.settings.schema import kind_of
+from bac_workbench.settings.task import ActingHorizon, PathOrNull, Precision, Runtime, Task, Wandb, Weights
 from diffusion_policy.common.config import ConfigError
 
 Batch = Annotated[
@@ -88,6 +90,11 @@ class PolicySettings(Section):
         """In which runtime the full policy acts while its states are collected."""
         return "planned"
 
+    @property
+    def chosen_horizon(self) -> str:
+        """Which tokens are denoised where a policy acts: `executed` or `full`."""
+        return "executed"
+
 
 class Eval(PolicySettings):
     cache: CacheSection
@@ -95,6 +102,7 @@ class Eval(PolicySettings):
     seed: NoiseSeed
     runtime: Runtime
     precision: Precision
+    horizon: ActingHorizon
     output_dir: PathOrNull
     eval: Evaluation
     benchmark: Timing
@@ -111,6 +119,10 @@ class Eval(PolicySettings):
     @property
     def profiling_runtime(self) -> str:
         return "reference" if self.runtime == "reference" else "planned"
+
+    @property
+    def chosen_horizon(self) -> str:
+        return self.horizon
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
@@ -159,6 +171,7 @@ class Benchmark(PolicySettings):
     n_chunks: Count
     warmup: CountOrZero
     precision: Precision
+    horizon: ActingHorizon
     seed: NoiseSeed
     output_dir: Path
     trace: Boolean
@@ -167,6 +180,10 @@ class Benchmark(PolicySettings):
     def batches(self) -> list[int]:
         """Batch sizes, in the order measured."""
         return self.batch if isinstance(self.batch, list) else [self.batch]
+
+    @property
+    def chosen_horizon(self) -> str:
+        return self.horizon
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
@@ -203,6 +220,12 @@ def cache_problems(values: Values) -> Iterator[Problem]:
     if missing := CACHES[method].missing(values("cache")):
         names = ", ".join(f"cache.{name}" for name in missing)
         yield "cache.method", f"{names} missing: choose it with cache={method}"
+    for name, field in CACHES[method].model_fields.items():
+        if name in values("cache") and values(f"cache.{name}") is None and not kind_of(field).null:
+            yield f"cache.{name}", f"{method} needs it: use {kind_of(field).allowed}"
+    budgets = [f"cache.{name}" for name in BUDGETS if values(f"cache.{name}") is not None]
+    if method == "sacs" and len(budgets) > 1:
+        yield budgets[-1], f"give one budget only, not {' and '.join(budgets)}"
     if values("cache.forced_refresh") and "forced_refresh" not in CACHES[method].model_fields:
         yield "cache.forced_refresh", f"this is an option of cache=bac: {method} has none"
 

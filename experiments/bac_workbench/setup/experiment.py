@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from bac.denoiser import model_blocks
+from bac.horizon import Tokens, choose_tokens
 from bac.loop import DenoisingLoop
-from bac_workbench.settings.caches import Cache, Certified, Tuned
+from bac_workbench.settings.cache import Cache
 from bac_workbench.settings.evaluation import PolicySettings
+from bac_workbench.settings.tuned import Certified, Tuned
 from bac_workbench.setup.checkpoints import find_checkpoint, notes
 from bac_workbench.setup.samplers import build_sampler, name_of, resolved
 from bac_workbench.setup.task import execute, has_simulator, misfits, no_simulator
@@ -118,6 +120,11 @@ class Experiment:
         if self.sampler_name == self.own_sampler_name:
             return f"sampler {self.sampler_name}, the checkpoint's own"
         return f"sampler {self.sampler_name} (the checkpoint's own is {self.own_sampler_name})"
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens of a trajectory that are denoised where the policy acts or is timed."""
+        return choose_tokens(self.policy, self.settings.chosen_horizon)
 
     @property
     def notes(self) -> list[str]:

@@ -12,7 +12,7 @@ from bac.samplers.grid_loop import GridLoop, GridSettings
 from bac.solver import UnsupportedSolver, solver_of
 from bac.tuned import FILE, Tuned
 from bac_workbench.locations import roots
-from bac_workbench.settings.caches import Certified
+from bac_workbench.settings.tuned import Certified
 from bac_workbench.setup.samplers import resolved
 from diffusion_policy.common.config import ConfigError
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from bac.horizon import executed_tokens, trajectory_tokens
 from bac.tuned import FILE, Claim, Identity, Tuned, TunedError
 from bac_workbench.provenance import environment
 from bac_workbench.setup.experiment import Experiment
@@ -80,7 +79,6 @@ def certificate(tuning: Tuning, request: dict[str, Any]) -> Tuned:
             p_value=verdict.p_value,
             marks=tuple(tuning.behaviours[tuning.chosen].marks),
         )
-    tokens, total = executed_tokens(policy), trajectory_tokens(policy)
     hz = tuning.times[tuning.chosen]["action_hz"]
     return Tuned(
         method=candidate.name,
@@ -94,8 +92,8 @@ def certificate(tuning: Tuning, request: dict[str, Any]) -> Tuned:
             "task": settings.task.name,
             "cache": candidate.experiment.cache.label,
             "sampler": candidate.experiment.sampler_name,
-            "tokens": tokens or total,
-            "trajectory_tokens": total,
+            "tokens": experiment.tokens.denoised,
+            "trajectory_tokens": experiment.tokens.total,
             "target_hz": settings.target_hz,
             "action_hz": hz,
             "meets_target": None if settings.target_hz is None else hz >= settings.target_hz,

@@ -10,7 +10,6 @@ import torch
 from rich.progress import Progress
 
 from bac.distances import sample_chunks, screen
-from bac.horizon import executed_tokens
 from bac.runtime.choose import make_sampler
 from bac.runtime.contract import Runtime
 from bac_workbench.profiling.observations import recorded_observations, visited_observations
@@ -27,7 +26,7 @@ def samplers_of(candidates: Candidates, runtime: str) -> dict[str, Runtime]:
 
     def sampler(candidate: Candidate) -> Runtime:
         experiment = candidate.experiment
-        tokens = executed_tokens(experiment.policy)
+        tokens = experiment.tokens.kept
         return make_sampler(experiment.sampler, candidate.schedule, runtime, candidate.precision, tokens=tokens)
 
     return {name: sampler(candidates[name]) for name in [FULL, *candidates.named]}

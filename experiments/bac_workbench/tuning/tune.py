@@ -102,7 +102,7 @@ def resolved_runtime(experiment: Experiment) -> str:
 
 def prepare(experiment: Experiment, say: Say) -> Tuning:
     """Candidates with their schedules, in the runtime that all of them are timed and rolled out in."""
-    settings = experiment.settings.replace(runtime=resolved_runtime(experiment), horizon="executed")
+    settings = experiment.settings.replace(runtime=resolved_runtime(experiment))
     experiment = dataclasses.replace(experiment, settings=settings)
     candidates = make_candidates(experiment, settings.methods, settings.precisions, say)
     return Tuning(experiment, candidates, ended=dict(candidates.impossible))
