@@ -25,8 +25,8 @@ from torch import Tensor
 
 from bac.denoiser import Branch, branch, model_blocks
 from bac.errors import Unavailable
+from bac.known_modules import check_containers
 from bac.loop import DenoisingLoop, SamplerInputs, check_inputs
-from bac.runtime.snapshot import check_containers
 from bac.solver import Solver, solver_of
 
 #: Extrapolation is for coarse grids: its costs have one more index, [blocks, steps, steps, steps] numbers.
@@ -169,9 +169,9 @@ class _Chain:
 
     def _draw(self, known: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Tensor | None]]:
         """Initial noise and each step's [1, n, D]; drawn for all tokens, in the sampler's order."""
-        initial = self.loop.noise(known, [generator]) * self.solver.init_sigma
-        noise = [self.loop.noise(known, [generator]) if draws else None for draws in self.solver.draws]
-        return initial[:, : self.tokens], [None if item is None else item[:, : self.tokens] for item in noise]
+        initial, noise = self.loop.draw(known, self.solver.draws.tolist(), [generator])
+        kept = [None if item is None else item[:, : self.tokens] for item in noise]
+        return initial[:, : self.tokens] * self.solver.init_sigma, kept
 
     @torch.no_grad()
     def _forward(
