@@ -16,7 +16,7 @@ averages over states and screen candidates; which of them acts as well, only rol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -204,7 +204,7 @@ def sample_chunks(
         batches = []
         for start in range(0, len(inputs), batch_size):
             batch = inputs[start : start + batch_size]
-            trajectory = sampler(batch, [_generator(seed, start + row) for row in range(len(batch))])
+            trajectory = sampler(batch, noise_of(seed, range(start, start + len(batch))))
             if trajectory.shape[1] < policy.chunk.stop:
                 raise DistanceError(
                     f"the sampler gives {trajectory.shape[1]} tokens, the executed chunk ends at token "
@@ -215,9 +215,13 @@ def sample_chunks(
     return torch.stack(chunks, dim=1).numpy()
 
 
-def _generator(seed: int, state: int) -> torch.Generator:
-    high, low = np.random.SeedSequence([seed, state]).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(high) << 31 | int(low) >> 1)
+def noise_of(seed: int, states: Iterable[int]) -> list[torch.Generator]:
+    """One generator for each state, the same whatever the sampler and the batch."""
+    generators = []
+    for state in states:
+        high, low = np.random.SeedSequence([seed, state]).generate_state(2, np.uint32)
+        generators.append(torch.Generator().manual_seed(int(high) << 31 | int(low) >> 1))
+    return generators
 
 
 def _checked(candidate: np.ndarray, full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
