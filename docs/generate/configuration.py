@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": "bac eval",
     "benchmark": "bac benchmark",
     "profile_blocks": "bac profile",
+    "calibrate": "bac calibrate",
     "train": "bac train",
     "make_demos": "bac demos",
     "convert_actions": "bac data convert-actions",

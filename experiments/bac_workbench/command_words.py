@@ -8,6 +8,7 @@ WORDS = {
     "eval": "eval",
     "compare": "compare",
     "profile_blocks": "profile",
+    "calibrate": "calibrate",
     "benchmark": "benchmark",
     "train": "train",
     "make_demos": "demos",

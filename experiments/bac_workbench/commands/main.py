@@ -16,6 +16,7 @@ COMMANDS = MappingProxyType(
         "eval": ("eval", "evaluate a policy with a cache: success rate, FLOPs, speedup"),
         "compare": ("compare", "compare stored evaluations, paired with the full policy"),
         "profile_blocks": ("profile", "profile a policy and write its schedules"),
+        "calibrate": ("calibrate", "move a few-step sampler's timesteps nearest to the full policy"),
         "benchmark": ("benchmark", "time methods in every runtime, interleaved"),
         "train": ("train", "train a policy, or go on with a training"),
         "make_demos": ("demos", "make demonstrations with a task's scripted expert"),

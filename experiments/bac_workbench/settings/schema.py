@@ -19,6 +19,7 @@ SCHEMAS = {
     "eval": "evaluation.Eval",
     "benchmark": "evaluation.Benchmark",
     "profile_blocks": "evaluation.ProfileBlocks",
+    "calibrate": "calibration.Calibrate",
     "train": "training.Train",
     "make_demos": "data.MakeDemos",
     "convert_actions": "data.ConvertActions",
