@@ -68,6 +68,9 @@ class PolicySettings(Section):
     task: Task
     device: Device
     checkpoint: PathOrNull
+    train: nullable(integer(0, 2))
+    checkpoint_type: nullable(choice("max", "avg"))
+    download: Boolean
     weights: Weights
     threads: Threads
     assets_dir: Path
