@@ -233,3 +233,7 @@ def check_origin(folder: Path, description: dict | None, experiment: Experiment,
         f"--optimal_steps_dir {folder} was made for another checkpoint ({made_for[:12]}, this one is {own[:12]}): make "
         "this one's with get_optimal_cache_update_steps.py -o <another folder>, or add --other_checkpoint"
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -191,3 +191,7 @@ def activations(experiment: Experiment, seed: int) -> dict[str, np.ndarray]:
     with torch.no_grad():
         sampler(inputs, [torch.Generator().manual_seed(NOISE_SEED)])
     return {block: torch.stack(features).numpy() for block, features in outputs.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
