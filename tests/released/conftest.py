@@ -16,6 +16,7 @@ from tests.original_checkpoints import LOWDIM_CONFIG, lowdim_payload, saved
 
 BEST = "epoch=0650-test_mean_score=1.000.ckpt"
 FOLDER = "{}/diffusion_policy_transformer/train_{}/checkpoints"
+CHECKPOINT = Path("checkpoint", FOLDER.format("low_dim/pusht", 0), BEST)
 #: everything that makes a command short, as settings behind its flags
 SHORT = ["threads=1", "task.environment.max_steps=16"]
 PROFILE = [*SHORT, "profile.n_episodes=1", "profile.n_observations=2", "profile.noise_seeds=[0]"]
@@ -59,4 +60,4 @@ def place(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def checkpoint(place) -> Path:
     """The best checkpoint of the first training of low-dimensional Push-T, with an = in its name."""
-    return write_original(Path("checkpoint", FOLDER.format("low_dim/pusht", 0), BEST))
+    return write_original(CHECKPOINT)

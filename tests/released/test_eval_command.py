@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 from bac_workbench.released import steps_command
 from bac_workbench.released.eval_command import main
 from tests.conftest import ROOT
-from tests.released.conftest import EVAL, PROFILE, write_original
+from tests.released.conftest import CHECKPOINT, EVAL, PROFILE, write_original
 
 FOLDER = "assets/pusht_lowdim/optimal_steps/cosine"
+OPTIMAL = ("--cache_mode", "optimal", "--optimal_steps_dir", FOLDER)
 SCALARS = ("mean_score", "speedup", "flops", "frequency")
 
 
@@ -34,10 +36,22 @@ def refusal(capsys, *arguments: str) -> str:
     return message
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """A working directory with the checkpoint and its schedules of 3 updates."""
+    folder, before = tmp_path_factory.mktemp("prepared"), os.getcwd()
+    os.chdir(folder)
+    path = write_original(CHECKPOINT)
+    flags = ["-c", str(path), "-o", "assets/pusht_lowdim", "-d", "cpu", "--num_caches", "3", "--metrics", "cosine"]
+    steps_command.main([*flags, *PROFILE])
+    os.chdir(before)
+    return folder
+
+
 @pytest.fixture
-def schedules(checkpoint) -> str:
-    """The folder with schedules of 3 updates for the checkpoint."""
-    steps_command.main(["-c", str(checkpoint), "-o", "assets/pusht_lowdim", "-d", "cpu", "--num_caches", "3", *PROFILE])
+def schedules(prepared, place) -> str:
+    """The folder with schedules for the checkpoint."""
+    shutil.copytree(prepared, place, dirs_exist_ok=True, symlinks=True)
     return FOLDER
 
 
@@ -109,17 +123,17 @@ def test_schedules_of_another_model_are_refused(schedules, capsys):
         (["--cache_mode", "optimal"], "needs --optimal_steps_dir"),
         (["--cache_mode", "optimal", "--optimal_steps_dir", "nowhere"], "there is no such folder"),
         (
-            ["--cache_mode", "optimal", "--optimal_steps_dir", FOLDER, "--num_caches", "0"],
+            [*OPTIMAL, "--num_caches", "0"],
             "'0' is no number of updates",
         ),
-        (["--cache_mode", "optimal", "--optimal_steps_dir", FOLDER, "--num_caches", "4"], "--num_caches can be 3 here"),
-        (["--cache_mode", "optimal", "--optimal_steps_dir", FOLDER], "--num_caches 30 is not possible: use 1 to 10"),
+        ([*OPTIMAL, "--num_caches", "4"], "--num_caches can be 3 here"),
+        ([*OPTIMAL], "--num_caches 30 is not possible: use 1 to 10"),
         (
-            ["--cache_mode", "optimal", "--optimal_steps_dir", FOLDER, "--num_caches", "3", "--num_bu_blocks", "7"],
+            [*OPTIMAL, "--num_caches", "3", "--num_bu_blocks", "7"],
             "--num_bu_blocks 7 is not possible: use 0 to 6",
         ),
         (
-            ["--cache_mode", "optimal", "--optimal_steps_dir", FOLDER, "--num_caches", "3", "--metric", "l1"],
+            [*OPTIMAL, "--num_caches", "3", "--metric", "l1"],
             "is of metric cosine",
         ),
         (

@@ -191,8 +191,6 @@ def stored_steps(given: argparse.Namespace, experiment: Experiment) -> StoredSte
 
     folder, budget, top_k = Path(given.optimal_steps_dir), given.num_caches or BUDGET, given.num_bu_blocks or 0
     blocks, steps, metric_name = experiment.blocks, experiment.steps, given.metric or "cosine"
-    if budget > steps:
-        raise ConfigError(f"--num_caches {budget} is not possible: use 1 to {steps}, the sampler's number of steps")
     if top_k > len(blocks):
         raise ConfigError(
             f"--num_bu_blocks {top_k} is not possible: use 0 to {len(blocks)}, the model's number of blocks"
