@@ -30,6 +30,7 @@ METHOD_NAMES = {
     "bac": "BAC",
     "blockwise_acs": "block-wise ACS",
     "unified_acs": "unified ACS",
+    "sacs": "S-ACS",
 }
 OPTION_NAMES = {"k": "top_k {}", "r": "refresh at step {}"}
 
