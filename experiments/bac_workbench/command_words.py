@@ -7,6 +7,7 @@ WORDS = {
     "demo": "demo",
     "eval": "eval",
     "compare": "compare",
+    "tune": "tune",
     "profile_blocks": "profile",
     "calibrate": "calibrate",
     "benchmark": "benchmark",

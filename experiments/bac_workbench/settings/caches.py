@@ -21,6 +21,7 @@ from bac_workbench.settings.cache import CACHES, Cache, register
 from bac_workbench.settings.kinds import CountOrZero, Section, choice, integer, list_of, nullable
 from bac_workbench.settings.sacs import Sacs
 from bac_workbench.settings.sampler import Steps
+from bac_workbench.settings.tuned import Tuned
 from diffusion_policy.common.config import ConfigError
 
 DEFAULT_TOP_K = 5
@@ -178,6 +179,7 @@ class Bac(Adaptive):
 
 
 register("sacs")(Sacs)
+register("tuned")(Tuned)
 
 
 def provenance_of(info: ProfileInfo) -> Provenance:

@@ -213,6 +213,10 @@ def cache_problems(values: Values) -> Iterator[Problem]:
     method = values("cache.method")
     if method not in CACHES:
         return
+    chosen = {name: value for name, value in (values("sampler") or {}).items() if value is not None}
+    if method == "tuned" and chosen and chosen != {"type": "checkpoint"}:
+        named = ", ".join(f"sampler.{name}" for name in chosen)
+        yield "cache.method", f"the certificate says which sampler: leave {named} (sampler=) out with cache=tuned"
     if missing := CACHES[method].missing(values("cache")):
         names = ", ".join(f"cache.{name}" for name in missing)
         yield "cache.method", f"{names} missing: choose it with cache={method}"

@@ -44,11 +44,14 @@ def parse_method(text: str) -> Method:
     tags = label.removeprefix(name).removeprefix("_")
     settings = (CACHES[name].settings_of(tags) if tags else {}) if names else None
     if settings is None and name and not has_budget(CACHES[name]):
-        raise ConfigError(f"method {text!r} is not known: {name} has no budget, it computes every block at every step")
+        why = "its certificate says everything" if name == "tuned" else "it computes every block at every step"
+        raise ConfigError(f"method {text!r} is not known: {name} has no budget, {why}")
     if settings is None:
         raise ConfigError(
             f"method {text!r} is not known: write <cache>[_s<budget>][@<sampler>] with cache one of {', '.join(CACHES)}"
         )
+    if name == "tuned" and at:
+        raise ConfigError(f"method {text!r} is not possible: the certificate says which sampler; write tuned alone")
     return Method(named_cache(name, **settings), parse_sampler(sampler, text) if at else {})
 
 

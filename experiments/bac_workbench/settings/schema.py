@@ -18,6 +18,7 @@ from bac_workbench.settings.names import present_name
 SCHEMAS = {
     "eval": "evaluation.Eval",
     "benchmark": "evaluation.Benchmark",
+    "tune": "tuning.Tune",
     "profile_blocks": "evaluation.ProfileBlocks",
     "calibrate": "calibration.Calibrate",
     "train": "training.Train",

@@ -13,11 +13,13 @@ import torch
 from bac.denoiser import model_blocks
 from bac.horizon import Tokens, choose_tokens
 from bac.loop import DenoisingLoop
-from bac_workbench.settings.caches import Cache
+from bac_workbench.settings.cache import Cache
 from bac_workbench.settings.evaluation import PolicySettings
+from bac_workbench.settings.tuned import Certified, Tuned
 from bac_workbench.setup.checkpoints import find_checkpoint, notes
 from bac_workbench.setup.samplers import build_sampler, name_of, resolved
 from bac_workbench.setup.task import execute, has_simulator, misfits, no_simulator
+from bac_workbench.setup.tuned import followed
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy
 from diffusion_policy.common.config import ConfigError, choose_device
 from diffusion_policy.env_runner.task import Task, task_from_config
@@ -61,7 +63,12 @@ class Experiment:
         return dataclasses.replace(self, sampler=sampler, sampler_settings=resolved(sampler, self.own_sampler, options))
 
     def with_cache(self, cache: Cache | None) -> Experiment:
-        return dataclasses.replace(self, cache=cache)
+        """With another cache; `tuned` brings its sampler along.
+
+        Raises:
+            ConfigError, TunedError: it is `tuned`, and there is no certificate of this policy.
+        """
+        return followed(self) if isinstance(cache, Tuned) else dataclasses.replace(self, cache=cache)
 
     @contextmanager
     def attached(self) -> Iterator[Any]:
@@ -128,6 +135,8 @@ class Experiment:
                 f"{self.policy.n_action_steps} actions of a chunk are executed or dropped for latency; "
                 f"the checkpoint's file says {self.own_chunk}"
             )
+        if isinstance(self.cache, Certified):
+            lines.append(self.cache.note)
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -173,6 +182,5 @@ def load_experiment(settings: PolicySettings, needs_simulator: bool = True, **se
         own_chunk=own_chunk,
         sampler=own_sampler,
         sampler_settings=resolved(own_sampler, own_sampler, {}),
-        cache=settings.chosen_cache,
     )
-    return plain.with_sampler(settings.sampler_options)
+    return plain.with_sampler(settings.sampler_options).with_cache(settings.chosen_cache)
