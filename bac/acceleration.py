@@ -164,7 +164,7 @@ class Acceleration:
         return Report(
             runtime=self.sampler.name,
             sampler=_name_of(self.sampler.base, self.policy),
-            schedule=str(schedule.provenance) + (f" (made for {' and '.join(self.foreign)})" if self.foreign else ""),
+            schedule=schedule.origin + (f" (made for {' and '.join(self.foreign)})" if self.foreign else ""),
             chunks=self.sampler.chunks,
             block_updates=sum(self.sampler.block_updates.values()),
             scheduled_updates=schedule.update_count,

@@ -2,7 +2,8 @@
 
 The rules of `bac.samplers.grids` know no checkpoint. Here coordinate descent moves one timestep at a time, from large
 to small strides, as long as the executed actions come nearer to the full policy's own under the same noise. The error
-is the mean of each chunk's RMS error, capped (`bac.distances.CAP`): else a few flips between modes would decide it.
+is the mean of each chunk's RMS error; what exceeds `bac.distances.CAP` counts a tenth. Else a few flips between modes
+would decide it, or, were it cut off, a poor start would see no way down.
 
 A smaller error makes a better candidate, not a better score: only rollouts decide.
 """
@@ -28,8 +29,10 @@ from bac.samplers.settings import InvalidGridSettings
 
 #: how far a timestep moves at a time, as parts of T
 STRIDES = (0.08, 0.04, 0.02, 0.01)
+#: part of an error beyond the cap that counts
+BEYOND = 0.1
 #: a move has to lower the error by this part of it
-WORTHWHILE = 1e-3
+WORTHWHILE = 0.01
 #: held-out states are denoised with other noise, too
 OTHER_NOISE = 1_000_000
 
@@ -197,7 +200,7 @@ class GridErrors:
         return len(self.known)
 
     def __call__(self, timesteps: Grid) -> float:
-        """The mean capped RMS error of the executed actions; infinite where there is no such sampler."""
+        """The mean error of the executed actions, as above; infinite where there is no such sampler."""
         if timesteps not in self.known:
             settings = dataclasses.replace(self.start, timesteps=timesteps)
             try:
@@ -209,7 +212,7 @@ class GridErrors:
 
     def _errors(self, batch: _Batch, settings: GridSettings) -> np.ndarray:
         chunks = batch.sample(settings)[:, self.chunk, : self.action_dim].double().cpu().numpy()
-        return capped_rms_errors(chunks[:, None], batch.targets)
+        return capped_rms_errors(chunks[:, None], batch.targets, beyond=BEYOND)
 
 
 class _Batch:

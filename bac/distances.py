@@ -159,9 +159,14 @@ def mmd_squares(candidate: np.ndarray, full: np.ndarray) -> np.ndarray:
     return _unlike_mean(xx) - 2 * _unlike_mean(xy) + _unlike_mean(yy)
 
 
-def capped_rms_errors(candidate: np.ndarray, full: np.ndarray, cap: float = CAP) -> np.ndarray:
-    """Mean over seeds of the RMS error of a chunk under the same noise, each at most `cap`; [N, S, L, D] -> [N]."""
-    return np.minimum(np.sqrt(((candidate - full) ** 2).mean((2, 3))), cap).mean(1)
+def capped_rms_errors(candidate: np.ndarray, full: np.ndarray, cap: float = CAP, beyond: float = 0.0) -> np.ndarray:
+    """Mean over seeds of a chunk's RMS error under the same noise, each at most `cap`; [N, S, L, D] -> [N].
+
+    Args:
+        beyond: part of what exceeds the cap that counts all the same.
+    """
+    errors = np.sqrt(((candidate - full) ** 2).mean((2, 3)))
+    return (np.minimum(errors, cap) + beyond * np.maximum(errors - cap, 0)).mean(1)
 
 
 class Sampler(Protocol):

@@ -58,7 +58,7 @@ def plot_schedule(schedule: Schedule, path: str | Path, base: Schedule | None = 
     top.set(ylabel="blocks", ylim=(0, n_blocks), yticks=[0, n_blocks])
     top.spines[["top", "right"]].set_visible(False)
     top.tick_params(axis="x", length=0)
-    top.set_title(f"{schedule.provenance}\n{summary(schedule)}", loc="left", fontsize=10)
+    top.set_title(f"{schedule.origin}\n{summary(schedule)}", loc="left", fontsize=10)
 
     colours = [PAPER, *(KIND_COLOURS[kind] for kind in kinds), REPAIR_COLOUR]
     gap = 0.6 if n_steps <= 120 else 0.0  # white lines between cells, as long as cells are wider than the lines

@@ -22,6 +22,7 @@ COMMANDS = {
     "benchmark": "bac benchmark",
     "tune": "bac tune",
     "profile_blocks": "bac profile",
+    "calibrate": "bac calibrate",
     "train": "bac train",
     "make_demos": "bac demos",
     "convert_actions": "bac data convert-actions",

@@ -30,7 +30,9 @@ METHOD_NAMES = {
     "bac": "BAC",
     "blockwise_acs": "block-wise ACS",
     "unified_acs": "unified ACS",
+    "sacs": "S-ACS",
 }
+SOLVER_NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp": "DPM-Solver++", "ancestral": "ancestral"}
 OPTION_NAMES = {"k": "top_k {}", "r": "refresh at step {}"}
 
 
@@ -46,7 +48,7 @@ def split_key(key: str) -> tuple[str, str]:
 
 def label(method: str, sampler: str) -> str:
     """A method as the tables name it: 'BAC, budget 8, on DDIM-16'."""
-    solver = re.sub(r"([a-z]+)(\d+)", lambda match: f"{match[1].upper()}-{match[2]}", sampler)
+    solver = solver_label(sampler)
     if method == ALL_TOKENS:
         return f"full policy, all tokens ({solver})"
     if method == "full":
@@ -56,6 +58,18 @@ def label(method: str, sampler: str) -> str:
     parts = [METHOD_NAMES[cache], f"budget {budget}"]
     parts += [OPTION_NAMES[option[0]].format(option[1:]) for option in options]
     return ", ".join(parts if sampler == OWN_SAMPLER else [*parts, f"on {solver}"])
+
+
+def solver_label(sampler: str) -> str:
+    """'DDIM-16', 'ancestral-5', 'DDIM-16 (even)'."""
+    name, *tags = sampler.split("-")
+    kind, steps = re.fullmatch(r"([a-z]+)(\d+)", name).groups()
+    return f"{SOLVER_NAMES[kind]}-{steps}" + (f" ({', '.join(tags)})" if tags else "")
+
+
+def evaluations(sampler: str) -> int:
+    """How often a chunk runs the denoiser: the sampler's steps."""
+    return int(re.match(r"[a-z]+(\d+)", sampler)[1])
 
 
 @dataclass(frozen=True)
@@ -144,6 +158,16 @@ def read_task(task: str) -> TaskResults:
     stored = read(f"{task}_comparison.json")
     timed = (RESULTS / f"{task}_benchmark_cpu_batch1.json").exists()
     return TaskResults(task, stored["rows"], stored["reference"], read_benchmark(task, "cpu", 1) if timed else None)
+
+
+def read_frontier(task: str) -> TaskResults | None:
+    """The comparison of the fastest methods over several noise seeds, with its own timings; None if there is none."""
+    name = f"{task}_frontier"
+    if not (RESULTS / f"{name}.json").exists():
+        return None
+    stored = read(f"{name}.json")
+    timed = (RESULTS / f"{name}_benchmark_cpu_batch1.json").exists()
+    return TaskResults(task, stored["rows"], stored["reference"], read_benchmark(name, "cpu", 1) if timed else None)
 
 
 def estimate(mean: float, interval: list[float], digits: int, sign: bool = False) -> str:

@@ -9,6 +9,7 @@ WORDS = {
     "compare": "compare",
     "tune": "tune",
     "profile_blocks": "profile",
+    "calibrate": "calibrate",
     "benchmark": "benchmark",
     "train": "train",
     "make_demos": "demos",

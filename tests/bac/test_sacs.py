@@ -28,22 +28,22 @@ def price_of(schedule, prices, per_step=0):
     return sum(prices[name] * count for name, count in schedule.updates_per_block.items()) + schedule.steps * per_step
 
 
-def every_schedule(steps):
+def every_schedule(steps, reuse):
     later = list(itertools.product([False, True], repeat=steps - 1))
     for columns in itertools.product(later, repeat=len(BLOCKS)):
-        yield Schedule(np.array([[True, *column] for column in columns]).T, BLOCKS)
+        yield Schedule(np.array([[True, *column] for column in columns]).T, BLOCKS, reuse=reuse)
 
 
 @pytest.mark.parametrize("reuse", ["hold", "extrapolate"])
 def test_no_schedule_within_the_budget_is_better(reuse):
     steps = 4
     costs = random_costs(steps)
-    ranked = [(price_of(s, PRICES, 1), predicted_cost(s, costs, reuse)) for s in every_schedule(steps)]
+    ranked = [(price_of(s, PRICES, 1), predicted_cost(s, costs)) for s in every_schedule(steps, reuse)]
     for budget in range(smallest_budget(PRICES, steps, 1), 4 * 12 + 6):
         best = min(cost for price, cost in ranked if price <= budget)
         found = sacs(costs, PRICES, budget, per_step=1, reuse=reuse)
-        assert price_of(found, PRICES, 1) <= budget
-        assert predicted_cost(found, costs, reuse) == pytest.approx(best, rel=1e-12, abs=1e-15)
+        assert price_of(found, PRICES, 1) <= budget and found.reuse == reuse
+        assert predicted_cost(found, costs) == pytest.approx(best, rel=1e-12, abs=1e-15)
         assert found.provenance.extras["predicted_cost"] == pytest.approx(best, rel=1e-12, abs=1e-15)
 
 
@@ -87,7 +87,7 @@ def test_it_says_what_it_is():
     schedule = sacs(random_costs(), PRICES, 40, provenance=Provenance(checkpoint_hash="ab", extras={"draws": 4}))
     origin = schedule.provenance
     assert (origin.method, origin.checkpoint_hash, origin.extras["draws"]) == ("sacs", "ab", 4)
-    assert origin.extras["reuse"] == "hold"
+    assert (schedule.reuse, sacs(random_costs(), PRICES, 40, reuse="extrapolate").reuse) == ("hold", "extrapolate")
 
 
 def test_what_cannot_be_is_refused_with_what_could():

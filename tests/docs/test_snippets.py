@@ -19,6 +19,7 @@ HYDRA = {
     "tune": "tune",
     "benchmark": "benchmark",
     "profile": "profile_blocks",
+    "calibrate": "calibrate",
     "train": "train",
     "demos": "make_demos",
     "data convert-actions": "convert_actions",

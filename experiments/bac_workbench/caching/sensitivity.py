@@ -18,6 +18,8 @@ from bac.profile import ProfileInfo
 from bac.runtime.choose import make_sampler
 from bac.sacs import smallest_budget
 from bac.schedule import Schedule, ScheduleError
+from bac.sensitivity import MAX_EXTRAPOLATION_STEPS
+from bac.solver import COLUMNS, solver_of
 from bac_workbench.profiling.assets import Assets
 from bac_workbench.profiling.profiles import Say, profile_for
 from bac_workbench.profiling.request import ProfileSettings
@@ -43,6 +45,7 @@ def sacs_schedule(experiment: Experiment, say: Say, usual: ProfileSettings) -> S
     if (found := stored(assets, wanted, experiment)) is not None:
         say(f"schedule: {found[0]}")
         return found[1]
+    check_reuse(experiment, wanted.cache)
     budget = budget_of(experiment, wanted.cache, say, usual)
     info, costs, folder = costs_for(experiment, say, usual)
     schedule = wanted.cache.schedule(experiment.blocks, experiment.steps, Evidence(info, costs, budget))
@@ -89,6 +92,23 @@ def stored(assets: Assets, wanted: Wanted, experiment: Experiment) -> tuple[Path
 def _same_profile(assets: Assets, budget: dict[str, Any]) -> bool:
     """Whether a budget that follows from BAC's was worked out with a profile as asked for."""
     return "profile" not in budget or assets.is_mine(ProfileInfo.from_dict(budget["profile"]))
+
+
+def check_reuse(experiment: Experiment, cache: Sacs) -> None:
+    """Before anything is measured: whether outputs can be reused as the cache says with this sampler.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if cache.reuse == "hold":
+        return
+    problem = None
+    if solver_of(experiment.sampler).table[:, COLUMNS.index("sigma")].any():
+        problem = f"{experiment.sampler_name} adds noise between its steps"
+    elif experiment.steps > MAX_EXTRAPOLATION_STEPS:
+        problem = f"{experiment.sampler_name} has more than {MAX_EXTRAPOLATION_STEPS} steps"
+    if problem is not None:
+        raise ConfigError(f"cache.reuse=extrapolate is not possible: {problem}; use sampler=ddim16 or cache.reuse=hold")
 
 
 def budget_of(experiment: Experiment, cache: Sacs, say: Say, usual: ProfileSettings) -> Budget:

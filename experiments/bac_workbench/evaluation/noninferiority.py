@@ -71,8 +71,9 @@ def noninferior(
 ) -> Verdict:
     """Tests whether the candidate is worse than the full policy by less than `margin`.
 
-    Pairs of successes with one noise seed are tested with Tango's score test. All other scores are tested with Gaffke's,
-    on one mean difference per environment seed. Neither takes pairs that all agree for certainty; see `least_pairs`.
+    Pairs of successes with one noise seed are tested with Tango's score test. All other scores are tested with
+    Gaffke's, on one mean difference per environment seed. Neither takes pairs that all agree for certainty; see
+    `least_pairs`.
 
     Args:
         candidate, full: scores in [0, 1] of the same episodes, by (noise seed, environment seed).
@@ -162,7 +163,7 @@ def _shared(candidate: Mapping[Pair, float], full: Mapping[Pair, float]) -> list
     other = sorted(candidate.keys() ^ full.keys())
     if other:
         raise ConfigError(
-            f"{len(other)} episodes were rolled out on one side only, such as noise seed {other[0][0]} with environment "
-            f"seed {other[0][1]}: compare the same episodes"
+            f"{len(other)} episodes were rolled out on one side only, such as noise seed {other[0][0]} with "
+            f"environment seed {other[0][1]}: compare the same episodes"
         )
     return sorted(candidate)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bac.sacs import REUSES, sacs
-from bac.schedule import Schedule
+from bac.sacs import sacs
+from bac.schedule import REUSE, Schedule
 from bac.sensitivity import HoldingCosts
 from bac.sensitivity_files import SensitivityInfo
 from bac_workbench.settings.cache import Cache
@@ -63,7 +63,7 @@ class Sacs(Cache):
     budget: nullable(Steps)
     budget_gflop: nullable(Positive)
     budget_ms: nullable(Positive)
-    reuse: choice(*REUSES)
+    reuse: choice(*REUSE)
     n_states: Count
     draws: integer(1, 1000)
     seed: NoiseSeed
@@ -113,7 +113,7 @@ class Sacs(Cache):
 
     def differences(self, schedule: Schedule) -> list[str]:
         extras: Mapping[str, Any] = schedule.provenance.extras
-        stored = {"reuse": extras.get("reuse"), "draws": extras.get("draws")}
+        stored = {"reuse": schedule.reuse, "draws": extras.get("draws")}
         stored |= {"seed": list(schedule.provenance.seeds), "budget": extras.get("budget", {}).get("asked")}
         wanted = {"reuse": self.reuse, "draws": self.draws, "seed": [self.seed], "budget": self.budgets}
         return super().differences(schedule) + [

@@ -20,6 +20,7 @@ SCHEMAS = {
     "benchmark": "evaluation.Benchmark",
     "tune": "tuning.Tune",
     "profile_blocks": "evaluation.ProfileBlocks",
+    "calibrate": "calibration.Calibrate",
     "train": "training.Train",
     "make_demos": "data.MakeDemos",
     "convert_actions": "data.ConvertActions",
