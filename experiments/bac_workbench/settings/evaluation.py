@@ -230,7 +230,7 @@ def cache_problems(values: Values) -> Iterator[Problem]:
     budgets = [f"cache.{name}" for name in BUDGETS if values(f"cache.{name}") is not None]
     if method == "sacs" and len(budgets) > 1:
         yield budgets[-1], f"give one budget only, not {' and '.join(budgets)}"
-    if values("cache.interval") is not None and values("cache.budget") is not None:
+    if method == "uniform" and values("cache.interval") is not None and values("cache.budget") is not None:
         yield "cache.interval", f"with cache.budget={values('cache.budget')}: {EITHER}"
     if values("cache.forced_refresh") and "forced_refresh" not in CACHES[method].model_fields:
         yield "cache.forced_refresh", f"this is an option of cache=bac: {method} has none"
