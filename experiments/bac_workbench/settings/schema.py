@@ -21,6 +21,7 @@ SCHEMAS = {
     "profile_blocks": "evaluation.ProfileBlocks",
     "train": "training.Train",
     "make_demos": "data.MakeDemos",
+    "collect": "collection.Collect",
     "convert_actions": "data.ConvertActions",
     "convert_checkpoint": "data.ConvertCheckpoint",
     "download_data": "data.DownloadData",
