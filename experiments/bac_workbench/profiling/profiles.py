@@ -100,9 +100,10 @@ def measure(experiment: Experiment, say: Say, usual: ProfileSettings) -> Profile
             )
             origin = describe_rollouts(how.seed_start, how.n_episodes)
         else:
-            say("profiling on observations of the task's data set")
+            where = task.dataset.to_dict().get("path") if task.dataset is not None else None
+            say(f"profiling on observations of {where or 'the data set of the task'}")
             observations, available = recorded_observations(task, policy, how.n_observations)
-            origin = describe_dataset(available)
+            origin = describe_dataset(available) + (f", from {where}" if where else "")
         inputs = policy.sampler_inputs(as_tensors(observations))
         job = bar.add_task("profiling block features", total=len(inputs) * len(how.noise_seeds))
         matrices = profile_features(
