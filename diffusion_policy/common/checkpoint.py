@@ -25,7 +25,7 @@ from diffusion_policy.common.weight_names import policy_names
 if TYPE_CHECKING:
     from diffusion_policy.policy.diffusion_transformer_policy import DiffusionTransformerPolicy
 
-__all__ = ["LEARNED", "LoadedPolicy", "ORIGINALS", "WEIGHTS", "load_policy", "weights_hash"]
+__all__ = ["LEARNED", "LoadedPolicy", "ORIGINALS", "WEIGHTS", "load_policy", "task_of", "weights_hash"]
 
 _MOST_NORMALIZED = 65_536  # numbers of a normalizer's tensor
 _SPARE = 1_000_000  # numbers that a policy may have more than its file: tensors that say one number many times
@@ -115,6 +115,20 @@ def load_policy(
         stored.step,
         notes,
     )
+
+
+def task_of(path: str | Path) -> str | None:
+    """The name of the task that a checkpoint says it is for, None if it does not; no tensor is read.
+
+    Raises:
+        CheckpointError: nothing loadable is there.
+    """
+    source = find_weights(path)
+    try:
+        with open_weights(source, "ema") as stored:
+            return _resolved(stored.config, source)["task"]
+    except OSError as error:
+        raise CheckpointError(f"{source} cannot be read: {error}") from error
 
 
 # ---- config ----

@@ -10,9 +10,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bac_workbench.settings import check
-from bac_workbench.setup.checkpoints import DOMAIN_SHIFT, find_checkpoint, notes, task_files
+from bac_workbench.setup.checkpoints import DOMAIN_SHIFT, find_checkpoint, notes
 from bac_workbench.setup.experiment import load_experiment
 from bac_workbench.setup.task import misfits
+from bac_workbench.setup.task_files import task_files
 from diffusion_policy.common.checkpoint import LoadedPolicy
 from diffusion_policy.common.config import CheckpointError, register_resolvers, to_plain
 from diffusion_policy.common.policy_files import WEIGHTS_FILE, build_policy

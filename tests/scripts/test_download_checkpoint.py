@@ -12,7 +12,7 @@ import torch
 
 from bac_workbench.commands.download_checkpoint import main
 from bac_workbench.downloads.fetch import file_sha256
-from bac_workbench.setup.checkpoints import task_files
+from bac_workbench.setup.task_files import task_files
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.common.policy_files import build_policy
 from diffusion_policy.model.common.normalizer import LinearNormalizer

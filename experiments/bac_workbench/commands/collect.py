@@ -7,9 +7,14 @@ interruption goes on where it stopped; with a larger n_episodes it adds to the d
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from omegaconf import DictConfig
 
 from bac_workbench.settings import check, launch
+
+if TYPE_CHECKING:
+    from bac_workbench.setup.experiment import Experiment
 
 
 def main() -> None:
@@ -17,18 +22,19 @@ def main() -> None:
 
 
 def collect_episodes(cfg: DictConfig) -> None:
-    collect_with(check(cfg, "collect"))
+    from bac_workbench.setup.experiment import load_experiment
+
+    collect_experiment(load_experiment(check(cfg, "collect")))
 
 
-def collect_with(settings) -> None:
-    """Collects what the settings (`bac_workbench.settings.collection.Collect`) say, and prints what came of it."""
+def collect_experiment(experiment: Experiment) -> None:
+    """Collects, says what it does, and what came of it."""
     import torch
 
     from bac_workbench.console import EpisodeProgress, console, progress_bar
     from bac_workbench.lerobot.collection import collect, throughput
-    from bac_workbench.setup.experiment import load_experiment
 
-    experiment = load_experiment(settings)
+    settings = experiment.settings
     experiment.task.check_workers(settings.n_envs, settings.n_workers)
     console.print(f"task {settings.task.name}, {experiment.loaded}")
     for note in experiment.notes:

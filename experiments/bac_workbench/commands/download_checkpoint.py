@@ -28,7 +28,7 @@ from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.errors import UserError
 
 if TYPE_CHECKING:
-    from bac_workbench.setup.checkpoints import TaskFile
+    from bac_workbench.setup.task_files import TaskFile
 
 DEFAULTS = {
     "task": None,
@@ -43,7 +43,7 @@ DEFAULTS = {
 def choose_task(settings: dict[str, Any]) -> TaskFile:
     """Raises ConfigError for a task or a name that is unknown."""
     from bac_workbench.downloads.checkpoints import BEST, LATEST, LIST
-    from bac_workbench.setup.checkpoints import task_files
+    from bac_workbench.setup.task_files import task_files
 
     published = {choice: file for choice, file in task_files().items() if file.original}
     task = settings["task"]

@@ -7,9 +7,15 @@ sweeps over comma-separated values.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from omegaconf import DictConfig
 
 from bac_workbench.settings import check, launch
+
+if TYPE_CHECKING:
+    from bac_workbench.evaluation.evaluate import Evaluation
+    from bac_workbench.setup.experiment import Experiment
 
 
 def main() -> None:
@@ -17,17 +23,23 @@ def main() -> None:
 
 
 def evaluate_policy(cfg: DictConfig) -> None:
+    from bac_workbench.setup.experiment import load_experiment
+
+    settings = check(cfg, "eval")
+    evaluate_experiment(load_experiment(settings, n_test=settings.eval.n_test, n_train=settings.eval.n_train))
+
+
+def evaluate_experiment(experiment: Experiment) -> Evaluation:
+    """Evaluates, says what it does, and shows the results."""
     import torch
 
     from bac_workbench.console import EpisodeProgress, console, progress_bar
     from bac_workbench.evaluation.evaluate import evaluate
     from bac_workbench.evaluation.folder import open_output_dir
     from bac_workbench.evaluation.report import metrics_table, summary_table, throughput_line
-    from bac_workbench.setup.experiment import load_experiment
     from bac_workbench.tracking import start_run
 
-    settings = check(cfg, "eval")
-    experiment = load_experiment(settings, n_test=settings.eval.n_test, n_train=settings.eval.n_train)
+    settings = experiment.settings
     experiment.task.check_workers(settings.eval.n_envs, settings.eval.n_workers)
     output_dir = open_output_dir(experiment)
     console.print(f"task {settings.task.name}, {experiment.loaded}")
@@ -49,3 +61,4 @@ def evaluate_policy(cfg: DictConfig) -> None:
     if run is not None:
         run.summary.update({k: v for k, v in evaluation.results.items() if isinstance(v, (int, float))})
         run.finish()
+    return evaluation

@@ -43,6 +43,11 @@ def published_names(url: str) -> list[str]:
     return names
 
 
+def has_score(name: str) -> bool:
+    """Whether a checkpoint's name tells its score."""
+    return _BEST_NAME.fullmatch(name) is not None
+
+
 def best_name(names: list[str]) -> str:
     """The one with the highest score in its name; among equals, the one trained longest."""
     scored = [(float(match[2]), int(match[1]), name) for name in names if (match := _BEST_NAME.fullmatch(name))]

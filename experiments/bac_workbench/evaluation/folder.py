@@ -11,6 +11,7 @@ from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
 from bac_workbench.evaluation.stored_results import without_code_names
 from bac_workbench.setup.experiment import Experiment
+from bac_workbench.setup.trainings import Training
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path, write_json
 from diffusion_policy.env_runner.episodes import Episode, EpisodeResult, load_episodes, missing_episodes
@@ -22,12 +23,14 @@ WRITTEN = (EPISODES, SETTINGS, "eval_results.json", "benchmark_results.json", "s
 def default_output_dir(experiment: Experiment) -> Path:
     """results/<task>/<cache>, with suffixes for what is not the usual.
 
-    These are budget, sampler, precision, weights, chunk length and noise seed.
+    These are published training, budget, sampler, precision, weights, chunk length and noise seed.
     """
     settings, cache, task = experiment.settings, experiment.cache, experiment.task
     name = cache.method if cache.label in (cache.method, f"{cache.method}_s10") else cache.label
     if experiment.sampler_name != experiment.own_sampler_name:
         name += f"-{experiment.sampler_name}"
+    tag = Training(settings.train, settings.checkpoint_type).tag
+    name += f"-{tag}" if tag else ""
     for value, usual in ((settings.precision, "fp32"), (settings.weights, "ema")):
         name += "" if value == usual else f"-{value}"
     if experiment.policy.n_action_steps != experiment.own_chunk:

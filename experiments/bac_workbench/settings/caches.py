@@ -23,6 +23,8 @@ from bac_workbench.settings.schema import kind_of
 from diffusion_policy.common.config import ConfigError
 
 DEFAULT_TOP_K = 5
+DEFAULT_BUDGET = 10  # of Uniform
+EITHER = "the updates are as many or as far apart, leave one of them out"
 
 
 class Cache(Section):
@@ -39,7 +41,8 @@ class Cache(Section):
     @classmethod
     def missing(cls, values: Mapping[str, Any]) -> list[str]:
         """Settings that this method needs and `values` lack; those that may be null may also be absent."""
-        return [name for name, field in cls.model_fields.items() if name not in values and not kind_of(field).null]
+        fields = cls.model_fields.items()
+        return [name for name, field in fields if values.get(name) is None and not kind_of(field).null]
 
     @property
     def label(self) -> str:
@@ -115,11 +118,35 @@ class Budgeted(Cache):
 
 
 @register("uniform")
-class Uniform(Budgeted):
-    """All blocks update at the same, evenly spaced steps."""
+class Uniform(Cache):
+    """All blocks update at the same, evenly spaced steps.
+
+    Attributes:
+        budget: their number, `DEFAULT_BUDGET` if neither is given.
+        interval: their distance in steps, instead: updates are at every step k with k % interval == 0.
+    """
+
+    budget: nullable(Steps)
+    interval: nullable(Steps)
+
+    @property
+    def updates(self) -> int | None:
+        """The budget; None: the interval decides."""
+        return DEFAULT_BUDGET if self.budget is None and self.interval is None else self.budget
+
+    @property
+    def label(self) -> str:
+        return f"{self.method}_every{self.interval}" if self.updates is None else f"{self.method}_s{self.updates}"
+
+    def check(self, blocks: Sequence[str], steps: int) -> None:
+        if self.budget is not None and self.interval is not None:
+            raise ConfigError(f"cache.interval={self.interval} and cache.budget={self.budget}: {EITHER}")
+        name, value = ("interval", self.interval) if self.updates is None else ("budget", self.updates)
+        if not 1 <= value <= steps:
+            raise ConfigError(f"cache.{name}={value} is not possible: use 1 to {steps}, the sampler's number of steps")
 
     def schedule(self, blocks: Sequence[str], steps: int, profile: Profile | None = None) -> Schedule:
-        return uniform(blocks, steps, self.budget)
+        return uniform(blocks, steps, self.updates, interval=self.interval)
 
 
 class Adaptive(Budgeted):
@@ -266,11 +293,13 @@ def make_cache(values: Mapping[str, Any]) -> Cache:
 
 
 def all_settings() -> dict[str, Any]:
-    """The fields of all methods, by name; those of one name are of one kind."""
+    """The fields of all methods, by name; those of one name are of one kind, which null may join in some."""
     hints: dict[str, Any] = {}
     for cls in CACHES.values():
         own = get_type_hints(cls, include_extras=True)
-        hints |= {name: (own[name], None) for name in cls.model_fields}
+        for name, field in cls.model_fields.items():
+            if name not in hints or kind_of(field).null:
+                hints[name] = (own[name], None)
     return hints
 
 

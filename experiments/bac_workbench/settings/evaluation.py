@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from bac_workbench.settings.caches import CACHES, Cache, CacheSection, make_cache
+from bac_workbench.settings.caches import CACHES, EITHER, Cache, CacheSection, make_cache
 from bac_workbench.settings.data import ChosenDataset, dataset_problems
 from bac_workbench.settings.kinds import (
     Boolean,
@@ -28,6 +28,7 @@ from bac_workbench.settings.kinds import (
 from bac_workbench.settings.methods import parse_method
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.sampler import Sampler, sampler_problems
+from bac_workbench.settings.schema import kind_of
 from bac_workbench.settings.task import PathOrNull, Precision, Runtime, Task, Wandb, Weights
 from diffusion_policy.common.config import ConfigError
 
@@ -68,6 +69,9 @@ class PolicySettings(Section):
     task: Task
     device: Device
     checkpoint: PathOrNull
+    train: nullable(integer(0, 2))
+    checkpoint_type: nullable(choice("max", "avg"))
+    download: Boolean
     weights: Weights
     threads: Threads
     assets_dir: Path
@@ -129,9 +133,10 @@ class Eval(PolicySettings):
         yield from profile_problems(values)
         yield from cache_problems(values)
         yield from sampler_problems(values)
-        budget, steps = values("cache.budget"), values("sampler.steps")
-        if budget is not None and steps is not None and budget > steps:
-            yield "cache.budget", f"use 1 to {steps}, the sampler's number of steps"
+        steps = values("sampler.steps")
+        for name in ("cache.budget", "cache.interval"):
+            if values(name) is not None and steps is not None and values(name) > steps:
+                yield name, f"use 1 to {steps}, the sampler's number of steps"
         late = [step for step in values("cache.forced_refresh") or () if steps is not None and step >= steps]
         if late:
             yield "cache.forced_refresh", f"use steps from 0 to {steps - 1}, those of the sampler"
@@ -201,9 +206,15 @@ def cache_problems(values: Values) -> Iterator[Problem]:
     method = values("cache.method")
     if method not in CACHES:
         return
-    if missing := CACHES[method].missing(values("cache")):
+    given = values("cache")
+    missing = CACHES[method].missing(given)
+    for name in (name for name in missing if name in given):
+        yield f"cache.{name}", f"use {kind_of(CACHES[method].model_fields[name]).allowed}"
+    if missing := [name for name in missing if name not in given]:
         names = ", ".join(f"cache.{name}" for name in missing)
         yield "cache.method", f"{names} missing: choose it with cache={method}"
+    if values("cache.interval") is not None and values("cache.budget") is not None:
+        yield "cache.interval", f"with cache.budget={values('cache.budget')}: {EITHER}"
     if values("cache.forced_refresh") and "forced_refresh" not in CACHES[method].model_fields:
         yield "cache.forced_refresh", f"this is an option of cache=bac: {method} has none"
 

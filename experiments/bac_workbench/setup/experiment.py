@@ -17,6 +17,7 @@ from bac_workbench.settings.evaluation import PolicySettings
 from bac_workbench.setup.checkpoints import find_checkpoint, notes
 from bac_workbench.setup.samplers import build_sampler, name_of, resolved
 from bac_workbench.setup.task import execute, has_simulator, misfits, no_simulator
+from bac_workbench.setup.trainings import Training
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy
 from diffusion_policy.common.config import ConfigError, choose_device
 from diffusion_policy.env_runner.task import Task, task_from_config
@@ -142,7 +143,8 @@ def load_experiment(settings: PolicySettings, needs_simulator: bool = True, **se
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     # Before the simulator is asked for, which takes longer to get.
-    checkpoint = find_checkpoint(settings.checkpoint, settings.task)
+    training = Training(settings.train, settings.checkpoint_type)
+    checkpoint = find_checkpoint(settings.checkpoint, settings.task, training, bool(settings.download))
     task = None
     if has_simulator(settings.task):
         task = task_from_config(settings.task.to_dict(), **seeds)
