@@ -1,4 +1,4 @@
-"""Whether the `lerobot` package reads what `bac collect` writes: python scripts/check_lerobot.py PYTHON [folder] [episodes]
+"""Whether the `lerobot` package reads what `bac collect` writes: check_lerobot.py PYTHON [folder [episodes]]
 
 PYTHON is an interpreter with lerobot[dataset], in an environment of its own, since every release of lerobot caps torch
 below this project's. Collects Push-T episodes with this interpreter, simulates them anew from their seeds and actions,
@@ -71,7 +71,8 @@ def compare(dataset: str, expected: str) -> int:
         "times": float(np.abs(got["timestamp"] - wanted["times"]).max()),
         "window": float(np.abs(window["action"].numpy() - wanted["actions"][:2]).max()),
     }
-    print(f"lerobot {version('lerobot')}, torch {torch.__version__}: {loaded.num_episodes} episodes, {len(loaded)} frames")
+    versions = f"lerobot {version('lerobot')}, torch {torch.__version__}, decoder {loaded.reader._video_backend}"
+    print(f"{versions}: {loaded.num_episodes} episodes, {len(loaded)} frames")
     print("largest difference to the simulation: " + ", ".join(f"{name} {value:g}" for name, value in largest.items()))
     print(
         f"pixels of {len(frames)} frames, levels of 255: mean difference {error.mean():.2f}, 99th percentile "

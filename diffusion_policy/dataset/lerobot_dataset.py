@@ -44,10 +44,11 @@ def load_lerobot(
     Args:
         path: folder of the data set.
         obs_dim, action_dim: of a policy that sees one vector.
-        shape_meta: of a policy that sees several things: `obs.<name>.shape` and `type` (rgb or low_dim), `action.shape`.
+        shape_meta: of a policy that sees several things: `obs.<name>.shape` and `type` (rgb or low_dim), and
+            `action.shape`.
         n_obs_steps: fetch only the first images of a window, those that the policy looks at.
-        features: by the policy's names, "<feature>", "<feature>:<start>:<stop>" for some of its components, or a list of
-            such, laid one behind the other.
+        features: by the policy's names, "<feature>", "<feature>:<start>:<stop>" for some of its components, or a list
+            of such, laid one behind the other.
         cache_dir: where the images are laid out for reading at random, once (see `cached_images`); None: beside the
             data set.
 
@@ -92,7 +93,8 @@ def wanted_shapes(
 
 def sources_of(files: LeRobotFiles, name: str, width: int, asked: str | Sequence[str] | None) -> list[Source]:
     """Features, and their components, that make up the vector `name` of `width` numbers."""
-    parts = usual_sources(files, name, width) if asked is None else [parsed(files, name, text) for text in listed(asked)]
+    texts = [] if asked is None else [asked] if isinstance(asked, str) else list(asked)
+    parts = [parsed(files, name, text) for text in texts] or usual_sources(files, name, width)
     found = sum(len(range(*columns.indices(files.width(feature)))) for feature, columns in parts)
     if not parts or found != width:
         what = ", ".join(shown(feature, columns) for feature, columns in parts) or "none"
@@ -124,10 +126,6 @@ def parsed(files: LeRobotFiles, name: str, text: str) -> Source:
     return feature, slice(None) if match["start"] is None else slice(int(match["start"]), int(match["stop"]))
 
 
-def listed(asked: str | Sequence[str]) -> list[str]:
-    return [asked] if isinstance(asked, str) else list(asked)
-
-
 def shown(feature: str, columns: slice) -> str:
     return feature if columns.start is None else f"{feature}:{columns.start}:{columns.stop}"
 
@@ -144,15 +142,15 @@ def camera_of(files: LeRobotFiles, name: str, shape: tuple[int, ...], asked: Any
     feature = str(asked) if asked is not None else form.IMAGES + name
     if feature not in files.cameras:
         stored = files.features.get(feature, {}).get("dtype")
-        kind = " (it is stored as single images, which are not read: convert it to a video)" if stored == "image" else ""
+        kind = " (it is stored as single images, which are not read: make it a video)" if stored == "image" else ""
         raise DatasetError(
             f"{files.path} has no video {feature}{kind} for the image {name}: name it with "
             f"+dataset.features.{name}=<feature>; {offered(files)}"
         )
     if (3, *files.size(feature)) != tuple(shape):
         raise DatasetError(
-            f"{files.path}: {feature} has frames [3, {files.size(feature)[0]}, {files.size(feature)[1]}], and the policy "
-            f"takes {name} {list(shape)}: give task.shape_meta.obs.{name}.shape this size, or scale the videos"
+            f"{files.path}: {feature} has frames {[3, *files.size(feature)]}, and the policy takes {name} {list(shape)}: "
+            f"give task.shape_meta.obs.{name}.shape this size, or scale the videos"
         )
     return feature
 

@@ -125,7 +125,7 @@ class LeRobotFiles:
             version = info["codebase_version"]
             if version != form.VERSION:
                 raise DatasetError(
-                    f"{self.path} is a LeRobot data set of version {str(version)[:20]}, and {form.VERSION} is read here: "
+                    f"{self.path} is a LeRobot data set of version {str(version)[:20]}, and {form.VERSION} is read: "
                     "lerobot converts earlier ones (python -m lerobot.scripts.convert_dataset_v21_to_v30)"
                 )
             self._check_info(info)

@@ -41,6 +41,7 @@ def pyarrow() -> ModuleType:
         import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "LeRobot data sets are Parquet files, which need pyarrow. Install with: pip install 'bac-workbench[lerobot]'"
+            "LeRobot data sets hold Parquet files, for which pyarrow is missing. "
+            "Install with: pip install 'bac-workbench[lerobot]'"
         ) from error
     return pyarrow

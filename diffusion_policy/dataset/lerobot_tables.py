@@ -69,7 +69,7 @@ def vectors_of(path: Path, table: Any, name: str, width: int) -> np.ndarray:
     """
     arrow = pyarrow()
     types, column = arrow.types, table.column(name)
-    wrong = DatasetError(f"{path}: {name} ({column.type}) is not {width} numbers in every row, as info.json says: {AGAIN}")
+    wrong = DatasetError(f"{path}: {name} ({column.type}) is not {width} numbers in every row, as it should: {AGAIN}")
     is_list = types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type)
     if column.null_count or (not is_list and width != 1):
         raise wrong

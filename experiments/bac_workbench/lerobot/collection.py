@@ -49,7 +49,7 @@ CHANGEABLE = ("n_envs",)  # may differ when a collection goes on
 
 @dataclass(frozen=True)
 class Collection:
-    """What a data set was made of: the episodes in it, those that were left out, and where the time of this run went."""
+    """What a data set was made of: its episodes, those that were left out, and where the time of this run went."""
 
     episodes: list[EpisodeResult]
     left_out: list[EpisodeResult]

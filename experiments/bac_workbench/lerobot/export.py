@@ -32,8 +32,9 @@ def write_lerobot(folder: Path, records: Sequence[Path], fps: float, task: str) 
     """
     first = Record.load(records[0])
     features = features_of(first, fps)
-    episodes = [{"episode_index": i, "tasks": [task], "length": len(Record.load(path))} for i, path in enumerate(records)]
-    ends = np.cumsum([episode["length"] for episode in episodes])
+    lengths = [len(Record.load(path)) for path in records]
+    episodes = [{"episode_index": index, "tasks": [task], "length": length} for index, length in enumerate(lengths)]
+    ends = np.cumsum(lengths)
     for episode, end in zip(episodes, ends.tolist()):
         episode |= {"dataset_from_index": end - episode["length"], "dataset_to_index": end}
     write_data(folder, records, episodes, features, fps)
@@ -176,7 +177,8 @@ def write_videos(
     paths = [path / f"{camera}.mp4" for path in records]
     files: dict[int, list[Path]] = {}
     start = 0
-    for number, (path, episode) in enumerate_files(paths, episodes, form.VIDEO_FILE_MB * MB, lambda p: p.stat().st_size):
+    largest = form.VIDEO_FILE_MB * MB
+    for number, (path, episode) in enumerate_files(paths, episodes, largest, lambda path: path.stat().st_size):
         start = start if number in files else 0  # frames of the file so far
         files.setdefault(number, []).append(path)
         times = {"from_timestamp": start / fps, "to_timestamp": (start + episode["length"]) / fps}

@@ -7,7 +7,18 @@ from typing import Any
 
 from bac_workbench.settings.caches import Cache, CacheSection, make_cache
 from bac_workbench.settings.evaluation import PolicySettings, cache_problems, profile_problems
-from bac_workbench.settings.kinds import Boolean, Count, EnvSeed, NoiseSeed, Path, Text, Workers, choice, integer, number
+from bac_workbench.settings.kinds import (
+    Boolean,
+    Count,
+    EnvSeed,
+    NoiseSeed,
+    Path,
+    Text,
+    Workers,
+    choice,
+    integer,
+    number,
+)
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.sampler import Sampler
 from bac_workbench.settings.task import Precision, Runtime
