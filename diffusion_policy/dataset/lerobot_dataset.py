@@ -149,8 +149,8 @@ def camera_of(files: LeRobotFiles, name: str, shape: tuple[int, ...], asked: Any
         )
     if (3, *files.size(feature)) != tuple(shape):
         raise DatasetError(
-            f"{files.path}: {feature} has frames {[3, *files.size(feature)]}, and the policy takes {name} {list(shape)}: "
-            f"give task.shape_meta.obs.{name}.shape this size, or scale the videos"
+            f"{files.path}: {feature} has frames {[3, *files.size(feature)]}, and {name} of the policy is "
+            f"{list(shape)}: give task.shape_meta.obs.{name}.shape this size, or scale the videos"
         )
     return feature
 

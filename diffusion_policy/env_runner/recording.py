@@ -8,6 +8,8 @@ that were not executed never reach an environment, and so no record.
 from __future__ import annotations
 
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +87,7 @@ class Record:
             missing = [path.name for path in record.videos.values() if not path.is_file()]
             if missing:
                 raise ValueError(f"{', '.join(missing)} is missing")
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(
                 f"the recorded episode {folder} is not there or damaged ({error}): remove the folder that holds the "
                 "records, which starts the collection anew"
