@@ -62,7 +62,7 @@ def test_a_policy_is_profiled_on_them(collected, composed, checkpoint, tmp_path,
         (
             "profile_blocks",
             ["dataset=lerobot", "dataset.path=x", "profile.source=rollouts"],
-            "rollouts look at no data",
+            "rollouts look at no",
         ),
         ("collect", ["format=original", "scene=false"], "has a video of the scene"),
         ("collect", ["fps=0"], "above 0"),
