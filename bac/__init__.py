@@ -13,16 +13,18 @@ if TYPE_CHECKING:
     from bac.errors import UserError
     from bac.provenance import ScheduleError
     from bac.schedule import Schedule
+    from bac.tuned import Tuned
 
 _MODULES = {
     "Acceleration": "bac.acceleration",
     "accelerate": "bac.acceleration",
     "Schedule": "bac.schedule",
     "ScheduleError": "bac.provenance",
+    "Tuned": "bac.tuned",
     "UserError": "bac.errors",
 }
 
-__all__ = ["Acceleration", "Schedule", "ScheduleError", "UserError", "accelerate"]
+__all__ = ["Acceleration", "Schedule", "ScheduleError", "Tuned", "UserError", "accelerate"]
 
 
 def __getattr__(name: str) -> Any:

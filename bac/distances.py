@@ -1,7 +1,7 @@
 """How far a candidate's executed action chunks are from the full policy's, without a rollout.
 
-Chunks are float [N, S, L, D]: N states, S noise seeds, L executed steps, D action dimensions, in normalised units; seed s
-of a state is the same noise on both sides. Two kinds of numbers:
+Chunks are float [N, S, L, D]: N states, S noise seeds, L executed steps, D action dimensions, in normalised units; seed
+s of a state is the same noise on both sides. Two kinds of numbers:
 
 * *between laws*: relative energy distance (Szekely and Rizzo 2013), squared maximum mean discrepancy (MMD^2; Gretton et
   al. 2012, equation 3) and jitter ratios. They say whether the candidate acts like the full policy, not whether it
@@ -16,7 +16,7 @@ averages over states and screen candidates; which of them acts as well, only rol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -159,9 +159,14 @@ def mmd_squares(candidate: np.ndarray, full: np.ndarray) -> np.ndarray:
     return _unlike_mean(xx) - 2 * _unlike_mean(xy) + _unlike_mean(yy)
 
 
-def capped_rms_errors(candidate: np.ndarray, full: np.ndarray, cap: float = CAP) -> np.ndarray:
-    """Mean over seeds of the RMS error of a chunk under the same noise, each at most `cap`; [N, S, L, D] -> [N]."""
-    return np.minimum(np.sqrt(((candidate - full) ** 2).mean((2, 3))), cap).mean(1)
+def capped_rms_errors(candidate: np.ndarray, full: np.ndarray, cap: float = CAP, beyond: float = 0.0) -> np.ndarray:
+    """Mean over seeds of a chunk's RMS error under the same noise, each at most `cap`; [N, S, L, D] -> [N].
+
+    Args:
+        beyond: part of what exceeds the cap that counts all the same.
+    """
+    errors = np.sqrt(((candidate - full) ** 2).mean((2, 3)))
+    return (np.minimum(errors, cap) + beyond * np.maximum(errors - cap, 0)).mean(1)
 
 
 class Sampler(Protocol):
@@ -204,7 +209,7 @@ def sample_chunks(
         batches = []
         for start in range(0, len(inputs), batch_size):
             batch = inputs[start : start + batch_size]
-            trajectory = sampler(batch, [_generator(seed, start + row) for row in range(len(batch))])
+            trajectory = sampler(batch, noise_of(seed, range(start, start + len(batch))))
             if trajectory.shape[1] < policy.chunk.stop:
                 raise DistanceError(
                     f"the sampler gives {trajectory.shape[1]} tokens, the executed chunk ends at token "
@@ -215,9 +220,13 @@ def sample_chunks(
     return torch.stack(chunks, dim=1).numpy()
 
 
-def _generator(seed: int, state: int) -> torch.Generator:
-    high, low = np.random.SeedSequence([seed, state]).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(high) << 31 | int(low) >> 1)
+def noise_of(seed: int, states: Iterable[int]) -> list[torch.Generator]:
+    """One generator for each state, the same whatever the sampler and the batch."""
+    generators = []
+    for state in states:
+        high, low = np.random.SeedSequence([seed, state]).generate_state(2, np.uint32)
+        generators.append(torch.Generator().manual_seed(int(high) << 31 | int(low) >> 1))
+    return generators
 
 
 def _checked(candidate: np.ndarray, full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

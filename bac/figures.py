@@ -1,4 +1,4 @@
-"""Pictures of schedules, similarity matrices and error scores.
+"""Pictures of schedules, similarity matrices, holding costs and error scores.
 
 The file name's ending chooses the format: ``.png`` (200 dpi), ``.pdf`` or ``.svg``. Matplotlib is imported only when
 a picture is drawn, always without a display, and its global state is left alone.
@@ -6,9 +6,9 @@ a picture is drawn, always without a display, and its global state is left alone
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from bac.similarity import get_metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from bac.sensitivity import HoldingCosts
 
 DPI = 200
 #: One colour per kind of block, taken from the colour-blind-safe palette of Okabe and Ito.
@@ -56,7 +58,7 @@ def plot_schedule(schedule: Schedule, path: str | Path, base: Schedule | None = 
     top.set(ylabel="blocks", ylim=(0, n_blocks), yticks=[0, n_blocks])
     top.spines[["top", "right"]].set_visible(False)
     top.tick_params(axis="x", length=0)
-    top.set_title(f"{schedule.provenance}\n{summary(schedule)}", loc="left", fontsize=10)
+    top.set_title(f"{schedule.origin}\n{summary(schedule)}", loc="left", fontsize=10)
 
     colours = [PAPER, *(KIND_COLOURS[kind] for kind in kinds), REPAIR_COLOUR]
     gap = 0.6 if n_steps <= 120 else 0.0  # white lines between cells, as long as cells are wider than the lines
@@ -112,13 +114,57 @@ def plot_similarity(
         schedule: if given, its held intervals are outlined along the diagonal.
     """
     info = get_metric(metric)
-    names = execution_order(matrices)
     if schedule is not None:
-        schedule.check_fits(names, len(matrices[names[0]]))
+        schedule.check_fits(execution_order(matrices), len(next(iter(matrices.values()))))
+
+    def draw(axis: Any, block: str, low: float, high: float) -> Any:
+        colours = "viridis" if info.maximise else "viridis_r"
+        image = axis.imshow(matrices[block], vmin=low, vmax=high, cmap=colours, interpolation="nearest")
+        if schedule is not None:
+            _outline_intervals(axis, schedule.steps_of(block), schedule.steps)
+        return image
+
+    step = "denoising step (0 = noisiest)"
+    figure = _block_maps(matrices, draw, f"{info.title.capitalize()} of block outputs", step, step)
+    _save(figure, path)
+
+
+def plot_costs(costs: HoldingCosts, path: str | Path) -> None:
+    """Draw one map per block of what holding its output costs, on one logarithmic scale: dark is dear.
+
+    Args:
+        costs: see `bac.sensitivity.holding_costs`.
+        path: picture to write.
+    """
+    from matplotlib.colors import LogNorm
+
+    matrices = dict(zip(costs.blocks, costs.hold))
+    positive = costs.hold[costs.hold > 0]
+    high = float(positive.max(initial=1e-12))
+    norm = LogNorm(max(float(np.quantile(positive, 0.02)) if positive.size else high / 10, high * 1e-9), high)
+
+    def draw(axis: Any, block: str, low: float, high: float) -> Any:
+        shown = np.ma.masked_less_equal(matrices[block], 0)  # nothing is held up to a step before its own
+        return axis.imshow(shown, norm=norm, cmap="magma_r", interpolation="nearest")
+
+    figure = _block_maps(
+        matrices, draw, "Cost of holding a block's output, to the executed actions", "held up to step", "output of step"
+    )
+    _save(figure, path)
+
+
+def _block_maps(
+    matrices: Mapping[str, np.ndarray], draw: Callable[[Any, str, float, float], Any], title: str, x: str, y: str
+) -> Figure:
+    """A panel per block, a row of them per kind and a column per layer.
+
+    Args:
+        draw: (axis, block, least and greatest number of the row) -> the drawn image.
+    """
+    names = execution_order(matrices)
     ids = [parse(name) for name in names]
     kinds = [kind for kind in KINDS[ids[0].stack] if kind in {block.kind for block in ids}]
     layers = sorted({block.layer for block in ids})
-
     figure = _figure(max(3.6, 1.45 * len(layers) + 1.5), 1.5 * len(kinds) + 0.9)
     axes = figure.subplots(len(kinds), len(layers), squeeze=False, sharex=True, sharey=True)
     for axis in axes.flat:
@@ -130,15 +176,7 @@ def plot_similarity(
         for block in members:
             axis = axes[row, layers.index(block.layer)]
             axis.set_axis_on()
-            image = axis.imshow(
-                matrices[block.name],
-                vmin=low,
-                vmax=high,
-                cmap="viridis" if info.maximise else "viridis_r",
-                interpolation="nearest",
-            )
-            if schedule is not None:
-                _outline_intervals(axis, schedule.steps_of(block.name), schedule.steps)
+            image = draw(axis, block.name, low, high)
             last = len(matrices[block.name]) - 1
             axis.set_xticks(sorted({0, (last + 1) // 2, last}))
             axis.set_yticks(sorted({0, (last + 1) // 2, last}))
@@ -148,10 +186,10 @@ def plot_similarity(
         bar = figure.colorbar(image, ax=list(axes[row]), fraction=0.025, pad=0.01, aspect=18)
         bar.ax.tick_params(labelsize=7, length=2)
         bar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stub calls it no method
-    figure.suptitle(f"{info.title.capitalize()} of block outputs", fontsize=11)
-    figure.supxlabel("denoising step (0 = noisiest)", fontsize=9)
-    figure.supylabel("denoising step (0 = noisiest)", fontsize=9)
-    _save(figure, path)
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel(x, fontsize=9)
+    figure.supylabel(y, fontsize=9)
+    return figure
 
 
 def plot_errors(scores: Mapping[str, float], path: str | Path, selected: Sequence[str] = ()) -> None:

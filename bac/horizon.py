@@ -8,12 +8,13 @@ whole trajectory, so seeds keep their meaning.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from bac.denoiser import model_blocks
 from bac.errors import Unavailable
+from bac.known_modules import foreign_part
 from bac.loop import DenoisingLoop
-from bac.runtime.snapshot import foreign_part
 from bac.scheduler_kinds import kind_of
 
 #: executed: the tokens up to the end of the executed chunk, where that is exact; full: all T of them
@@ -39,8 +40,32 @@ def why_all_tokens(policy: Any) -> str | None:
     return why_dependent(loop, stop)
 
 
-def tokens_for(policy: Any, horizon: str) -> int | None:
-    """Tokens to denoise for `horizon`, one of `HORIZONS`; None: all.
+@dataclass(frozen=True)
+class Tokens:
+    """Which tokens of a policy's trajectories are denoised.
+
+    Attributes:
+        kept: how many of the first, as runtimes take it; None: all.
+        total: T, those of a whole trajectory.
+        why_all: in words, where all are; else None.
+    """
+
+    kept: int | None
+    total: int
+    why_all: str | None
+
+    @property
+    def denoised(self) -> int:
+        return self.total if self.kept is None else self.kept
+
+    def __str__(self) -> str:
+        return (
+            f"{self.denoised} of {self.total} tokens: {self.why_all or 'the others never reach the executed actions'}"
+        )
+
+
+def choose_tokens(policy: Any, horizon: str) -> Tokens:
+    """The tokens that are denoised for `horizon`, one of `HORIZONS`.
 
     Raises:
         Unavailable: it is none of them.
@@ -49,7 +74,9 @@ def tokens_for(policy: Any, horizon: str) -> int | None:
         raise Unavailable(
             f"unknown horizon {horizon!r}: use 'executed' (what reaches the executed actions) or 'full' (all tokens)"
         )
-    return executed_tokens(policy) if horizon == "executed" else None
+    total = trajectory_tokens(policy)
+    reason = why_all_tokens(policy) if horizon == "executed" else f"horizon={horizon}"
+    return Tokens(None if reason is not None else int(policy.chunk.stop), total, reason)
 
 
 def trajectory_tokens(policy: Any) -> int:

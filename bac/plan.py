@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bac.provenance import ScheduleError
 from bac.schedule import Schedule
+from bac.solver import Solver
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,9 @@ class Segment:
         memo: an identical run was summed at an earlier step and none of its blocks has updated since.
         keep: the sum is used again by a later step.
         block: index of the block that computes after the run, or None at the end of a step.
-        store: the computed output is reused before the block computes again.
+        store: the computed output is reused before the block computes again; or, where outputs are extrapolated, its
+            difference to the next one is.
+        gap: steps since the block computed before, where the slope between the two outputs is needed; else 0.
     """
 
     start: int
@@ -28,6 +32,7 @@ class Segment:
     store: bool = False
     memo: bool = False
     keep: bool = False
+    gap: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,16 @@ class Plan:
 
     A step without any update is a single segment over all blocks; if the step before it had none either, the segment is
     a memo and costs one addition.
+
+    Attributes:
+        ahead: int [steps, blocks], None where outputs are held: a reused output at a step is its stored value and
+            `ahead` times its slope. 0 where there is no slope yet, or the block computes. A run that is a memo is
+            extrapolated from the step where it was summed, by the sum of its slopes.
     """
 
     schedule: Schedule
     steps: tuple[tuple[Segment, ...], ...]
+    ahead: np.ndarray | None = None
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -57,13 +68,49 @@ class Plan:
         steps: list[list[Segment]] = []
         for k in range(n_steps):
             segments, start = [], 0
-            for block in np.flatnonzero(updates[k]):
-                reused_next = k + 1 < n_steps and not updates[k + 1, block]
-                segments.append(Segment(start, int(block), int(block), store=bool(reused_next)))
-                start = int(block) + 1
+            for block in np.flatnonzero(updates[k]).tolist():
+                store, gap = _kept(updates[:, block], k, schedule.reuse)
+                segments.append(Segment(start, block, block, store=store, gap=gap))
+                start = block + 1
             segments.append(Segment(start, n_blocks))
             steps.append(segments)
-        return cls(schedule, tuple(tuple(step) for step in _mark_repeated_sums(steps, updates)))
+        ahead = _steps_ahead(updates) if schedule.reuse == "extrapolate" else None
+        return cls(schedule, tuple(tuple(step) for step in _mark_repeated_sums(steps, updates)), ahead)
+
+
+def check_reuse(schedule: Schedule, solver: Solver | None) -> None:
+    """Refuses to extrapolate block outputs of a sampler that adds noise; `solver` None: nobody knows whether it does.
+
+    Raises:
+        ScheduleError: saying what to do.
+    """
+    if schedule.reuse == "hold" or (solver is not None and solver.deterministic):
+        return
+    noise = "may add noise" if solver is None else "adds noise"
+    raise ScheduleError(
+        f"this schedule extrapolates block outputs, and the sampler {noise} between its steps, which no line through "
+        'earlier steps follows: use a deterministic sampler (DDIM with eta 0), or reuse="hold" in the schedule'
+    )
+
+
+def _kept(computes: np.ndarray, step: int, reuse: str) -> tuple[bool, int]:
+    """(store, gap) of a block's update at `step`; `computes` [steps] is its column of the schedule."""
+
+    def reused_after(update: int) -> bool:
+        return update + 1 < len(computes) and not computes[update + 1]
+
+    reused = reused_after(step)
+    if reuse == "hold":
+        return reused, 0
+    before, after = np.flatnonzero(computes[:step]), np.flatnonzero(computes[step + 1 :])
+    needed_next = len(after) > 0 and reused_after(step + 1 + int(after[0]))
+    return reused or needed_next, step - int(before[-1]) if reused and len(before) else 0
+
+
+def _steps_ahead(updates: np.ndarray) -> np.ndarray:
+    """`Plan.ahead`: steps since the last update of each block, 0 until it has updated twice."""
+    last = np.maximum.accumulate(np.where(updates, np.arange(len(updates))[:, None], 0))
+    return np.where(updates.cumsum(axis=0) > 1, np.arange(len(updates))[:, None] - last, 0)
 
 
 def _mark_repeated_sums(steps: list[list[Segment]], updates: np.ndarray) -> list[list[Segment]]:

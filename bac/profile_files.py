@@ -16,7 +16,7 @@ import numpy as np
 from bac import strict_json
 from bac.files import atomic_path, open_limited, read_limited, write_atomic
 from bac.profile_info import MAX_NUMBERS, ProfileError, ProfileInfo, check_blocks
-from bac.schedule import MAX_BLOCKS
+from bac.schedule_checks import MAX_BLOCKS
 from bac.similarity import METRICS
 
 Made = TypeVar("Made")

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from bac.knapsack import best_choice
 from bac.provenance import Provenance, ScheduleError, integer
-from bac.schedule import Schedule
+from bac.schedule import REUSE, Schedule
 from bac.sensitivity import MAX_EXTRAPOLATION_STEPS, HoldingCosts
 from bac.strict_json import short_repr
 from bac.update_steps import ExtrapolatedSteps, HeldSteps, UpdateSteps
-
-REUSES = ("hold", "extrapolate")
 
 
 def sacs(
@@ -39,14 +39,14 @@ def sacs(
         prices: block name -> what one update of it costs, a whole number in some unit: FLOPs, nanoseconds, ...
         budget: of one action chunk, in that unit; more of it never raises the total cost.
         per_step: part of the budget that every denoising step takes, whatever is reused (embedding, head, ...).
-        reuse: what a block adds between its updates: "hold" its last output, or "extrapolate" the last two.
-        provenance: what is known of the costs; method, reuse and predicted cost are filled in.
+        reuse: what a block adds between its updates, see `Schedule`.
+        provenance: what is known of the costs; method and predicted cost are filled in.
 
     Raises:
         ScheduleError: the budget does not pay one update of every block, or a price is no whole number above 0.
     """
     _check(costs, prices, per_step)
-    budget, least = integer(budget, "budget"), smallest_budget(costs, prices, per_step)
+    budget, least = integer(budget, "budget"), smallest_budget(prices, costs.steps, per_step)
     if budget < least:
         raise ScheduleError(
             f"a budget of {budget:,} does not pay one update of every block, which takes {least:,}: use that or more"
@@ -57,39 +57,46 @@ def sacs(
     )
     base = provenance or Provenance()
     chosen = {name: options.steps_of(block, counts[block]) for block, name in enumerate(costs.blocks)}
-    extras = {**base.extras, "reuse": reuse, "predicted_cost": total}
-    return Schedule.from_steps(chosen, costs.steps, replace(base, method="sacs", extras=extras))
+    recorded = replace(base, method="sacs", extras={**base.extras, "predicted_cost": total})
+    return Schedule.from_steps(chosen, costs.steps, recorded, reuse)
 
 
-def smallest_budget(costs: HoldingCosts, prices: Mapping[str, int], per_step: int = 0) -> int:
+def smallest_budget(prices: Mapping[str, int], steps: int, per_step: int = 0) -> int:
     """What one update of every block costs, the steps included."""
-    return sum(prices[name] for name in costs.blocks) + costs.steps * per_step
+    return sum(prices.values()) + steps * per_step
 
 
-def predicted_cost(schedule: Schedule, costs: HoldingCosts, reuse: str = "hold") -> float:
-    """What `sacs` minimises, of any schedule: the sum over all blocks and held intervals."""
+def predicted_cost(schedule: Schedule, costs: HoldingCosts) -> float:
+    """What `sacs` minimises, of any schedule: the sum over all blocks and intervals of reuse.
+
+    Raises:
+        ScheduleError: the schedule is of other blocks or steps, or there are no costs of its kind of reuse.
+    """
     schedule.check_fits(costs.blocks, costs.steps)
+    extrapolate = _line_costs(costs) if schedule.reuse == "extrapolate" else None
     total = 0.0
     for block, steps in enumerate(schedule.update_steps.values()):
         for index, (start, end) in enumerate(zip(steps, [*steps[1:], costs.steps])):
-            if reuse == "extrapolate" and costs.extrapolate is not None and index:
-                total += costs.extrapolate[block, steps[index - 1], start, end - 1]
+            if extrapolate is not None and index:  # the first interval has no update before it
+                total += extrapolate[block, steps[index - 1], start, end - 1]
             else:
                 total += costs.hold[block, start, end - 1]
     return float(total)
 
 
 def _options(costs: HoldingCosts, reuse: str) -> UpdateSteps:
-    if reuse not in REUSES:
-        raise ScheduleError(f"unknown reuse {short_repr(reuse)}: choose one of {', '.join(REUSES)}")
-    if reuse == "hold":
-        return HeldSteps(costs.hold)
+    if reuse not in REUSE:
+        raise ScheduleError(f"unknown reuse {short_repr(reuse)}: choose one of {', '.join(REUSE)}")
+    return HeldSteps(costs.hold) if reuse == "hold" else ExtrapolatedSteps(costs.hold, _line_costs(costs))
+
+
+def _line_costs(costs: HoldingCosts) -> np.ndarray:
     if costs.extrapolate is None:
         raise ScheduleError(
             f"outputs are extrapolated over the steps of a deterministic sampler, at most {MAX_EXTRAPOLATION_STEPS} of "
             "them: use reuse=hold"
         )
-    return ExtrapolatedSteps(costs.hold, costs.extrapolate)
+    return costs.extrapolate
 
 
 def _check(costs: HoldingCosts, prices: Mapping[str, int], per_step: int) -> None:

@@ -1,7 +1,8 @@
 """The cache schedule: which block updates at which denoising step.
 
 A `Schedule` is the only thing that profiling, the schedulers and the runtimes share. At an *update* step a block
-computes and stores its residual-branch output; at every other step (*reuse*) the stored output is added instead.
+computes and stores its residual-branch output; at every other step (*reuse*) the stored output is added instead, as it
+is or extrapolated in the step index.
 Step index 0 is the first, noisiest denoising step; nothing is cached yet there, so every block updates.
 """
 
@@ -16,31 +17,32 @@ from pathlib import Path
 import numpy as np
 
 from bac import schedule_text
-from bac.blocks import execution_order
 from bac.files import read_limited, write_atomic
-from bac.provenance import Provenance, ScheduleError, integer, sequence
+from bac.provenance import Provenance, ScheduleError, sequence
+from bac.schedule_checks import check_size, difference, in_execution_order, span, step_count, step_indices
 from bac.strict_json import short_repr, some
 
-__all__ = ["Provenance", "Schedule", "ScheduleError"]
+__all__ = ["REUSE", "Provenance", "Schedule", "ScheduleError"]
+
+#: what is added at a step where a block does not update
+REUSE = ("hold", "extrapolate")
 
 _ROOT = Path(__file__).resolve().parents[1]
-
-# Far above any sampler and model; they keep a damaged file from asking for all memory or time.
-MAX_STEPS = 100_000
-MAX_BLOCKS = 3_072
-MAX_CELLS = 1_000_000  # steps times blocks: 1,000 steps of 333 layers
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Schedule:
     """Immutable update decisions of every block at every denoising step.
 
-    Two schedules are equal when they decide the same: same blocks, same updates. Provenance is not compared.
+    Two schedules are equal when they decide the same: same blocks, updates and reuse. Provenance is not compared.
 
     Attributes:
         updates: bool [steps, blocks], read-only; true where the block computes.
         blocks: block names in execution order, one per column.
         provenance: where the decisions come from.
+        reuse: ``hold`` adds f(a), the output of the block's last update, at step a. ``extrapolate`` adds
+            f(a) + (k - a) / (a - b) (f(a) - f(b)) at step k, b being the update before, and f(a) where there is none.
+            It is for samplers without noise: a line through two steps says nothing about noise drawn since.
 
     Raises:
         ScheduleError: on construction, if the parts are invalid or do not fit each other.
@@ -49,12 +51,13 @@ class Schedule:
     updates: np.ndarray
     blocks: tuple[str, ...]
     provenance: Provenance = field(default_factory=Provenance)
+    reuse: str = "hold"
 
     def __post_init__(self) -> None:
         updates = np.array(self.updates)
         blocks = tuple(sequence(self.blocks, "blocks"))
-        _check_size(1, len(blocks))
-        ordered = _execution_order(blocks)
+        check_size(1, len(blocks))
+        ordered = in_execution_order(blocks)
         if blocks != ordered:
             first = next(i for i, name in enumerate(blocks) if name != ordered[i])
             raise ScheduleError(
@@ -70,7 +73,7 @@ class Schedule:
             raise ScheduleError(
                 f"updates has shape {updates.shape}, but {len(blocks)} blocks need [steps >= 1, {len(blocks)}]"
             )
-        _check_size(*updates.shape)
+        check_size(*updates.shape)
         stale = [name for name, computes in zip(blocks, updates[0]) if not computes]
         if stale:
             raise ScheduleError(
@@ -78,6 +81,8 @@ class Schedule:
             )
         if not isinstance(self.provenance, Provenance):
             raise ScheduleError(f"provenance must be a Provenance, got {type(self.provenance).__name__}")
+        if self.reuse not in REUSE:
+            raise ScheduleError(f"reuse must be {' or '.join(REUSE)}, got {short_repr(self.reuse)}")
         if self.provenance.sampler_steps not in (None, updates.shape[0]):
             raise ScheduleError(
                 f"updates has {updates.shape[0]} steps, but the provenance names a sampler with "
@@ -92,13 +97,17 @@ class Schedule:
     @classmethod
     def full(cls, blocks: Sequence[str], steps: int) -> Schedule:
         """Every block updates at every step: no caching."""
-        steps = _step_count(steps)
-        _check_size(steps, len(blocks))
+        steps = step_count(steps)
+        check_size(steps, len(blocks))
         return cls(np.ones((steps, len(blocks)), bool), tuple(blocks), Provenance("full"))
 
     @classmethod
     def from_steps(
-        cls, update_steps: Mapping[str, Sequence[int]], steps: int, provenance: Provenance | None = None
+        cls,
+        update_steps: Mapping[str, Sequence[int]],
+        steps: int,
+        provenance: Provenance | None = None,
+        reuse: str = "hold",
     ) -> Schedule:
         """Build a schedule from the update steps of each block.
 
@@ -106,22 +115,23 @@ class Schedule:
             update_steps: block name -> step indices in [0, steps), in any order and without repetition.
             steps: number of denoising steps.
             provenance: where the decisions come from.
+            reuse: see `Schedule`.
         """
-        steps = _step_count(steps)
-        _check_size(steps, len(update_steps))
-        blocks = _execution_order(update_steps)
+        steps = step_count(steps)
+        check_size(steps, len(update_steps))
+        blocks = in_execution_order(update_steps)
         updates = np.zeros((steps, len(blocks)), bool)
         for column, name in enumerate(blocks):
-            updates[_step_indices(update_steps[name], steps, f"update steps of {name}"), column] = True
-        return cls(updates, blocks, provenance if provenance is not None else Provenance())
+            updates[step_indices(update_steps[name], steps, f"update steps of {name}"), column] = True
+        return cls(updates, blocks, provenance if provenance is not None else Provenance(), reuse)
 
     def with_refresh(self, steps: Sequence[int]) -> Schedule:
         """A copy in which every block updates at the given steps too, recorded in its provenance."""
-        extra = _step_indices(steps, self.steps, "forced refresh steps")
+        extra = step_indices(steps, self.steps, "forced refresh steps")
         updates = self.updates.copy()
         updates[extra] = True
         refreshed = tuple(sorted({*self.provenance.forced_refresh, *extra}))
-        return Schedule(updates, self.blocks, replace(self.provenance, forced_refresh=refreshed))
+        return Schedule(updates, self.blocks, replace(self.provenance, forced_refresh=refreshed), self.reuse)
 
     # ---- reading -----------------------------------------------------------------------------------------------
 
@@ -148,7 +158,7 @@ class Schedule:
     def steps_of(self, block: str) -> tuple[int, ...]:
         """Update steps of one block, ascending."""
         if block not in self.blocks:
-            raise ScheduleError(f"{short_repr(block)} is not in this schedule of {_span(self.blocks)}")
+            raise ScheduleError(f"{short_repr(block)} is not in this schedule of {span(self.blocks)}")
         return tuple(int(k) for k in np.flatnonzero(self.updates[:, self.blocks.index(block)]))
 
     @property
@@ -157,10 +167,17 @@ class Schedule:
         return {name: np.flatnonzero(column).tolist() for name, column in zip(self.blocks, self.updates.T)}
 
     @property
+    def origin(self) -> str:
+        """Where the decisions come from, in a few words, and how outputs are reused where they are not held."""
+        return str(self.provenance) if self.reuse == "hold" else f"{self.provenance}, {self.reuse}d reuse"
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of the decisions (blocks and updates, not the provenance), in hexadecimal."""
-        text = json.dumps([self.steps, [[name, steps] for name, steps in self.update_steps.items()]])
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 of the decisions (blocks, updates and reuse, not the provenance), in hexadecimal."""
+        decisions: list = [self.steps, [[name, steps] for name, steps in self.update_steps.items()]]
+        if self.reuse != "hold":
+            decisions.append(self.reuse)
+        return hashlib.sha256(json.dumps(decisions).encode()).hexdigest()
 
     def macs(self, costs: Mapping[str, int], per_step: int = 0, per_chunk: int = 0) -> int:
         """Multiply-accumulates of one action chunk under this schedule (FLOPs are twice that).
@@ -172,7 +189,7 @@ class Schedule:
         """
         if set(costs) != set(self.blocks):
             raise ScheduleError(
-                f"costs must name exactly the blocks of the schedule; {_difference(self.blocks, tuple(costs), 'costs')}"
+                f"costs must name exactly the blocks of the schedule; {difference(self.blocks, tuple(costs), 'costs')}"
             )
         updates = sum(count * int(costs[name]) for name, count in self.updates_per_block.items())
         return updates + self.steps * int(per_step) + int(per_chunk)
@@ -185,8 +202,8 @@ class Schedule:
         blocks = tuple(blocks)
         if blocks != self.blocks:
             raise ScheduleError(
-                f"this schedule is for another model: it has {_span(self.blocks)}, the model {_span(blocks)}; "
-                f"{_difference(self.blocks, blocks, 'the model')}. Profile this model to get its own schedule."
+                f"this schedule is for another model: it has {span(self.blocks)}, the model {span(blocks)}; "
+                f"{difference(self.blocks, blocks, 'the model')}. Profile this model to get its own schedule."
             )
         if steps != self.steps:
             raise ScheduleError(
@@ -205,18 +222,19 @@ class Schedule:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Schedule):
             return NotImplemented
-        return self.blocks == other.blocks and np.array_equal(self.updates, other.updates)
+        same = (self.blocks, self.reuse) == (other.blocks, other.reuse)
+        return same and np.array_equal(self.updates, other.updates)
 
     def __hash__(self) -> int:
-        return hash((self.blocks, self.updates.shape, self.updates.tobytes()))
+        return hash((self.blocks, self.reuse, self.updates.shape, self.updates.tobytes()))
 
     def __reduce__(self):
         # Copies, also those sent to a worker process, go through the constructor: validated and read-only again.
-        return Schedule, (np.array(self.updates), self.blocks, self.provenance)
+        return Schedule, (np.array(self.updates), self.blocks, self.provenance, self.reuse)
 
     def __repr__(self) -> str:
         size = f"{self.steps} steps x {len(self.blocks)} blocks"
-        return f"Schedule({self.provenance}; {size}, {self.update_count} updates)"
+        return f"Schedule({self.origin}; {size}, {self.update_count} updates)"
 
     def __str__(self) -> str:
         return schedule_text.to_grid(self)
@@ -245,51 +263,3 @@ class Schedule:
             raise ScheduleError(f"{path}: {error}") from error
         except ValueError as error:  # of read_limited
             raise ScheduleError(f"{path} is no schedule: {error}; give a file written by Schedule.save") from error
-
-
-def _execution_order(names) -> tuple[str, ...]:
-    try:
-        return execution_order(names)
-    except ValueError as error:
-        raise ScheduleError(str(error)) from error
-
-
-def _step_count(steps: int) -> int:
-    steps = integer(steps, "the number of denoising steps")
-    if not 1 <= steps <= MAX_STEPS:
-        raise ScheduleError(f"the number of denoising steps must lie in 1..{MAX_STEPS}, got {short_repr(steps)}")
-    return steps
-
-
-def _check_size(steps: int, n_blocks: int) -> None:
-    if n_blocks > MAX_BLOCKS or steps * n_blocks > MAX_CELLS:
-        raise ScheduleError(
-            f"{steps} steps of {n_blocks} blocks are more than a schedule holds (at most {MAX_BLOCKS:,} blocks, "
-            f"and {MAX_CELLS:,} steps times blocks): check the number of layers and steps"
-        )
-
-
-def _step_indices(values: Sequence[int], steps: int, what: str) -> list[int]:
-    values = sequence(values, what)
-    if len(values) > steps:
-        raise ScheduleError(f"{what} must not repeat, got {len(values)} of {steps} steps")
-    indices = [integer(value, what) for value in values]
-    outside = [k for k in indices if not 0 <= k < steps]
-    if outside:
-        raise ScheduleError(f"{what} must lie in 0..{steps - 1}, got {short_repr(outside[0])}")
-    if len(set(indices)) != len(indices):
-        raise ScheduleError(f"{what} must not repeat, got {short_repr(indices)}")
-    return indices
-
-
-def _span(blocks: Sequence[str]) -> str:
-    return f"{len(blocks)} blocks ({blocks[0]} ... {blocks[-1]})" if blocks else "no blocks"
-
-
-def _difference(own: Sequence[str], other: Sequence[str], other_name: str) -> str:
-    in_own, in_other = set(own), set(other)
-    missing = [name for name in own if name not in in_other]
-    surplus = [name for name in other if name not in in_own]
-    parts = [f"only in the schedule: {some(missing)}"] if missing else []
-    parts += [f"only in {other_name}: {some(surplus)}"] if surplus else []
-    return "; ".join(parts) or "the names agree but not their order"

@@ -33,6 +33,12 @@ class ScheduleLike(Protocol):
     def provenance(self) -> Provenance: ...
 
     @property
+    def reuse(self) -> str: ...
+
+    @property
+    def origin(self) -> str: ...
+
+    @property
     def steps(self) -> int: ...
 
     @property
@@ -57,6 +63,7 @@ def to_json(schedule: ScheduleLike) -> str:
         f'  "format": {json.dumps(FORMAT)},',
         f'  "version": {VERSION},',
         f'  "steps": {schedule.steps},',
+        *([] if schedule.reuse == "hold" else [f'  "reuse": {json.dumps(schedule.reuse)},']),
         f'  "provenance": {provenance},',
         '  "updates": {',
         ",\n".join(rows),
@@ -72,10 +79,10 @@ def to_json(schedule: ScheduleLike) -> str:
     return text
 
 
-def from_json(raw: bytes) -> tuple[dict[str, Any], Any, Provenance]:
-    """Parse stored bytes into (update steps per block, number of steps, provenance).
+def from_json(raw: bytes) -> tuple[dict[str, Any], Any, Provenance, Any]:
+    """Parse stored bytes into (update steps per block, number of steps, provenance, reuse).
 
-    The steps themselves are checked by `Schedule.from_steps`.
+    Steps and reuse are checked by `Schedule.from_steps`. Files without a reuse hold.
 
     Raises:
         ScheduleError: the bytes are not a complete schedule of this format version.
@@ -92,13 +99,13 @@ def from_json(raw: bytes) -> tuple[dict[str, Any], Any, Provenance]:
             "use the code that wrote the file, or profile again"
         )
     expected = {"format", "version", "steps", "provenance", "updates"}
-    if set(data) != expected:
+    if set(data) - {"reuse"} != expected:
         raise ScheduleError(
             f"the keys must be {sorted(expected)}, got {short_repr(sorted(data), 200)}; restore the file"
         )
     if not isinstance(data["updates"], dict) or not isinstance(data["provenance"], dict):
         raise ScheduleError("'updates' and 'provenance' must be JSON objects; restore the file")
-    return data["updates"], data["steps"], Provenance.from_dict(data["provenance"])
+    return data["updates"], data["steps"], Provenance.from_dict(data["provenance"]), data.get("reuse", "hold")
 
 
 def to_grid(schedule: ScheduleLike) -> str:
@@ -118,7 +125,7 @@ def to_grid(schedule: ScheduleLike) -> str:
         f"{name.ljust(width)} {''.join('#' if mark else '.' for mark in column)} {count}"
         for name, column, count in zip(names, marks.T, schedule.updates_per_block.values())
     ]
-    return "\n".join([str(schedule.provenance), summary(schedule), f"{stack.ljust(width)} {ruler}", *rows])
+    return "\n".join([schedule.origin, summary(schedule), f"{stack.ljust(width)} {ruler}", *rows])
 
 
 def summary(schedule: ScheduleLike) -> str:

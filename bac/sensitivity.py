@@ -25,9 +25,9 @@ from torch import Tensor
 
 from bac.denoiser import Branch, branch, model_blocks
 from bac.errors import Unavailable
+from bac.known_modules import check_containers
 from bac.loop import DenoisingLoop, SamplerInputs, check_inputs
-from bac.runtime.snapshot import check_containers
-from bac.solver import Solver, solver_of
+from bac.solver import COLUMNS, Solver, solver_of
 
 #: Extrapolation is for coarse grids: its costs have one more index, [blocks, steps, steps, steps] numbers.
 MAX_EXTRAPOLATION_STEPS = 50
@@ -91,7 +91,7 @@ def holding_costs(
     steps, n_blocks = chain.solver.steps, len(chain.blocks)
     hold = np.zeros((n_blocks, steps, steps))
     line = None
-    if steps <= MAX_EXTRAPOLATION_STEPS and not chain.solver.table[:, -1].any():
+    if steps <= MAX_EXTRAPOLATION_STEPS and not chain.solver.table[:, COLUMNS.index("sigma")].any():
         line = np.zeros((n_blocks, steps, steps, steps))
     for row in range(len(inputs)):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + row)
@@ -142,7 +142,8 @@ class _Chain:
         """
         solver = self.solver
         initial, noise = self._draw(inputs.known, generator)
-        known, mask = self._cut(inputs.known), self._cut(inputs.mask)
+        known = inputs.known[:, : self.tokens]
+        mask = None if inputs.mask is None else inputs.mask[:, : self.tokens]
         states, features = self._forward(initial, noise, known, mask, inputs.observation)
         # adjoint of the trajectory [P, n, D]: the direction, on the executed tokens
         adjoint = torch.zeros(draws, *initial.shape[1:], dtype=initial.dtype, device=initial.device)
@@ -166,14 +167,11 @@ class _Chain:
             moved[:, :, :step, step] = torch.bmm(gradient, change.transpose(1, 2)).double().cpu().numpy()
         return moved
 
-    def _cut(self, tensor: Tensor | None) -> Tensor | None:
-        return tensor if tensor is None else tensor[:, : self.tokens]
-
     def _draw(self, known: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Tensor | None]]:
         """Initial noise and each step's [1, n, D]; drawn for all tokens, in the sampler's order."""
-        initial = self.loop.noise(known, [generator]) * self.solver.init_sigma
-        noise = [self.loop.noise(known, [generator]) if draws else None for draws in self.solver.draws]
-        return initial[:, : self.tokens], [self._cut(item) for item in noise]
+        initial, noise = self.loop.draw(known, self.solver.draws.tolist(), [generator])
+        kept = [None if item is None else item[:, : self.tokens] for item in noise]
+        return initial[:, : self.tokens] * self.solver.init_sigma, kept
 
     @torch.no_grad()
     def _forward(

@@ -56,6 +56,11 @@ class Solver:
     def steps(self) -> int:
         return len(self.table)
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether no step adds noise: the initial noise decides the sample."""
+        return not self.table[:, COLUMNS.index("sigma")].any()
+
 
 def solver_of(loop: DenoisingLoop) -> Solver:
     """The table of a policy's denoising loop; its own `solver()` where it has one, else see `solver_from_scheduler`."""

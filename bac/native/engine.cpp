@@ -47,7 +47,7 @@ struct Pool {
 
 // Denoises samples [first, first + count) with a team of threads. All memory is taken before a thread starts.
 void denoise(const Model& m, const Call& c, int first, int count, int team) {
-  Workspace space(m, count * m.tokens, m.layers * (m.cross ? 3 : 2));
+  Workspace space(m, count * m.tokens, blocks(m));
   Barrier barrier(team);
   std::deque<Worker> workers;
   for (int id = 0; id < team; ++id) workers.emplace_back(m, c, first, count, space, barrier, id, team);
@@ -131,12 +131,13 @@ const char* wrong_call(const Model& m, const Call& c) {
   if (m.cross && c.memory && (!c.memory_slot || !c.key || !c.bias || !c.value)) return "tables of the condition are missing";
   const int64_t rows = int64_t(c.batch < c.threads ? c.batch : kGroup) * m.tokens;
   if (rows > (1 << 24) || int64_t(m.heads) * (c.memory + 1) > (1 << 24)) return "batch times tokens";
-  const int per_layer = m.cross ? 3 : 2, blocks = m.layers * per_layer;
+  const int per_layer = m.cross ? 3 : 2, count = blocks(m);
   for (int step = 0; step < m.steps; ++step) {
     if (m.segment_start[step] < 0 || m.segment_start[step] > m.segment_start[step + 1]) return "the plan";
     for (int i = m.segment_start[step]; i < m.segment_start[step + 1]; ++i) {
       const Segment& s = m.segments[i];
-      if (!fits(s.start, 0, s.stop) || !fits(s.stop, 0, blocks) || !fits(s.block, -1, blocks - 1)) return "the plan";
+      if (!fits(s.start, 0, s.stop) || !fits(s.stop, 0, count) || !fits(s.block, -1, count - 1)) return "the plan";
+      if (s.gap && (!fits(s.gap, 1, step) || !s.store || !m.ahead)) return "the plan";
       if (s.block < 0 || !m.cross || s.block % per_layer != 1) continue;
       if (c.memory && c.memory_slot[s.block / per_layer * m.steps + step] < 0) return "a computed cross-attention without a table";
       if (!c.memory && !m.layer[s.block / per_layer].time_key) return "cross-attention to nothing";

@@ -7,7 +7,7 @@
 
 using namespace bac;
 
-constexpr int32_t kAbi = 3;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number
+constexpr int32_t kAbi = 4;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number
 constexpr int32_t kMaxThreads = 1024;
 
 extern "C" {
@@ -23,6 +23,7 @@ struct Layer {
 
 struct Segment {
   int32_t start, stop, block, store;  // block is -1 at the end of a step
+  int32_t gap;  // steps since the block computed before, where the slope between the two outputs is needed; else 0
 };
 
 // One denoising step of the scheduler's arithmetic (see bac.solver).
@@ -43,6 +44,7 @@ struct Model {
   const Segment* segments;
   const int32_t* segment_start;  // [steps + 1]
   const SolverRow* solver;       // [steps]
+  const float* ahead;            // [steps][blocks] steps that a stored output is extrapolated by, or null: all are held
   float clip;
 };
 
@@ -70,13 +72,14 @@ constexpr int32_t kLayout[] = {
     offsetof(Layer, norm3_gain), offsetof(Layer, norm3_shift), offsetof(Layer, qkv), offsetof(Layer, out), offsetof(Layer, up),
     offsetof(Layer, down), offsetof(Layer, cross_bias), offsetof(Layer, time_key), offsetof(Layer, time_bias), offsetof(Layer, time_value),
     sizeof(Segment), offsetof(Segment, start), offsetof(Segment, stop), offsetof(Segment, block), offsetof(Segment, store),
+    offsetof(Segment, gap),
     sizeof(SolverRow), offsetof(SolverRow, x_gain), offsetof(SolverRow, m_gain), offsetof(SolverRow, to_x), offsetof(SolverRow, to_x0),
     offsetof(SolverRow, to_last), offsetof(SolverRow, to_m), offsetof(SolverRow, sigma),
     sizeof(Model), offsetof(Model, layers), offsetof(Model, heads), offsetof(Model, d), offsetof(Model, d_in), offsetof(Model, d_out),
     offsetof(Model, tokens), offsetof(Model, skip), offsetof(Model, cross), offsetof(Model, steps), offsetof(Model, eps),
     offsetof(Model, embed), offsetof(Model, position), offsetof(Model, time_rows), offsetof(Model, self_mask), offsetof(Model, final_gain),
     offsetof(Model, final_shift), offsetof(Model, head), offsetof(Model, layer), offsetof(Model, segments), offsetof(Model, segment_start),
-    offsetof(Model, solver), offsetof(Model, clip),
+    offsetof(Model, solver), offsetof(Model, ahead), offsetof(Model, clip),
     sizeof(Call), offsetof(Call, batch), offsetof(Call, memory), offsetof(Call, threads), offsetof(Call, memory_slot), offsetof(Call, key),
     offsetof(Call, bias), offsetof(Call, value), offsetof(Call, cross_mask), offsetof(Call, trajectory), offsetof(Call, noise),
     offsetof(Call, condition), offsetof(Call, given),

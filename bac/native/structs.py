@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bac.solver import COLUMNS
 
-ABI = 3  # kAbi of layout.hpp
+ABI = 4  # kAbi of layout.hpp
 LANES = 16
 
 
@@ -34,7 +34,7 @@ class Layer(Structure):
 
 
 class Segment(Structure):
-    _fields_ = [(name, c_int32) for name in ("start", "stop", "block", "store")]
+    _fields_ = [(name, c_int32) for name in ("start", "stop", "block", "store", "gap")]
 
 
 class SolverRow(Structure):
@@ -53,6 +53,7 @@ class Model(Structure):
         ("segments", POINTER(Segment)),
         ("segment_start", c_void_p),
         ("solver", POINTER(SolverRow)),
+        ("ahead", c_void_p),
         ("clip", c_float),
     ]
 

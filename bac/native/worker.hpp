@@ -30,14 +30,23 @@ struct Barrier {
   std::atomic<int> arrived{0}, generation{0};
 };
 
+int blocks(const Model& m) { return m.layers * (m.cross ? 3 : 2); }
+
 int round_up(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
 // Buffers of the samples one team works on.
 struct Workspace {
   Workspace(const Model& m, int rows, int blocks)
       : x(size_t(rows) * m.d), wide(size_t(rows) * 4 * m.d), heads_out(size_t(rows) * m.d),
-        stored(size_t(blocks) * rows * m.d), last(size_t(rows) * m.d_in) {}
-  std::vector<float> x, wide, heads_out, stored, last;
+        stored(size_t(blocks) * rows * m.d), slopes(m.ahead ? stored.size() : 0), last(size_t(rows) * m.d_in) {}
+  std::vector<float> x, wide, heads_out, stored, slopes, last;
+};
+
+// Where a branch's output goes besides the residual stream; null where it is not needed later.
+struct Kept {
+  float* value;     // [rows][d], in: the output before, out: this one
+  float* slope;     // [rows][d] change from that one per step
+  float per_step;   // 1 / steps between the two
 };
 
 // One thread of a team. The team shares a workspace: products are split by columns, everything per row by rows.
@@ -56,10 +65,13 @@ class Worker {
       embed(step, sample_size);
       for (int s = m.segment_start[step]; s < m.segment_start[step + 1]; ++s) {
         const Segment& segment = m.segments[s];
-        add_stored(segment);
+        add_stored(segment, step);
         if (segment.block < 0) continue;
-        float* keep = segment.store ? w.stored.data() + size_t(segment.block) * rows * m.d : nullptr;
-        compute(segment.block, step, keep);
+        const size_t at = size_t(segment.block) * rows * m.d;
+        Kept kept{};
+        if (segment.store) kept.value = w.stored.data() + at;
+        if (segment.gap) kept.slope = w.slopes.data() + at, kept.per_step = 1.0f / segment.gap;
+        compute(segment.block, step, kept);
       }
       barrier.wait();
       read_out(step, sample_size);
@@ -102,40 +114,45 @@ class Worker {
     barrier.wait();
   }
 
-  void add_stored(const Segment& segment) {
+  void add_stored(const Segment& segment, int step) {
     if (segment.start == segment.stop) return;
+    const float* ahead = m.ahead ? m.ahead + size_t(step) * blocks(m) : nullptr;
     const size_t size = size_t(rows) * m.d, begin = size_t(row_begin()) * m.d, end = size_t(row_end()) * m.d;
     for (size_t i = begin; i < end; i += kWidth) {
       vf total = load(w.x.data() + i);
-      for (int block = segment.start; block < segment.stop; ++block) total += load(w.stored.data() + block * size + i);
+      for (int block = segment.start; block < segment.stop; ++block) {
+        total += load(w.stored.data() + block * size + i);
+        if (ahead && ahead[block] != 0.0f) total += load(w.slopes.data() + block * size + i) * ahead[block];
+      }
       store(w.x.data() + i, total);
     }
     barrier.wait();
   }
 
-  void compute(int block, int step, float* keep) {
+  void compute(int block, int step, const Kept& kept) {
     const int per_layer = m.cross ? 3 : 2;
     const Layer& layer = m.layer[block / per_layer];
     const int kind = block % per_layer;
-    if (kind == 0) self_attention(layer, keep);
-    else if (kind == 1 && m.cross) cross_attention(layer, block / per_layer, step, keep);
-    else feed_forward(layer, keep);
+    if (kind == 0) self_attention(layer, kept);
+    else if (kind == 1 && m.cross) cross_attention(layer, block / per_layer, step, kept);
+    else feed_forward(layer, kept);
     barrier.wait();
   }
 
-  // Adds a branch's output to the residual stream and stores it if it is reused.
-  auto residual(float* keep) {
-    return [this, keep](int row, int column, vf value) {
+  // Adds a branch's output to the residual stream and stores it, and its slope, if they are reused.
+  auto residual(const Kept& kept) {
+    return [this, kept](int row, int column, vf value) {
       const size_t at = size_t(row) * m.d + column;
       store(w.x.data() + at, load(w.x.data() + at) + value);
-      if (keep) store(keep + at, value);
+      if (kept.slope) store(kept.slope + at, (value - load(kept.value + at)) * kept.per_step);
+      if (kept.value) store(kept.value + at, value);
     };
   }
 
   // Every worker normalises all rows into its own buffer: cheaper than a barrier.
   void normalise(const float* gain, const float* shift) { layer_norm(w.x.data(), normed.data(), rows, m.d, gain, shift, m.eps); }
 
-  void self_attention(const Layer& layer, float* keep) {
+  void self_attention(const Layer& layer, const Kept& kept) {
     normalise(layer.norm1_gain, layer.norm1_shift);
     const int width = 3 * m.d;
     product(normed.data(), m.d, rows, layer.qkv, id, team,
@@ -143,7 +160,7 @@ class Worker {
     barrier.wait();
     for (int task = id; task < samples * m.heads; task += team) attend(task / m.heads, task % m.heads);
     barrier.wait();
-    product(w.heads_out.data(), m.d, rows, layer.out, id, team, residual(keep));
+    product(w.heads_out.data(), m.d, rows, layer.out, id, team, residual(kept));
   }
 
   // softmax(q k^T / sqrt(dh) + mask) v of one sample and head
@@ -187,7 +204,7 @@ class Worker {
     }
   }
 
-  void cross_attention(const Layer& layer, int index, int step, float* keep) {
+  void cross_attention(const Layer& layer, int index, int step, const Kept& kept) {
     normalise(layer.norm2_gain, layer.norm2_shift);
     barrier.wait();  // the others may still be reading x
     const int time = layer.time_key ? 1 : 0, count = time + c.memory, columns = count * m.heads, lanes = round_up(columns);
@@ -210,7 +227,7 @@ class Worker {
                     [&](int row, int column, vf value) { store(scores.data() + size_t(row) * lanes + column, value); });
       for (int row = 0; row < m.tokens; ++row)
         softmax_heads(scores.data() + size_t(row) * lanes, c.cross_mask + row * count, count, lanes);
-      auto add = residual(keep);
+      auto add = residual(kept);
       small_product(scores.data(), lanes, m.tokens, values.data(), m.d, columns, m.d, [&](int row, int column, vf value) {
         add(sample * m.tokens + row, column, value + load(layer.cross_bias + column));
       });
@@ -236,14 +253,14 @@ class Worker {
     }
   }
 
-  void feed_forward(const Layer& layer, float* keep) {
+  void feed_forward(const Layer& layer, const Kept& kept) {
     if (m.cross) normalise(layer.norm3_gain, layer.norm3_shift);
     else normalise(layer.norm2_gain, layer.norm2_shift);
     const int width = 4 * m.d;
     product(normed.data(), m.d, rows, layer.up, id, team,
             [&](int row, int column, vf value) { store(w.wide.data() + size_t(row) * width + column, gelu(value)); });
     barrier.wait();
-    product(w.wide.data(), width, rows, layer.down, id, team, residual(keep));
+    product(w.wide.data(), width, rows, layer.down, id, team, residual(kept));
   }
 
   // final norm, head, and the scheduler's update of the trajectory (see bac.solver)

@@ -131,7 +131,7 @@ class CompiledCpuSampler:
             time_rows = condition.raw_time[:, 0] + model.pos_emb[0, :1]
         segments, starts = [], [0]
         for step in self.hoisted.plan.steps:
-            segments += [Segment(s.start, s.stop, -1 if s.block is None else s.block, int(s.store)) for s in step]
+            segments += [Segment(s.start, s.stop, -1 if s.block is None else s.block, s.store, s.gap) for s in step]
             starts.append(len(segments))
         return Model(
             layers=len(layers),
@@ -155,6 +155,7 @@ class CompiledCpuSampler:
             segments=array(Segment, segments, keep),
             segment_start=keep(torch.tensor(starts), torch.int32),
             solver=array(SolverRow, [SolverRow(*row) for row in solver.table.tolist()], keep),
+            ahead=None if self.hoisted.plan.ahead is None else keep(torch.from_numpy(self.hoisted.plan.ahead)),
             clip=solver.clip,
         )
 

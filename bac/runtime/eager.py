@@ -33,6 +33,10 @@ class EagerLoop:
         self.dtype = dtype_of(precision, hoisted.device)
         self.weights = {} if self.dtype is torch.float32 else self._low_precision_weights()
         self.coefficients: list[list[float]] = hoisted.solver.table.tolist()
+        self.ahead: Tensor | None = None  # [K, blocks, 1, 1, 1], see `Plan.ahead`
+        if hoisted.plan.ahead is not None:
+            steps = torch.from_numpy(hoisted.plan.ahead).to(self.model.pos_emb)
+            self.ahead = steps[:, :, None, None, None]
 
     def _low_precision_weights(self) -> dict[int, Tensor]:
         cast = {}
@@ -93,11 +97,11 @@ class EagerLoop:
         x = self.model.embed_trajectory(trajectory, time_token)
         for segment in self.hoisted.plan.steps[step]:
             if segment.stop > segment.start:
-                x = x + cache.total(segment)
+                x = x + cache.total(segment, step)
             if segment.block is not None:
                 out = self.compute(segment.block, x, step, memory, mask)
                 if segment.store:
-                    cache.values[segment.block] = out
+                    cache.put(segment, out)
                 x = x + out
         return self.model.read_out(x)
 
@@ -148,21 +152,39 @@ class EagerLoop:
 
 
 class _Cache:
-    """Stored branch outputs of one chunk, [blocks, B, T, D] in one buffer: a run of them is summed in one call."""
+    """Stored branch outputs of one chunk, [blocks, B, T, D] in one buffer: a run of them is summed in one call.
+
+    Where outputs are extrapolated, a second such buffer holds their slopes per step.
+    """
 
     def __init__(self, loop: EagerLoop, trajectory: Tensor, tokens: int):
+        self.ahead = loop.ahead
+        shape = len(loop.kinds), trajectory.shape[0], tokens, loop.model.n_emb
         if loop.hoisted.plan.caches:
-            width = loop.model.n_emb
-            self.values = trajectory.new_empty(len(loop.kinds), trajectory.shape[0], tokens, width)
-        self.sums: dict[tuple[int, int], Tensor] = {}
+            self.values = trajectory.new_empty(shape)
+        if self.ahead is not None:
+            self.slopes = trajectory.new_zeros(shape)  # those that are not known yet are read, times 0
+        #: run -> its sum, the step of that, and the sum of the run's slopes
+        self.sums: dict[tuple[int, int], tuple[Tensor, int, Tensor | None]] = {}
 
-    def total(self, segment: Segment) -> Tensor:
+    def put(self, segment: Segment, out: Tensor) -> None:
+        """Stores what a segment's block has computed."""
+        if segment.gap:
+            self.slopes[segment.block] = (out - self.values[segment.block]) / segment.gap
+        self.values[segment.block] = out
+
+    def total(self, segment: Segment, step: int) -> Tensor:
+        """What the reused blocks of a segment add, [B, T, D]."""
         run = (segment.start, segment.stop)
         if segment.memo:
-            return self.sums[run] if segment.keep else self.sums.pop(run)
-        if segment.stop - segment.start == 1:
-            return self.values[segment.start]
-        total = self.values[segment.start : segment.stop].sum(0)
+            total, since, slope = self.sums[run] if segment.keep else self.sums.pop(run)
+            return total if slope is None else torch.add(total, slope, alpha=step - since)
+        values, slope = self.values[slice(*run)], None
+        if self.ahead is not None:
+            slopes = self.slopes[slice(*run)]
+            slope = slopes.sum(0) if segment.keep else None
+            values = torch.addcmul(values, slopes, self.ahead[step, slice(*run)])
+        total = values[0] if len(values) == 1 else values.sum(0)
         if segment.keep:
-            self.sums[run] = total
+            self.sums[run] = total, step, slope
         return total

@@ -8,10 +8,11 @@ from torch import Tensor
 from bac.denoiser import model_blocks
 from bac.errors import Unavailable
 from bac.horizon import check_tokens
+from bac.known_modules import check_modules
 from bac.loop import DenoisingLoop, Generators, SamplerInputs, check_inputs
-from bac.plan import Plan
+from bac.plan import Plan, check_reuse
 from bac.runtime.condition import ConditionTables, Memory
-from bac.runtime.snapshot import ModelSnapshot, SamplerSnapshot, check_modules
+from bac.runtime.snapshot import ModelSnapshot, SamplerSnapshot
 from bac.schedule import Schedule
 from bac.solver import solver_of
 
@@ -27,7 +28,7 @@ class Hoisted:
     Raises:
         Unavailable: the model is none that runtimes can denoise, or needs the tokens that would be left out.
         UnknownModule: the model has a part that the runtime would leave out.
-        ScheduleError: the schedule is for another model or number of steps.
+        ScheduleError: the schedule is for another model or number of steps, or extrapolates where noise is added.
         UnsupportedSolver: the scheduler's arithmetic is no table.
     """
 
@@ -45,6 +46,7 @@ class Hoisted:
             )
         self.schedule = Schedule.full(blocks, self.solver.steps) if schedule is None else schedule
         self.schedule.check_fits(blocks, self.solver.steps)
+        check_reuse(self.schedule, self.solver)
         self.plan = Plan.of(self.schedule)
         self.device: torch.device = model.pos_emb.device
         self.timesteps = torch.from_numpy(self.solver.timesteps).to(self.device)

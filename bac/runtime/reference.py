@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 
@@ -12,20 +13,41 @@ from torch import Tensor
 
 from bac.denoiser import branch, model_blocks
 from bac.horizon import check_tokens
+from bac.known_modules import check_containers
 from bac.loop import DenoisingLoop, Generators, SamplerInputs, check_inputs
+from bac.plan import check_reuse
 from bac.runtime.contract import TimedParts
-from bac.runtime.snapshot import check_containers
 from bac.schedule import Schedule
+from bac.solver import Solver, UnsupportedSolver, solver_of
 
 # Called as observe(step, block, feature [B, T, D]) with every branch output that is computed.
 Observer = Callable[[int, str, Tensor], None]
+
+
+#: a block's last two outputs and the steps of their updates, the latest at the end
+_Stored = list[tuple[int, Tensor]]
+
+
+def _reused(stored: _Stored, step: int, reuse: str) -> Tensor:
+    """What a block adds at a step where it does not update, [B, T, D]."""
+    last, output = stored[-1]
+    if reuse == "hold" or len(stored) == 1:
+        return output
+    earlier, before = stored[0]
+    return output + (step - last) / (last - earlier) * (output - before)
+
+
+def _solver_if_known(base: DenoisingLoop) -> Solver | None:
+    with contextlib.suppress(UnsupportedSolver):
+        return solver_of(base)
+    return None
 
 
 class ReferenceSampler:
     """Block-wise caching around the policy's own denoising loop (paper, section 3.1).
 
     At an update step a block computes x <- x + F(norm(x)) and stores F(norm(x)); at every other step it adds what is
-    stored: x <- x + cache[block].
+    stored: x <- x + cache[block]. A schedule may ask to extrapolate it from the last two (see `Schedule.reuse`).
 
     With `tokens` the denoiser sees the first of them only and the sampler's step all T, whose later ones nobody reads:
     so noise is drawn as ever. The actions are those of all tokens to rounding (1e-6), as with another batch size:
@@ -49,6 +71,7 @@ class ReferenceSampler:
         check_containers(base.model)
         check_tokens(base, tokens)
         self.schedule.check_fits(self.blocks, base.num_inference_steps)
+        check_reuse(self.schedule, None if self.schedule.reuse == "hold" else _solver_if_known(base))
         self.block_updates: Counter[str] = Counter()
         self.chunks = 0
 
@@ -59,7 +82,7 @@ class ReferenceSampler:
         observation: Tensor | None,
         step: int,
         updates: np.ndarray,
-        cache: dict[str, Tensor],
+        cache: dict[str, _Stored],
     ) -> Tensor:
         """One call of the denoiser at step k; `updates` [blocks] says which blocks compute."""
         model = self.model
@@ -69,11 +92,14 @@ class ReferenceSampler:
         masks = model.masks(x.shape[1], 0 if memory is None else memory.shape[1])
         for block, update in zip(self.blocks, updates):
             if update:
-                cache[block] = branch(model, block, *masks)(x, memory)
+                out = branch(model, block, *masks)(x, memory)
+                cache[block] = [*cache.get(block, [])[-1:], (step, out)]
                 self.block_updates[block] += 1
                 if self.observe is not None:
-                    self.observe(step, block, cache[block])
-            x = x + cache[block]
+                    self.observe(step, block, out)
+            else:
+                out = _reused(cache[block], step, self.schedule.reuse)
+            x = x + out
         return model.read_out(x)
 
     @torch.no_grad()
@@ -86,7 +112,7 @@ class ReferenceSampler:
         timesteps = scheduler.timesteps
         if len(timesteps) != self.schedule.steps:
             raise ValueError(f"the scheduler takes {len(timesteps)} steps, the schedule has {self.schedule.steps}")
-        cache: dict[str, Tensor] = {}
+        cache: dict[str, _Stored] = {}
         for step, timestep in enumerate(timesteps):
             trajectory = inputs.impose(trajectory)
             scaled = scheduler.scale_model_input(trajectory, timestep)[:, : self.tokens]

@@ -1,8 +1,4 @@
-"""What a runtime took from a model when it was prepared, and whether the model is still that.
-
-The fast runtimes read parameters and do the arithmetic of known modules themselves. A module of another class (an
-adapter, a quantised layer), a hook or a replaced method would be bypassed without a word, so they are refused.
-"""
+"""What a runtime took from a model and a sampler when it was prepared, and whether they are still that."""
 
 from __future__ import annotations
 
@@ -11,97 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from bac.errors import UserError
 from bac.loop import DenoisingLoop
-
-_MODEL = "diffusion_policy.model.diffusion"
-#: whose `forward` no runtime calls: they go through the layers themselves
-_CONTAINERS = frozenset(
-    {
-        f"{_MODEL}.transformer_for_diffusion.TransformerForDiffusion",
-        f"{_MODEL}.layers.TransformerStack",
-        f"{_MODEL}.layers.TransformerLayer",
-    }
-)
-_TORCH = (nn.Linear, nn.LayerNorm, nn.Dropout, nn.Mish, nn.Sequential, nn.ModuleList)
-#: whose arithmetic the planned and compiled runtimes do themselves. Classes are known by their full names, as this
-#: package imports no policy's code.
-_KNOWN = (
-    _CONTAINERS
-    | {f"{_MODEL}.layers.MultiheadAttention", f"{_MODEL}.dropout.Dropout"}
-    | {f"{_MODEL}.positional_embedding.SinusoidalPosEmb"}
-    | {f"{cls.__module__}.{cls.__qualname__}" for cls in _TORCH}
-)
-
-
-class UnknownModule(UserError, ValueError):
-    """A model has a part whose computation a runtime would leave out."""
-
-
-def check_containers(model: nn.Module) -> None:
-    """Refuses what every runtime would bypass, `reference` too: hooks, other classes and replaced methods of the model,
-    its stacks and layers.
-
-    Raises:
-        UnknownModule: naming the module.
-    """
-    for name, module in model.named_modules():
-        if any(_full_name(cls) in _CONTAINERS for cls in type(module).__mro__):
-            reason = _strange(module, _CONTAINERS)
-            if reason:
-                raise UnknownModule(
-                    f"{_name(name)} {reason}, which block-wise caching would bypass: "
-                    "take it off, or use the policy plainly"
-                )
-
-
-def check_modules(model: nn.Module, runtime: str) -> None:
-    """Refuses whatever the planned and compiled runtimes would bypass.
-
-    Raises:
-        UnknownModule: naming the module; `reference` honours what is inside of a layer.
-    """
-    foreign = foreign_part(model)
-    if foreign is not None:
-        raise UnknownModule(
-            f"{foreign}, which runtime={runtime} would bypass: merge it into the weights "
-            "(merge_and_unload(), remove_parametrizations(), dequantise), or use runtime=reference"
-        )
-
-
-def foreign_part(model: nn.Module) -> str | None:
-    """The first part of a model whose computation is not known here, in words; None: there is none."""
-    for name, module in model.named_modules():
-        reason = _strange(module, _KNOWN) or _strange_parameter(module)
-        if reason:
-            return f"{_name(name)} {reason}"
-    return None
-
-
-def _name(name: str) -> str:
-    return f"the model's {name}" if name else "the model"
-
-
-def _full_name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _strange(module: nn.Module, known: frozenset[str]) -> str | None:
-    if _full_name(type(module)) not in known:
-        return f"is a {_full_name(type(module))}"
-    if module._forward_hooks or module._forward_pre_hooks:
-        return "has a forward hook"
-    replaced = [name for name in vars(module) if callable(getattr(type(module), name, None))]
-    return f"has a replaced method {replaced[0]}()" if replaced else None
-
-
-def _strange_parameter(module: nn.Module) -> str | None:
-    for name, parameter in module._parameters.items():
-        if parameter is not None and (
-            type(parameter) is not nn.Parameter or type(parameter.data) is not Tensor or parameter.is_sparse
-        ):
-            return f"keeps its {name} as a {type(parameter.data).__name__}"
-    return None
 
 
 def _version(tensor: Tensor) -> int:

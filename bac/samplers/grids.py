@@ -1,8 +1,8 @@
 """Spacing rules: which timesteps a sampler of k steps evaluates the denoiser at.
 
 Timesteps descend strictly within 0 .. T - 1, T being the number of timesteps in training. Where few are taken, the
-rule decides the quality: on Push-T five steps of `quadratic` end twice as near to a converged solution as five of
-`leading`, and those of `trailing`, which begins where nearly all is noise, half as near.
+rule decides the quality. A first timestep of T - 1, as `trailing` and `linspace` have it, is the worst choice: nearly
+all is noise there, and an error of the denoiser is divided by the little signal that is left.
 """
 
 from __future__ import annotations

@@ -36,7 +36,10 @@ class EpisodeResult:
 
     `score` is what the benchmark averages, `success` its success criterion, `policy_calls` the number of action chunks,
     `env_steps` the number of control steps, `truncated` whether the step limit ended it, `video` a path relative to the
-    results folder.
+    results folder. `success_step` is the control step, from 1, at which it first succeeded; `jitter` the root mean
+    square second difference of the executed actions and `boundary_jump` that of the first difference from one chunk to
+    the next, in the environment's units. These three are None where they do not exist (no success, one chunk only) and
+    in rows of earlier versions.
     """
 
     index: int
@@ -51,6 +54,9 @@ class EpisodeResult:
     policy_calls: int
     metrics: dict[str, float] = field(default_factory=dict)
     video: str | None = None
+    success_step: int | None = None
+    jitter: float | None = None
+    boundary_jump: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -101,6 +107,9 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "policy_calls": _count,
     "metrics": lambda value: isinstance(value, dict) and all(map(_number, value.values())),
     "video": lambda value: value is None or isinstance(value, str),
+    "success_step": lambda value: value is None or _count(value),
+    "jitter": lambda value: value is None or _number(value),
+    "boundary_jump": lambda value: value is None or _number(value),
 }
 
 

@@ -13,13 +13,17 @@ import numpy as np
 
 from diffusion_policy.common.errors import InputError
 from diffusion_policy.env_runner import contract
+from diffusion_policy.env_runner.motion import Motion
 from diffusion_policy.env_runner.observation import Observation, apply, stack
 from diffusion_policy.env_runner.video import VideoWriter
 
 
 @dataclass(frozen=True)
 class EpisodeOutcome:
-    """What an episode amounted to: `score` is the task's, `metrics` its other numbers."""
+    """What an episode amounted to: `score` is the task's, `metrics` its other numbers.
+
+    The last three tell how the policy moved; see `EpisodeResult`.
+    """
 
     score: float
     max_reward: float
@@ -29,6 +33,9 @@ class EpisodeOutcome:
     env_steps: int
     metrics: dict[str, float]
     video: str | None
+    success_step: int | None = None
+    jitter: float | None = None
+    boundary_jump: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,8 @@ class MultiStep:
         self._score = score
         self._history: deque[Observation] = deque(maxlen=n_obs_steps + n_latency_steps)
         self._rewards: list[float] = []
-        self._success = False
+        self._motion = Motion()
+        self._success_step: int | None = None
         self._running = False
         self._video: VideoWriter | None = None
 
@@ -108,7 +116,8 @@ class MultiStep:
         obs = contract.reset(self.env, seed)
         self._history.clear()
         self._history.extend([self._policy_view(obs)] * self._history.maxlen)
-        self._rewards, self._success, self._running = [], False, True
+        self._rewards, self._success_step, self._running = [], None, True
+        self._motion = Motion()
         if video_path is not None:
             self._video = VideoWriter(video_path, fps=contract.frames_per_second(self.env))
         return ChunkResult(self._stacked(), 0, time.perf_counter() - start, None)
@@ -125,13 +134,16 @@ class MultiStep:
         start = time.perf_counter()
         chunk = self._checked(actions)
         executed = 0
+        self._motion.begin_chunk()
         for action in chunk[self.n_latency_steps :]:
             self._draw_frames(self.n_action_steps - executed <= self._history.maxlen)
             obs, reward, terminated, truncated, info = contract.step(self.env, action)
             executed += 1
             self._history.append(self._policy_view(obs))
             self._rewards.append(reward)
-            self._success |= info["is_success"]
+            self._motion.add(action)
+            if info["is_success"] and self._success_step is None:
+                self._success_step = len(self._rewards)
             if self._video is not None:
                 self._video.add(contract.frame(self.env))
             truncated = truncated or len(self._rewards) >= self.max_steps
@@ -161,13 +173,16 @@ class MultiStep:
             score=contract.number(self.env, self._score(rewards), "the score of the episode"),
             max_reward=float(rewards.max()),
             sum_reward=float(rewards.sum()),
-            success=self._success,
+            success=self._success_step is not None,
             truncated=truncated,
             env_steps=len(rewards),
             metrics={
                 name: contract.number(self.env, value, f"info['metrics'][{name!r}]") for name, value in metrics.items()
             },
             video=video,
+            success_step=self._success_step,
+            jitter=self._motion.jitter,
+            boundary_jump=self._motion.boundary_jump,
         )
 
     def _checked(self, actions: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Draws the score of every method against what it costs, a picture per task: python -m docs.figures.make_scores
 
-From the stored result files alone: milliseconds in the compiled runtime where they were measured, else GFLOP.
+From the stored result files alone: milliseconds in the compiled runtime where they were measured, else GFLOP. The
+comparison over several noise seeds is drawn where there is one.
 """
 
 from __future__ import annotations
@@ -11,21 +12,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from docs.generate.stored import TITLES, TaskResults, label, read_task
+from docs.generate.frontier import tuned_key
+from docs.generate.stored import TITLES, TaskResults, label, read_frontier, read_task
 
 FIGURES = Path(__file__).parent
-COLOURS = {"full": "#333333", "ddim": "#4c8bbe", "uniform": "#9a9a9a", "blockwise": "#b9a13c", "bac": "#d9722e"}
+# of Okabe and Ito's palette, which the colour-blind can tell apart
+COLOURS = {
+    "full": "#000000",
+    "ddim": "#0072b2",
+    "uniform": "#8c8c8c",
+    "blockwise": "#e69f00",
+    "bac": "#d55e00",
+    "sacs": "#cc79a7",
+    "ancestral": "#009e73",
+}
 FAMILIES = {
     "ddim": "fewer sampler steps",
     "uniform": "Uniform caching (with its budget)",
     "blockwise": "ACS without repair",
     "bac": "BAC (with its budget)",
+    "sacs": "S-ACS, at the FLOPs of BAC with this budget",
+    "ancestral": "coupled ancestral sampler",
 }
 
 
 def family(method: str, sampler: str) -> str:
     if method == "full":
-        return "full" if sampler == "ddpm100" else "ddim"
+        return "full" if sampler == "ddpm100" else "ancestral" if sampler.startswith("ancestral") else "ddim"
     return method.split("_")[0]
 
 
@@ -38,7 +51,7 @@ def cost(results: TaskResults, key: str) -> float | None:
 
 
 def draw(task: str, path: Path) -> None:
-    results = read_task(task)
+    results = read_frontier(task) or read_task(task)
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axis = figure.subplots()
     labelled = set()
@@ -53,14 +66,15 @@ def draw(task: str, path: Path) -> None:
             x,
             row["mean_score"],
             [[below], [above]],
-            fmt="o",
+            fmt="*" if f"{row['method']}@{row['sampler']}" == tuned_key(task) else "o",
             color=COLOURS[kind],
             capsize=3,
-            markersize=7,
+            markersize=13 if f"{row['method']}@{row['sampler']}" == tuned_key(task) else 7,
             label=None if kind in labelled else FAMILIES.get(kind, "full policy"),
         )
         labelled.add(kind)
         name = label(row["method"], row["sampler"]).replace(", budget ", " ").replace(", on ", " + ")
+        name += ", tuned" if f"{row['method']}@{row['sampler']}" == tuned_key(task) else ""
         write_name(axis, name.replace("full policy (DDPM-100)", "full policy"), kind, x, low, high)
     axis.set_xscale("log")
     unit = "GFLOP" if results.benchmark is None else "ms"
@@ -84,7 +98,7 @@ def draw(task: str, path: Path) -> None:
 
 def write_name(axis: Axes, name: str, kind: str, x: float, low: float, high: float) -> None:
     """Samplers above their interval, caches below it, so that neighbours do not overlap."""
-    above = kind in ("ddim", "full") or low < 0.1
+    above = kind in ("ddim", "full", "sacs") or low < 0.1
     across = "right" if kind == "uniform" and not above else "center"
     at = (x, high if above else low)
     offset = (0, 4 if above else -11)

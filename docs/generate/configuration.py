@@ -20,7 +20,9 @@ MEANINGS = yaml.safe_load((Path(__file__).parent / "meanings.yaml").read_text(en
 COMMANDS = {
     "eval": "bac eval",
     "benchmark": "bac benchmark",
+    "tune": "bac tune",
     "profile_blocks": "bac profile",
+    "calibrate": "bac calibrate",
     "train": "bac train",
     "make_demos": "bac demos",
     "convert_actions": "bac data convert-actions",

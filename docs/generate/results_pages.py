@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from docs.generate import frontier
 from docs.generate.speed_page import speed_page
 from docs.generate.stored import (
     MARK,
@@ -14,6 +15,7 @@ from docs.generate.stored import (
     TaskResults,
     estimate,
     label,
+    read_frontier,
     read_task,
     split_key,
     table,
@@ -110,6 +112,7 @@ def task_page(task: str) -> str:
     results = read_task(task)
     note = filled((NOTES / f"{task}.md").read_text(encoding="utf-8"), results).strip()
     note = note.replace("<!-- table -->", "\n\n".join([methods_table(results), *conditions(results)]))
+    fastest = read_frontier(task)
     picture = f"![{results.score_name} of each method against what it costs](../figures/{task}.png)"
     files = "\n".join(f"- [`{path.name}`]({path.name})" for path in sorted(RESULTS.glob(f"{task}_*.json")))
     reference = results.reference
@@ -117,7 +120,11 @@ def task_page(task: str) -> str:
         f"Checkpoint {reference['checkpoint_hash'][:12]} ({reference['weights'].upper()} weights), evaluated at commit "
         f"{reference['commit'][:12]} on: {reference['hardware']}."
     )
-    parts = [f"# {results.title}", note, picture, "## Stored files", facts, files]
+    parts = [f"# {results.title}", note, picture]
+    if fastest is not None:
+        text = filled((NOTES / f"{task}_frontier.md").read_text(encoding="utf-8"), fastest).strip()
+        parts += [text.replace("<!-- table -->", "\n\n".join(frontier.section(task)))]
+    parts += ["## Stored files", facts, files]
     return f"{MARK}\n" + wrapped("\n\n".join(parts)) + "\n"
 
 

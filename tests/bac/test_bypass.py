@@ -12,8 +12,8 @@ from torch.nn.utils import parametrizations
 
 from bac import Schedule, ScheduleError, accelerate
 from bac.denoiser import model_blocks
+from bac.known_modules import UnknownModule
 from bac.provenance import Provenance
-from bac.runtime.snapshot import UnknownModule
 from tests.bac.tiny_policies import (
     TOLERANCE,
     act,

@@ -1,6 +1,7 @@
 """The CUDA graph runtime; what it does around the graph is tested on the CPU, with one that runs the loop again."""
 
 import contextlib
+import dataclasses
 
 import pytest
 import torch
@@ -153,6 +154,29 @@ def test_replays_equal_planned(on_cpu, form, name):
     assert graphs.block_updates == {block: 5 * count for block, count in schedule.updates_per_block.items()}
 
 
+@pytest.mark.parametrize("form", ["decoder", "condition encoder", "time only"])
+@pytest.mark.parametrize(("name", "reuse"), [("ddpm", "hold"), ("ddim", "hold"), ("ddim", "extrapolate")])
+def test_replays_of_fewer_tokens_and_of_extrapolated_outputs_equal_planned(on_cpu, form, name, reuse):
+    model = tiny_model(**FORMS[form])
+    base = tiny_sampler(model, name)
+    schedule = dataclasses.replace(random_schedule(model, 10, 0.3, 0), reuse=reuse)
+    graphs, planned = on_cpu(base, schedule, tokens=4), PlannedSampler(base, schedule, tokens=4)
+    for batch, seed in [(2, 0), (3, 1), (2, 2)]:
+        result = graphs(case(form, batch, seed), seeded(seed)[0])
+        assert result.shape == (batch, 4, 2)
+        assert torch.equal(result, planned(case(form, batch, seed), seeded(seed)[0]))
+
+
+def test_extrapolating_does_not_synchronise():
+    model = tiny_model()
+    schedule = dataclasses.replace(random_schedule(model, 10, 0.3, 0), reuse="extrapolate")
+    sampler, inputs = PlannedSampler(tiny_sampler(model, "ddim"), schedule, tokens=4), case("decoder").head(4)
+    with torch.no_grad():
+        initial, noise = sampler.hoisted.draw(inputs.known, seeded(0)[0])
+        with ForbiddenWhileCapturing():
+            sampler.loop.run(initial, noise, inputs, sampler.hoisted.memory(inputs))
+
+
 def test_inference_mode_may_change_between_calls(on_cpu):
     model = tiny_model()
     graphs = on_cpu(tiny_sampler(model), None)
@@ -199,6 +223,20 @@ def test_gpu_runtimes_equal_the_reference(form, name):
             for generator in (one_for_all, one_each):
                 expected = reference(inputs, generator())
                 assert error(sampler(inputs, generator()), expected) < 2e-5, runtime
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("form", ["decoder", "condition encoder", "time only"])
+def test_gpu_fewer_tokens_and_extrapolated_outputs(form):
+    model = tiny_model(**FORMS[form]).cuda()
+    base = tiny_sampler(model, "ddim")
+    schedule = dataclasses.replace(random_schedule(model, 10, 0.3, 0), reuse="extrapolate")
+    expected = ReferenceSampler(base, schedule)(case(form, device="cuda"), seeded(0)[0])
+    for runtime in ("planned", "compiled"):
+        sampler = make_sampler(base, schedule, runtime, tokens=4)
+        for _ in range(2):  # a graph's buffers are those of the call before
+            got = sampler(case(form, device="cuda"), seeded(0)[0])
+            assert error(got, expected[:, :4].contiguous()) < 1e-4, runtime
 
 
 @pytest.mark.gpu

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from bac import accelerate
 from bac.errors import Unavailable
 from bac.flops import denoiser_cost
-from bac.horizon import executed_tokens, why_all_tokens
+from bac.horizon import Tokens, executed_tokens, why_all_tokens
 from bac.runtime.choose import make_sampler
+from bac.samplers.grid_loop import GridLoop, GridSettings
 from bac.schedule import Schedule
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
@@ -20,6 +21,7 @@ from tests.bac.tiny_policies import (
     FAST,
     RUNTIMES,
     SAMPLERS,
+    TOLERANCE,
     act,
     error,
     every_runtime,
@@ -82,6 +84,17 @@ def test_later_noise_has_no_part_in_it(runtime):
     drawn = SamplerInputs(torch.zeros(3, 6, 2), observation=torch.randn(3, 2, 3))
     got = make_sampler(other, None, runtime, tokens=4)(drawn, seeded(0, 1, 2))
     assert torch.equal(got, make_sampler(base, None, runtime, tokens=4)(drawn, seeded(0, 1, 2)))
+
+
+@every_runtime
+def test_noise_shared_with_the_full_policy_is_that_of_all_tokens(runtime):
+    policy = tiny_policy(steps=100)
+    base = GridLoop(policy.sampler, GridSettings("ancestral", (90, 40, 8), coupled=True))
+    drawn = SamplerInputs(torch.zeros(3, 6, 2), observation=torch.randn(3, 2, 3))
+    whole, got = (make_sampler(base, None, runtime, tokens=tokens)(drawn, seeded(0, 1, 2)) for tokens in (None, 5))
+    assert error(got, whole[:, :5].contiguous()) < TOLERANCE
+    if runtime == "compiled":
+        assert torch.equal(got, whole[:, :5])
 
 
 # ---- where it is exact -----------------------------------------------------------------------------------------------
@@ -180,7 +193,7 @@ def test_the_horizon_that_was_asked_for(runtime):
     assert error(executed["action"], full["action"]) < 1e-6
     if runtime == "compiled":
         assert torch.equal(executed["action"], full["action"])
-    assert "6 of 6 tokens: horizon='full'" in str(fast.report())
+    assert "6 of 6 tokens: horizon=full" in str(fast.report())
     with pytest.raises(Unavailable, match="unknown horizon 'all': use 'executed' .* or 'full'"):
         accelerate(policy, schedule, runtime, horizon="all")
 
@@ -191,7 +204,7 @@ def test_report_counts_both_levers_apart():
     report = accelerate(policy, schedule).report()
     full = Schedule.full(schedule.blocks, 10)
     cut, whole = denoiser_cost(policy.model, 5), denoiser_cost(policy.model)
-    assert (report.tokens, report.trajectory_tokens, report.why_all_tokens) == (5, 6, None)
+    assert report.tokens == Tokens(5, 6, None)
     assert report.gflop_per_chunk == cut.flops(schedule) / 1e9
     assert report.full_gflop_per_chunk == whole.flops(full) / 1e9
     assert report.fewer_by_tokens == whole.flops(full) / cut.flops(full) > 1

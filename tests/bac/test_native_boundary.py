@@ -115,6 +115,10 @@ def test_plans_and_weights_that_do_not_fit_are_refused(monkeypatch):
     with pytest.raises(build.NativeError, match="the plan"):
         engine.sample(recorded.library, recorded.model, recorded.call)
     recorded.model.segments[0].block = 0
+    recorded.model.segments[0].gap = 1
+    with pytest.raises(build.NativeError, match="the plan"):
+        engine.sample(recorded.library, recorded.model, recorded.call)
+    recorded.model.segments[0].gap = 0
     recorded.model.layer[1].qkv.k = 16
     with pytest.raises(build.NativeError, match="attention weights"):
         engine.sample(recorded.library, recorded.model, recorded.call)

@@ -10,7 +10,9 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bac.sampler_name import noise_digest, sampler_name
+from bac.sampler_name import loop_name, noise_digest, sampler_name
+from bac.samplers.grid_loop import GridLoop, GridSettings
+from bac.samplers.grids import SPACINGS, timesteps_of
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
 from diffusion_policy.policy.schedulers import like_trained
@@ -62,6 +64,72 @@ def derived(cls, **changes):
 )
 def test_usual_names(scheduler, steps, step_kwargs, name):
     assert sampler_name(scheduler, steps, step_kwargs) == name
+
+
+@pytest.mark.parametrize(
+    "settings, name",
+    [
+        (GridSettings("ancestral", timesteps_of("quadratic", 5, 100)), "ancestral5"),
+        (GridSettings("ancestral", timesteps_of("even", 100, 100)), "ancestral100"),
+        (GridSettings("ancestral", (92, 54, 28, 9, 4)), "ancestral5-at92_54_28_9_4"),
+        (GridSettings("ancestral", (92, 26, 4), coupled=False), "ancestral3-uncoupled"),
+        (GridSettings("ddim", (92, 26, 4)), "ddim3"),
+        (GridSettings("ddim", (92, 26, 4), coupled=True, reclip=False, eta=0.5), "ddim3-eta0.5-noreclip-coupled"),
+        (GridSettings("ddim", timesteps_of("leading", 8, 100)), "ddim8-leading"),
+        (GridSettings("ddim", timesteps_of("leading", 16, 100)), "ddim16"),
+        (GridSettings("ddim", timesteps_of("leading", 16, 100), reclip=True), "ddim16-reclip"),
+        (GridSettings("ddim", timesteps_of("even", 16, 100)), "ddim16-even"),
+        (GridSettings("dpmpp", timesteps_of("even", 8, 100), order=1), "dpmpp8-even-order1"),
+        (GridSettings("dpmpp", timesteps_of("linspace", 3, 100)), "dpmpp3-at99_50_0"),
+        (GridSettings("ddim", tuple(range(97, 10, -1))), "ddim87-gride752dbd2"),
+    ],
+)
+def test_names_of_grids(settings, name):
+    assert loop_name(GridLoop(DiffusionSampler(FakeModel(), TRAINED, 100), settings), TRAINED) == name
+
+
+def test_a_fitted_sampler_has_a_name_of_its_own():
+    own = DiffusionSampler(FakeModel(), TRAINED, 100)
+    plain = GridLoop(own, GridSettings("ancestral", (92, 26, 4)))
+    fitted = GridLoop(own, GridSettings("ancestral", (92, 26, 4), scalars=(plain.table * 1.01).tolist()))
+    assert re.fullmatch("ancestral3-fitted[0-9a-f]{8}", loop_name(fitted)) and loop_name(plain) == "ancestral3"
+
+
+def test_the_grids_of_diffusers_have_the_names_that_its_schedulers_have():
+    own = DiffusionSampler(FakeModel(), TRAINED, 100)
+    for spacing in ("leading", "linspace", "trailing"):
+        for steps in (4, 9, 10, 30, 100):
+            settings = GridSettings("ddim", timesteps_of(spacing, steps, 100), reclip=False, eta=0.5)
+            grid, scheduler = GridLoop(own, settings), derived(DDIMScheduler, timestep_spacing=spacing)
+            theirs = DiffusionSampler(own.model, scheduler, steps, {"eta": 0.5})
+            assert torch.allclose(samples(grid), samples(theirs), atol=1e-5)
+            assert steps == 100 or loop_name(grid) == loop_name(theirs)
+
+
+@settings(max_examples=100)
+@given(data=st.data())
+def test_grids_that_sample_differently_have_different_names(data):
+    own = DiffusionSampler(FakeModel(), TRAINED, 100)
+    grids = [timesteps_of(rule, 4, 100) for rule in SPACINGS] + [(80, 60, 33, 2)]
+    loops = []
+    for _ in range(2):
+        kind = data.draw(st.sampled_from(("ancestral", "ddim", "dpmpp")))
+        options = {
+            "ancestral": {"coupled": data.draw(st.booleans())},
+            "ddim": {name: data.draw(st.booleans()) for name in ("coupled", "reclip")}
+            | {"eta": data.draw(st.sampled_from((0.0, 0.3)))},
+            "dpmpp": {"order": data.draw(st.sampled_from((1, 2)))},
+        }[kind]
+        loops.append(GridLoop(own, GridSettings(kind, data.draw(st.sampled_from(grids)), **options)))
+    names = [loop_name(loop) for loop in loops]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,120}", name) for name in names)
+    assert (names[0] == names[1]) == (loops[0].settings == loops[1].settings)
+
+
+def test_few_steps_of_diffusers_name_their_spacing():
+    assert sampler_name(derived(DDIMScheduler), 9) == "ddim9-leading"
+    assert sampler_name(derived(DDIMScheduler, timestep_spacing="trailing"), 9) == "ddim9-trailing"
+    assert sampler_name(derived(DDIMScheduler), 10) == "ddim10"
 
 
 def test_the_noise_schedule_shows_only_where_it_is_not_the_checkpoints():

@@ -6,6 +6,7 @@ import torch
 
 from bac.denoiser import branch, model_blocks
 from bac.errors import Unavailable
+from bac.samplers.grid_loop import GridLoop, GridSettings
 from bac.sensitivity import MAX_EXTRAPOLATION_STEPS, _Chain, holding_costs
 from bac.solver import solver_of
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
@@ -27,7 +28,7 @@ def end_to_end(loop, inputs, direction, generators):
     scheduler = loop.prepared()
     x = loop.begin(scheduler, inputs.known, generators)
     features = []
-    for timestep in scheduler.timesteps:
+    for timestep in scheduler.timesteps:  # the way of the reference runtime
         x = inputs.impose(x)
         token = model.embed_time(timestep, len(x), x.device)
         memory = None if model.encoder_only else model.encode_condition(token, inputs.observation)
@@ -48,9 +49,7 @@ def end_to_end(loop, inputs, direction, generators):
 def expected_moves(loop, inputs, chunk, seed=0, action_dim=2):
     generator = torch.Generator().manual_seed(seed * 1_000_003)
     solver = solver_of(loop)
-    # the noise is drawn first, then the direction
-    for _ in range(1 + int(solver.draws.sum())):
-        loop.noise(inputs.known, [generator])
+    loop.draw(inputs.known, solver.draws.tolist(), [generator])  # the noise first, then the direction
     direction = torch.zeros_like(inputs.known)
     executed = direction[:, chunk, :action_dim]
     executed.copy_(torch.randn(executed.shape, generator=generator))
@@ -83,6 +82,14 @@ def test_every_form_of_the_denoiser(changes):
     expected = expected_moves(policy.sampler, inputs, policy.chunk, action_dim=policy.action_dim)
     chain = _Chain(policy.sampler, policy.chunk, None, policy.action_dim)
     moved = chain.first_order(inputs, 1, torch.Generator().manual_seed(0))[:, 0]
+    np.testing.assert_allclose(moved, expected, atol=2e-5 * np.abs(expected).max())
+
+
+def test_a_grid_whose_noise_is_coupled_to_the_full_policys():
+    loop = GridLoop(tiny_sampler(tiny_model(), "ddpm", 100), GridSettings("ancestral", (90, 60, 40, 20, 8, 2)))
+    assert loop.settings.coupled
+    expected = expected_moves(loop, inputs_of(), CHUNK)
+    moved = _Chain(loop, CHUNK, None, 2).first_order(inputs_of(), 1, torch.Generator().manual_seed(0))[:, 0]
     np.testing.assert_allclose(moved, expected, atol=2e-5 * np.abs(expected).max())
 
 

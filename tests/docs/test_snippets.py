@@ -18,6 +18,7 @@ HYDRA = {
     "eval": "eval",
     "benchmark": "benchmark",
     "profile": "profile_blocks",
+    "calibrate": "calibrate",
     "train": "train",
     "demos": "make_demos",
     "data convert-actions": "convert_actions",

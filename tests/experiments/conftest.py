@@ -12,7 +12,7 @@ from bac_workbench.settings import check
 from diffusion_policy.common.config import register_resolvers
 from tests.tiny_policy import CONFIG, save_tiny_policy
 
-TINY = ["sampler.steps=8", "device=cpu", "threads=1"]
+TINY = ["device=cpu", "threads=1"]
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,7 @@ def make_cfg(checkpoint, tmp_path):
         register_resolvers()
         usual = [
             *TINY,
+            *(["sampler.steps=8"] if script != "tune" else []),
             "task=pusht_lowdim",
             f"checkpoint={checkpoint}",
             f"assets_dir={tmp_path}/assets",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,8 @@ KEYS = {
     "speedup",
     "speedup_same_runtime",
     "max_action_diff",
+    "tokens",
+    "levers",
 }
 
 
@@ -70,19 +73,23 @@ def experiment(make_settings):
 
 def test_rows_have_stable_keys_and_runtimes_agree(experiment, tmp_path):
     result = run_benchmark(experiment, say=lambda text: None)
-    assert len(result["rows"]) == 4 * 3 * 2
+    assert len(result["rows"]) == 5 * 3 * 2
     for row in result["rows"]:
         assert KEYS <= set(row)
         assert row["max_action_diff"] < 1e-5
         assert set(row["breakdown_ms"]) == {"observation_encoder", "conditioning", "denoiser", "scheduler"}
+        assert row["tokens"] == (16 if row["method"] == "full_all_tokens" else 9)
+        assert math.prod(row["levers"].values()) == pytest.approx(row["speedup"], rel=2e-3)
     full = [
         row
         for row in result["rows"]
-        if (row["method"], row["sampler"], row["runtime"]) == ("full", "ddpm100", "reference")
+        if (row["method"], row["sampler"], row["runtime"]) == ("full_all_tokens", "ddpm100", "reference")
     ]
     assert {row["speedup"] for row in full} == {row["speedup_same_runtime"] for row in full} == {1.0}
     assert {
-        row["speedup_same_runtime"] for row in result["rows"] if (row["method"], row["sampler"]) == ("full", "ddpm100")
+        row["speedup_same_runtime"]
+        for row in result["rows"]
+        if (row["method"], row["sampler"]) in {("full", "ddpm100"), ("full_all_tokens", "ddpm100")}
     } == {1.0}
     assert result["floors"]["gflops"] > 0.1
     assert len(list(benchmark_table(result))) == 2
@@ -95,14 +102,28 @@ def test_the_plain_policy_is_measured_whether_or_not_it_is_asked_for(make_settin
     experiment = load_experiment(make_settings(*SMALL), needs_simulator=False)
     rows = run_benchmark(experiment, say=lambda text: None)["rows"]
     assert [(row["method"], row["runtime"]) for row in rows] == [
-        ("full", "reference"),
+        ("full_all_tokens", "reference"),
+        ("full_all_tokens", "planned"),
         ("full", "planned"),
         ("uniform_s5", "planned"),
     ]
-    assert combinations(experiment) == 3
+    assert combinations(experiment) == 4
     by_name = {(row["method"], row["runtime"]): row for row in rows}
     uniform = by_name["uniform_s5", "planned"]
     assert uniform["speedup"] > uniform["speedup_same_runtime"] > 1  # the runtime's own gain is in the first only
+
+
+def test_without_executed_tokens_the_full_policy_is_the_plain_one(make_settings):
+    experiment = load_experiment(make_settings(*SMALL, "horizon=full"), needs_simulator=False)
+    rows = run_benchmark(experiment, say=lambda text: None)["rows"]
+    assert [(row["method"], row["runtime"], row["tokens"]) for row in rows] == [
+        ("full", "reference", 16),
+        ("full", "planned", 16),
+        ("uniform_s5", "planned", 16),
+    ]
+    assert combinations(experiment) == 3
+    assert {row["levers"]["tokens"] for row in rows} == {1.0}
+    assert rows[0]["gflop_per_chunk"] == rows[1]["gflop_per_chunk"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +172,7 @@ def test_a_task_without_a_simulator_is_timed_on_random_observations(make_setting
     settings = make_settings(*SMALL)
     settings = settings.replace(task=settings.task.replace(environment=None))
     rows = run_benchmark(load_experiment(settings, needs_simulator=False), say=lambda text: None)["rows"]
-    assert [row["method"] for row in rows] == ["full", "full", "uniform_s5"]
+    assert [row["method"] for row in rows] == ["full_all_tokens", "full_all_tokens", "full", "uniform_s5"]
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,21 @@ def test_pairs_by_seed_and_leaves_other_checkpoints_out(tmp_path):
     assert comparison_table(rows).row_count == 2
 
 
+def test_a_verdict_says_whether_a_method_is_worse_by_less_than_the_margin(tmp_path):
+    stored(tmp_path, "full", "full", [0.9] * 100, 24.7)
+    stored(tmp_path, "close", "bac_s20", [0.89, 0.9] * 50, 7.0)
+    stored(tmp_path, "far", "bac_s10", [0.7, 0.8] * 50, 4.2)
+    stored(tmp_path, "spread", "bac_s7", [0.3, 1.0, 1.0, 1.0, 1.0] * 20, 3.1)
+    stored(tmp_path, "few", "bac_s5", [0.9] * 4, 2.1)
+    results = {row["run"]: row["noninferiority"] for row in compare(tmp_path).rows}
+    assert results["full"] is None and results["few"] is None
+    assert [results[run]["result"] for run in ("close", "far", "spread")] == ["shown", "refuted", "not shown"]
+    assert (
+        f"| not shown ({results['spread']['pairs_needed']} pairs may decide) |"
+        in (tmp_path / "comparison.md").read_text()
+    )
+
+
 def test_a_policy_that_takes_longer_is_seen(tmp_path):
     for name, steps in (("full", 100), ("bac", 115)):
         path = stored(tmp_path, name, name, [1.0, 1.0], 24.7 if name == "full" else 4.2)
@@ -263,4 +278,4 @@ def test_stages_that_were_reached_are_shown_with_their_intervals(tmp_path):
     text = (tmp_path / "comparison.md").read_text()
     assert text.startswith("| method | p1 | p2 | p10 | mean score")
     assert "| full | 1.00 [0.50, 1.00] | 0.50 [0.25, 0.50] | 0.25 [0.12, 0.25] |" in text
-    assert len(comparison_table(rows).columns) == 10 and rows[0]["metrics"]["kettle"]["mean"] == 1.0
+    assert len(comparison_table(rows).columns) == 11 and rows[0]["metrics"]["kettle"]["mean"] == 1.0

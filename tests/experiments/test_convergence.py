@@ -73,8 +73,26 @@ def test_an_offered_sampler_converges(name, one_torch_thread):
     spread = distance(converged, other)  # between two noises
     got = chunks(1, **settings)
     assert got.abs().max() <= 1.01, "within the range of the demonstrations"
-    stochastic = name_of(build_sampler(policy().sampler, settings), policy().sampler).startswith("ddpm")
+    stochastic = name_of(build_sampler(policy().sampler, settings), policy().sampler).startswith(("ddpm", "ancestral"))
     assert distance(got, converged) < (1.5 if stochastic else 0.35) * spread
+
+
+@pytest.mark.parametrize("name", [name for name in OFFERED if name.startswith("ancestral")])
+def test_an_offered_ancestral_sampler_follows_the_full_policy(name, one_torch_thread):
+    """From the same noise it ends nearer to the full policy than another noise of the full policy does."""
+    full, other = (chunks(seed, type="ddpm", steps=100) for seed in (1, 2))
+    fresh = chunks(1, **offered(name), coupled=False)
+    got = distance(chunks(1, **offered(name)), full)
+    assert got < 0.6 * distance(other, full) and got < distance(fresh, full)
+
+
+def test_few_steps_are_nearer_on_their_own_grid_than_on_those_of_diffusers(one_torch_thread):
+    converged = chunks(1, type="ddim", steps=100)
+    own, leading, trailing = (
+        distance(chunks(1, type="ddim", steps=5, spacing=spacing), converged)
+        for spacing in ("quadratic", "leading", "trailing")
+    )
+    assert own < leading and own < 0.7 * trailing
 
 
 @pytest.mark.parametrize("kind", ["ddim", "dpmpp"])

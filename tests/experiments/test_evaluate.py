@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -156,6 +157,30 @@ def test_latency_is_measured_against_the_plain_policy(make_settings, tmp_path):
         and stored["full_same_runtime"]["runtime"] == stored["method"]["runtime"] == "planned"
     )
     assert stored["method"]["action_hz"] == pytest.approx(8 * stored["method"]["chunks_per_s"], rel=1e-3)
+    timed = ("plain_policy", "full_same_runtime_all_tokens", "full_same_runtime", "method")
+    assert [stored[name]["tokens"] for name in timed] == [16, 16, 9, 9]
+    assert list(stored["levers"]) == ["runtime", "tokens", "steps_and_schedule"]
+    assert math.prod(stored["levers"].values()) == pytest.approx(stored["speedup"], rel=2e-3)
+    assert stored["levers"] == evaluation.results["levers"]
+
+
+def test_executed_tokens_change_the_arithmetic_and_not_the_episodes(make_settings, tmp_path):
+    """So a folder of the one goes on with the other."""
+    results = {}
+    for horizon in ("executed", "full"):
+        cfg = make_settings("cache=full", "runtime=compiled", f"horizon={horizon}", f"output_dir={tmp_path}/{horizon}")
+        evaluation, _ = run(cfg)
+        results[horizon] = evaluation
+    executed, full = results["executed"].results, results["full"].results
+    assert scores(results["executed"]) == scores(results["full"])
+    assert [(r["tokens"], r["trajectory_tokens"]) for r in (executed, full)] == [(9, 16), (16, 16)]
+    assert executed["flops"]["plain_gflop_per_chunk"] == full["flops"]["plain_gflop_per_chunk"]
+    assert executed["flops"]["gflop_per_chunk"] < full["flops"]["gflop_per_chunk"]
+    assert executed["flops"]["ratio_full_to_method"] == full["flops"]["ratio_full_to_method"] == 1.0
+    assert executed["provenance"]["tokens"] == "9 of 16 tokens: the others never reach the executed actions"
+    assert full["provenance"]["tokens"] == "16 of 16 tokens: horizon=full"
+    _, said = run(make_settings("cache=full", "runtime=compiled", "horizon=full", f"output_dir={tmp_path}/executed"))
+    assert any("3 of 3 episodes are already" in line for line in said)
 
 
 def test_video_is_recorded(make_settings, tmp_path):

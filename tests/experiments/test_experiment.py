@@ -76,7 +76,7 @@ def test_settings_of_a_method_that_are_missing_are_named():
 
 
 def test_a_further_method_is_one_class(experiment, monkeypatch):
-    monkeypatch.setattr("bac_workbench.settings.caches.CACHES", dict(CACHES))
+    monkeypatch.setitem(CACHES, "first_half", None)  # taken away again at the end
 
     @register("first_half")
     class FirstHalf(Cache):
@@ -88,7 +88,7 @@ def test_a_further_method_is_one_class(experiment, monkeypatch):
             return Schedule.from_steps(dict.fromkeys(blocks, range(steps // 2)), steps)
 
     schedule = schedule_for(experiment.with_cache(make_cache({"method": "first_half"})))
-    assert schedule.active_steps == (0, 1, 2, 3) and "first_half" not in CACHES
+    assert schedule.active_steps == (0, 1, 2, 3)
 
 
 def test_the_settings_name_the_samplers_that_there_are():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from bac.acs import OBJECTIVES
+from bac.horizon import HORIZONS
 from bac.runtime.choose import RUNTIMES
 from bac.similarity import METRICS
 from bac_workbench.settings import check, read_arguments
@@ -139,6 +140,7 @@ def test_whole_numbers_in_range_are_seeds(value):
 def test_choices_are_those_of_the_code_that_reads_them():
     read = {
         "runtime": RUNTIMES,
+        "horizon": HORIZONS,
         "cache.method": CACHES,
         "cache.metric": METRICS,
         "cache.objective": OBJECTIVES,

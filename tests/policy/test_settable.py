@@ -9,6 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from bac import accelerate
+from bac.samplers.grid_loop import GridLoop, GridSettings
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.diffusion_transformer_lowdim_policy import DiffusionTransformerLowdimPolicy
@@ -157,6 +158,35 @@ def test_almost_a_name_is_refused(name, meant):
     policy = make_policy()
     policy.comment = "anything else is the user's own"
     assert policy.comment
+
+
+def on_a_grid():
+    policy = make_policy()
+    policy.sampler = GridLoop(policy.sampler, GridSettings("ancestral", (17, 9, 2)))
+    return policy
+
+
+def test_a_sampler_on_a_grid_stays_with_another_model_or_scheduler():
+    policy, other = on_a_grid(), on_a_grid()
+    with torch.no_grad():
+        other.model.head.bias.fill_(0.5)
+    policy.model = other.model
+    assert policy.num_inference_steps == 3 == denoiser_calls(policy) and torch.equal(act(policy), act(other))
+    policy.noise_scheduler = DDPMScheduler(20, beta_schedule="squaredcos_cap_v2", clip_sample_range=0.1)
+    assert policy.normalizer["action"].normalize(act(policy)).abs().max() <= 0.1 + 1e-5
+
+
+@pytest.mark.parametrize("name, value", [("num_inference_steps", 5), ("kwargs", {"eta": 1.0})])
+def test_a_sampler_on_a_grid_has_steps_and_options_of_its_own(name, value):
+    policy = on_a_grid()
+    before = act(policy)
+    with pytest.raises(AttributeError, match=f"{name}=.* cannot be set: .* GridLoop, .* set policy.sampler"):
+        setattr(policy, name, value)
+    assert torch.equal(act(policy), before)
+    with accelerate(policy), pytest.raises(AttributeError, match="leave the accelerate"):
+        policy.num_inference_steps = 5
+    policy.sampler = policy.sampler.own
+    assert torch.equal(act(policy), act(make_policy()))
 
 
 def test_what_the_originals_loops_call():

@@ -26,6 +26,7 @@ COLUMNS = [
     "same runtime",
     "FLOP bound",
     "max diff",
+    "runtime * tokens * steps",
     "ms encode / cond / denoise / sched",
     "arith / weights share",
 ]
@@ -40,11 +41,18 @@ def benchmark_table(result: dict[str, Any]) -> Iterator[Table]:
         f"{provenance['hardware']}; fp32 product {floors['gflops']:.0f} GFLOP/s, "
         f"weights read at {floors['weights_gb_per_s']:.0f} GB/s"
     )
-    kinds = f"speedup: against the plain policy (full {own}, reference); same runtime: against full {own} in the same"
+    kinds = (
+        f"speedup and its factors: against the plain policy (full {own}, all tokens, reference); "
+        f"same runtime: against full {own} in the same"
+    )
     n_columns = len(COLUMNS) if console.width >= WIDE else len(COLUMNS) - 2
     for batch in sorted({row["batch"] for row in result["rows"]}):
         rows = [table_cells(row, own)[:n_columns] for row in result["rows"] if row["batch"] == batch]
-        yield table(f"batch {batch}, {machine}\n{kinds} runtime", COLUMNS[:n_columns], rows)
+        yield table(
+            f"batch {batch}, {machine}\n{kinds} runtime, on the same tokens ({provenance['tokens']})",
+            COLUMNS[:n_columns],
+            rows,
+        )
 
 
 def table_cells(row: dict[str, Any], own_sampler: str) -> list[str]:
@@ -58,6 +66,7 @@ def table_cells(row: dict[str, Any], own_sampler: str) -> list[str]:
         f"{row['speedup_same_runtime']:.2f}x",
         f"{row['flop_ratio_bound']:.2f}x",
         "-" if row["max_action_diff"] is None else f"{row['max_action_diff']:.0e}",
+        " * ".join(f"{factor:.2f}" for factor in row["levers"].values()),
         " / ".join(f"{row['breakdown_ms'][part]:.1f}" for part in PARTS),
         f"{row['share_of_arithmetic_floor']:.0%} / {row['share_of_weights_floor']:.0%}",
     ]
@@ -116,5 +125,5 @@ def trace_summary(experiment: Experiment, rows: int = 25) -> str:
         policy.predict_action(obs)
         with torch.profiler.profile(activities=activities) as profile:
             policy.predict_action(obs)
-    heading = f"full policy, {experiment.sampler_name}, {experiment.device}\n"
+    heading = f"full policy, all tokens, {experiment.sampler_name}, {experiment.device}\n"
     return heading + profile.key_averages().table(sort_by=key, row_limit=rows)

@@ -16,7 +16,7 @@ from bac.runtime.choose import make_sampler
 from bac.runtime.contract import Runtime
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
-from bac_workbench.benchmark.rows import Key, Run, make_row
+from bac_workbench.benchmark.rows import ALL_TOKENS, Key, Run, make_row
 from bac_workbench.caching.schedules import schedule_for
 from bac_workbench.evaluation.summary import SPEEDUPS
 from bac_workbench.provenance import environment
@@ -48,8 +48,9 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Measures and returns {'rows': [...], 'floors': {...}, 'provenance': {...}}.
 
-    The full policy with the checkpoint's own sampler is always measured too: in the reference runtime, where it is the
-    plain policy that `speedup` counts against, and in every other runtime, for `speedup_same_runtime`.
+    The full policy with the checkpoint's own sampler is always measured too. In every runtime, for
+    `speedup_same_runtime`; and on all tokens, where the methods denoise fewer: in the reference runtime that is the
+    plain policy that `speedup` counts against.
 
     Args:
         say: is told what is done.
@@ -73,6 +74,7 @@ def run_benchmark(
             own_sampler=experiment.own_sampler_name,
             own_steps=experiment.own_sampler.num_inference_steps,
             batch=batch,
+            tokens=experiment.tokens,
             floors=floors,
             latencies=latencies,
             actions=actions,
@@ -92,6 +94,7 @@ def run_benchmark(
         "provenance": {
             **benchmark_settings(experiment),
             "checkpoint": str(experiment.loaded.source),
+            "tokens": str(experiment.tokens),
             "rounds": settings.n_chunks,
             "speedups": SPEEDUPS,
             **environment(experiment.device, torch.get_num_threads()),
@@ -112,6 +115,7 @@ def benchmark_settings(experiment: Experiment) -> dict[str, Any]:
         "runtimes": list(settings.runtimes),
         "batches": settings.batches,
         "precision": settings.precision,
+        "horizon": settings.horizon,
         "device": experiment.device.type,
     }
 
@@ -167,20 +171,30 @@ def planned_methods(experiment: Experiment) -> dict[str, Experiment]:
 def combinations(experiment: Experiment) -> int:
     """How many (method, runtime) pairs are measured."""
     runtimes = set(experiment.settings.runtimes)
-    return len(planned_methods(experiment)) * len(runtimes) + ("reference" not in runtimes)
+    of_methods = len(planned_methods(experiment)) * len(runtimes)
+    if experiment.tokens.kept is None:
+        return of_methods + ("reference" not in runtimes)
+    return of_methods + len(runtimes | {"reference"})
 
 
 def prepare(experiment: Experiment, say: Callable[[str], None]) -> Prepared:
     """Finds or makes the schedule of each method, and a sampler for each of its runtimes."""
-    settings = experiment.settings
+    settings, kept = experiment.settings, experiment.tokens.kept
     prepared = Prepared({}, {}, {})
-    for index, (name, variant) in enumerate(planned_methods(experiment).items()):
+
+    def add(name: str, variant: Experiment, tokens: int | None, with_reference: bool) -> None:
         schedule = schedule_for(variant, say)
         prepared.schedules[name] = schedule or Schedule.full(variant.blocks, variant.steps)
-        always = ["reference"] if index == 0 else []
-        for runtime in dict.fromkeys([*always, *settings.runtimes]):
+        for runtime in dict.fromkeys([*(["reference"] if with_reference else []), *settings.runtimes]):
             precision = "fp32" if runtime == "reference" else settings.precision
             started = time.perf_counter()
-            prepared.samplers[name, runtime] = make_sampler(variant.sampler, schedule, runtime, precision)
+            prepared.samplers[name, runtime] = make_sampler(
+                variant.sampler, schedule, runtime, precision, tokens=tokens
+            )
             prepared.seconds[name, runtime] = time.perf_counter() - started
+
+    for index, (name, variant) in enumerate(planned_methods(experiment).items()):
+        if index == 0 and kept is not None:
+            add(name.replace("full", ALL_TOKENS, 1), variant, None, with_reference=True)
+        add(name, variant, kept, with_reference=index == 0 and kept is None)
     return prepared

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from bac.schedule import Schedule, ScheduleError
+from bac_workbench.caching.sensitivity import sacs_schedule
 from bac_workbench.profiling.assets import Assets
 from bac_workbench.profiling.identity import of_schedule, read_info, same_origin
 from bac_workbench.profiling.profiles import Say, profile_for
 from bac_workbench.profiling.request import USUAL, ProfileSettings
 from bac_workbench.settings.caches import Cache
+from bac_workbench.settings.sacs import Sacs
 from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.lock import locked
 
@@ -27,6 +29,8 @@ def schedule_for(experiment: Experiment, say: Say = print, usual: ProfileSetting
     """
     cache, blocks, steps = experiment.cache, experiment.blocks, experiment.steps
     cache.check(blocks, steps)
+    if isinstance(cache, Sacs):
+        return sacs_schedule(experiment, say, usual)
     if not cache.needs_profile:
         return cache.schedule(blocks, steps)
     assets = Assets.of(experiment)

@@ -29,7 +29,8 @@ def time_methods(cfg: DictConfig) -> None:
     console.print(
         f"task {settings.task.name}, {experiment.loaded}\n"
         f"device {experiment.device}, {torch.get_num_threads()} threads, "
-        f"plain policy: full, {experiment.own_sampler_name}, reference"
+        f"plain policy: full, {experiment.own_sampler_name}, all tokens, reference\n"
+        f"denoising {experiment.tokens}"
     )
     folder = Path(settings.output_dir)
     check_folder(folder, benchmark_settings(experiment), settings.overwrite)

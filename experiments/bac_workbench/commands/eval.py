@@ -36,7 +36,7 @@ def evaluate_experiment(experiment: Experiment) -> Evaluation:
     from bac_workbench.console import EpisodeProgress, console, progress_bar
     from bac_workbench.evaluation.evaluate import evaluate
     from bac_workbench.evaluation.folder import open_output_dir
-    from bac_workbench.evaluation.report import metrics_table, summary_table, throughput_line
+    from bac_workbench.evaluation.report import levers_line, metrics_table, summary_table, throughput_line
     from bac_workbench.tracking import start_run
 
     settings = experiment.settings
@@ -47,13 +47,15 @@ def evaluate_experiment(experiment: Experiment) -> Evaluation:
         console.print(f"note: {note}", style="yellow")
     console.print(
         f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {settings.runtime}, "
-        f"{experiment.sampler_line}"
+        f"{experiment.sampler_line}\ndenoising {experiment.tokens}"
     )
     run = start_run(settings.wandb, experiment.to_dict(), output_dir.name)
     with progress_bar() as bar:
         episodes = EpisodeProgress(bar, len(experiment.task.episodes()))
         evaluation = evaluate(experiment, output_dir, bar.console.print, episodes)
     console.print(summary_table([evaluation.results], [evaluation.benchmark]))
+    if evaluation.benchmark is not None:
+        console.print(levers_line(evaluation.benchmark))
     if (metrics := metrics_table(evaluation.results)) is not None:
         console.print(metrics)
     console.print(throughput_line(evaluation.results))

@@ -13,16 +13,20 @@ from typing import Any
 from rich.table import Table
 
 from bac_workbench.console import table
-from bac_workbench.evaluation.pooling import PooledRuns, pool
+from bac_workbench.evaluation.noninferiority import FEWEST, noninferior
+from bac_workbench.evaluation.pooling import Pair, PooledRuns, pool
 from bac_workbench.evaluation.report import interval_text, method_label
 from bac_workbench.evaluation.stored_results import StoredEvaluation, read_evaluation
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path, write_json
 
+#: what the verdict of a row asks: is the method worse than the full policy by less than this, one-sided at level .05
+MARGIN = 0.05
 COLUMNS = (
     "method",
     "mean score [95 %]",
     "paired difference to full [95 %]",
+    f"not worse by {MARGIN:g}",
     "episodes",
     "control steps",
     "block updates",
@@ -156,6 +160,7 @@ def make_row(runs: PooledRuns, full: PooledRuns) -> dict[str, Any]:
     runtime = first.provenance["runtime"]
     itself = all(run in full.runs for run in runs.runs)
     mean, base = runs.mean(pairs), full.mean(pairs)
+    decidable = not itself and len({seed for _, seed in pairs}) >= FEWEST
     sampler = method_label(first.method, first.sampler, first.provenance["checkpoint_sampler"])
     return {
         "run": first.run,
@@ -168,6 +173,7 @@ def make_row(runs: PooledRuns, full: PooledRuns) -> dict[str, Any]:
         "mean_score": mean.mean,
         "interval_95": [mean.low, mean.high],
         "paired_difference": None if itself or len(pairs) < 2 else runs.difference(full, pairs).to_dict(),
+        "noninferiority": verdict(runs, full, pairs) if decidable else None,
         "reference_mean_score": base.mean,
         "n_episodes": len(pairs),
         "n_episodes_of_run": len(runs.scores),
@@ -179,6 +185,14 @@ def make_row(runs: PooledRuns, full: PooledRuns) -> dict[str, Any]:
         "metrics": runs.metrics_over(pairs),
         "scores": runs.by_noise_seed(pairs),
     }
+
+
+def verdict(runs: PooledRuns, full: PooledRuns, pairs: list[Pair]) -> dict[str, Any] | None:
+    """See `noninferior`; None where scores do not lie in [0, 1], to which a margin of theirs would say nothing."""
+    own, base = ({pair: item.scores[pair] for pair in pairs} for item in (runs, full))
+    if not all(0 <= score <= 1 for score in (*own.values(), *base.values())):
+        return None
+    return noninferior(own, base, MARGIN).to_dict()
 
 
 def _short(value: Any) -> str:
@@ -213,11 +227,21 @@ def cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
         *(interval_text(row["metrics"][name]) if name in row["metrics"] else "-" for name in metrics),
         f"{row['mean_score']:.3f} [{low:.3f}, {high:.3f}]",
         paired,
+        verdict_text(row),
         episodes,
         length(row),
         str(row["block_updates"]),
         f"{row['gflop_per_chunk']:.2f}",
     ]
+
+
+def verdict_text(row: dict[str, Any]) -> str:
+    """'shown', 'refuted', or 'not shown' with the number of pairs that may decide."""
+    found = row["noninferiority"]
+    if found is None:
+        return "-"
+    planned = found["pairs_needed"] if found["result"] == "not shown" else None
+    return found["result"] + ("" if planned is None else f" ({planned} pairs may decide)")
 
 
 def length(row: dict[str, Any]) -> str:

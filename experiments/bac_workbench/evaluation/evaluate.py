@@ -21,7 +21,7 @@ from bac_workbench.evaluation.folder import EPISODES, evaluation_settings, resum
 from bac_workbench.evaluation.summary import PLAIN, SPEEDUPS, summarise
 from bac_workbench.setup.acting import acting
 from bac_workbench.setup.experiment import Experiment
-from bac_workbench.timing.latency import interleaved, speed_ratio
+from bac_workbench.timing.latency import interleaved, levers, speed_ratio
 from diffusion_policy.common.files import write_json
 from diffusion_policy.common.lock import locked
 from diffusion_policy.env_runner.episodes import Episode, EpisodeResult, append_episode, missing_episodes
@@ -109,7 +109,7 @@ def roll_out(
 
     with (
         experiment.attached() as policy,
-        accelerate(policy, schedule, settings.runtime, settings.precision) as fast,
+        accelerate(policy, schedule, settings.runtime, settings.precision, horizon=settings.chosen_horizon) as fast,
         experiment.task.vector_env(settings.eval.n_envs, settings.eval.n_workers) as env,
     ):
         return rollout(
@@ -125,9 +125,10 @@ def roll_out(
 def measure_latency(experiment: Experiment, schedule: Schedule | None, runtime: str | None = None) -> dict[str, Any]:
     """Batch-1 latency of this method, of the plain policy and of the full policy in the method's runtime.
 
-    All in one interleaved run. `speedup` is against the plain policy, `speedup_same_runtime` against the full policy
-    with the checkpoint's own sampler in the method's own runtime and precision, so that what a runtime gains is not
-    taken for what a schedule gains.
+    All in one interleaved run. `speedup` is against the plain policy, which denoises all tokens;
+    `speedup_same_runtime` against the full policy with the checkpoint's own sampler in the method's own runtime and
+    precision, with the method's tokens, so that what these gain is not taken for what a schedule gains. `levers` are
+    the factors of `speedup`, for which the full policy is timed with all tokens, too.
 
     Args:
         runtime: in place of that of the settings.
@@ -135,17 +136,21 @@ def measure_latency(experiment: Experiment, schedule: Schedule | None, runtime: 
     settings, name, own = experiment.settings, experiment.cache.label, experiment.own_sampler_name
     precision = settings.precision
     runtime = settings.runtime if runtime is None else runtime
+    kept = experiment.tokens.kept
     plain, full, method = (PLAIN, "reference"), ("full policy", runtime), (name, runtime)
+    whole = full if kept is None else ("full policy, all tokens", runtime)
     samplers = {
         plain: make_sampler(experiment.own_sampler, None, "reference"),
-        full: make_sampler(experiment.own_sampler, None, runtime, precision),
-        method: make_sampler(experiment.sampler, schedule, runtime, precision),
+        whole: make_sampler(experiment.own_sampler, None, runtime, precision),
+        full: make_sampler(experiment.own_sampler, None, runtime, precision, tokens=kept),
+        method: make_sampler(experiment.sampler, schedule, runtime, precision, tokens=kept),
     }
     rounds, warmup = settings.benchmark.n_chunks, settings.benchmark.warmup
     latencies, _ = interleaved(experiment.policy, samplers, 1, rounds, warmup)
 
     def entry(key: tuple[str, str], name: str, sampler: str, precision: str) -> dict[str, Any]:
-        facts = {"name": name, "sampler": sampler, "runtime": key[1], "precision": precision}
+        tokens = samplers[key].tokens or experiment.tokens.total
+        facts = {"name": name, "sampler": sampler, "runtime": key[1], "precision": precision, "tokens": tokens}
         return {**facts, **latencies[key].to_dict()}
 
     return {
@@ -153,7 +158,9 @@ def measure_latency(experiment: Experiment, schedule: Schedule | None, runtime: 
         "method": entry(method, name, experiment.sampler_name, precision),
         "plain_policy": entry(plain, "full", own, "fp32"),
         "full_same_runtime": entry(full, "full", own, precision),
+        "full_same_runtime_all_tokens": entry(whole, "full", own, precision),
         "speedup": round(speed_ratio(latencies[plain], latencies[method]), 3),
         "speedup_same_runtime": round(speed_ratio(latencies[full], latencies[method]), 3),
+        "levers": levers(latencies[plain], latencies[whole], latencies[full], latencies[method]),
         "kinds": SPEEDUPS,
     }

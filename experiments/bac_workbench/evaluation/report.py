@@ -56,7 +56,7 @@ def summary_table(results: Sequence[dict[str, Any]], benchmarks: Sequence[dict[s
     """One row per evaluation (one column where the terminal is narrow).
 
     `speedup` is wall-clock at batch 1 against the plain policy, which is full with the checkpoint's own sampler in the
-    reference runtime; `same runtime` is against the same in the method's own runtime.
+    reference runtime on all tokens; `same runtime` is against the same in the method's own runtime, on its tokens.
     """
     first = results[0]["provenance"]
     plain = f"full {results[0]['checkpoint_sampler']}"
@@ -86,6 +86,13 @@ def interval_text(estimate: dict[str, Any]) -> str:
     """A stored estimate {"mean", "interval_95"}."""
     low, high = estimate["interval_95"]
     return f"{estimate['mean']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def levers_line(benchmark: dict[str, Any]) -> str:
+    """What the speed-up over the plain policy is made of."""
+    factors = benchmark["levers"]
+    parts = [f"{name.replace('_', ' ')} {factor:.2f}x" for name, factor in factors.items()]
+    return f"speedup {benchmark['speedup']:.2f}x = {' * '.join(parts)} (times at batch 1, one interleaved run)"
 
 
 def throughput_line(results: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from bac.flops import denoiser_cost
+from bac.horizon import Tokens
 from bac.schedule import Schedule
 from bac_workbench.evaluation.statistics import Estimate, rate_interval, score_interval
 from bac_workbench.provenance import environment
@@ -14,11 +15,13 @@ from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.env_runner.episodes import EpisodeResult
 from diffusion_policy.env_runner.rollout import RolloutStats
 
-PLAIN = "plain policy"  # full, the checkpoint's own sampler, reference runtime: what a user has without this project
+#: full, the checkpoint's own sampler, all tokens, reference runtime: what a user has without this project
+PLAIN = "plain policy"
 SPEEDUPS = {
-    "speedup": "wall-clock at batch 1 against the plain policy: full, the checkpoint's own sampler, runtime reference",
+    "speedup": "wall-clock at batch 1 against the plain policy: full, the checkpoint's own sampler, all tokens, "
+    "runtime reference",
     "speedup_same_runtime": "wall-clock at batch 1 against the full policy with the checkpoint's own sampler "
-    "in the same runtime and precision",
+    "in the same runtime and precision, with the same tokens",
 }
 
 
@@ -37,13 +40,15 @@ def summarise(
         settings: see `folder.evaluation_settings`.
         benchmark: see `evaluate.measure_latency`; None: nothing was timed.
     """
-    own_steps = experiment.own_sampler.num_inference_steps
+    own_steps, tokens = experiment.own_sampler.num_inference_steps, experiment.tokens
     results: dict[str, Any] = {
         "task": settings["task"],
         "method": settings["cache"],
         "sampler": settings["sampler"],
         "checkpoint_sampler": settings["checkpoint_sampler"],
         "runtime": settings["runtime"],
+        "tokens": tokens.denoised,
+        "trajectory_tokens": tokens.total,
         **scores([episode for episode in episodes if episode.split == "test"], ""),
         **scores([episode for episode in episodes if episode.split == "train"], "train_"),
         "episodes": [
@@ -56,13 +61,16 @@ def summarise(
             }
             for episode in episodes
         ],
-        **arithmetic(experiment.policy.model, schedule, own_steps),
-        **{name: None if benchmark is None else benchmark[name] for name in SPEEDUPS},
+        **arithmetic(experiment.policy.model, schedule, own_steps, tokens),
+        **{name: None if benchmark is None else benchmark[name] for name in (*SPEEDUPS, "levers")},
         "speedup_kinds": SPEEDUPS,
         "frequency": None,
         "rollout": {**stats.to_dict(), "n_envs": settings["n_envs"]},
         "provenance": {
             **settings,
+            # Not one of the settings that tell evaluations apart: the actions are the same.
+            "horizon": experiment.settings.chosen_horizon,
+            "tokens": str(tokens),
             "checkpoint": str(experiment.loaded.source),
             "checkpoint_format": experiment.loaded.format,
             "train_steps": experiment.loaded.step,
@@ -104,15 +112,15 @@ def stored_estimate(estimate: Estimate) -> dict[str, Any]:
     return {"mean": estimate.mean, "interval_95": [estimate.low, estimate.high]}
 
 
-def arithmetic(model: torch.nn.Module, schedule: Schedule, own_steps: int) -> dict[str, Any]:
+def arithmetic(model: torch.nn.Module, schedule: Schedule, own_steps: int, tokens: Tokens) -> dict[str, Any]:
     """FLOPs and block updates of a chunk, beside those of two full policies.
 
-    `plain` is the full policy with the checkpoint's own sampler, of `own_steps` denoising steps; `full` is the full
-    policy with the sampler of the schedule.
+    `plain` is the full policy with the checkpoint's own sampler, of `own_steps` denoising steps, on all tokens; `full`
+    is the full policy with the sampler of the schedule on the tokens that the method denoises.
     """
-    cost = denoiser_cost(model)
+    cost, plain_cost = denoiser_cost(model, tokens.denoised), denoiser_cost(model, tokens.total)
     full, plain = (Schedule.full(schedule.blocks, steps) for steps in (schedule.steps, own_steps))
-    flops, full_flops, plain_flops = cost.flops(schedule), cost.flops(full), cost.flops(plain)
+    flops, full_flops, plain_flops = cost.flops(schedule), cost.flops(full), plain_cost.flops(plain)
     return {
         "flops": {
             "gflop_per_chunk": flops / 1e9,

@@ -143,6 +143,7 @@ def collection_settings(experiment: Experiment, schedule: Schedule) -> dict[str,
         "weights": experiment.loaded.weights,
         "runtime": settings.runtime,
         "precision": settings.precision,
+        "horizon": settings.horizon,
         "device": experiment.device.type,
         "seed": settings.seed,
         "seed_start": settings.seed_start,
@@ -226,7 +227,7 @@ def roll_out(
     task = recorded(experiment.task, kept / "records", settings.fps, settings.scene)
     with (
         experiment.attached() as policy,
-        accelerate(policy, schedule, settings.runtime, settings.precision) as fast,
+        accelerate(policy, schedule, settings.runtime, settings.precision, horizon=settings.horizon) as fast,
         task.vector_env(settings.n_envs, settings.n_workers) as env,
     ):
         return rollout(acting(fast.predict_action, settings.seed), env, todo, on_episode=finished)

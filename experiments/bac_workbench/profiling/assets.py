@@ -10,6 +10,7 @@ from bac.schedule import Schedule
 from bac_workbench.locations import roots
 from bac_workbench.profiling.identity import ProfileIdentity, of_schedule, other_settings, read_info, same_origin
 from bac_workbench.profiling.request import ProfileSettings
+from bac_workbench.profiling.sensitivity_identity import costs_in
 from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.config import ConfigError
 
@@ -89,13 +90,37 @@ class Assets:
             f"{self.identity.checkpoint_hash[:12]}: choose another assets_dir="
         )
 
+    def _is_free(self, folder: Path, of: ProfileInfo | None) -> bool:
+        info, schedules, costs = self._stored(folder)
+        of_profiles = schedules if info is None else [info]
+        mine = all(of is not None and same_origin(other, of) for other in of_profiles)
+        return mine and not any(self.identity.differences(other) for other in costs)
+
     @staticmethod
-    def _is_free(folder: Path, of: ProfileInfo | None) -> bool:
-        info = read_info(folder)
-        stored = [info]
-        if info is None:
-            stored = [of_schedule(Schedule.load(path)) for path in (folder / "schedules").glob("*.json")]
-        return all(of is not None and same_origin(other, of) for other in stored)
+    def _stored(folder: Path) -> tuple[ProfileInfo | None, list[ProfileInfo], list[ProfileInfo]]:
+        """What lies in a folder is of: its profile, the schedules made from one, and holding costs and theirs."""
+        schedules = [Schedule.load(path) for path in (folder / "schedules").glob("*.json")]
+        from_costs = [of_schedule(item) for item in schedules if item.provenance.method == "sacs"]
+        from_profile = [of_schedule(item) for item in schedules if item.provenance.method != "sacs"]
+        return read_info(folder), from_profile, [*(info.origin for info in costs_in(folder)), *from_costs]
+
+    def free_for(self, *names: str) -> Path:
+        """The first folder that holds nothing of another checkpoint or sampler, and no file of these names.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for relative in self.relative:
+            folder = self.roots[0] / relative
+            info, schedules, costs = self._stored(folder)
+            stored = [*([] if info is None else [info]), *schedules, *costs]
+            others = any(self.identity.differences(other) for other in stored)
+            if not others and not any((folder / name).exists() for name in names):
+                return folder
+        raise ConfigError(
+            f"no folder below {self.roots[0] / self.relative[0]} is free for {', '.join(names)} of checkpoint "
+            f"{self.identity.checkpoint_hash[:12]}: choose another assets_dir="
+        )
 
     def replaceable(self) -> Path:
         """The folder that holds a profile of this checkpoint and sampler, whatever its settings; else `writable`."""

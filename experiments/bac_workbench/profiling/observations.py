@@ -29,6 +29,8 @@ def visited_observations(
 ) -> tuple[Observation, int]:
     """Observations [N, To, Do] (or [N, To, ...] by name) spread evenly over rollouts of the full policy.
 
+    The rollouts denoise the tokens that reach the executed actions, which are those of all tokens.
+
     Returns:
         The observations, and how many the rollouts visited.
     """

@@ -19,6 +19,7 @@ from bac_workbench.setup.experiment import Experiment
 from bac_workbench.setup.task import has_simulator
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.lock import locked
+from diffusion_policy.env_runner.observation import Observation
 
 Say = Callable[[str], None]
 
@@ -69,6 +70,7 @@ def replace_profile(
         # What describes or follows from the other profile goes first: a kill leaves no mixture.
         for stale in [
             folder / "profile.json",
+            *folder.glob("sensitivity*.json"),
             *(folder / "schedules").glob("*.json"),
             *(folder / "figures").glob("*.png"),
         ]:
@@ -79,32 +81,15 @@ def replace_profile(
 
 
 def measure(experiment: Experiment, say: Say, usual: ProfileSettings) -> Profile:
-    """Profiles the policy; what the settings leave open is as in `usual`.
-
-    Raises:
-        ConfigError: the settings are of rollouts, and the task has no simulator; or there are no observations.
-    """
-    task, policy = experiment.settings.task, experiment.policy
+    """Profiles the policy; what the settings leave open is as in `usual`. See `observe` for errors."""
+    policy = experiment.policy
     request = ProfileSettings.of(experiment.settings.profile)
-    source = request.source or ("rollouts" if has_simulator(task) else "dataset")
-    if source == "dataset" and (request.n_episodes, request.seed_start) != (None, None):
-        raise ConfigError(
-            f"task {task.name} has no simulator and is profiled on its data set: "
-            "leave profile.n_episodes and profile.seed_start out"
-        )
     how = request.completed(usual)
     with Progress(transient=True) as bar:
-        if source == "rollouts":
-            observations, available = visited_observations(
-                experiment, how.n_episodes, how.seed_start, how.n_observations, bar
-            )
-            origin = describe_rollouts(how.seed_start, how.n_episodes)
-        else:
-            where = task.dataset.to_dict().get("path") if task.dataset is not None else None
-            say(f"profiling on observations of {where or 'the data set of the task'}")
-            observations, available = recorded_observations(task, policy, how.n_observations)
-            origin = describe_dataset(available) + (f", from {where}" if where else "")
+        observations, source = observe(experiment, how, say, bar)
         inputs = policy.sampler_inputs(as_tensors(observations))
+        # Features are compared over all tokens, as the paper does, also where fewer reach the executed actions: its
+        # methods stay what they are.
         job = bar.add_task("profiling block features", total=len(inputs) * len(how.noise_seeds))
         matrices = profile_features(
             experiment.sampler,
@@ -113,14 +98,44 @@ def measure(experiment: Experiment, say: Say, usual: ProfileSettings) -> Profile
             how.batch_size,
             lambda done, total: bar.update(job, completed=done),
         )
+    return Profile(info_of(experiment, len(inputs), how.noise_seeds, source), matrices)
+
+
+def observe(experiment: Experiment, how: ProfileSettings, say: Say, bar: Progress) -> tuple[Observation, str]:
+    """`how.n_observations` observations [N, To, ...], fewer where there are not as many; and their source in words.
+
+    Raises:
+        ConfigError: the settings are of rollouts, and the task has no simulator; or there are no observations.
+    """
+    task, request = experiment.settings.task, ProfileSettings.of(experiment.settings.profile)
+    source = request.source or ("rollouts" if has_simulator(task) else "dataset")
+    if source == "dataset" and (request.n_episodes, request.seed_start) != (None, None):
+        raise ConfigError(
+            f"task {task.name} has no simulator and is profiled on its data set: "
+            "leave profile.n_episodes and profile.seed_start out"
+        )
+    if source == "rollouts":
+        observations, available = visited_observations(
+            experiment, how.n_episodes, how.seed_start, how.n_observations, bar
+        )
+        origin = describe_rollouts(how.seed_start, how.n_episodes)
+    else:
+        where = task.dataset.to_dict().get("path") if task.dataset is not None else None
+        say(f"profiling on observations of {where or 'the data set of the task'}")
+        observations, available = recorded_observations(task, experiment.policy, how.n_observations)
+        origin = describe_dataset(available) + (f", from {where}" if where else "")
+    return observations, describe(origin, ProfileIdentity.of(experiment).noise, available < how.n_observations)
+
+
+def info_of(experiment: Experiment, observations: int, seeds: tuple[int, ...], source: str) -> ProfileInfo:
+    """What was measured, of this checkpoint with this sampler."""
     identity = ProfileIdentity.of(experiment)
-    info = ProfileInfo(
+    return ProfileInfo(
         checkpoint_hash=identity.checkpoint_hash,
         weights=identity.weights,
         sampler=identity.sampler,
         steps=identity.steps,
-        observations=len(inputs),
-        noise_seeds=how.noise_seeds,
-        source=describe(origin, identity.noise, available < how.n_observations),
+        observations=observations,
+        noise_seeds=seeds,
+        source=source,
     )
-    return Profile(info, matrices)

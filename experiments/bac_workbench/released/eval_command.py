@@ -191,8 +191,6 @@ def stored_steps(given: argparse.Namespace, experiment: Experiment) -> StoredSte
 
     folder, budget, top_k = Path(given.optimal_steps_dir), given.num_caches or BUDGET, given.num_bu_blocks or 0
     blocks, steps, metric_name = experiment.blocks, experiment.steps, given.metric or "cosine"
-    if budget > steps:
-        raise ConfigError(f"--num_caches {budget} is not possible: use 1 to {steps}, the sampler's number of steps")
     if top_k > len(blocks):
         raise ConfigError(
             f"--num_bu_blocks {top_k} is not possible: use 0 to {len(blocks)}, the model's number of blocks"
@@ -211,7 +209,7 @@ def stored_steps(given: argparse.Namespace, experiment: Experiment) -> StoredSte
     method = "bac" if top_k else "blockwise_acs"
     if top_k:
         schedule = bubbling_union(schedule, read_errors(root, blocks), top_k)
-    cache = named_cache(method, budget).replace(metric=metric_name, **({"top_k": top_k} if top_k else {}))
+    cache = named_cache(method, budget=budget, metric=metric_name, **({"top_k": top_k} if top_k else {}))
     console.print(f"schedule: {folder}, {origin}")
     return StoredSteps(cache.label, schedule)
 
@@ -233,3 +231,7 @@ def check_origin(folder: Path, description: dict | None, experiment: Experiment,
         f"--optimal_steps_dir {folder} was made for another checkpoint ({made_for[:12]}, this one is {own[:12]}): make "
         "this one's with get_optimal_cache_update_steps.py -o <another folder>, or add --other_checkpoint"
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -163,7 +163,7 @@ def schedules_for(
     for metric_name in metrics:
         for budget in budgets:
             for method in ("bac", "blockwise_acs"):
-                cache = named_cache(method, budget).replace(metric=metric_name)
+                cache = named_cache(method, budget=budget, metric=metric_name)
                 schedule = schedule_for(experiment.with_cache(cache), quiet, THOROUGH)
             schedules[metric_name, budget] = schedule
     return schedules
@@ -191,3 +191,7 @@ def activations(experiment: Experiment, seed: int) -> dict[str, np.ndarray]:
     with torch.no_grad():
         sampler(inputs, [torch.Generator().manual_seed(NOISE_SEED)])
     return {block: torch.stack(features).numpy() for block, features in outputs.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

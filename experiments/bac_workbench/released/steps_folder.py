@@ -153,6 +153,8 @@ def read_steps(folder: Path, metric: str, budget: int, blocks: Sequence[str], st
     if folder.name in METRICS and folder.name != metric:
         raise ConfigError(f"--optimal_steps_dir {folder} is of metric {folder.name}: add --metric {folder.name}")
     check_modules(folder, blocks)
+    if budget > steps:
+        raise ConfigError(f"--num_caches {budget} is not possible: use 1 to {steps}, the sampler's number of steps")
     found = {}
     for block in blocks:
         path = steps_file(folder, module_of(block), budget, metric)

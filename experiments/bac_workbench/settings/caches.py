@@ -5,8 +5,9 @@ A further method is one class here, decorated by `register`, and one file in con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar, get_type_hints
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, get_type_hints
 
 from pydantic import create_model
 
@@ -17,72 +18,17 @@ from bac.provenance import Provenance
 from bac.schedule import Schedule
 from bac.similarity import METRICS
 from bac.uniform import uniform
+from bac_workbench.settings.cache import CACHES, Cache, register
 from bac_workbench.settings.kinds import CountOrZero, Section, choice, integer, list_of, nullable
+from bac_workbench.settings.sacs import Sacs
 from bac_workbench.settings.sampler import Steps
 from bac_workbench.settings.schema import kind_of
+from bac_workbench.settings.tuned import Tuned
 from diffusion_policy.common.config import ConfigError
 
 DEFAULT_TOP_K = 5
 DEFAULT_BUDGET = 10  # of Uniform
 EITHER = "the updates are as many or as far apart, leave one of them out"
-
-
-class Cache(Section):
-    """A caching method with its settings: which blocks reuse their outputs at which denoising steps.
-
-    Attributes:
-        method: its name, also that of its file in config/cache/.
-        needs_profile: whether `schedule` takes similarity matrices.
-    """
-
-    method: ClassVar[str]
-    needs_profile: ClassVar[bool] = False
-
-    @classmethod
-    def missing(cls, values: Mapping[str, Any]) -> list[str]:
-        """Settings that this method needs and `values` lack; those that may be null may also be absent."""
-        fields = cls.model_fields.items()
-        return [name for name, field in fields if values.get(name) is None and not kind_of(field).null]
-
-    @property
-    def label(self) -> str:
-        """Short name, part of file names: full, uniform_s10, bac_s10, bac_s7_l1_k3, ..."""
-        raise NotImplementedError
-
-    def check(self, blocks: Sequence[str], steps: int) -> None:
-        """Whether it is possible for a model of these blocks and a sampler of `steps` denoising steps.
-
-        Raises:
-            ConfigError: it is not; the message gives the range.
-        """
-
-    def schedule(self, blocks: Sequence[str], steps: int, profile: Profile | None = None) -> Schedule | None:
-        """The schedule, from `profile` where it `needs_profile`; None: every block computes at every step.
-
-        Raises:
-            ScheduleError: a setting does not fit; `check` says so beforehand.
-        """
-        raise NotImplementedError
-
-    def differences(self, schedule: Schedule) -> list[str]:
-        """Where a stored schedule is not what this method with these settings makes, in words."""
-        stored = schedule.provenance.method
-        return [] if stored == self.method else [f"method {stored} instead of {self.method}"]
-
-
-CACHES: dict[str, type[Cache]] = {}
-AnyCache = TypeVar("AnyCache", bound=type[Cache])
-
-
-def register(method: str) -> Callable[[AnyCache], AnyCache]:
-    """Makes a class the method that `cache.method=<method>` names."""
-
-    def add(cls: AnyCache) -> AnyCache:
-        cls.method = method
-        CACHES[method] = cls
-        return cls
-
-    return add
 
 
 @register("full")
@@ -137,6 +83,11 @@ class Uniform(Cache):
     @property
     def label(self) -> str:
         return f"{self.method}_every{self.interval}" if self.updates is None else f"{self.method}_s{self.updates}"
+
+    @classmethod
+    def settings_of(cls, tags: str) -> dict[str, Any] | None:
+        match = re.fullmatch(r"every(\d{1,6})", tags)
+        return {"interval": int(match[1])} if match else super().settings_of(tags)
 
     def check(self, blocks: Sequence[str], steps: int) -> None:
         if self.budget is not None and self.interval is not None:
@@ -258,6 +209,10 @@ class Bac(Adaptive):
         repaired = len(schedule.provenance.repaired)
         wrong = [] if repaired == self.top_k else [f"{repaired} repaired blocks instead of {self.top_k}"]
         return wrong + super().wrong_counts(schedule)
+
+
+register("sacs")(Sacs)
+register("tuned")(Tuned)
 
 
 def provenance_of(info: ProfileInfo) -> Provenance:

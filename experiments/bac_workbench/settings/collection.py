@@ -21,7 +21,7 @@ from bac_workbench.settings.kinds import (
 )
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.sampler import Sampler
-from bac_workbench.settings.task import Precision, Runtime
+from bac_workbench.settings.task import ActingHorizon, Precision, Runtime
 
 FORMATS = ("lerobot", "original")
 
@@ -32,6 +32,7 @@ class Collect(PolicySettings):
     seed: NoiseSeed
     runtime: Runtime
     precision: Precision
+    horizon: ActingHorizon
     output_dir: Path
     format: choice(*FORMATS)
     n_episodes: Count
@@ -54,6 +55,10 @@ class Collect(PolicySettings):
     @property
     def profiling_runtime(self) -> str:
         return "reference" if self.runtime == "reference" else "planned"
+
+    @property
+    def chosen_horizon(self) -> str:
+        return self.horizon
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:

@@ -27,9 +27,10 @@ from bac_workbench.settings.kinds import (
 )
 from bac_workbench.settings.methods import parse_method
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
+from bac_workbench.settings.sacs import BUDGETS
 from bac_workbench.settings.sampler import Sampler, sampler_problems
 from bac_workbench.settings.schema import kind_of
-from bac_workbench.settings.task import PathOrNull, Precision, Runtime, Task, Wandb, Weights
+from bac_workbench.settings.task import ActingHorizon, PathOrNull, Precision, Runtime, Task, Wandb, Weights
 from diffusion_policy.common.config import ConfigError
 
 Batch = Annotated[
@@ -93,6 +94,11 @@ class PolicySettings(Section):
         """In which runtime the full policy acts while its states are collected."""
         return "planned"
 
+    @property
+    def chosen_horizon(self) -> str:
+        """Which tokens are denoised where a policy acts: `executed` or `full`."""
+        return "executed"
+
 
 class Eval(PolicySettings):
     cache: CacheSection
@@ -100,6 +106,7 @@ class Eval(PolicySettings):
     seed: NoiseSeed
     runtime: Runtime
     precision: Precision
+    horizon: ActingHorizon
     output_dir: PathOrNull
     eval: Evaluation
     benchmark: Timing
@@ -116,6 +123,10 @@ class Eval(PolicySettings):
     @property
     def profiling_runtime(self) -> str:
         return "reference" if self.runtime == "reference" else "planned"
+
+    @property
+    def chosen_horizon(self) -> str:
+        return self.horizon
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
@@ -169,6 +180,7 @@ class Benchmark(PolicySettings):
     n_chunks: Count
     warmup: CountOrZero
     precision: Precision
+    horizon: ActingHorizon
     seed: NoiseSeed
     output_dir: Path
     trace: Boolean
@@ -177,6 +189,10 @@ class Benchmark(PolicySettings):
     def batches(self) -> list[int]:
         """Batch sizes, in the order measured."""
         return self.batch if isinstance(self.batch, list) else [self.batch]
+
+    @property
+    def chosen_horizon(self) -> str:
+        return self.horizon
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
@@ -206,14 +222,20 @@ def cache_problems(values: Values) -> Iterator[Problem]:
     method = values("cache.method")
     if method not in CACHES:
         return
-    given = values("cache")
-    missing = CACHES[method].missing(given)
-    for name in (name for name in missing if name in given):
-        yield f"cache.{name}", f"use {kind_of(CACHES[method].model_fields[name]).allowed}"
-    if missing := [name for name in missing if name not in given]:
+    chosen = {name: value for name, value in (values("sampler") or {}).items() if value is not None}
+    if method == "tuned" and chosen and chosen != {"type": "checkpoint"}:
+        named = ", ".join(f"sampler.{name}" for name in chosen)
+        yield "cache.method", f"the certificate says which sampler: leave {named} (sampler=) out with cache=tuned"
+    if missing := CACHES[method].missing(values("cache")):
         names = ", ".join(f"cache.{name}" for name in missing)
         yield "cache.method", f"{names} missing: choose it with cache={method}"
-    if values("cache.interval") is not None and values("cache.budget") is not None:
+    for name, field in CACHES[method].model_fields.items():
+        if name in values("cache") and values(f"cache.{name}") is None and not kind_of(field).null:
+            yield f"cache.{name}", f"{method} needs it: use {kind_of(field).allowed}"
+    budgets = [f"cache.{name}" for name in BUDGETS if values(f"cache.{name}") is not None]
+    if method == "sacs" and len(budgets) > 1:
+        yield budgets[-1], f"give one budget only, not {' and '.join(budgets)}"
+    if method == "uniform" and values("cache.interval") is not None and values("cache.budget") is not None:
         yield "cache.interval", f"with cache.budget={values('cache.budget')}: {EITHER}"
     if values("cache.forced_refresh") and "forced_refresh" not in CACHES[method].model_fields:
         yield "cache.forced_refresh", f"this is an option of cache=bac: {method} has none"

@@ -39,21 +39,30 @@ def parse_method(text: str) -> Method:
         ConfigError: there is no such cache or sampler.
     """
     label, at, sampler = text.partition("@")
-    name, _, budget = label.partition("_s") if "_s" in label else (label, "", "")
-    if name not in CACHES or (budget and not budget.isdecimal()):
+    names = [name for name in CACHES if label == name or label.startswith(f"{name}_")]
+    name = max(names, key=len, default="")
+    tags = label.removeprefix(name).removeprefix("_")
+    settings = (CACHES[name].settings_of(tags) if tags else {}) if names else None
+    if settings is None and name and not has_budget(CACHES[name]):
+        why = "its certificate says everything" if name == "tuned" else "it computes every block at every step"
+        raise ConfigError(f"method {text!r} is not known: {name} has no budget, {why}")
+    if settings is None:
         raise ConfigError(
             f"method {text!r} is not known: write <cache>[_s<budget>][@<sampler>] with cache one of {', '.join(CACHES)}"
         )
-    if budget and "budget" not in CACHES[name].model_fields:
-        raise ConfigError(f"method {text!r} is not known: {name} has no budget, it computes every block at every step")
-    return Method(named_cache(name, int(budget) if budget else None), parse_sampler(sampler, text) if at else {})
+    if name == "tuned" and at:
+        raise ConfigError(f"method {text!r} is not possible: the certificate says which sampler; write tuned alone")
+    return Method(named_cache(name, **settings), parse_sampler(sampler, text) if at else {})
 
 
-def named_cache(name: str, budget: int | None = None) -> Cache:
-    """The cache of config/cache/<name>.yaml; `budget` in place of the file's own."""
+def has_budget(cache: type[Cache]) -> bool:
+    return "budget" in cache.model_fields
+
+
+def named_cache(name: str, **settings: Any) -> Cache:
+    """The cache of config/cache/<name>.yaml, with some settings in place of the file's own."""
     values = yaml.safe_load((CACHE_FILES / f"{name}.yaml").read_text(encoding="utf-8"))
-    cache = make_cache(values)
-    return cache if budget is None else cache.replace(budget=budget)
+    return make_cache(values).replace(**settings)
 
 
 def parse_sampler(name: str, method: str) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from bac_workbench.settings.names import present_name
 SCHEMAS = {
     "eval": "evaluation.Eval",
     "benchmark": "evaluation.Benchmark",
+    "tune": "tuning.Tune",
     "profile_blocks": "evaluation.ProfileBlocks",
+    "calibrate": "calibration.Calibrate",
     "train": "training.Train",
     "make_demos": "data.MakeDemos",
     "collect": "collection.Collect",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bac_workbench.settings.choices import RUNTIMES
+from bac_workbench.settings.choices import HORIZONS, RUNTIMES
 from bac_workbench.settings.kinds import (
     Boolean,
     Count,
@@ -26,6 +26,7 @@ from bac_workbench.settings.kinds import (
 Runtime = choice(*RUNTIMES)
 Weights = choice("ema", "raw")
 Precision = choice("fp32", "bf16", "fp16")
+ActingHorizon = choice(*HORIZONS)
 Horizon = integer(1, 10_000)
 Size = integer(1, 100_000)
 Drop = number(0, below=1)

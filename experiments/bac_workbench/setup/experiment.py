@@ -11,13 +11,16 @@ from typing import Any
 import torch
 
 from bac.denoiser import model_blocks
+from bac.horizon import Tokens, choose_tokens
 from bac.loop import DenoisingLoop
-from bac_workbench.settings.caches import Cache
+from bac_workbench.settings.cache import Cache
 from bac_workbench.settings.evaluation import PolicySettings
+from bac_workbench.settings.tuned import Certified, Tuned
 from bac_workbench.setup.checkpoints import find_checkpoint, notes
 from bac_workbench.setup.samplers import build_sampler, name_of, resolved
 from bac_workbench.setup.task import execute, has_simulator, misfits, no_simulator
 from bac_workbench.setup.trainings import Training
+from bac_workbench.setup.tuned import followed
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy
 from diffusion_policy.common.config import ConfigError, choose_device
 from diffusion_policy.env_runner.task import Task, task_from_config
@@ -61,7 +64,12 @@ class Experiment:
         return dataclasses.replace(self, sampler=sampler, sampler_settings=resolved(sampler, self.own_sampler, options))
 
     def with_cache(self, cache: Cache | None) -> Experiment:
-        return dataclasses.replace(self, cache=cache)
+        """With another cache; `tuned` brings its sampler along.
+
+        Raises:
+            ConfigError, TunedError: it is `tuned`, and there is no certificate of this policy.
+        """
+        return followed(self) if isinstance(cache, Tuned) else dataclasses.replace(self, cache=cache)
 
     @contextmanager
     def attached(self) -> Iterator[Any]:
@@ -115,6 +123,11 @@ class Experiment:
         return f"sampler {self.sampler_name} (the checkpoint's own is {self.own_sampler_name})"
 
     @property
+    def tokens(self) -> Tokens:
+        """The tokens of a trajectory that are denoised where the policy acts or is timed."""
+        return choose_tokens(self.policy, self.settings.chosen_horizon)
+
+    @property
     def notes(self) -> list[str]:
         """What has to be said beside every result."""
         lines = notes(self.settings.task, self.loaded)
@@ -123,6 +136,8 @@ class Experiment:
                 f"{self.policy.n_action_steps} actions of a chunk are executed or dropped for latency; "
                 f"the checkpoint's file says {self.own_chunk}"
             )
+        if isinstance(self.cache, Certified):
+            lines.append(self.cache.note)
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,6 +184,5 @@ def load_experiment(settings: PolicySettings, needs_simulator: bool = True, **se
         own_chunk=own_chunk,
         sampler=own_sampler,
         sampler_settings=resolved(own_sampler, own_sampler, {}),
-        cache=settings.chosen_cache,
     )
-    return plain.with_sampler(settings.sampler_options)
+    return plain.with_sampler(settings.sampler_options).with_cache(settings.chosen_cache)

@@ -1,0 +1,144 @@
+"""The tables of the fastest methods, over several noise seeds, each with its verdict against the full policy."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from docs.generate.stored import (
+    OWN_SAMPLER,
+    ROOT,
+    TaskResults,
+    estimate,
+    evaluations,
+    label,
+    read_frontier,
+    split_key,
+    table,
+)
+
+COLUMNS = (
+    "method",
+    "{score} [95 %]",
+    "paired difference to full [95 %]",
+    "not worse by {margin}",
+    "control steps",
+    "evaluations",
+    "GFLOP per chunk",
+)
+TIMED = ("compiled, ms", "speed-up, same runtime and tokens")
+
+
+def key_of(row: dict[str, Any]) -> str:
+    return f"{row['method']}@{row['sampler']}"
+
+
+def tuned_key(task: str) -> str | None:
+    """The method that `bac tune` chose for the bundled policy, as rows are looked up; None if none is stored."""
+    path = ROOT / "assets" / task / "tuned.json"
+    if not path.exists():
+        return None
+    method, sampler = split_key(json.loads(path.read_text(encoding="utf-8"))["method"])
+    return f"{method}@{sampler}"
+
+
+def name(row: dict[str, Any], task: str) -> str:
+    """A method as the table names it; the tuned one is marked."""
+    text = label(row["method"], row["sampler"])
+    return f"**{text}** (tuned)" if key_of(row) == tuned_key(task) else text
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """'shown', 'refuted', or 'not shown' with what would decide."""
+    found = row["noninferiority"]
+    if found is None:
+        return "-"
+    planned = found["pairs_needed"] if found["result"] == "not shown" else None
+    return found["result"] + ("" if planned is None else f" ({planned} pairs may decide)")
+
+
+def longer(row: dict[str, Any]) -> str:
+    """By how much an episode is longer than the full policy's."""
+    if row["env_steps"] is None or not row["reference_env_steps"]:
+        return "-"
+    change = row["env_steps"] / row["reference_env_steps"] - 1
+    return f"{row['env_steps']:.0f}" if row["paired_difference"] is None else f"{100 * change:+.0f} %"
+
+
+def frontier_table(results: TaskResults) -> str:
+    """A row per method, in descending order of computation."""
+    timed = results.benchmark
+    margin = next(row["noninferiority"]["margin"] for row in results.rows if row["noninferiority"])
+    columns = [text.format(score=results.score_name, margin=f"{margin:g}") for text in COLUMNS]
+    rows = []
+    for row in sorted(results.rows, key=lambda row: -row["gflop_per_chunk"]):
+        paired = row["paired_difference"]
+        cells = [
+            name(row, results.task),
+            estimate(row["mean_score"], row["interval_95"], 3),
+            "-" if paired is None else estimate(paired["mean"], [paired["low"], paired["high"]], 3, sign=True),
+            verdict(row),
+            longer(row),
+            str(evaluations(row["sampler"])),
+            f"{row['gflop_per_chunk']:.2f}",
+        ]
+        if timed is not None:
+            measured = timed.row(key_of(row), "compiled")
+            cells += (
+                ["-", "-"]
+                if measured is None
+                else [f"{measured['ms_p50']:.1f}", f"{timed.speedup(key_of(row), 'compiled'):.1f}x"]
+            )
+        rows.append(cells)
+    return table(columns + (list(TIMED) if timed is not None else []), rows)
+
+
+def conditions(results: TaskResults) -> str:
+    """A paragraph below the table: what the numbers were measured on."""
+    row = results.rows[0]
+    seeds = len(row["noise_seeds"])
+    noise = f"noise seeds {', '.join(map(str, row['noise_seeds']))}" if seeds > 1 else "one noise seed"
+    text = (
+        f"{row['n_episodes']} episodes per method ({row['n_episodes'] // seeds} initial states from seed "
+        f"{results.reference['test_seeds_from']}, {noise}), the same for every method; episodes of one initial state "
+        "count as one observation. *Not worse by* tests one-sided at level 0.05 whether the mean score is lower than "
+        "the full policy's by less than the margin. *Control steps* are an episode's, beside the full policy's. "
+        "*Evaluations* are runs of the denoiser per chunk; GFLOP count the tokens that reach the executed actions."
+    )
+    return text + (times(results) if results.benchmark is not None else "")
+
+
+def times(results: TaskResults) -> str:
+    timed = results.benchmark
+    return f" Times: batch 1, {timed.machine}."
+
+
+def levers_table(results: TaskResults) -> str:
+    """What the runtime, the tokens and the steps each make of the plain policy's time."""
+    timed = results.benchmark
+    plain = timed.row("full_all_tokens", "reference") or timed.row("full", "reference")
+    rows = []
+    for row in sorted(timed.rows, key=lambda row: -row["ms_p50"]):
+        if row["runtime"] != "compiled":
+            continue
+        levers = row["levers"]
+        whole = row["method"] == "full_all_tokens"
+        text = "full policy, all tokens" if whole else label(row["method"], row["sampler"])
+        rows.append(
+            [text, f"{row['ms_p50']:.1f}", f"{plain['ms_p50'] / row['ms_p50']:.0f}x"]
+            + [f"{levers[key]:.1f}x" for key in ("runtime", "tokens", "steps_and_schedule")]
+        )
+    columns = ["method, compiled", "ms per chunk", "faster than the plain policy", "by the runtime", "by the tokens"]
+    head = [f"plain policy ({label('full', OWN_SAMPLER)}, module by module)", f"{plain['ms_p50']:.0f}", "1x", *"---"]
+    return table([*columns, "by steps and schedule"], [head, *rows])
+
+
+def section(task: str) -> list[str]:
+    """Tables and conditions of a task's page; empty where nothing is stored."""
+    results = read_frontier(task)
+    if results is None:
+        return []
+    parts = [frontier_table(results), conditions(results)]
+    if results.benchmark is not None:
+        parts += ["What makes it fast, each factor apart (one interleaved run):", levers_table(results)]
+    return parts

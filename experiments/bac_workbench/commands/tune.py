@@ -1,0 +1,98 @@
+"""Find the fastest setting that is not worse than the full policy, and prove it: bac tune task=pusht_lowdim
+
+Candidates are timed, screened by their distance from the full policy's actions, rolled out beside it, and tested on
+seeds that nothing else has seen, by the margin that you choose. The result, assets/<task>/tuned.json, is what
+cache=tuned follows. The same command after an interruption goes on where it stopped. Without a simulator
+(observations=<file>.npz) candidates are only screened, which proves nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from bac_workbench.settings import check, launch
+
+if TYPE_CHECKING:
+    from bac_workbench.tuning.tune import Tuning
+
+
+def main() -> None:
+    launch(tune_policy, "tune", __doc__)
+
+
+def tune_policy(cfg: DictConfig) -> None:
+    import torch
+
+    from bac_workbench.console import console, progress_bar
+    from bac_workbench.setup.experiment import load_experiment
+    from bac_workbench.setup.task import has_simulator
+    from bac_workbench.tuning.certificate import check_replaceable, request_of
+    from bac_workbench.tuning.episodes import open_folder
+    from bac_workbench.tuning.progress import TuningProgress
+    from bac_workbench.tuning.tune import certify, check_verdicts, measure, prepare, select
+    from diffusion_policy.common.lock import locked
+
+    settings = check(cfg, "tune")
+    check_verdicts(settings)
+    offline = settings.observations is not None or not has_simulator(settings.task)
+    experiment = load_experiment(settings, needs_simulator=not offline)
+    check_replaceable(experiment)
+    request = request_of(experiment)
+    console.print(f"task {settings.task.name}, {experiment.loaded}")
+    for note in experiment.notes:
+        console.print(f"note: {note}", style="yellow")
+    folder = open_folder(experiment)
+    with locked(folder, f"tuning of {settings.task.name}"), progress_bar() as bar:
+        progress, say = TuningProgress(bar), bar.console.print
+        tuning = prepare(experiment, say)
+        say(
+            f"device {experiment.device}, {torch.get_num_threads()} threads, runtime "
+            f"{tuning.experiment.settings.runtime}, {len(tuning.candidates.named)} candidates, "
+            f"margin {settings.margin:g}"
+        )
+        measure(tuning, folder, progress, say)
+        if not offline:
+            select(tuning, folder, progress, say)
+            certify(tuning, folder, progress, say)
+    if offline:
+        show_screen(tuning, folder)
+    else:
+        write_certificate(tuning, request)
+
+
+def show_screen(tuning: Tuning, folder) -> None:
+    from bac_workbench.console import console
+    from bac_workbench.tuning.certificate import rows_of
+    from bac_workbench.tuning.report import screen_table
+    from diffusion_policy.common.files import write_json
+
+    rows = rows_of(tuning)
+    write_json(folder / "screen.json", {"states": tuning.states, "candidates": rows})
+    console.print(screen_table(rows, f"{tuning.experiment.settings.task.name}: a screen, not a proof"))
+    console.print(
+        f"screened on {tuning.states}. A screen proves nothing: only episodes, in a simulator or on the robot, say "
+        f"whether a policy is worse. Written: {folder / 'screen.json'}"
+    )
+
+
+def write_certificate(tuning: Tuning, request: dict) -> None:
+    from bac_workbench.console import console
+    from bac_workbench.tuning.certificate import certificate, certificate_path
+    from bac_workbench.tuning.picture import plot_tuned
+    from bac_workbench.tuning.report import markdown, tuned_table, verdict_lines
+    from diffusion_policy.common.files import atomic_path
+    from diffusion_policy.common.lock import locked
+
+    tuned, path = certificate(tuning, request), certificate_path(tuning.experiment)
+    with locked(path.parent, f"writing {path.name}"):
+        tuned.save(path)
+        plot_tuned(tuned, path.with_suffix(".png"))
+        with atomic_path(path.with_suffix(".md")) as temporary:
+            temporary.write_text(markdown(tuned), encoding="utf-8")
+    console.print(tuned_table(tuned.details["candidates"], f"{tuned.details['task']}, {tuned.details['hardware']}"))
+    for line in verdict_lines(tuned):
+        console.print(line)
+    console.print(f"certificate: {path}, {path.with_suffix('.md').name}, {path.with_suffix('.png').name}")
+    console.print(f"next: bac eval task={tuning.experiment.settings.task.name} cache=tuned runtime={tuned.runtime}")

@@ -1,0 +1,1 @@
+"""The fastest setting of a policy that is proven not worse than the full policy."""
