@@ -16,6 +16,7 @@ from tests.docs.pages import PAGES, ROOT, blocks, name_of
 # Words after `bac` -> the file in config/ whose settings the command takes.
 HYDRA = {
     "eval": "eval",
+    "tune": "tune",
     "benchmark": "benchmark",
     "profile": "profile_blocks",
     "calibrate": "calibrate",

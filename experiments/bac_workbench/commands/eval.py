@@ -1,8 +1,8 @@
 """Evaluate a policy with a cache: bac eval task=pusht_lowdim cache=bac [cache.budget=7 sampler=ddim16 ...]
 
-cache=full|uniform|bac|unified_acs|blockwise_acs. Profiles the policy first if no schedule fits the checkpoint.
-Results go to results/<task>/<cache>/; the same command after an interruption goes on where it stopped. -m
-sweeps over comma-separated values.
+cache=full|uniform|bac|unified_acs|blockwise_acs|sacs|tuned. Profiles the policy first if no schedule fits the
+checkpoint; tuned follows the certificate of bac tune. Results go to results/<task>/<cache>/; the same command after an
+interruption goes on where it stopped. -m sweeps over comma-separated values.
 """
 
 from __future__ import annotations

@@ -115,6 +115,7 @@ def observe(experiment: Experiment, how: ProfileSettings, say: Say, bar: Progres
             "leave profile.n_episodes and profile.seed_start out"
         )
     if source == "rollouts":
+        say(f"rolling out the full policy, denoising {experiment.tokens}")
         observations, available = visited_observations(
             experiment, how.n_episodes, how.seed_start, how.n_observations, bar
         )
