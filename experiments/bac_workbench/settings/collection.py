@@ -20,7 +20,7 @@ from bac_workbench.settings.kinds import (
     number,
 )
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
-from bac_workbench.settings.sampler import Sampler
+from bac_workbench.settings.sampler import Sampler, sampler_problems
 from bac_workbench.settings.task import ActingHorizon, Precision, Runtime
 
 FORMATS = ("lerobot", "original")
@@ -67,5 +67,6 @@ class Collect(PolicySettings):
         yield from seed_problems(values("seed_start"), values("n_episodes"), "seed_start", "n_episodes")
         yield from profile_problems(values)
         yield from cache_problems(values)
+        yield from sampler_problems(values)
         if values("format") == "original" and values("scene") is False:
             yield "scene", "format=original has a video of the scene for each episode: leave it true"
