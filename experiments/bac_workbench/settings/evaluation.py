@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from bac_workbench.settings.caches import CACHES, EITHER, Cache, CacheSection, make_cache
+from bac_workbench.settings.data import ChosenDataset, dataset_problems
 from bac_workbench.settings.kinds import (
     Boolean,
     Count,
@@ -153,6 +154,7 @@ class Eval(PolicySettings):
 
 
 class ProfileBlocks(PolicySettings):
+    dataset: ChosenDataset | None
     sampler: Sampler
     schedules: list_of(Text, "[bac_s10,bac_s7]", empty=True)
 
@@ -163,6 +165,9 @@ class ProfileBlocks(PolicySettings):
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
         yield from device_problems(values)
+        yield from dataset_problems(values)
+        if values("dataset._target_") is not None and values("profile.source") == "rollouts":
+            yield "profile.source", "rollouts look at no data set: use dataset or auto with dataset=lerobot"
         yield from profile_problems(values)
         yield from sampler_problems(values)
         yield from method_problems("schedules", values("schedules"), values("sampler.steps"))
