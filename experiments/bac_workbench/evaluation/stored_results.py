@@ -92,13 +92,15 @@ class StoredEvaluation:
 
 
 def read_evaluation(path: Path) -> StoredEvaluation:
-    """Reads an eval_results.json.
+    """Reads an eval_results.json; one of the released project's form names the file with all of it.
 
     Raises:
         ConfigError: it is damaged; the message names it.
     """
     try:
         stored = json.loads(path.read_bytes())
+        if "provenance" not in stored and isinstance(stored.get("details"), str):
+            stored = json.loads((path.parent / stored["details"]).read_bytes())
         provenance = stored["provenance"]
         if not isinstance(provenance, dict):
             raise TypeError("its provenance is no record")
