@@ -88,8 +88,7 @@ def _other_folder(path: Path) -> str | None:
         return None
     if (path / LEROBOT).is_file():
         return (
-            f"{path} is a LeRobot data set and not a zarr data set; LeRobot data sets are not read yet: convert it to "
-            "arrays data/<name> [N, ...] and meta/episode_ends [E] of a zarr group."
+            f"{path} is a LeRobot data set and not a zarr data set: name it with dataset=lerobot dataset.path={path}."
         )
     if (path / ".zarray").exists():
         return f"{path} is a single zarr array and not a readable replay buffer: name the group in which it lies."

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+#: options of the encoder: small files to look at ...
+TO_WATCH = ("-crf", "20", "-preset", "veryfast")
+#: ... or data to train on: closer to the frames, each found by decoding two at most, and none refers to a later one, so
+#: that videos can be laid end to end
+TO_TRAIN = ("-crf", "16", "-preset", "veryfast", "-g", "2", "-bf", "0")
 
 
 class VideoWriter:
@@ -13,13 +20,17 @@ class VideoWriter:
 
     The file is encoded under a temporary name in the same folder and takes its own name in `close`, so a file at `path`
     is always a complete video. `abort` leaves nothing behind.
+
+    Args:
+        encoding: options of ffmpeg for its encoder x264.
     """
 
-    def __init__(self, path: str | Path, fps: float):
+    def __init__(self, path: str | Path, fps: float, encoding: Sequence[str] = TO_WATCH):
         self.path = Path(path)
         if self.path.suffix != ".mp4":
             raise ValueError(f"a video is written as .mp4, not {self.path.name!r}")
         self.fps = fps
+        self._encoding = tuple(encoding)
         self._partial = self.path.with_name(f".{self.path.stem}.partial.mp4")  # ffmpeg goes by the suffix
         self._shape: tuple[int, ...] | None = None
         self._encoder = None
@@ -70,6 +81,6 @@ class VideoWriter:
             quality=None,
             ffmpeg_log_level="error",
             # One thread: the workers already fill the cores.
-            output_params=["-crf", "20", "-preset", "veryfast", "-threads", "1", "-movflags", "+faststart"],
+            output_params=[*self._encoding, "-threads", "1", "-movflags", "+faststart"],
         )
         self._encoder.send(None)  # starts ffmpeg

@@ -25,6 +25,7 @@ COMMANDS = {
     "calibrate": "bac calibrate",
     "train": "bac train",
     "make_demos": "bac demos",
+    "collect": "bac collect",
     "convert_actions": "bac data convert-actions",
     "convert_checkpoint": "bac checkpoint convert",
     "download_data": "bac data download",
@@ -41,6 +42,11 @@ SHARED = {
     "objective": (
         "What training minimises. `objective=condition` takes the file `config/objective/condition.yaml`.",
         ("objective/condition.yaml", "objective/frozen_encoder.yaml"),
+    ),
+    "dataset": (
+        "A data set in place of the task's own. `dataset=lerobot dataset.path=...` takes the file "
+        "`config/dataset/lerobot.yaml`; the default, `task`, is what the task's file says.",
+        ("dataset/lerobot.yaml",),
     ),
     "profile": ("The observations and noise that a profile is measured on.", ("profile_blocks.yaml", "eval.yaml")),
     "wandb": ("Logging to Weights & Biases; needs the extra `wandb`.", ("eval.yaml",)),

@@ -13,6 +13,7 @@ WORDS = {
     "benchmark": "benchmark",
     "train": "train",
     "make_demos": "demos",
+    "collect": "collect",
     "download_data": "data download",
     "convert_actions": "data convert-actions",
     "download_checkpoint": "checkpoint download",

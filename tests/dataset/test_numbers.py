@@ -196,7 +196,7 @@ def test_errors_say_what_is_there(tmp_path):
         ("missing.zarr", "no data set at .*missing.zarr: nothing is there. Get"),
         ("x.hdf5", "is an HDF5 file and not a zarr data set"),
         ("other.zarr", "nothing is there. There is .*other.zarr.zip, which can be read"),
-        ("le", "LeRobot data sets are not read yet"),
+        ("le", "is a LeRobot data set .* dataset=lerobot dataset.path=.*le"),
         ("empty", "is a folder, but not a readable replay buffer"),
         ("text", "is a file of another kind"),
         ("none", "is an empty file"),

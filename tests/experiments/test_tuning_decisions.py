@@ -89,9 +89,22 @@ def test_every_candidate_survives_or_ends_once_and_survivors_are_slowest_first()
         assert {*selection.survivors, *selection.ended} == set(TIMES) and len(selection.survivors) <= 3
 
 
-def test_a_slower_candidate_that_is_no_better_is_no_survivor():
+def test_a_slower_candidate_that_is_no_safer_is_no_survivor():
     selection = halve(Table({"slow": 0.0, "fast": 0.0}))
-    assert selection.survivors == ["fast"] and "fast is faster and no worse" in selection.ended["slow"].why
+    assert selection.survivors == ["fast"] and "fast is faster and as safe" in selection.ended["slow"].why
+
+
+def test_a_safe_candidate_stays_in_the_sequence_beside_a_faster_one_with_a_lucky_mean():
+    """A fast one that differs a lot and happens to gain a little must not drive out the one that hardly differs."""
+    full = np.full(32, 0.75)
+    lucky = full + np.where(np.arange(32) % 2, 0.25, -0.24)
+    scores = {"slow": full - 0.002, "fast": lucky}
+    times = {name: TIMES[name] for name in scores}
+    play = lambda name, n: (scores[name][:n].tolist(), full[:n].tolist())
+    selection = successive_halving(times, FULL_MS, play, (8, 16, 32), MARGIN, ALPHA, LOOKS[-1], 4)
+    states = selection.standings
+    assert states["fast"].difference > states["slow"].difference and states["fast"].power < states["slow"].power
+    assert selection.survivors == ["slow", "fast"]
 
 
 def test_power_grows_with_the_score_and_agreement_is_no_certainty():

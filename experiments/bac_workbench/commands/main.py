@@ -21,6 +21,7 @@ COMMANDS = MappingProxyType(
         "benchmark": ("benchmark", "time methods in every runtime, interleaved"),
         "train": ("train", "train a policy, or go on with a training"),
         "make_demos": ("demos", "make demonstrations with a task's scripted expert"),
+        "collect": ("collect", "collect episodes of a policy as a LeRobot data set"),
         "download_data": ("download_data", "download or verify the public demonstrations of a task"),
         "convert_actions": ("convert_actions", "turn relative into absolute actions in robomimic's data"),
         "download_checkpoint": ("download_checkpoint", "download a checkpoint that Diffusion Policy's authors publish"),

@@ -30,6 +30,10 @@ RECORDED = (
 )
 
 
+#: published training (-1: none was named), its kind of checkpoint, noise seed
+Draw = tuple[int, str, int]
+
+
 @dataclass(frozen=True)
 class StoredEvaluation:
     """What an eval_results.json says.
@@ -59,6 +63,16 @@ class StoredEvaluation:
     @property
     def noise_seed(self) -> int:
         return self.provenance["seed"]
+
+    @property
+    def train(self) -> int | None:
+        """Which of the published trainings it is of, None if none was named."""
+        return self.provenance.get("train")
+
+    @property
+    def draw(self) -> Draw:
+        """What tells the runs of one method apart that are pooled."""
+        return -1 if self.train is None else self.train, self.provenance.get("checkpoint_type") or "", self.noise_seed
 
     def why_not_full(self) -> str | None:
         """Why this is not the full policy: every block at every step of the checkpoint's own sampler. None if it is."""

@@ -121,9 +121,10 @@ def observe(experiment: Experiment, how: ProfileSettings, say: Say, bar: Progres
         )
         origin = describe_rollouts(how.seed_start, how.n_episodes)
     else:
-        say("profiling on observations of the task's data set")
+        where = task.dataset.to_dict().get("path") if task.dataset is not None else None
+        say(f"profiling on observations of {where or 'the data set of the task'}")
         observations, available = recorded_observations(task, experiment.policy, how.n_observations)
-        origin = describe_dataset(available)
+        origin = describe_dataset(available) + (f", from {where}" if where else "")
     return observations, describe(origin, ProfileIdentity.of(experiment).noise, available < how.n_observations)
 
 

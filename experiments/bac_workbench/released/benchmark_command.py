@@ -18,7 +18,7 @@ from pathlib import Path
 from bac_workbench.console import console, readable_errors
 from bac_workbench.released.options import Flags, metric, name_command, one_of, several, whole
 from bac_workbench.released.selection import add_groups, chosen_tasks, require_some, run_apart
-from bac_workbench.released.table import RECORD, Cell, cell_rows, read_record, stored_rows, write_tables
+from bac_workbench.released.table import RECORD, Cell, cell_rows, read_record, row_title, stored_rows, write_tables
 from bac_workbench.setup.trainings import BEST, LAST, Training
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import write_json
@@ -114,7 +114,7 @@ def run_cells(given: argparse.Namespace) -> int:
     failed = []
     for (name, seed, kind), checkpoint in found.items():
         for method in methods_of(given):
-            label = f"{name} train_{seed} {kind}, {method.name} {method.steps}"
+            label = f"{name} train_{seed} {kind}, {row_title(method.name, method.steps)}"
             folder = output / method.folder / name / f"seed{seed}_{kind}"
             arguments = ["-c", str(checkpoint), "-d", given.device, "--task", tasks[name].choice]
             arguments += [*(["--skip_video"] if given.skip_video else []), *method.settings, *given.settings]

@@ -209,7 +209,7 @@ def stored_steps(given: argparse.Namespace, experiment: Experiment) -> StoredSte
     method = "bac" if top_k else "blockwise_acs"
     if top_k:
         schedule = bubbling_union(schedule, read_errors(root, blocks), top_k)
-    cache = named_cache(method, budget).replace(metric=metric_name, **({"top_k": top_k} if top_k else {}))
+    cache = named_cache(method, budget=budget, metric=metric_name, **({"top_k": top_k} if top_k else {}))
     console.print(f"schedule: {folder}, {origin}")
     return StoredSteps(cache.label, schedule)
 

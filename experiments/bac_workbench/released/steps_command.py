@@ -163,7 +163,7 @@ def schedules_for(
     for metric_name in metrics:
         for budget in budgets:
             for method in ("bac", "blockwise_acs"):
-                cache = named_cache(method, budget).replace(metric=metric_name)
+                cache = named_cache(method, budget=budget, metric=metric_name)
                 schedule = schedule_for(experiment.with_cache(cache), quiet, THOROUGH)
             schedules[metric_name, budget] = schedule
     return schedules

@@ -200,8 +200,13 @@ def table(rows: Sequence[Row], types: Sequence[str]) -> tuple[list[str], list[li
         flops, speedup = mean(item.flops for item in known), mean(item.speedup for item in known)
         cells = [pair(found[task].best, found[task].last) if task in found else EMPTY for task in tasks]
         cost = [EMPTY if flops is None else f"{flops / 1e9:.2f} G", EMPTY if speedup is None else f"{speedup:.2f}x"]
-        body.append([f"{method} S={steps}" if steps != "-" else method, *cells, means + partly, *cost])
+        body.append([row_title(method, steps), *cells, means + partly, *cost])
     return ["Method", *map(title_of, tasks), "Mean", "FLOPs", "Speedup"], body
+
+
+def row_title(method: str, steps: str) -> str:
+    """'BAC S=10', or 'Full'."""
+    return method if steps == "-" else f"{method} S={steps}"
 
 
 def pair(best: float | None, last: float | None) -> str:

@@ -5,6 +5,7 @@ A further method is one class here, decorated by `register`, and one file in con
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, get_type_hints
 
@@ -82,6 +83,11 @@ class Uniform(Cache):
     @property
     def label(self) -> str:
         return f"{self.method}_every{self.interval}" if self.updates is None else f"{self.method}_s{self.updates}"
+
+    @classmethod
+    def settings_of(cls, tags: str) -> dict[str, Any] | None:
+        match = re.fullmatch(r"every(\d{1,6})", tags)
+        return {"interval": int(match[1])} if match else super().settings_of(tags)
 
     def check(self, blocks: Sequence[str], steps: int) -> None:
         if self.budget is not None and self.interval is not None:

@@ -22,7 +22,31 @@ from bac_workbench.settings.kinds import (
     nullable,
 )
 from bac_workbench.settings.rules import Problem, Values, seed_problems
-from bac_workbench.settings.task import Task
+from bac_workbench.settings.task import Dataset, PathOrNull, Task
+
+
+class ChosenDataset(Section):
+    """The section `dataset`: a data set in place of the task's own. It has a `_target_` where one is chosen."""
+
+    path: Path
+    cache_dir: PathOrNull
+
+
+def with_chosen_dataset(settings: Section) -> Section:
+    """The same settings, whose task has the data set that `dataset=` chose, if it chose one.
+
+    Args:
+        settings: of a command with the sections `task` and `dataset`.
+    """
+    chosen = {} if settings.dataset is None else settings.dataset.to_dict()
+    if chosen.get("_target_") is None:
+        return settings
+    return settings.replace(task=settings.task.replace(dataset=Dataset.model_validate(chosen)))
+
+
+def dataset_problems(values: Values) -> Iterator[Problem]:
+    if values("dataset._target_") is not None and values("dataset.path") is None:
+        yield "dataset.path", "name the folder of the data set, such as dataset.path=datas/lerobot/pusht_lowdim"
 
 
 class MakeDemos(Section):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from bac_workbench.settings.caches import CACHES, EITHER, Cache, CacheSection, make_cache
+from bac_workbench.settings.data import ChosenDataset, dataset_problems
 from bac_workbench.settings.kinds import (
     Boolean,
     Count,
@@ -153,6 +154,7 @@ class Eval(PolicySettings):
 
 
 class ProfileBlocks(PolicySettings):
+    dataset: ChosenDataset | None
     sampler: Sampler
     schedules: list_of(Text, "[bac_s10,bac_s7]", empty=True)
 
@@ -163,6 +165,9 @@ class ProfileBlocks(PolicySettings):
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
         yield from device_problems(values)
+        yield from dataset_problems(values)
+        if values("dataset._target_") is not None and values("profile.source") == "rollouts":
+            yield "profile.source", "rollouts look at no data set: use dataset or auto with dataset=lerobot"
         yield from profile_problems(values)
         yield from sampler_problems(values)
         yield from method_problems("schedules", values("schedules"), values("sampler.steps"))
@@ -230,7 +235,7 @@ def cache_problems(values: Values) -> Iterator[Problem]:
     budgets = [f"cache.{name}" for name in BUDGETS if values(f"cache.{name}") is not None]
     if method == "sacs" and len(budgets) > 1:
         yield budgets[-1], f"give one budget only, not {' and '.join(budgets)}"
-    if values("cache.interval") is not None and values("cache.budget") is not None:
+    if method == "uniform" and values("cache.interval") is not None and values("cache.budget") is not None:
         yield "cache.interval", f"with cache.budget={values('cache.budget')}: {EITHER}"
     if values("cache.forced_refresh") and "forced_refresh" not in CACHES[method].model_fields:
         yield "cache.forced_refresh", f"this is an option of cache=bac: {method} has none"

@@ -23,6 +23,7 @@ SCHEMAS = {
     "calibrate": "calibration.Calibrate",
     "train": "training.Train",
     "make_demos": "data.MakeDemos",
+    "collect": "collection.Collect",
     "convert_actions": "data.ConvertActions",
     "convert_checkpoint": "data.ConvertCheckpoint",
     "download_data": "data.DownloadData",

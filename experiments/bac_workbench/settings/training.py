@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hydra.utils import get_class
 
+from bac_workbench.settings.data import ChosenDataset, dataset_problems
 from bac_workbench.settings.kinds import (
     Boolean,
     Count,
@@ -69,6 +70,7 @@ class Objective(Section):
 
 class Train(Section):
     task: Task
+    dataset: ChosenDataset | None
     seed: TrainSeed
     device: Device
     output_dir: Path
@@ -84,6 +86,7 @@ class Train(Section):
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
         yield from device_problems(values)
+        yield from dataset_problems(values)
         if values("training.precision") == "tf32" and on_gpu(values("device")) is False:
             yield "training.precision", "tf32 is arithmetic of NVIDIA GPUs: use fp32 or bf16 on a CPU"
         if values("init_checkpoint") is not None and values("transfer_from") is not None:
