@@ -96,6 +96,6 @@ def as_overrides(found: Calibration) -> str:
         names["coupled"] = "coupled"
     for field, option in names.items():
         value = getattr(settings, field)
-        if value not in (None, usual[field]):
+        if value not in (None, usual[field]) and (settings.kind, field, value) != ("ancestral", "coupled", True):
             words.append(f"sampler.{option}={str(value).lower()}")
     return " ".join(words)
