@@ -21,7 +21,7 @@ from bac.similarity import get_metric
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from bac.sensitivity import HoldingCosts
+    from bac.holding import HoldingCosts
 
 DPI = 200
 #: One colour per kind of block, taken from the colour-blind-safe palette of Okabe and Ito.

@@ -16,10 +16,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from bac.holding import MAX_EXTRAPOLATION_STEPS, HoldingCosts
 from bac.knapsack import best_choice
 from bac.provenance import Provenance, ScheduleError, integer
 from bac.schedule import REUSE, Schedule
-from bac.sensitivity import MAX_EXTRAPOLATION_STEPS, HoldingCosts
 from bac.strict_json import short_repr
 from bac.update_steps import ExtrapolatedSteps, HeldSteps, UpdateSteps
 

@@ -17,7 +17,6 @@ then backward step by step, each recomputed with the adjoint of its result.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,32 +24,10 @@ from torch import Tensor
 
 from bac.denoiser import Branch, branch, model_blocks
 from bac.errors import Unavailable
+from bac.holding import MAX_EXTRAPOLATION_STEPS, HoldingCosts
 from bac.known_modules import check_containers
 from bac.loop import DenoisingLoop, SamplerInputs, check_inputs
 from bac.solver import COLUMNS, Solver, solver_of
-
-#: Extrapolation is for coarse grids: its costs have one more index, [blocks, steps, steps, steps] numbers.
-MAX_EXTRAPOLATION_STEPS = 50
-
-
-@dataclass(frozen=True)
-class HoldingCosts:
-    """Costs of reuse, averaged over states; without unit, see the module's text.
-
-    Attributes:
-        blocks: names in execution order.
-        hold: [blocks, K, K]; entry a, e is what holding the output of step a up to step e costs; zero for e <= a.
-        extrapolate: [blocks, K, K, K]; entry a', a, e is what continuing the line through the outputs of steps a' < a
-            up to step e costs. None where the chain draws noise between its steps, or has too many of them.
-    """
-
-    blocks: tuple[str, ...]
-    hold: np.ndarray
-    extrapolate: np.ndarray | None = None
-
-    @property
-    def steps(self) -> int:
-        return self.hold.shape[-1]
 
 
 def holding_costs(

@@ -16,9 +16,9 @@ import numpy as np
 
 from bac import strict_json
 from bac.files import read_limited, write_atomic
+from bac.holding import HoldingCosts
 from bac.profile_info import MAX_NUMBERS, ProfileError, ProfileInfo, check_blocks
 from bac.provenance import Provenance, ScheduleError, count, integer, sequence, text
-from bac.sensitivity import HoldingCosts
 
 MAX_INFO_BYTES = 2**20
 ADVICE = "restore both files, or remove them, after which the costs are measured anew"

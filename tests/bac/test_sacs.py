@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from bac.blocks import decoder_blocks
+from bac.holding import HoldingCosts
 from bac.provenance import Provenance, ScheduleError
 from bac.sacs import predicted_cost, sacs, smallest_budget
 from bac.schedule import Schedule
-from bac.sensitivity import HoldingCosts
 from bac.uniform import uniform
 
 BLOCKS = decoder_blocks(1)

@@ -6,8 +6,9 @@ import torch
 
 from bac.denoiser import branch, model_blocks
 from bac.errors import Unavailable
+from bac.holding import MAX_EXTRAPOLATION_STEPS
 from bac.samplers.grid_loop import GridLoop, GridSettings
-from bac.sensitivity import MAX_EXTRAPOLATION_STEPS, _Chain, holding_costs
+from bac.sensitivity import _Chain, holding_costs
 from bac.solver import solver_of
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
 from tests.bac.tiny_policies import observation, seeded, tiny_model, tiny_policy, tiny_sampler

@@ -12,13 +12,13 @@ from bac.block_times import block_times
 from bac.errors import Unavailable
 from bac.figures import plot_schedule
 from bac.flops import denoiser_cost
+from bac.holding import MAX_EXTRAPOLATION_STEPS
 from bac.horizon import executed_tokens
 from bac.native.errors import CompilerMissing
 from bac.profile import ProfileInfo
 from bac.runtime.choose import make_sampler
 from bac.sacs import smallest_budget
 from bac.schedule import Schedule, ScheduleError
-from bac.sensitivity import MAX_EXTRAPOLATION_STEPS
 from bac.solver import COLUMNS, solver_of
 from bac_workbench.profiling.assets import Assets
 from bac_workbench.profiling.profiles import Say, profile_for

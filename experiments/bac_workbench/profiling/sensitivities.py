@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.progress import Progress
 
 from bac.figures import plot_costs
+from bac.holding import HoldingCosts
 from bac.horizon import executed_tokens
-from bac.sensitivity import HoldingCosts, holding_costs
+from bac.sensitivity import holding_costs
 from bac.sensitivity_files import SensitivityInfo, load, save
 from bac_workbench.profiling.assets import Assets
 from bac_workbench.profiling.profiles import Say, info_of, observe

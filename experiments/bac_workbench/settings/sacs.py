@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bac.holding import HoldingCosts
 from bac.sacs import sacs
 from bac.schedule import REUSE, Schedule
-from bac.sensitivity import HoldingCosts
 from bac.sensitivity_files import SensitivityInfo
 from bac_workbench.settings.cache import Cache
 from bac_workbench.settings.kinds import Count, NoiseSeed, Positive, choice, integer, nullable
