@@ -23,8 +23,8 @@ class Provenance:
     """Where a schedule comes from; every field but the method is optional, and all are JSON-able.
 
     Attributes:
-        method: ``full``, ``uniform``, ``unified_acs``, ``blockwise_acs``, ``bac`` or ``custom``.
-        budget: updates per block before any repair.
+        method: ``full``, ``uniform``, ``unified_acs``, ``blockwise_acs``, ``bac``, ``sacs`` or ``custom``.
+        budget: updates per block before any repair; of ``sacs``, those of the BAC that takes as many FLOPs.
         metric, objective: what ACS optimised (see `bac.similarity` and `bac.acs`).
         top_k, repaired: number and names of the blocks BUA chose, worst first.
         forced_refresh: steps at which every block updates in addition to what the method chose.

@@ -279,3 +279,34 @@ def test_stages_that_were_reached_are_shown_with_their_intervals(tmp_path):
     assert text.startswith("| method | p1 | p2 | p10 | mean score")
     assert "| full | 1.00 [0.50, 1.00] | 0.50 [0.25, 0.50] | 0.25 [0.12, 0.25] |" in text
     assert len(comparison_table(rows).columns) == 11 and rows[0]["metrics"]["kettle"]["mean"] == 1.0
+
+
+def test_published_trainings_are_pooled_in_one_row_and_kinds_of_checkpoint_kept_apart(tmp_path):
+    for train in (0, 1, 2):
+        for kind, better in (("max", 0.1), ("avg", 0.0)):
+            own = {"train": train, "checkpoint_type": kind, "checkpoint_hash": f"{train}{kind}"}
+            full = [0.5 + better + train / 100, 0.7, 0.9]
+            stored(tmp_path, f"full-train{train}-{kind}", "full", full, 24.7, **own)
+            bac = [score - 0.05 for score in full]
+            digest = {"schedule_digest": str(train)}
+            stored(
+                tmp_path, f"bac-train{train}-{kind}", "bac_s10", bac, 4 + train, updates=350 + train, **own, **digest
+            )
+    comparison = compare(tmp_path)
+    rows = {row["label"]: row for row in comparison.rows}
+    assert not comparison.skipped and len(rows) == 4
+    best = rows["bac_s10 (trainings 0, 1, 2, max)"]
+    assert best["trainings"] == [0, 1, 2] and best["n_episodes"] == 9 and len(best["runs"]) == 3
+    assert best["paired_difference"]["mean"] == pytest.approx(-0.05)
+    assert best["block_updates"] == 351 and best["gflop_per_chunk"] == pytest.approx(5)
+    assert best["mean_score"] == pytest.approx(rows["bac_s10 (trainings 0, 1, 2, avg)"]["mean_score"] + 0.1 / 3)
+    assert set(best["scores"]) == {"train0-max-seed0", "train1-max-seed0", "train2-max-seed0"}
+
+
+def test_a_training_without_its_full_policy_is_left_out(tmp_path):
+    stored(tmp_path, "full", "full", [0.5, 0.7], 24.7, train=0, checkpoint_hash="0")
+    stored(tmp_path, "bac0", "bac_s10", [0.5, 0.6], 4.2, train=0, checkpoint_hash="0")
+    stored(tmp_path, "bac1", "bac_s10", [0.5, 0.6], 4.2, train=1, checkpoint_hash="1")
+    comparison = compare(tmp_path)
+    assert comparison.skipped == {"bac1": "seed train1-seed0 instead of train0-seed0"}
+    assert [row["run"] for row in comparison.rows] == ["full", "bac0"]

@@ -202,6 +202,7 @@ def test_observations_of_another_policy_are_refused(make_tuning, tmp_path):
         (["candidates=[full@euler3]"], "names an unknown sampler"),
         (["candidates=[bac_s0]"], "has a budget of 0: use 1 to"),
         (["candidates=[tuned@ddim3]"], "write tuned alone"),
+        (["extra_candidates=[tuned]"], "tuned is what this command finds"),
         (["selection.rounds=[8,4]"], "ascending"),
         (["certification.looks=[3]"], "5 seeds at least"),
         (["certification.start_seed=300500"], "use seeds that nothing else uses"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bac_workbench.evaluation.comparison import compare
 from bac_workbench.released import steps_command
 from bac_workbench.released.eval_command import main
 from tests.conftest import ROOT
@@ -95,6 +96,14 @@ def test_optimal_takes_the_steps_of_the_folder_and_repairs_them(checkpoint, sche
     )["eval_results"]
     assert repaired["block_updates"]["per_chunk"] > 3 * 6 and repaired["num_bu_blocks"] == 6
     assert repaired["flops"] > files["eval_results"]["flops"]
+
+
+def test_results_of_the_released_command_can_be_compared(checkpoint):
+    door(checkpoint, "--cache_mode", "original", output="results/pusht/baseline")
+    door(checkpoint, "--cache_mode", "threshold", "--cache_threshold", "4", output="results/pusht/threshold")
+    rows = compare(Path("results/pusht")).rows
+    assert [row["run"] for row in rows] == ["baseline", "threshold"]
+    assert rows[1]["block_updates"] == 3 * 6 and rows[1]["n_episodes"] == 2
 
 
 def test_a_cache_of_this_project_goes_through_the_same_door(checkpoint):

@@ -164,7 +164,7 @@ def planned_methods(experiment: Experiment) -> dict[str, Experiment]:
         method = parse_method(text)
         variant = experiment.with_sampler(method.sampler).with_cache(method.cache)
         variant.cache.check(variant.blocks, variant.steps)
-        variants.setdefault(f"{method.label}@{variant.sampler_name}", variant)
+        variants.setdefault(f"{variant.cache.label}@{variant.sampler_name}", variant)
     return variants
 
 

@@ -64,4 +64,6 @@ def check_methods(experiment: Experiment, methods: list[Method]) -> None:
                 f"schedules: {method.label}@... names a sampler; what is profiled is set by sampler=, "
                 f"and is {experiment.sampler_name}"
             )
+        if method.label == "tuned":
+            raise ConfigError("schedules: tuned is a certificate, which bac tune writes; there is nothing to profile")
         method.cache.check(experiment.blocks, experiment.steps)

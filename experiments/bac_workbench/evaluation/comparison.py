@@ -14,9 +14,9 @@ from rich.table import Table
 
 from bac_workbench.console import table
 from bac_workbench.evaluation.noninferiority import FEWEST, noninferior
-from bac_workbench.evaluation.pooling import Pair, PooledRuns, pool
+from bac_workbench.evaluation.pooling import Pair, PooledRuns, draw_name, pool
 from bac_workbench.evaluation.report import interval_text, method_label
-from bac_workbench.evaluation.stored_results import StoredEvaluation, read_evaluation
+from bac_workbench.evaluation.stored_results import Draw, StoredEvaluation, read_evaluation
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path, write_json
 
@@ -92,8 +92,8 @@ def compare(folder: Path, reference: str | None = None) -> Comparison:
 
 def choose_references(
     folder: Path, evaluations: list[StoredEvaluation], name: str | None
-) -> dict[int, StoredEvaluation]:
-    """Noise seed -> the run to pair with.
+) -> dict[Draw, StoredEvaluation]:
+    """Noise seed and training -> the run to pair with.
 
     It has to BE the full policy, every block at every step of the checkpoint's own sampler.
     """
@@ -111,14 +111,14 @@ def choose_references(
             raise ConfigError(
                 f"{name} cannot be the reference, as it is not the full policy with the checkpoint's own sampler: {why}"
             )
-        return {named[0].noise_seed: named[0]}
+        return {named[0].draw: named[0]}
     full = [e for e in evaluations if e.why_not_full() is None]
     if not full:
         raise ConfigError(
             f"{folder} holds no evaluation of the full policy with the checkpoint's own sampler: "
             f"run bac eval with cache=full first. It holds: {runs}"
         )
-    references = {e.noise_seed: e for e in sorted(full, key=lambda e: e.noise_seed)}
+    references = {e.draw: e for e in sorted(full, key=lambda e: e.draw)}
     first = next(iter(references.values()))
     if len(references) < len(full) or any(differences(first, e) for e in full):
         differs = "; ".join(
@@ -134,20 +134,25 @@ def choose_references(
 
 
 def differences(evaluation: StoredEvaluation, reference: StoredEvaluation) -> list[str]:
-    """Under which other conditions than `reference` a run was made, but for the noise seed, in words."""
+    """Under which other conditions than `reference` a run was made, but for the noise seed, in words.
+
+    Runs of different published trainings have different checkpoints.
+    """
     own, other = evaluation.provenance, reference.provenance
-    return [f"{key} {_short(own[key])} instead of {_short(other[key])}" for key in SAME if own[key] != other[key]]
+    trained = None not in (evaluation.train, reference.train) and evaluation.draw[:2] != reference.draw[:2]
+    keys = [key for key in SAME if own[key] != other[key] and not (trained and key == "checkpoint_hash")]
+    return [f"{key} {_short(own[key])} instead of {_short(other[key])}" for key in keys]
 
 
-def why_not(evaluation: StoredEvaluation, references: dict[int, StoredEvaluation]) -> str | None:
+def why_not(evaluation: StoredEvaluation, references: dict[Draw, StoredEvaluation]) -> str | None:
     """Why an evaluation cannot be paired with the references, None if it can."""
     if evaluation.incomplete:
         return evaluation.incomplete
-    seed = evaluation.noise_seed
-    reference = references.get(seed, next(iter(references.values())))
+    draw = evaluation.draw
+    reference = references.get(draw, next(iter(references.values())))
     differs = differences(evaluation, reference)
-    if seed not in references:
-        differs.append(f"seed {seed} instead of {', '.join(map(str, references))}")
+    if draw not in references:
+        differs.append(f"seed {draw_name(draw)} instead of {', '.join(map(draw_name, references))}")
     if differs:
         return "; ".join(differs)
     return None if evaluation.scores.keys() & reference.scores.keys() else "no test episode in common"
@@ -165,11 +170,12 @@ def make_row(runs: PooledRuns, full: PooledRuns) -> dict[str, Any]:
     return {
         "run": first.run,
         "runs": list(runs.names),
-        "noise_seeds": sorted({noise for noise, _ in pairs}),
+        "noise_seeds": sorted({noise for (_, _, noise), _ in pairs}),
+        "trainings": sorted(runs.trainings),
         "method": first.method,
         "sampler": first.sampler,
         "runtime": runtime,
-        "label": sampler + ("" if runtime == full.first.provenance["runtime"] else f" ({runtime})"),
+        "label": sampler + ("" if runtime == full.first.provenance["runtime"] else f" ({runtime})") + trained(runs),
         "mean_score": mean.mean,
         "interval_95": [mean.low, mean.high],
         "paired_difference": None if itself or len(pairs) < 2 else runs.difference(full, pairs).to_dict(),
@@ -180,11 +186,19 @@ def make_row(runs: PooledRuns, full: PooledRuns) -> dict[str, Any]:
         "n_episodes_of_reference": len(full.scores),
         "env_steps": runs.mean_env_steps(pairs),
         "reference_env_steps": full.mean_env_steps(pairs),
-        "block_updates": first.updates,
-        "gflop_per_chunk": first.gflop,
+        "block_updates": round(sum(run.updates for run in runs.runs) / len(runs.runs)),
+        "gflop_per_chunk": sum(run.gflop for run in runs.runs) / len(runs.runs),
         "metrics": runs.metrics_over(pairs),
         "scores": runs.by_noise_seed(pairs),
     }
+
+
+def trained(runs: PooledRuns) -> str:
+    """' (trainings 0, 1, 2, max)' of runs that name published trainings, else nothing."""
+    if not runs.trainings:
+        return ""
+    kind = runs.first.draw[1]
+    return f" (trainings {', '.join(map(str, sorted(runs.trainings)))}{f', {kind}' if kind else ''})"
 
 
 def verdict(runs: PooledRuns, full: PooledRuns, pairs: list[Pair]) -> dict[str, Any] | None:

@@ -77,6 +77,8 @@ def evaluation_settings(experiment: Experiment, schedule: Schedule, episodes: li
         "checkpoint_noise": noise_digest(experiment.own_sampler.scheduler),
         "n_blocks": len(schedule.blocks),
         "checkpoint_hash": experiment.loaded.hash,
+        "train": settings.train,
+        "checkpoint_type": settings.checkpoint_type,
         "weights": experiment.loaded.weights,
         "runtime": settings.runtime,
         "precision": settings.precision,

@@ -1,4 +1,4 @@
-"""Runs of one method that differ in their noise seed alone, as one sample of episodes."""
+"""Runs of one method that differ in their noise seed or published training alone, as one sample of episodes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from functools import cached_property
 from typing import Any
 
 from bac_workbench.evaluation.statistics import Estimate, clustered_difference, clustered_score
-from bac_workbench.evaluation.stored_results import StoredEvaluation
+from bac_workbench.evaluation.stored_results import Draw, StoredEvaluation
 
-#: (noise seed, environment's seed) of an episode
-Pair = tuple[int, int]
+#: what tells a run from those it is pooled with, and the environment's seed of an episode
+Pair = tuple[Draw, int]
 
 
 @dataclass(frozen=True)
 class PooledRuns:
-    """Evaluations of one method, one per noise seed.
+    """Evaluations of one method, one per noise seed and training.
 
     Episodes of one environment's seed start alike, so they are not independent of each other: intervals take the seeds
     of the environment as clusters.
@@ -34,11 +34,16 @@ class PooledRuns:
 
     @property
     def noise_seeds(self) -> tuple[int, ...]:
-        return tuple(run.noise_seed for run in self.runs)
+        return tuple(dict.fromkeys(run.noise_seed for run in self.runs))
+
+    @property
+    def trainings(self) -> tuple[int, ...]:
+        """The published trainings that the runs name."""
+        return tuple(dict.fromkeys(run.train for run in self.runs if run.train is not None))
 
     @cached_property
     def scores(self) -> dict[Pair, float]:
-        return {(run.noise_seed, seed): score for run in self.runs for seed, score in run.scores.items()}
+        return {(run.draw, seed): score for run in self.runs for seed, score in run.scores.items()}
 
     def shared_with(self, other: PooledRuns) -> list[Pair]:
         """The episodes that both have."""
@@ -56,14 +61,17 @@ class PooledRuns:
         """Control steps of an episode; None where a run did not record them."""
         if any(run.env_steps is None for run in self.runs):
             return None
-        lengths = {(run.noise_seed, seed): n for run in self.runs for seed, n in (run.env_steps or {}).items()}
+        lengths = {(run.draw, seed): n for run in self.runs for seed, n in (run.env_steps or {}).items()}
         return sum(lengths[pair] for pair in pairs) / len(pairs)
 
     def by_noise_seed(self, pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
-        """Noise seed -> environment's seed -> score, of these episodes: what every mean and interval comes from."""
+        """Noise seed -> environment's seed -> score, of these episodes: what every mean and interval comes from.
+
+        Of a published training the key is such as train1-max-seed0.
+        """
         values: dict[str, dict[str, float]] = {}
-        for noise, seed in pairs:
-            values.setdefault(str(noise), {})[str(seed)] = self.scores[noise, seed]
+        for draw, seed in pairs:
+            values.setdefault(draw_name(draw), {})[str(seed)] = self.scores[draw, seed]
         return values
 
     def metrics_over(self, pairs: Sequence[Pair]) -> dict[str, Any]:
@@ -71,20 +79,30 @@ class PooledRuns:
         if any(run.metrics is None for run in self.runs):
             alone = len(self.runs) == 1 and len(pairs) == len(self.scores)
             return self.first.means if alone else {}
-        rows = {(run.noise_seed, seed): row for run in self.runs for seed, row in (run.metrics or {}).items()}
+        rows = {(run.draw, seed): row for run in self.runs for seed, row in (run.metrics or {}).items()}
         names = sorted(set.intersection(*(set(rows[pair]) for pair in pairs)))
         clusters = [seed for _, seed in pairs]
         estimates = {name: clustered_score([rows[pair][name] for pair in pairs], clusters) for name in names}
         return {name: {"mean": item.mean, "interval_95": [item.low, item.high]} for name, item in estimates.items()}
 
 
+def draw_name(draw: Draw) -> str:
+    """'0' of noise seed 0, or 'train1-max-seed0'."""
+    train, kind, noise = draw
+    return str(noise) if train < 0 else "-".join([f"train{train}", *([kind] if kind else []), f"seed{noise}"])
+
+
 def pool(evaluations: Sequence[StoredEvaluation]) -> list[PooledRuns]:
-    """Groups runs of one method, sampler, schedule and runtime; two of one noise seed stay apart."""
+    """Groups runs of one method, sampler, schedule and runtime; two of one noise seed and training stay apart.
+
+    Every training has a schedule of its own: those of one method are pooled, for the same kind of checkpoint.
+    """
     groups: dict[tuple, list[list[StoredEvaluation]]] = {}
-    for run in sorted(evaluations, key=lambda run: run.noise_seed):
-        key = (run.method, run.sampler, run.provenance["runtime"], run.updates, run.provenance.get("schedule_digest"))
+    for run in sorted(evaluations, key=lambda run: run.draw):
+        schedule = (run.updates, run.provenance.get("schedule_digest")) if run.train is None else run.draw[1]
+        key = (run.method, run.sampler, run.provenance["runtime"], schedule)
         alike = groups.setdefault(key, [])
-        free = [group for group in alike if all(run.noise_seed != other.noise_seed for other in group)]
+        free = [group for group in alike if all(run.draw != other.draw for other in group)]
         if free:
             free[0].append(run)
         else:

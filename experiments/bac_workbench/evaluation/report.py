@@ -63,7 +63,7 @@ def summary_table(results: Sequence[dict[str, Any]], benchmarks: Sequence[dict[s
     runtimes = ", ".join(dict.fromkeys(result["runtime"] for result in results))
     title = (
         f"{results[0]['task']}, {first['hardware']}; wall-clock at batch 1, "
-        f"speedup: against the plain policy ({plain}, reference); "
+        f"speedup: against the plain policy ({plain}, all tokens, reference); "
         f"same runtime: against {plain} in the method's own runtime ({runtimes})"
     )
     rows = [row(r, b) for r, b in zip(results, benchmarks)]

@@ -30,6 +30,10 @@ RECORDED = (
 )
 
 
+#: published training (-1: none was named), its kind of checkpoint, noise seed
+Draw = tuple[int, str, int]
+
+
 @dataclass(frozen=True)
 class StoredEvaluation:
     """What an eval_results.json says.
@@ -60,6 +64,16 @@ class StoredEvaluation:
     def noise_seed(self) -> int:
         return self.provenance["seed"]
 
+    @property
+    def train(self) -> int | None:
+        """Which of the published trainings it is of, None if none was named."""
+        return self.provenance.get("train")
+
+    @property
+    def draw(self) -> Draw:
+        """What tells the runs of one method apart that are pooled."""
+        return -1 if self.train is None else self.train, self.provenance.get("checkpoint_type") or "", self.noise_seed
+
     def why_not_full(self) -> str | None:
         """Why this is not the full policy: every block at every step of the checkpoint's own sampler. None if it is."""
         if self.incomplete:
@@ -78,13 +92,15 @@ class StoredEvaluation:
 
 
 def read_evaluation(path: Path) -> StoredEvaluation:
-    """Reads an eval_results.json.
+    """Reads an eval_results.json; one of the released project's form names the file with all of it.
 
     Raises:
         ConfigError: it is damaged; the message names it.
     """
     try:
         stored = json.loads(path.read_bytes())
+        if "provenance" not in stored and isinstance(stored.get("details"), str):
+            stored = json.loads((path.parent / stored["details"]).read_bytes())
         provenance = stored["provenance"]
         if not isinstance(provenance, dict):
             raise TypeError("its provenance is no record")

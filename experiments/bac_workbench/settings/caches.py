@@ -248,7 +248,7 @@ def make_cache(values: Mapping[str, Any]) -> Cache:
 
 
 def all_settings() -> dict[str, Any]:
-    """The fields of all methods, by name; those of one name are of one kind, which null may join in some."""
+    """The fields of all methods, by name; those of one name are of one kind, but that some may be null."""
     hints: dict[str, Any] = {}
     for cls in CACHES.values():
         own = get_type_hints(cls, include_extras=True)

@@ -97,6 +97,8 @@ class Tune(PolicySettings):
         yield from profile_problems(values)
         for name in ("candidates", "extra_candidates"):
             yield from method_problems(name, values(name), None)
+            if "tuned" in (values(name) or ()):
+                yield name, "tuned is what this command finds, and no candidate"
         for name in ("selection.rounds", "certification.looks"):
             yield from _count_problems(name, values(name))
         yield from _block_problems(values)

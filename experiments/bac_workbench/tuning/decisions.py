@@ -48,11 +48,15 @@ class Screened:
         return self.ms < CLEARLY_FASTER * other.ms and self.high < other.low
 
 
-def screen_out(rows: Mapping[str, Screened], max_energy: float, keep: int) -> dict[str, Ended]:
+def screen_out(rows: Mapping[str, Screened], full_ms: float, max_energy: float, keep: int) -> dict[str, Ended]:
     """The candidates that offline numbers leave behind; all others go on.
 
-    Gone are those further than `max_energy`, those that another one clearly beats, and, if more than `keep` are left,
-    those that most others are faster and nearer than. The nearest one always goes on if it is within `max_energy`.
+    Gone are those further than `max_energy`, and those that another one clearly beats. Of the rest `keep` go on: by
+    turns the nearest to the full policy, which is safe, and the one that promises most, which is daring. What it
+    promises is log(speedup), less as it is further.
+
+    Args:
+        full_ms: milliseconds of the full policy.
     """
     ended: dict[str, Ended] = {}
     for name, row in rows.items():
@@ -64,15 +68,17 @@ def screen_out(rows: Mapping[str, Screened], max_energy: float, keep: int) -> di
         if better is not None:
             ended[name] = Ended("screen", f"{better} is faster and nearer to the full policy")
     left = {name: row for name, row in rows.items() if name not in ended}
-    nearest = min(left, key=lambda name: left[name].energy, default=None)
 
-    def beaten(name: str) -> int:
-        row = left[name]
-        return sum(other.ms < row.ms and other.energy < row.energy for other in left.values())
+    def promise(name: str) -> float:
+        return math.log(max(full_ms / left[name].ms, 1.0)) * (1 - max(0.0, left[name].energy) / max_energy)
 
-    ranking = sorted(left, key=lambda name: (name != nearest, beaten(name), left[name].energy))
-    for name in ranking[keep:]:
-        ended[name] = Ended("screen", f"{keep} others promise more: relative energy {left[name].energy:.3f}")
+    rankings = [sorted(left, key=lambda name: left[name].energy), sorted(left, key=promise, reverse=True)]
+    kept: list[str] = []
+    while len(kept) < min(keep, len(left)):
+        kept.append(next(name for name in rankings[len(kept) % 2] if name not in kept))
+    for name in left:
+        if name not in kept:
+            ended[name] = Ended("screen", f"others are nearer or promise more: relative energy {left[name].energy:.3f}")
     return ended
 
 
@@ -139,7 +145,8 @@ def successive_halving(
     """Rolls candidates out on more and more seeds and keeps the promising half each time (Karnin et al. 2013).
 
     A candidate promises `power * log(speedup)`; the safest one always goes on. Those that would rather fail the proof
-    and those that a faster one equals are not survivors.
+    are not survivors, nor are those that a faster one equals in its chance of being proven. So the sequence gets faster
+    and less safe from one candidate to the next; a mean of few episodes alone would leave out the safe ones.
 
     Args:
         times: milliseconds of a chunk, by candidate.
@@ -167,12 +174,10 @@ def successive_halving(
     left = [name for name in left if name not in ended]
     for name in left:
         equals = [
-            other
-            for other in left
-            if times[other] < times[name] and standings[other].difference >= standings[name].difference
+            other for other in left if times[other] < times[name] and standings[other].power >= standings[name].power
         ]
         if equals:
-            ended[name] = Ended("selection", f"{_difference(standings[name])}: {equals[0]} is faster and no worse")
+            ended[name] = Ended("selection", f"{_difference(standings[name])}: {equals[0]} is faster and as safe")
     left = [name for name in left if name not in ended]
     kept = _promising(left, standings, times, full_ms, keep)
     ended |= {name: _less_promising(standings[name]) for name in left if name not in kept}

@@ -21,12 +21,13 @@ class TuningProgress:
         self._job = bar.add_task("tuning", total=None)
         self._stage, self._done, self._total = "tuning", 0, 0
         self._scores: dict[str, list[float]] = {}
-        self._said = time.monotonic()
+        self._began = self._said = time.monotonic()
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[[], None]]:
         """Begins a stage of `total` units; yields what to call after each."""
         self._stage, self._done, self._total, self._scores = name, 0, total, {}
+        self._began = time.monotonic()
         self.bar.reset(self._job, description=name, total=total, completed=0)
         yield lambda: self._advance(name)
         self.bar.update(self._job, completed=self._total)
@@ -47,8 +48,5 @@ class TuningProgress:
         self.bar.update(self._job, description=text, completed=min(self._done, self._total))
         if not self.bar.console.is_terminal and time.monotonic() - self._said > EVERY_SECONDS:
             self._said = time.monotonic()
-            self.bar.console.print(f"{text} ({self._done} of {self._total} {self._unit})")
-
-    @property
-    def _unit(self) -> str:
-        return "episodes" if self._scores else "measured"
+            left = (self._said - self._began) / self._done * max(0, self._total - self._done) / 60
+            self.bar.console.print(f"{text} ({self._done} of at most {self._total}; about {left:.0f} min left of it)")

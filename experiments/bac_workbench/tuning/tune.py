@@ -135,7 +135,7 @@ def measure(tuning: Tuning, folder: Path, progress: TuningProgress, say: Say) ->
     }
     slower = {name: Ended("screen", "no faster than the full policy") for name in rows if times[name]["speedup"] <= 1}
     fast = {name: row for name, row in rows.items() if name not in slower}
-    tuning.ended |= slower | screen_out(fast, settings.screen.max_energy, settings.screen.keep)
+    tuning.ended |= slower | screen_out(fast, times[FULL]["ms_p50"], settings.screen.max_energy, settings.screen.keep)
     say(f"screen on {tuning.states}: {len(rows)} candidates, {len(going_on(tuning))} go on")
 
 
