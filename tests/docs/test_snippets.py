@@ -15,6 +15,7 @@ from tests.docs.pages import PAGES, ROOT, blocks, name_of
 
 # Words after `bac` -> the file in config/ whose settings the command takes.
 HYDRA = {
+    "collect": "collect",
     "eval": "eval",
     "tune": "tune",
     "benchmark": "benchmark",
