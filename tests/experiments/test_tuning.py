@@ -17,6 +17,7 @@ from bac_workbench.evaluation.folder import default_output_dir, open_output_dir
 from bac_workbench.settings import check
 from bac_workbench.setup.experiment import load_experiment
 from bac_workbench.tuning.certificate import certificate, certificate_path, check_replaceable, request_of
+from bac_workbench.tuning.picture import plot_tuned
 from bac_workbench.tuning.progress import TuningProgress
 from bac_workbench.tuning.report import markdown, tuned_table, verdict_lines
 from bac_workbench.tuning.tune import certify, check_verdicts, measure, prepare, select
@@ -120,6 +121,9 @@ def test_the_certificate_is_followed_and_says_what_was_proven(tuned, make_settin
     assert all(row["why"] for row in details["candidates"] if row["stage"] not in ("chosen", "full policy"))
     assert written.method in markdown(written) and "not worse than the full policy by more than 0.5" in str(written)
     assert tuned_table(details["candidates"], "title").row_count == 3 and len(verdict_lines(written)) >= 2
+
+    plot_tuned(written, tmp_path / "tuned.png")
+    assert (tmp_path / "tuned.png").stat().st_size > 10_000
 
     followed = load_experiment(make_settings("cache=tuned", "sampler.steps=null"), n_test=2, n_train=0)
     assert followed.sampler_name == details["sampler"] and followed.cache.label == "full"

@@ -13,6 +13,8 @@ from diffusion_policy.common.files import atomic_path
 # Okabe and Ito's palette, told apart without colour vision; every group has a marker of its own beside it.
 CHOSEN, PROVEN, TESTED, SELECTED = "#D55E00", "#0072B2", "#E69F00", "#7f7f7f"
 
+PLACES = [(7, 5), (7, -12), (7, 16), (7, -23)]  # of a name beside its mark, in points
+
 
 def plot_tuned(tuned: Tuned, path: Path) -> None:
     """Difference of the mean score to the full policy against milliseconds, with intervals where there was a proof.
@@ -37,8 +39,7 @@ def plot_tuned(tuned: Tuned, path: Path) -> None:
         fontsize=8,
         ha="right",
     )
-    for row in rows:
-        _draw(axis, row)
+    marks = [mark for row in rows if (mark := _draw(axis, row)) is not None]
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -53,22 +54,32 @@ def plot_tuned(tuned: Tuned, path: Path) -> None:
     axis.set_ylim(bottom=floor)
     axis.set_xlabel(f"ms per action chunk (batch 1, {tuned.runtime}, log scale)")
     axis.set_ylabel("mean score minus the full policy's")
-    axis.set_title(f"{tuned.details['task']}: {tuned}"[:150], fontsize=9, loc="left", wrap=True)
+    axis.set_title(_title(tuned), fontsize=9, loc="left")
     handles, labels = axis.get_legend_handles_labels()
     unique = dict(zip(labels, handles))
     axis.legend(unique.values(), unique.keys(), frameon=False, fontsize=8, loc="lower right")
     axis.grid(alpha=0.25, linewidth=0.5)
     axis.spines[["top", "right"]].set_visible(False)
+    axis.margins(x=0.12)
+    _label(axis, marks, tuned.method)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
 
 
-def _draw(axis: Any, row: Mapping[str, Any]) -> None:
+def _title(tuned: Tuned) -> str:
+    claim = tuned.claim
+    if claim is None:
+        return f"{tuned.details['task']}: nothing faster than the full policy is proven"
+    return f"{tuned.details['task']}: {tuned.method} is not worse by more than {claim.margin:g} ({claim.n} pairs)"
+
+
+def _draw(axis: Any, row: Mapping[str, Any]) -> tuple[str, float, float] | None:
+    """Draws a candidate; its name and place, None for one without a score."""
     ms, name = row["times"]["ms_p50"], row["candidate"]
     if name == FULL:
         axis.plot(ms, 0, "s", color="black", markersize=7, label="full policy")
-        _label(axis, name, ms, 0)
-    elif row["proof"] is not None:
+        return name, ms, 0.0
+    if row["proof"] is not None:
         difference = row["proof"]["looks"][-1]["difference"]
         chosen, passed = row["stage"] == "chosen", row["proof"]["passed"]
         colour, marker, text = (
@@ -85,14 +96,34 @@ def _draw(axis: Any, row: Mapping[str, Any]) -> None:
             markersize=13 if chosen else 7,
             label=f"{text} (95 %)",
         )
-        _label(axis, name, ms, y, bold=chosen)
-    elif row["selection"] is not None:
+        return name, ms, y
+    if row["selection"] is not None:
         y = row["selection"]["difference"]
         axis.plot(ms, y, "D", color=SELECTED, markersize=5, fillstyle="none", label="ended in selection")
-        _label(axis, name, ms, y)
+        return name, ms, y
+    return None
 
 
-def _label(axis: Any, text: str, x: float, y: float, bold: bool = False) -> None:
-    axis.annotate(
-        text, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=7.5, weight="bold" if bold else "normal"
-    )
+def _label(axis: Any, marks: list[tuple[str, float, float]], chosen: str) -> None:
+    """Names beside the marks, each where it covers no earlier one if there is such a place."""
+    scale = 72 / axis.figure.dpi  # points of a pixel
+    taken: list[tuple[float, float, float, float]] = []
+    for name, x, y in sorted(marks, key=lambda mark: (mark[0] != chosen, mark[1])):
+        px, py = axis.transData.transform((x, y)) * scale
+        width, height = 4.2 * len(name), 9.0
+        boxes = [(px + dx, py + dy) for dx, dy in PLACES]
+        free = [
+            box
+            for box in boxes
+            if all(abs(box[0] - left) > max(width, w) or abs(box[1] - low) > h for left, low, w, h in taken)
+        ]
+        left, low = free[0] if free else boxes[0]
+        taken.append((left, low, width, height))
+        axis.annotate(
+            name,
+            (x, y),
+            xytext=(left - px, low - py),
+            textcoords="offset points",
+            fontsize=7.5,
+            weight="bold" if name == chosen else "normal",
+        )
