@@ -8,9 +8,9 @@ import pytest
 
 from bac_workbench.settings.schema import SCHEMAS, schema_of
 from docs.figures import make_concepts, make_scores
-from docs.generate import configuration, observations, readme, results_pages
+from docs.generate import configuration, frontier, observations, readme, results_pages
 from docs.generate.__main__ import pages
-from docs.generate.stored import RESULTS, ROOT, TITLES, label, read_task
+from docs.generate.stored import RESULTS, ROOT, TITLES, label, read_frontier, read_task
 
 GENERATED = pages()
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+")
@@ -48,9 +48,15 @@ def test_a_changed_result_changes_the_pages(monkeypatch):
     task = read_task("pusht_lowdim")
     task.row("bac_s10")["mean_score"] = 0.123
     monkeypatch.setattr(results_pages, "read_task", lambda name: task if name == "pusht_lowdim" else read_task(name))
-    monkeypatch.setattr(readme, "read_task", results_pages.read_task)
-    assert "0.123" in results_pages.task_page("pusht_lowdim")
-    assert "0.123" in results_pages.index_page() and "0.123" in readme.block()
+    assert "0.123" in results_pages.task_page("pusht_lowdim") and "0.123" in results_pages.index_page()
+
+
+def test_a_changed_result_of_the_frontier_changes_its_page_and_the_readme(monkeypatch):
+    fastest = read_frontier("pusht_lowdim")
+    fastest.row("bac_s10")["mean_score"] = 0.123
+    for module in (results_pages, frontier, readme):
+        monkeypatch.setattr(module, "read_frontier", lambda name: fastest)
+    assert "0.123" in results_pages.task_page("pusht_lowdim") and "0.123" in readme.block()
 
 
 def test_speedups_are_ratios_within_one_runtime():
@@ -67,6 +73,8 @@ def test_speedups_are_ratios_within_one_runtime():
         ("full", "ddpm100", "full policy (DDPM-100)"),
         ("full", "ddim16", "DDIM-16"),
         ("bac_s8", "ddim16", "BAC, budget 8, on DDIM-16"),
+        ("full", "ancestral5", "ancestral-5"),
+        ("sacs_s10", "ddim16-even", "S-ACS, budget 10, on DDIM-16 (even)"),
         ("bac_s10_r99", "ddpm100", "BAC, budget 10, refresh at step 99"),
     ],
 )

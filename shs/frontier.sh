@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The frontier tables of docs/results: the fastest methods beside the full policy, 100 test seeds with each noise seed.
+# Interrupted, it goes on where it stopped. TASKS="pusht_lowdim" picks; SEEDS="0 1" are the noise seeds; extra arguments go to every
+# evaluation. A task whose assets hold a certificate of bac tune is evaluated with it, too.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+
+for task in ${TASKS:-pusht_lowdim block_pushing kitchen_scripted_demos lift_scripted_demos can_scripted_demos}; do
+  case $task in lift_* | can_*) seeds=${SEEDS:-0} ;; *) seeds=${SEEDS:-0 1} ;; esac
+  for seed in $seeds; do
+    run() {
+      name=$1
+      shift
+      "$python" scripts/eval.py task="$task" seed="$seed" runtime=compiled threads=1 eval.n_test=100 eval.n_envs=20 eval.n_videos=0 \
+        benchmark.n_chunks=0 output_dir="results/$task/frontier/$name-seed$seed" "$@"
+    }
+    run full cache=full
+    for sampler in ddim16 ddim10 ancestral5; do
+      run "$sampler" cache=full sampler="$sampler"
+    done
+    for cache in uniform bac sacs; do
+      run "${cache}_s10" cache="$cache" cache.budget=10
+    done
+    if [ -e "assets/$task/tuned.json" ]; then
+      run tuned cache=tuned
+    fi
+  done
+  "$python" scripts/compare.py "results/$task/frontier"
+done
+
+case ${TASKS:-pusht_lowdim} in *pusht_lowdim*)
+  "$python" scripts/benchmark.py task=pusht_lowdim device=cpu threads=1 batch=1 n_chunks=20 runtimes=[compiled] \
+    methods=[full,full@ddim16,full@ddim10,uniform_s10,bac_s10,sacs_s10,full@ancestral5,tuned] output_dir=results/pusht_lowdim/frontier_benchmark ;;
+esac
