@@ -54,7 +54,7 @@ def draw(task: str, path: Path) -> None:
     results = read_frontier(task) or read_task(task)
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axis = figure.subplots()
-    labelled = set()
+    labelled, kinds = set(), []
     for row in results.rows:
         x = cost(results, f"{row['method']}@{row['sampler']}")
         if x is None:
@@ -75,7 +75,9 @@ def draw(task: str, path: Path) -> None:
         labelled.add(kind)
         name = label(row["method"], row["sampler"]).replace(", budget ", " ").replace(", on ", " + ")
         name += ", tuned" if f"{row['method']}@{row['sampler']}" == tuned_key(task) else ""
-        write_name(axis, name.replace("full policy (DDPM-100)", "full policy"), kind, x, low, high)
+        lower = sum(drawn == "ancestral" for drawn in kinds) % 2 if kind == "ancestral" else 0
+        kinds.append(kind)
+        write_name(axis, name.replace("full policy (DDPM-100)", "full policy"), kind, (x, low, high), lower)
     axis.set_xscale("log")
     unit = "GFLOP" if results.benchmark is None else "ms"
     axis.set_xlabel(f"{unit} per action chunk (log scale; left is faster)")
@@ -96,13 +98,25 @@ def draw(task: str, path: Path) -> None:
     figure.savefig(path, format="png", dpi=130, metadata={"Software": None})
 
 
-def write_name(axis: Axes, name: str, kind: str, x: float, low: float, high: float) -> None:
-    """Samplers above their interval, caches below it, so that neighbours do not overlap."""
-    above = kind in ("ddim", "full", "sacs") or low < 0.1
+def write_name(axis: Axes, name: str, kind: str, at: tuple[float, float, float], lower: int) -> None:
+    """Samplers above their interval, caches below it, and `lower` lines further, so that neighbours do not overlap.
+
+    Args:
+        at: x, and the ends of the interval.
+    """
+    x, low, high = at
+    above = kind in ("ddim", "full") or low < 0.1
     across = "right" if kind == "uniform" and not above else "center"
-    at = (x, high if above else low)
-    offset = (0, 4 if above else -11)
-    axis.annotate(name, at, offset, textcoords="offset points", fontsize=8, color=COLOURS[kind], ha=across)
+    offset = (0, 4 if above else -11 * (1 + lower))
+    axis.annotate(
+        name,
+        (x, high if above else low),
+        offset,
+        textcoords="offset points",
+        fontsize=8,
+        color=COLOURS[kind],
+        ha=across,
+    )
 
 
 def main(folder: Path = FIGURES) -> list[Path]:
