@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bac_workbench.evaluation.comparison import verdict_text
 from docs.generate.stored import (
     OWN_SAMPLER,
     ROOT,
@@ -48,15 +49,6 @@ def name(row: dict[str, Any], task: str) -> str:
     return f"**{text}** (tuned)" if key_of(row) == tuned_key(task) else text
 
 
-def verdict(row: dict[str, Any]) -> str:
-    """'shown', 'refuted', or 'not shown' with what would decide."""
-    found = row["noninferiority"]
-    if found is None:
-        return "-"
-    planned = found["pairs_needed"] if found["result"] == "not shown" else None
-    return found["result"] + ("" if planned is None else f" ({planned} pairs may decide)")
-
-
 def longer(row: dict[str, Any]) -> str:
     """By how much an episode is longer than the full policy's."""
     if row["env_steps"] is None or not row["reference_env_steps"]:
@@ -77,7 +69,7 @@ def frontier_table(results: TaskResults) -> str:
             name(row, results.task),
             estimate(row["mean_score"], row["interval_95"], 3),
             "-" if paired is None else estimate(paired["mean"], [paired["low"], paired["high"]], 3, sign=True),
-            verdict(row),
+            verdict_text(row),
             longer(row),
             str(evaluations(row["sampler"])),
             f"{row['gflop_per_chunk']:.2f}",

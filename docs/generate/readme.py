@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bac_workbench.evaluation.comparison import verdict_text
 from docs.generate.frontier import key_of, tuned_key
-from docs.generate.frontier import verdict as not_worse
 from docs.generate.results_pages import verdict
 from docs.generate.stored import (
     ROOT,
@@ -59,7 +59,7 @@ def row_of(results: TaskResults, key: str) -> list[str]:
         f"**{name}** (tuned)" if key_of(row) == tuned_key(TASK) else name,
         estimate(row["mean_score"], row["interval_95"], 3),
         "-" if paired is None else estimate(paired["mean"], [paired["low"], paired["high"]], 3, sign=True),
-        not_worse(row).split(" (")[0],
+        verdict_text(row).split(" (")[0],
         f"{timed['ms_p50']:.1f}",
         f"{timed['speedup']:.0f}x",
     ]

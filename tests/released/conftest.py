@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from bac_workbench.released import steps_command
 from diffusion_policy.common.config import register_resolvers
 from diffusion_policy.common.policy_files import build_policy
 from diffusion_policy.model.common.normalizer import LinearNormalizer
@@ -61,3 +63,15 @@ def place(tmp_path, monkeypatch) -> Path:
 def checkpoint(place) -> Path:
     """The best checkpoint of the first training of low-dimensional Push-T, with an = in its name."""
     return write_original(CHECKPOINT)
+
+
+@pytest.fixture(scope="package")
+def prepared(tmp_path_factory) -> Path:
+    """A working directory with the checkpoint and its schedules of 3 updates."""
+    folder, before = tmp_path_factory.mktemp("prepared"), os.getcwd()
+    os.chdir(folder)
+    path = write_original(CHECKPOINT)
+    flags = ["-c", str(path), "-o", "assets/pusht_lowdim", "-d", "cpu", "--num_caches", "3", "--metrics", "cosine"]
+    steps_command.main([*flags, *PROFILE])
+    os.chdir(before)
+    return folder

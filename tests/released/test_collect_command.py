@@ -13,26 +13,13 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from bac_workbench.released import steps_command
 from bac_workbench.released.collect_command import main
 from tests.conftest import ROOT
-from tests.released.conftest import CHECKPOINT, PROFILE, SHORT, write_original
+from tests.released.conftest import CHECKPOINT, SHORT
 
 SHORTLY = [*SHORT, "n_envs=2", "n_workers=0"]
 FOLDER = "assets/pusht_lowdim/optimal_steps/cosine"
 OPTIMAL = ("--use_bac", "--cache_mode", "optimal", "--optimal_steps_dir", FOLDER, "--metric", "cosine")
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    """A working directory with the checkpoint and its schedules of 3 updates."""
-    folder, before = tmp_path_factory.mktemp("prepared"), os.getcwd()
-    os.chdir(folder)
-    path = write_original(CHECKPOINT)
-    flags = ["-c", str(path), "-o", "assets/pusht_lowdim", "-d", "cpu", "--num_caches", "3", "--metrics", "cosine"]
-    steps_command.main([*flags, *PROFILE])
-    os.chdir(before)
-    return folder
 
 
 def door(*arguments: str, output: str = "datas/lerobot/pusht") -> dict:

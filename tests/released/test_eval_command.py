@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from bac_workbench.evaluation.comparison import compare
-from bac_workbench.released import steps_command
 from bac_workbench.released.eval_command import main
 from tests.conftest import ROOT
-from tests.released.conftest import CHECKPOINT, EVAL, PROFILE, write_original
+from tests.released.conftest import EVAL, write_original
 
 FOLDER = "assets/pusht_lowdim/optimal_steps/cosine"
 OPTIMAL = ("--cache_mode", "optimal", "--optimal_steps_dir", FOLDER)
@@ -35,18 +34,6 @@ def refusal(capsys, *arguments: str) -> str:
     message = capsys.readouterr().err
     assert caught.value.code == 1 and "Traceback" not in message and len(message.splitlines()) < 12
     return message
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    """A working directory with the checkpoint and its schedules of 3 updates."""
-    folder, before = tmp_path_factory.mktemp("prepared"), os.getcwd()
-    os.chdir(folder)
-    path = write_original(CHECKPOINT)
-    flags = ["-c", str(path), "-o", "assets/pusht_lowdim", "-d", "cpu", "--num_caches", "3", "--metrics", "cosine"]
-    steps_command.main([*flags, *PROFILE])
-    os.chdir(before)
-    return folder
 
 
 @pytest.fixture

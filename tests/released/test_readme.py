@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bac_workbench.released import benchmark_command, eval_command, steps_batch, steps_command
+from bac_workbench.released import benchmark_command, cache_flags, eval_command, steps_batch, steps_command
 from bac_workbench.released.options import settings_from
 from bac_workbench.released.selection import chosen_tasks
 from tests.conftest import ROOT
@@ -53,7 +53,7 @@ def test_schedules_are_asked_for_as_the_readme_does():
 )
 def test_evaluations_are_asked_for_as_the_readme_does(command, cache):
     given = eval_command.flags().read(words(command)[2:])
-    settings = settings_from("eval", eval_command.overrides_of(given, eval_command.check_flags(given)))
+    settings = settings_from("eval", eval_command.overrides_of(given, cache_flags.check_flags(given)))
     assert (settings.task.name, settings.checkpoint, settings.eval.n_videos) == ("can_ph", CAN, 0)
     assert cache.items() <= settings.cache.to_dict().items()
 

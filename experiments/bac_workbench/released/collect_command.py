@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bac_workbench.console import readable_errors
-from bac_workbench.released.eval_command import MODES, READ_BY, THRESHOLD, check_flags, stored_steps
-from bac_workbench.released.options import Flags, assigned, metric, name_command, one_of, settings_from, whole
+from bac_workbench.released.cache_flags import READ_BY, add_cache_flags, cache_overrides, check_flags
+from bac_workbench.released.eval_command import stored_steps
+from bac_workbench.released.options import Flags, assigned, name_command, one_of, settings_from, whole
 from bac_workbench.settings.collection import FORMATS
 from diffusion_policy.common.config import ConfigError
 
@@ -38,34 +39,13 @@ def flags() -> Flags:
         help=f"episodes in the data set (default: {EPISODES})",
     )
     parser.add_argument("--use_bac", action="store_true", help="reuse block outputs, as --cache_mode says")
-    parser.add_argument(
-        "--cache_mode", type=one_of(MODES), help=f"with --use_bac: original, threshold or optimal (default: {MODE})"
-    )
-    parser.add_argument(
-        "--cache_threshold",
-        type=whole(1, "interval of updates"),
-        help=f"threshold: steps from one update to the next (default: {THRESHOLD})",
-    )
-    parser.add_argument("--optimal_steps_dir", help="optimal: such as assets/kitchen/optimal_steps/cosine")
-    parser.add_argument("--metric", type=metric, help="optimal: of the schedules (default: cosine)")
-    parser.add_argument(
-        "--num_caches",
-        type=whole(1, "number of updates"),
-        help=f"optimal: updates of each block before the repair (default: {BUDGET})",
-    )
-    parser.add_argument(
-        "--num_bu_blocks", type=whole(0, "number of blocks"), help="optimal: blocks that are repaired (default: 0)"
-    )
+    mode = f"with --use_bac: original, threshold or optimal (default: {MODE})"
+    add_cache_flags(parser, mode, "assets/kitchen/optimal_steps/cosine", BUDGET)
     parser.add_argument(
         "--format", type=one_of(FORMATS), default="original", help="original or lerobot (default: original)"
     )
     parser.add_argument("--success_only", action="store_true", help="leave out episodes that do not succeed")
     parser.add_argument("--task", help="where neither folder nor checkpoint says it, such as can_ph")
-    parser.add_argument(
-        "--other_checkpoint",
-        action="store_true",
-        help="optimal: use schedules that were made for another checkpoint of the same size",
-    )
     parser.settings_of("collect")
     return parser
 
@@ -106,13 +86,7 @@ def overrides_of(given: argparse.Namespace, mode: str | None) -> list[str]:
     ]
     if given.success_only:
         overrides.append("success_only=true")
-    if mode == "original":
-        overrides.append("cache=full")
-    elif mode == "threshold":
-        overrides += ["cache=uniform", f"cache.interval={given.cache_threshold or THRESHOLD}"]
-    elif mode == "optimal":
-        overrides += ["cache=bac", f"cache.budget={given.num_caches or BUDGET}"]
-        overrides += [f"cache.top_k={given.num_bu_blocks or 0}", f"cache.metric={given.metric or 'cosine'}"]
+    overrides += cache_overrides(given, mode, BUDGET)
     return [*overrides, *given.settings]
 
 

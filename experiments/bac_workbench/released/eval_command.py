@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from bac_workbench.console import console, readable_errors
-from bac_workbench.released.options import Flags, assigned, metric, name_command, one_of, settings_from, whole
+from bac_workbench.released.cache_flags import THRESHOLD, add_cache_flags, cache_overrides, check_flags
+from bac_workbench.released.options import Flags, assigned, name_command, settings_from
 from diffusion_policy.common.config import ConfigError
 
 if TYPE_CHECKING:
@@ -28,18 +29,8 @@ if TYPE_CHECKING:
     from bac_workbench.setup.experiment import Experiment
 
 PROGRAM = "eval_fast_diffusion_policy.py"
-MODES = ("original", "threshold", "optimal")
 EVALUATION = "evaluation"  # this project's files, in the folder of the released ones
-THRESHOLD, BUDGET = 5, 30  # the released defaults
-#: flags that only some modes read
-READ_BY = {
-    "cache_threshold": ("threshold",),
-    "optimal_steps_dir": ("optimal",),
-    "metric": ("optimal",),
-    "num_caches": ("optimal",),
-    "num_bu_blocks": ("optimal",),
-    "other_checkpoint": ("optimal",),
-}
+BUDGET = 30  # the released default
 
 
 @dataclass(frozen=True)
@@ -63,33 +54,10 @@ def flags() -> Flags:
     parser.add_argument("-c", "--checkpoint", required=True, help="a folder of this project or an original .ckpt")
     parser.add_argument("-o", "--output_dir", required=True, help="where results go")
     parser.add_argument("-d", "--device", default="auto", help="auto, cpu, cuda or cuda:<index> (default: auto)")
-    parser.add_argument(
-        "--cache_mode",
-        type=one_of(MODES),
-        help="original, threshold or optimal (default: original, or what cache=... says)",
-    )
-    parser.add_argument(
-        "--cache_threshold",
-        type=whole(1, "interval of updates"),
-        help=f"threshold: steps from one update to the next (default: {THRESHOLD})",
-    )
-    parser.add_argument("--optimal_steps_dir", help="optimal: such as assets/can_ph/optimal_steps/cosine")
-    parser.add_argument("--metric", type=metric, help="optimal: of the schedules (default: cosine)")
-    parser.add_argument(
-        "--num_caches",
-        type=whole(1, "number of updates"),
-        help=f"optimal: updates of each block before the repair (default: {BUDGET})",
-    )
-    parser.add_argument(
-        "--num_bu_blocks", type=whole(0, "number of blocks"), help="optimal: blocks that are repaired (default: 0)"
-    )
+    mode = "original, threshold or optimal (default: original, or what cache=... says)"
+    add_cache_flags(parser, mode, "assets/can_ph/optimal_steps/cosine", BUDGET)
     parser.add_argument("--skip_video", action="store_true", help="film no episode")
     parser.add_argument("--task", help="where neither folder nor checkpoint says it, such as can_ph")
-    parser.add_argument(
-        "--other_checkpoint",
-        action="store_true",
-        help="optimal: use schedules that were made for another checkpoint of the same size",
-    )
     parser.settings_of("eval")
     return parser
 
@@ -98,30 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with readable_errors():
         evaluate(flags().read(sys.argv[1:] if arguments is None else arguments))
     return 0
-
-
-def check_flags(given: argparse.Namespace) -> str | None:
-    """The mode; None: settings of this project choose the cache.
-
-    Raises:
-        ConfigError: flags that contradict each other, or that nothing would read.
-    """
-    cache = next((text for text in given.settings if text.startswith(("cache=", "cache."))), None)
-    if cache is not None and given.cache_mode is not None:
-        raise ConfigError(f"--cache_mode {given.cache_mode} and {cache}: leave one of them out")
-    mode = given.cache_mode or ("original" if cache is None else None)
-    for name, modes in READ_BY.items():
-        if getattr(given, name) not in (None, False) and mode not in modes:
-            raise ConfigError(
-                f"--{name} is a flag of --cache_mode {' and '.join(modes)}"
-                + (": add that, or leave it out" if given.cache_mode is None else f", not of {mode}: leave it out")
-            )
-    if mode == "optimal" and given.optimal_steps_dir is None:
-        raise ConfigError(
-            "--cache_mode optimal needs --optimal_steps_dir, such as assets/can_ph/optimal_steps/cosine: "
-            "diffusion_policy/activation_utils/get_optimal_cache_update_steps.py makes it"
-        )
-    return mode
 
 
 def overrides_of(given: argparse.Namespace, mode: str | None) -> list[str]:
@@ -134,18 +78,8 @@ def overrides_of(given: argparse.Namespace, mode: str | None) -> list[str]:
         assigned("checkpoint", given.checkpoint),
         f"device={given.device}",
         assigned("output_dir", Path(given.output_dir) / EVALUATION),
+        *cache_overrides(given, mode, BUDGET),
     ]
-    if mode == "original":
-        overrides.append("cache=full")
-    elif mode == "threshold":
-        overrides += ["cache=uniform", f"cache.interval={given.cache_threshold or THRESHOLD}"]
-    elif mode == "optimal":
-        overrides += [
-            "cache=bac",
-            f"cache.budget={given.num_caches or BUDGET}",
-            f"cache.top_k={given.num_bu_blocks or 0}",
-        ]
-        overrides += [f"cache.metric={given.metric or 'cosine'}"]
     if given.skip_video:
         overrides.append("eval.n_videos=0")
     return [*overrides, *given.settings]

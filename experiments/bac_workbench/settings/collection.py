@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from bac_workbench.settings.caches import Cache, CacheSection, make_cache
-from bac_workbench.settings.evaluation import PolicySettings, cache_problems, profile_problems
+from bac_workbench.settings.evaluation import ActingSettings, cache_problems, profile_problems
 from bac_workbench.settings.kinds import (
     Boolean,
     Count,
     EnvSeed,
-    NoiseSeed,
     Path,
     Text,
     Workers,
@@ -20,19 +17,12 @@ from bac_workbench.settings.kinds import (
     number,
 )
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
-from bac_workbench.settings.sampler import Sampler, sampler_problems
-from bac_workbench.settings.task import ActingHorizon, Precision, Runtime
+from bac_workbench.settings.sampler import sampler_problems
 
 FORMATS = ("lerobot", "original")
 
 
-class Collect(PolicySettings):
-    cache: CacheSection
-    sampler: Sampler
-    seed: NoiseSeed
-    runtime: Runtime
-    precision: Precision
-    horizon: ActingHorizon
+class Collect(ActingSettings):
     output_dir: Path
     format: choice(*FORMATS)
     n_episodes: Count
@@ -43,22 +33,6 @@ class Collect(PolicySettings):
     description: Text
     n_envs: integer(1, 10_000)
     n_workers: Workers
-
-    @property
-    def sampler_options(self) -> dict[str, Any]:
-        return {} if self.sampler is None else self.sampler.to_dict()
-
-    @property
-    def chosen_cache(self) -> Cache:
-        return make_cache(self.cache.to_dict())
-
-    @property
-    def profiling_runtime(self) -> str:
-        return "reference" if self.runtime == "reference" else "planned"
-
-    @property
-    def chosen_horizon(self) -> str:
-        return self.horizon
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:

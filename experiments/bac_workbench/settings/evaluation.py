@@ -100,17 +100,15 @@ class PolicySettings(Section):
         return "executed"
 
 
-class Eval(PolicySettings):
+class ActingSettings(PolicySettings):
+    """What a command has in which one policy acts, with one cache and sampler."""
+
     cache: CacheSection
     sampler: Sampler
     seed: NoiseSeed
     runtime: Runtime
     precision: Precision
     horizon: ActingHorizon
-    output_dir: PathOrNull
-    eval: Evaluation
-    benchmark: Timing
-    wandb: Wandb
 
     @property
     def sampler_options(self) -> dict[str, Any]:
@@ -127,6 +125,13 @@ class Eval(PolicySettings):
     @property
     def chosen_horizon(self) -> str:
         return self.horizon
+
+
+class Eval(ActingSettings):
+    output_dir: PathOrNull
+    eval: Evaluation
+    benchmark: Timing
+    wandb: Wandb
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
