@@ -80,9 +80,9 @@ def levers(results: TaskResults) -> str:
     row = results.benchmark.row(FASTEST, RUNTIME)
     by, gpu = row["levers"], read_benchmark(TASK, "gpu_h100", 1)
     return (
-        f"The {row['speedup']:.0f}x of {label(*split_key(FASTEST))} are {by['runtime']:.1f}x by the runtime (the same "
-        "arithmetic, faster), "
-        f"{by['tokens']:.1f}x by the tokens (only those that reach the executed actions, which is exact) and "
+        f"The {row['speedup']:.0f}x of {label(*split_key(FASTEST))} are {by['runtime']:.1f}x by the "
+        "runtime, "
+        f"{by['tokens']:.1f}x by the tokens and "
         f"{by['steps_and_schedule']:.1f}x by fewer evaluations. On an H100 the runtime alone gives "
         f"{gpu.runtime_gain(RUNTIME):.1f}x ({gpu.milliseconds('full', 'reference'):.0f} to "
         f"{gpu.milliseconds('full', RUNTIME):.0f} ms)."
