@@ -78,7 +78,7 @@ class Clock:
             raise InputError(f"thinking={self.thinking!r} is not known: use {', '.join(THINKING)}")
         if not self.latencies_ms or not all(0 <= latency < math.inf for latency in self.latencies_ms):
             raise InputError(
-                f"latencies {list(self.latencies_ms)} are not possible: give finite times of at least 0 ms"
+                f"latencies of {list(self.latencies_ms)} ms are not possible: give finite ones of at least 0"
             )
         if not 0 < self.control_hz < math.inf:
             raise InputError(f"a control rate of {self.control_hz} Hz is not possible: give one above 0")
