@@ -13,10 +13,13 @@ from typing import Any
 from rich.table import Table
 
 from bac_workbench.console import table
+from bac_workbench.evaluation.latency_picture import LATENCY, latency, plot_latency
 from bac_workbench.evaluation.noninferiority import FEWEST, noninferior
 from bac_workbench.evaluation.pooling import Pair, PooledRuns, draw_name, pool
 from bac_workbench.evaluation.report import interval_text, method_label
 from bac_workbench.evaluation.stored_results import Draw, StoredEvaluation, read_evaluation
+from bac_workbench.settings.clock import STOPPED
+from bac_workbench.setup.clock import clock_label
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path, write_json
 
@@ -52,15 +55,22 @@ SAME = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows in the order shown, the runs they are paired with, and the runs that were left out with the reason."""
+    """Rows in the order shown, the runs they are paired with, and the runs that were left out with the reason.
+
+    `reference_clock`: of the runs they are paired with, '' where the world waits.
+    """
 
     rows: list[dict[str, Any]]
     references: tuple[str, ...]
     skipped: dict[str, str]
+    reference_clock: str = ""
 
 
 def compare(folder: Path, reference: str | None = None) -> Comparison:
     """Reads every `*/eval_results.json` in `folder`, pairs them with the full policy and writes comparison.{json,md}.
+
+    Also latency.png, where a world went on while the policy thought. Such runs are paired with the full policy for which
+    the world waits, if it is there, and their labels tell the clock.
 
     Args:
         reference: the run (a folder's name) to pair with; None: the full policy's run of each noise seed.
@@ -80,14 +90,17 @@ def compare(folder: Path, reference: str | None = None) -> Comparison:
             skipped[evaluation.run] = reason
     full = PooledRuns(tuple(references.values()))
     rows = [make_row(runs, full) for runs in pool(kept)]
-    rows.sort(key=lambda row: -row["gflop_per_chunk"])
+    rows.sort(key=lambda row: (-row["gflop_per_chunk"], *latency(row)))
     first = full.first
-    facts = {key: first.provenance.get(key) for key in (*SAME, "runtime", "commit", "hardware")}
+    facts = {key: first.provenance.get(key) for key in (*SAME, "runtime", "commit", "hardware")} | {
+        "clock": first.clock
+    }
     stored = {"runs": list(full.names), **facts, "seeds": list(full.noise_seeds)}
     write_json(folder / "comparison.json", {"reference": stored, "rows": rows, "skipped": skipped})
     with atomic_path(folder / "comparison.md") as path:
         path.write_text(markdown(rows))
-    return Comparison(rows, full.names, skipped)
+    plot_latency(rows, clock_label(first.clock), folder / LATENCY)
+    return Comparison(rows, full.names, skipped, clock_label(first.clock))
 
 
 def choose_references(
@@ -112,7 +125,9 @@ def choose_references(
                 f"{name} cannot be the reference, as it is not the full policy with the checkpoint's own sampler: {why}"
             )
         return {named[0].draw: named[0]}
-    full = [e for e in evaluations if e.why_not_full() is None]
+    # Where the world waits if there are such runs, for that is what latency is to be compared with.
+    full = sorted((e for e in evaluations if e.why_not_full() is None), key=lambda e: e.clock != STOPPED)
+    full = [e for e in full if (e.clock == STOPPED) == (full[0].clock == STOPPED)]
     if not full:
         raise ConfigError(
             f"{folder} holds no evaluation of the full policy with the checkpoint's own sampler: "
@@ -120,10 +135,11 @@ def choose_references(
         )
     references = {e.draw: e for e in sorted(full, key=lambda e: e.draw)}
     first = next(iter(references.values()))
-    if len(references) < len(full) or any(differences(first, e) for e in full):
+    if len(references) < len(full) or any(differences(first, e) or e.clock != first.clock for e in full):
         differs = "; ".join(
             f"{e.run}: "
             + ", ".join(f"{key} {e.provenance[key]}" for key in ("checkpoint_hash", "weights", "seed", "runtime"))
+            + (f", {label}" if (label := clock_label(e.clock)) else "")
             for e in full
         )
         raise ConfigError(
@@ -175,7 +191,11 @@ def make_row(runs: PooledRuns, full: PooledRuns) -> dict[str, Any]:
         "method": first.method,
         "sampler": first.sampler,
         "runtime": runtime,
-        "label": sampler + ("" if runtime == full.first.provenance["runtime"] else f" ({runtime})") + trained(runs),
+        "clock": first.clock,
+        "label": sampler
+        + ("" if runtime == full.first.provenance["runtime"] else f" ({runtime})")
+        + trained(runs)
+        + (f", {label}" if (label := clock_label(first.clock)) else ""),
         "mean_score": mean.mean,
         "interval_95": [mean.low, mean.high],
         "paired_difference": None if itself or len(pairs) < 2 else runs.difference(full, pairs).to_dict(),

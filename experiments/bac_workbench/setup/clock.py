@@ -40,8 +40,8 @@ def with_clock(experiment: Experiment, latencies_ms: Sequence[float]) -> Experim
     clock = Clock(settings.eval.thinking, tuple(map(float, latencies_ms)), float(settings.task.fps), settings.seed)
     if clock.longest >= task.environment.max_steps:
         raise ConfigError(
-            f"eval.latency_ms: {max(clock.latencies_ms):g} ms are {clock.longest} control steps at {clock.control_hz:g} Hz,"
-            f" and an episode ends after {task.environment.max_steps}: no action would ever be there"
+            f"eval.latency_ms: {max(clock.latencies_ms):g} ms are {clock.longest} control steps at "
+            f"{clock.control_hz:g} Hz, and an episode ends after {task.environment.max_steps}: no action would be there"
         )
     whole_only = policy.pred_action_steps_only
     predicted = experiment.chunk if whole_only else policy.horizon - policy.n_obs_steps + 1
