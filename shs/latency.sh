@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What speed is worth in score: every method at the time that its chunk takes, in a world that goes on meanwhile, and the full policy at a
 # range of latencies in every mode. Writes results/<task>/latency/comparison.md and latency.png. Interrupted, it goes on where it stopped.
-# TASKS="pusht_lowdim" picks; THINKING="async rtc" are the modes of the table; GPU=<benchmark.json of bac benchmark on a GPU> adds its times;
-# LATENCIES="50 100" are those of the curve, ms; extra arguments go to every evaluation, e.g. seed=1.
+# TASKS="pusht_lowdim" picks; SEEDS="0 1" are the noise seeds; THINKING="async rtc" the modes of the table; LATENCIES="50 100" those of the
+# curve, ms; GPU=<benchmark.json of bac benchmark on a GPU> adds its times; extra arguments go to every evaluation, e.g. eval.n_test=100.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -25,7 +25,10 @@ for task in ${TASKS:-pusht_lowdim kitchen_scripted_demos block_pushing lift_scri
   run() {
     name=$1
     shift
-    "$python" scripts/eval.py task="$task" runtime=compiled threads=1 eval.n_videos=0 benchmark.n_chunks=0 output_dir="$folder/$name" "$@"
+    for seed in ${SEEDS:-0}; do
+      "$python" scripts/eval.py task="$task" seed="$seed" runtime=compiled threads=1 eval.n_videos=0 benchmark.n_chunks=0 \
+        output_dir="$folder/$name-seed$seed" "$@"
+    done
   }
   cpu=results/$task/latency_benchmark/benchmark.json
   if [ ! -e "$cpu" ]; then

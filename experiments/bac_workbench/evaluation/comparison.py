@@ -69,8 +69,8 @@ class Comparison:
 def compare(folder: Path, reference: str | None = None) -> Comparison:
     """Reads every `*/eval_results.json` in `folder`, pairs them with the full policy and writes comparison.{json,md}.
 
-    Also latency.png, where a world went on while the policy thought. Such runs are paired with the full policy for which
-    the world waits, if it is there, and their labels tell the clock.
+    Also latency.png, where a world went on while the policy thought. Such runs are paired with the full policy for
+    which the world waits, if it is there; their labels tell the clock.
 
     Args:
         reference: the run (a folder's name) to pair with; None: the full policy's run of each noise seed.
