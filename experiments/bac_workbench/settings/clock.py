@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from bac_workbench.settings.kinds import Kind, choice, list_of, nullable, number
+from bac_workbench.settings.kinds import Kind, choice, list_of, number
 from bac_workbench.settings.rules import Problem, Values
 
 STOPPED, REAL, MEASURED = "stopped", "real", "measured"
@@ -13,12 +13,10 @@ STOPPED, REAL, MEASURED = "stopped", "real", "measured"
 Clock = choice(STOPPED, REAL)
 Thinking = choice("stop", "hold", "async", "rtc")
 Milliseconds = number(0, 1e6)
-LatencyOrNull = nullable(
-    Annotated[
-        Milliseconds | list_of(Milliseconds, "[40,55]", distinct=False) | Literal["measured"],
-        Kind("milliseconds of at least 0, a list of them such as [40,55], or measured"),
-    ]
-)
+LatencyOrNull = Annotated[
+    Milliseconds | list_of(Milliseconds, "[40,55]", distinct=False) | Literal["measured"] | None,
+    Kind("milliseconds of at least 0, a list of them such as [40,55], measured or null", null=True),
+]
 
 
 def clock_problems(values: Values) -> Iterator[Problem]:
