@@ -72,7 +72,8 @@ def test_dropping_keeps_a_line_that_was_cut_off(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [b"[]", b"", b"{", b"{}", b'{"n_envs": "x"}', b'{"n_envs": 2, "earlier_n_envs": 3}', b"\xff"]
+    "damage",
+    [b"[]", b"", b"{", b"{}", b'{"n_envs": "x"}', b'{"n_envs": 2, "episodes": 2, "earlier_n_envs": 3}', b"\xff"],
 )
 def test_damaged_settings_are_named_with_the_repair(make_settings, finished, damage):
     (finished[1] / "settings.json").write_bytes(damage)
@@ -122,6 +123,72 @@ def test_every_setting_that_decides_numbers_tells_evaluations_apart(make_setting
     with pytest.raises(ConfigError, match="holds another evaluation"):
         run(make_settings(*SMALL, *other))
     assert (finished[1] / "eval_results.json").read_bytes() == before
+
+
+def rows_of(folder):
+    return sorted((folder / "episodes.jsonl").read_text().splitlines(), key=lambda line: json.loads(line)["index"])
+
+
+def test_more_episodes_are_added_to_those_that_are_there(make_settings, finished, tmp_path):
+    _, folder = finished
+    before = (folder / "episodes.jsonl").read_text()
+    longer, said = run(make_settings(*SMALL, "eval.n_test=5"))
+    assert any("held an evaluation of 2 episodes: the 2 finished ones are kept, 3 are added" in line for line in said)
+    assert (folder / "episodes.jsonl").read_text().startswith(before) and longer.results["n_episodes"] == 5
+    at_once, _ = run(make_settings(*SMALL, "eval.n_test=5", f"output_dir={tmp_path}/at_once"))
+    assert rows_of(folder) == rows_of(tmp_path / "at_once")
+    numbers = ("mean_score", "mean_score_interval_95", "success_rate_interval_95", "episodes", "metrics")
+    assert all(longer.results.get(key) == at_once.results.get(key) for key in numbers)
+    stored, fresh = (json.loads((path / "settings.json").read_text()) for path in (folder, tmp_path / "at_once"))
+    assert stored == fresh
+
+
+def test_an_extension_that_was_killed_goes_on(make_settings, finished):
+    _, folder = finished
+    run(make_settings(*SMALL, "eval.n_test=5"))
+    whole = rows_of(folder)
+    (folder / "episodes.jsonl").write_text("\n".join(whole[:3]) + "\n" + whole[4][:20])
+    again, said = run(make_settings(*SMALL, "eval.n_test=5"))
+    assert rows_of(folder) == whole and again.results["n_episodes"] == 5
+    assert any("3 of 5 episodes are already" in line for line in said)
+
+
+def test_a_killed_extension_can_be_cut_down_to_what_is_finished(make_settings, finished):
+    evaluation, folder = finished
+    (folder / "settings.json").write_text(
+        (folder / "settings.json").read_text().replace('"episodes": 2', '"episodes": 50')
+    )
+    with pytest.raises(ConfigError, match="evaluation of 50 episodes, 2 of them finished, and 1 .*eval.n_test=2 or"):
+        run(make_settings(*SMALL, "eval.n_test=1"))
+    assert run(make_settings(*SMALL))[0].results["mean_score"] == evaluation.results["mean_score"]
+
+
+def test_fewer_episodes_than_are_there_are_refused_and_nothing_is_lost(make_settings, finished):
+    _, folder = finished
+    before = {path.name: path.read_bytes() for path in folder.glob("*.json*")}
+    with pytest.raises(ConfigError, match="2 of them finished, and 1 are asked for.*eval.n_test=2 or more"):
+        run(make_settings(*SMALL, "eval.n_test=1"))
+    (folder / "episodes.jsonl").unlink()  # the results cover them still
+    with pytest.raises(ConfigError, match="eval.n_test=2 or more"):
+        run(make_settings(*SMALL, "eval.n_test=1"))
+    assert {path.name: path.read_bytes() for path in folder.glob("*.json")}.items() <= before.items()
+
+
+def test_train_episodes_cannot_be_added_later(make_settings, finished):
+    cfg = make_settings(*SMALL, "eval.n_test=4", "eval.n_train=1")
+    experiment = load_experiment(cfg, n_test=4, n_train=1)
+    with pytest.raises(ConfigError, match="another number of train episodes.*Only eval.n_test can grow"):
+        evaluate(experiment, open_output_dir(experiment), lambda text: None)
+
+
+def test_a_folder_names_every_commit_that_worked_on_it(make_settings, finished):
+    _, folder = finished
+    path = folder / "settings.json"
+    now = json.loads(path.read_text())["commit"]
+    path.write_text(path.read_text().replace(json.dumps(now), '"earlier"'))
+    results = run(make_settings(*SMALL, "eval.n_test=3"))[0].results
+    assert results["provenance"]["commit"] == now and results["provenance"]["earlier_commits"] == ["earlier"]
+    assert json.loads(path.read_text())["earlier_commits"] == ["earlier"]
 
 
 def test_starting_over_leaves_nothing_of_the_other_evaluation(make_settings, finished):

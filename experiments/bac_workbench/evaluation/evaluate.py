@@ -18,7 +18,7 @@ from bac.runtime.choose import make_sampler
 from bac.schedule import Schedule
 from bac_workbench.caching.schedules import schedule_for
 from bac_workbench.evaluation.clock import in_real_time
-from bac_workbench.evaluation.folder import EPISODES, evaluation_settings, resume
+from bac_workbench.evaluation.folder import BENCHMARK, EPISODES, RESULTS, evaluation_settings, resume
 from bac_workbench.evaluation.summary import PLAIN, SPEEDUPS, summarise
 from bac_workbench.setup.acting import acting, acting_on
 from bac_workbench.setup.clock import giving_chunks
@@ -76,7 +76,7 @@ def _evaluate_schedule(
     settings = evaluation_settings(experiment, computed, episodes)
     settings, done = resume(output_dir, settings, episodes, experiment.settings.overwrite, say)
     if done:
-        say(f"{len(done)} of {len(episodes)} episodes are already in {output_dir / 'episodes.jsonl'}")
+        say(f"{len(done)} of {len(episodes)} episodes are already in {output_dir / EPISODES}")
         if settings["earlier_n_envs"]:
             say(
                 f"eval.n_envs={settings['n_envs']} now, {settings['earlier_n_envs']} before: with another batch size "
@@ -97,8 +97,8 @@ def _evaluate_schedule(
     benchmark = measure_latency(experiment, schedule) if experiment.settings.benchmark.n_chunks > 0 else None
     results = summarise(experiment, computed, settings, done, stats, benchmark)
     if benchmark is not None:
-        write_json(output_dir / "benchmark_results.json", {**benchmark, "provenance": results["provenance"]})
-    write_json(output_dir / "eval_results.json", results)
+        write_json(output_dir / BENCHMARK, {**benchmark, "provenance": results["provenance"]})
+    write_json(output_dir / RESULTS, results)
     return Evaluation(results, benchmark, done, output_dir)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
 from bac_workbench.evaluation.stored_results import without_code_names
+from bac_workbench.provenance import commit
 from bac_workbench.settings.clock import MEASURED, REAL, STOPPED
 from bac_workbench.settings.evaluation import Evaluation as EvaluationSection
 from bac_workbench.setup.clock import clock_facts
@@ -20,21 +21,28 @@ from diffusion_policy.common.files import atomic_path, write_json
 from diffusion_policy.env_runner.episodes import Episode, EpisodeResult, load_episodes, missing_episodes
 
 SETTINGS, EPISODES = "settings.json", "episodes.jsonl"
-WRITTEN = (EPISODES, SETTINGS, "eval_results.json", "benchmark_results.json", "schedule.json", "schedule.png")
+RESULTS, BENCHMARK = "eval_results.json", "benchmark_results.json"
+WRITTEN = (EPISODES, SETTINGS, RESULTS, BENCHMARK, "schedule.json", "schedule.png")
+#: settings that may change from one call to the next: `resume` says what becomes of each
+MAY_CHANGE = ("n_envs", "earlier_n_envs", "episodes", "commit", "earlier_commits")
 
 
 def default_output_dir(experiment: Experiment) -> Path:
-    """results/<task>/<cache>, with suffixes for what is not the usual.
+    """results/<task>/<cache>, with suffixes for what is not the usual, in this order.
 
-    These are published training, budget, sampler, precision, weights, chunk length, clock and noise seed.
+    These are budget and other settings of the cache; a sampler that is not the checkpoint's own; the published
+    training, or the hash of a checkpoint that is not the task's; a runtime that is not `planned`, precision, weights,
+    chunk length, latency, clock, and the noise seed unless it is 0.
     """
     settings, cache, task = experiment.settings, experiment.cache, experiment.task
     name = cache.method if cache.label in (cache.method, f"{cache.method}_s10") else cache.label
     if experiment.sampler_name != experiment.own_sampler_name:
         name += f"-{experiment.sampler_name}"
     tag = Training(settings.train, settings.checkpoint_type).tag
+    if not tag and settings.checkpoint != settings.task.checkpoint:
+        tag = experiment.loaded.hash[:8]
     name += f"-{tag}" if tag else ""
-    for value, usual in ((settings.precision, "fp32"), (settings.weights, "ema")):
+    for value, usual in ((settings.runtime, "planned"), (settings.precision, "fp32"), (settings.weights, "ema")):
         name += "" if value == usual else f"-{value}"
     if experiment.chunk != experiment.own_chunk:
         name += f"-actions{task.chunking.n_action_steps}"
@@ -126,43 +134,84 @@ def resume(
 ) -> tuple[dict[str, Any], list[EpisodeResult]]:
     """Settings and finished episodes of this very evaluation. Refuses a folder with another one unless `overwrite`.
 
-    The number of environments alone may differ, for it is what one lowers when memory ran out; the settings then name
-    the earlier ones, `earlier_n_envs`.
+    Three things may differ. There may be more episodes than before: the finished ones are kept, for each depends on
+    its own seeds alone. The number of environments, which one lowers when memory ran out, and the commit: the settings
+    then name the earlier ones, `earlier_n_envs` and `earlier_commits`.
 
     Raises:
-        ConfigError: another evaluation is there, or a file is damaged; the message says what to do.
+        ConfigError: another evaluation is there, or one of more episodes, or a file is damaged; the message says what
+            to do.
     """
     path, rows = output_dir / SETTINGS, output_dir / EPISODES
-    settings = {**settings, "earlier_n_envs": []}
+    settings = {**settings, "earlier_n_envs": [], "commit": commit(), "earlier_commits": []}
+    stored: dict[str, Any] = {}
     if overwrite:
         for stale in [*(output_dir / name for name in WRITTEN), *(output_dir / "media").glob("*.mp4")]:
             stale.unlink(missing_ok=True)
-    elif (rows.exists() and rows.stat().st_size) or (output_dir / "eval_results.json").exists():
+    elif (rows.exists() and rows.stat().st_size) or (output_dir / RESULTS).exists():
         stored = stored_settings(path)
         changed = [
             f"{key} {stored.get(key, 'not recorded')!r} there, {value!r} now"
             for key, value in settings.items()
-            if key not in ("n_envs", "earlier_n_envs") and stored.get(key) != value
+            if key not in MAY_CHANGE and stored.get(key) != value
         ]
         if changed:
             raise ConfigError(
                 f"{output_dir} holds another evaluation ({'; '.join(changed) if stored else 'without settings.json'}): "
                 "choose another output_dir=, or overwrite=true to start over"
             )
-        earlier = [*stored["earlier_n_envs"], stored["n_envs"]]
-        settings["earlier_n_envs"] = sorted(set(earlier) - {settings["n_envs"]})
+        for now, earlier in (("n_envs", "earlier_n_envs"), ("commit", "earlier_commits")):
+            settings[earlier] = sorted({*stored[earlier], stored[now]} - {settings[now]})
     try:
         if repeated := drop_repeated_rows(rows):
             episode = "episodes" if repeated > 1 else "episode"
             say(f"{rows} held {repeated} {episode} twice, with the same content: the second is dropped")
         results = load_episodes(rows)
+        if stored:
+            check_growth(output_dir, stored["episodes"], results, episodes, say)
         missing_episodes(episodes, results)  # raises if a row is of another evaluation
+    except ConfigError:
+        raise
     except (ValueError, OSError) as error:
         raise ConfigError(
             f"{error}; or use overwrite=true" if str(rows) in str(error) else f"{rows} is damaged: {error}"
         ) from error
     write_json(path, settings)
     return settings, results
+
+
+def check_growth(
+    output_dir: Path, before: int, results: list[EpisodeResult], episodes: list[Episode], say: Callable[[str], None]
+) -> None:
+    """Whether the stored evaluation of `before` episodes, with these finished, can become that of `episodes`.
+
+    Raises:
+        ConfigError: there would be fewer than are finished, or the numbers of train episodes differ, so that test
+            episodes would change their places.
+    """
+    if before == len(episodes):
+        return
+    otherwise = "choose another output_dir=, or overwrite=true to start over"
+    train = sum(episode.split == "train" for episode in episodes)
+    planned = {episode.index: episode.seed for episode in episodes}
+    kept = 1 + max(result.index for result in results) if results else before
+    if any(planned.get(result.index, result.seed) != result.seed for result in results):
+        raise ConfigError(
+            f"{output_dir} holds an evaluation with another number of train episodes (eval.n_train), which come before "
+            f"the test episodes. Only eval.n_test can grow: {otherwise}"
+        )
+    if len(episodes) < kept:
+        raise ConfigError(
+            f"{output_dir} holds an evaluation of {before} episodes, {len(results)} of them finished, and "
+            f"{len(episodes)} are asked for: finished ones are never thrown away. Use eval.n_test={kept - train} or "
+            "more, or leave it as it is, since bac compare takes the episodes that two runs share; or "
+            f"{otherwise}"
+        )
+    if len(episodes) > before:
+        say(
+            f"{output_dir} held an evaluation of {before} episodes: the {len(results)} finished ones are kept, "
+            f"{len(episodes) - len(results)} are added"
+        )
 
 
 def stored_settings(path: Path) -> dict[str, Any]:
@@ -175,11 +224,15 @@ def stored_settings(path: Path) -> dict[str, Any]:
         return {}
     try:
         stored = json.loads(path.read_bytes())
-        if not isinstance(stored, dict) or type(stored.get("n_envs")) is not int:
+        if not isinstance(stored, dict) or any(type(stored.get(name)) is not int for name in ("n_envs", "episodes")):
             raise ValueError("it holds no settings of an evaluation")
-        earlier = stored.setdefault("earlier_n_envs", [])
-        if not isinstance(earlier, list) or any(type(n) is not int for n in earlier):
-            raise ValueError("earlier_n_envs is no list of numbers")
+        stored.setdefault("commit", "unknown")  # earlier versions did not write it here
+        for name, kind, words in (("earlier_n_envs", int, "numbers"), ("earlier_commits", str, "commits")):
+            earlier = stored.setdefault(name, [])
+            if not isinstance(earlier, list) or any(type(item) is not kind for item in earlier):
+                raise ValueError(f"{name} is no list of {words}")
+        if not isinstance(stored["commit"], str):
+            raise ValueError("its commit is no text")
         stored.setdefault("clock", STOPPED)  # of earlier versions, which knew no other
         stored["adapter"] = without_code_names(stored.get("adapter"))
     except (ValueError, RecursionError, OSError) as error:
