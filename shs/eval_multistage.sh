@@ -5,9 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 
-reference=full   # of the comparison; its folder ends so for another noise seed
+reference=full-compiled   # of the comparison; its folder ends so for another noise seed
 for argument in "$@"; do
-  case $argument in seed=0) ;; seed=*) reference="full-seed${argument#seed=}" ;; esac
+  case $argument in seed=0) ;; seed=*) reference="full-compiled-seed${argument#seed=}" ;; esac
 done
 
 for task in ${TASKS:-block_pushing kitchen_scripted_demos}; do

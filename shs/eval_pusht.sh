@@ -6,9 +6,9 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 common=(task=pusht_lowdim runtime=compiled benchmark.n_chunks=0 "$@")
 
-reference=full   # of the comparison; its folder ends so for another noise seed
+reference=full-compiled   # of the comparison; its folder ends so for another noise seed
 for argument in "$@"; do
-  case $argument in seed=0) ;; seed=*) reference="full-seed${argument#seed=}" ;; esac
+  case $argument in seed=0) ;; seed=*) reference="full-compiled-seed${argument#seed=}" ;; esac
 done
 
 run() { "$python" scripts/eval.py "${common[@]}" "$@"; }

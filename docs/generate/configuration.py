@@ -20,6 +20,7 @@ MEANINGS = yaml.safe_load((Path(__file__).parent / "meanings.yaml").read_text(en
 COMMANDS = {
     "eval": "bac eval",
     "benchmark": "bac benchmark",
+    "compare": "bac compare",
     "tune": "bac tune",
     "profile_blocks": "bac profile",
     "calibrate": "bac calibrate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bac_workbench.evaluation.comparison import verdict_text
+from bac_workbench.evaluation.comparison_tables import verdict_text
 from docs.generate.stored import (
     OWN_SAMPLER,
     ROOT,

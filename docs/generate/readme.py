@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bac_workbench.evaluation.comparison import verdict_text
+from bac_workbench.evaluation.comparison_tables import verdict_text
 from docs.generate.frontier import key_of, tuned_key
 from docs.generate.results_pages import verdict
 from docs.generate.stored import (

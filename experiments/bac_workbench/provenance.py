@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,24 +16,21 @@ from bac_workbench.locations import CHECKOUT
 if TYPE_CHECKING:
     import torch
 
-PACKAGES = (
-    "torch",
-    "diffusers",
-    "numpy",
-    "gymnasium",
-    "pymunk",
-    "shapely",
-    "pybullet",
-    "mujoco",
-    "robosuite",
-    "robomimic",
-)
+#: packages that decide the numbers of every task
+PACKAGES = ("torch", "diffusers", "numpy", "gymnasium")
+#: what decides them in a checkout; checkpoints, profiles and schedules have hashes of their own
+CODE = ("bac", "diffusion_policy", "experiments", "config", "pyproject.toml")
 
 
-def environment(device: torch.device, threads: int) -> dict[str, Any]:
-    """Commit, versions, hardware and thread count, JSON-able."""
+def environment(device: torch.device, threads: int, simulator: Iterable[str] = ()) -> dict[str, Any]:
+    """Commit, versions, hardware and thread count, JSON-able.
+
+    Args:
+        simulator: modules that the task's simulator imports, whose packages' versions are named, too.
+    """
+    names = dict.fromkeys([*PACKAGES, *(name for module in simulator for name in packages_of(module))])
     versions = {}
-    for name in PACKAGES:
+    for name in names:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -45,8 +44,22 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
     }
 
 
+def packages_of(module: str) -> list[str]:
+    """The installed packages that bring a module: cv2 -> opencv-python-headless, or opencv-python, or both."""
+    return sorted(set(_packages().get(module, [])))
+
+
+@lru_cache(maxsize=1)
+def _packages() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
+
+
 def commit() -> str:
-    """Git commit of this checkout, with '+changes' if files differ from it; 'unknown' outside a checkout."""
+    """Git commit of this checkout; 'unknown' outside a checkout.
+
+    With '+changes' if the code or configuration differ from it, also by files that are not in it. Other files, such as
+    documents and results, decide nothing.
+    """
     if CHECKOUT is None:
         return "unknown"
     try:
@@ -55,7 +68,7 @@ def commit() -> str:
         return "unknown"
     if top.returncode or head.returncode or Path(top.stdout.strip()).resolve() != CHECKOUT:
         return "unknown"  # unpacked inside a repository of something else
-    changed = _git("status", "--porcelain", "--untracked-files=no").stdout.strip()
+    changed = _git("status", "--porcelain", "--", *CODE).stdout.strip()
     return head.stdout.strip() + ("+changes" if changed else "")
 
 

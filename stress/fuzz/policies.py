@@ -89,7 +89,8 @@ def resume_evaluation(path: Path) -> Any:
 
 
 def compare_evaluations(path: Path) -> Any:
-    from bac_workbench.evaluation.comparison import compare, comparison_table
+    from bac_workbench.evaluation.comparison import compare
+    from bac_workbench.evaluation.comparison_tables import comparison_table
 
     comparison = compare(path)
     return comparison_table(comparison.rows)

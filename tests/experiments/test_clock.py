@@ -109,8 +109,9 @@ def test_measured_times_are_kept_when_an_evaluation_goes_on(make_settings, tmp_p
         ("measured", "full-ddpm8-rtc-measured"),
     ],
 )
-def test_the_folder_is_named_by_the_clock(make_settings, latency, ending):
-    assert default_output_dir(experiment_of(make_settings(*real("rtc", latency)))).name == ending
+def test_the_folder_is_named_by_the_clock(make_settings, checkpoint, latency, ending):
+    settings = make_settings(*real("rtc", latency), f"task.checkpoint={checkpoint}")
+    assert default_output_dir(experiment_of(settings)).name == ending
 
 
 def test_a_latency_longer_than_the_episode_is_refused_before_anything_runs(make_settings):

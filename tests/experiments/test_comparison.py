@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from bac_workbench.evaluation.comparison import compare, comparison_table
+from bac_workbench.evaluation.comparison import compare
+from bac_workbench.evaluation.comparison_tables import comparison_table
 from bac_workbench.evaluation.statistics import mean_interval
 from diffusion_policy.common.config import ConfigError
 

@@ -234,8 +234,10 @@ def test_schedule_of_another_step_count_is_refused(make_settings):
             accelerate(policy, Schedule.full(model_blocks(policy.model), 16))
 
 
-def test_default_folder_names_what_is_unusual(make_settings):
-    def name(*overrides):
+def test_default_folder_names_what_is_unusual(make_settings, checkpoint):
+    def name(*overrides, the_tasks_own=True):
+        if the_tasks_own:
+            overrides = (*overrides, f"task.checkpoint={checkpoint}")
         return (
             default_output_dir(load_experiment(make_settings(*overrides)))
             .as_posix()
@@ -251,3 +253,6 @@ def test_default_folder_names_what_is_unusual(make_settings):
     assert name("cache=bac", "cache.metric=l1", "cache.top_k=3", *own) == "bac_s10_l1_k3"
     assert name("cache=full", "task.n_action_steps=4", *own) == "full-actions4"
     assert name("cache=full", "task.n_latency_steps=2", "task.n_action_steps=6", *own) == "full-latency2"
+    assert name("cache=full", "runtime=compiled", "seed=1", *own) == "full-compiled-seed1"
+    other = load_experiment(make_settings(*own)).loaded.hash[:8]
+    assert name("cache=full", *own, the_tasks_own=False) == f"full-{other}"

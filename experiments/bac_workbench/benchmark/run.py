@@ -97,7 +97,7 @@ def run_benchmark(
             "tokens": str(experiment.tokens),
             "rounds": settings.n_chunks,
             "speedups": SPEEDUPS,
-            **environment(experiment.device, torch.get_num_threads()),
+            **environment(experiment.device, torch.get_num_threads(), experiment.simulator_packages),
         },
     }
 

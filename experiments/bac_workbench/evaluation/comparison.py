@@ -1,85 +1,126 @@
-"""Evaluations of one task side by side, each paired with the full policy on the same episodes and noise.
+"""Evaluations side by side, each paired with the full policy on the same episodes and noise; of one task or several.
 
 Runs of one method that differ in the noise seed alone are pooled into one row, paired seed by seed.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from bac_workbench.console import table
-from bac_workbench.evaluation.latency_picture import LATENCY, latency, plot_latency
-from bac_workbench.evaluation.noninferiority import FEWEST, noninferior
-from bac_workbench.evaluation.pooling import Pair, PooledRuns, draw_name, pool
-from bac_workbench.evaluation.report import interval_text, method_label
-from bac_workbench.evaluation.stored_results import Draw, StoredEvaluation, read_evaluation
-from bac_workbench.settings.clock import STOPPED
+from bac_workbench.evaluation.comparison_files import write_comparison, write_overview
+from bac_workbench.evaluation.comparison_rows import MARGIN, make_row, with_unique_labels
+from bac_workbench.evaluation.folder import RESULTS
+from bac_workbench.evaluation.latency_picture import latency
+from bac_workbench.evaluation.pooling import PooledRuns, pool
+from bac_workbench.evaluation.references import SAME, choose_references, why_not
+from bac_workbench.evaluation.stored_results import read_evaluation
 from bac_workbench.setup.clock import clock_label
 from diffusion_policy.common.config import ConfigError
-from diffusion_policy.common.files import atomic_path, write_json
-
-#: what the verdict of a row asks: is the method worse than the full policy by less than this, one-sided at level .05
-MARGIN = 0.05
-COLUMNS = (
-    "method",
-    "mean score [95 %]",
-    "paired difference to full [95 %]",
-    f"not worse by {MARGIN:g}",
-    "episodes",
-    "control steps",
-    "block updates",
-    "GFLOP/chunk",
-)
-STAGES = re.compile(r"p\d+$")  # metrics of the multi-stage tasks: at least so many stages were completed
-#: what two evaluations must share, beside the noise seed, for their episodes to be pairs; their runtime may differ,
-#: which gives the same actions to rounding
-SAME = (
-    "task",
-    "checkpoint_hash",
-    "weights",
-    "checkpoint_sampler",
-    "checkpoint_noise",
-    "test_seeds_from",
-    "precision",
-    "n_action_steps",
-    "n_latency_steps",
-    "max_steps",
-    "adapter",
-)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows in the order shown, the runs they are paired with, and the runs that were left out with the reason.
+    """The evaluations of one folder.
 
-    `reference_clock`: of the runs they are paired with, '' where the world waits.
+    Attributes:
+        rows: in the order shown, JSON-able.
+        references: the runs they are paired with.
+        skipped: run -> why it was left out.
+        reference_clock: of the runs they are paired with, '' where the world waits.
+        facts: what these runs share, with `runs`, `seeds`, `commit` and `hardware` of the first.
+        episodes: a record for each episode that counts.
+        margin: of the verdicts.
+        files: names of what was written.
     """
 
     rows: list[dict[str, Any]]
     references: tuple[str, ...]
     skipped: dict[str, str]
-    reference_clock: str = ""
+    reference_clock: str
+    facts: dict[str, Any]
+    episodes: list[dict[str, Any]]
+    margin: float
+    files: tuple[str, ...] = ()
 
 
-def compare(folder: Path, reference: str | None = None) -> Comparison:
-    """Reads every `*/eval_results.json` in `folder`, pairs them with the full policy and writes comparison.{json,md}.
+@dataclass(frozen=True)
+class Overview:
+    """The evaluations of several folders, by their paths below the one that was asked for.
 
-    Also latency.png, where a world went on while the policy thought. Such runs are paired with the full policy for
+    Attributes:
+        skipped: folder -> why it was left out.
+        files: names of what was written.
+    """
+
+    tasks: dict[str, Comparison]
+    skipped: dict[str, str]
+    files: tuple[str, ...]
+
+
+def compare_all(folder: Path, reference: str | None = None, margin: float = MARGIN) -> Comparison | Overview:
+    """Compares the evaluations in `folder` or, if it holds none to compare itself, in the folders below, one by one.
+
+    Args, Raises: see `compare`; also where no folder can be compared, with each one's reason.
+    """
+    folders = task_folders(folder)
+    if folder in folders or not folders:
+        try:
+            return compare(folder, reference, margin)
+        except ConfigError:
+            if len(folders) < 2 or reference is not None:
+                raise
+    tasks, skipped = {}, {}
+    for path in folders:
+        name = path.relative_to(folder).as_posix()
+        try:
+            tasks[name] = paired(path, reference, margin)
+        except ConfigError as error:
+            skipped[name] = str(error)
+    if not tasks:
+        reasons = "\n".join(f"  {name}: {reason}" for name, reason in skipped.items())
+        raise ConfigError(f"{folder} holds nothing that can be compared:\n{reasons}")
+    return Overview(tasks, skipped, tuple(write_overview(folder, tasks, skipped)))
+
+
+def compare(folder: Path, reference: str | None = None, margin: float = MARGIN) -> Comparison:
+    """Reads every `*/eval_results.json` in `folder`, pairs them with the full policy and writes the comparison's files.
+
+    Where a world went on while the policy thought, also latency.png. Such runs are paired with the full policy for
     which the world waits, if it is there; their labels tell the clock.
 
     Args:
         reference: the run (a folder's name) to pair with; None: the full policy's run of each noise seed.
+        margin: of the verdicts.
 
     Raises:
         ConfigError: a file is damaged; or there is no run of the full policy with the checkpoint's own sampler, or
             there are several of one noise seed.
     """
-    evaluations = [read_evaluation(path) for path in sorted(folder.glob("*/eval_results.json"))]
+    comparison = paired(folder, reference, margin)
+    others = {
+        f"{path.relative_to(folder).as_posix()}/": f"evaluations of their own: bac compare {path}"
+        for path in task_folders(folder)
+        if path != folder
+    }
+    comparison = replace(comparison, skipped={**comparison.skipped, **others})
+    return replace(comparison, files=tuple(write_comparison(folder, comparison)))
+
+
+def task_folders(folder: Path) -> list[Path]:
+    """The folders at and below `folder` whose subfolders are evaluations; what lies inside an evaluation is part of
+    it."""
+    found = {path.parent.parent for path in folder.rglob(RESULTS) if path.parent != folder}
+    inside = {
+        path for path in found for above in (path, *path.parents) if (above / RESULTS).exists() and above != folder
+    }
+    return sorted(found - inside)
+
+
+def paired(folder: Path, reference: str | None = None, margin: float = MARGIN) -> Comparison:
+    """The evaluations of one folder; see `compare`. Writes nothing."""
+    evaluations = [read_evaluation(path) for path in sorted(folder.glob(f"*/{RESULTS}"))]
     references = choose_references(folder, evaluations, reference)
     kept, skipped = [], {}
     for evaluation in evaluations:
@@ -89,211 +130,21 @@ def compare(folder: Path, reference: str | None = None) -> Comparison:
         else:
             skipped[evaluation.run] = reason
     full = PooledRuns(tuple(references.values()))
-    rows = [make_row(runs, full) for runs in pool(kept)]
-    rows.sort(key=lambda row: (-row["gflop_per_chunk"], *latency(row)))
-    first = full.first
-    facts = {key: first.provenance.get(key) for key in (*SAME, "runtime", "commit", "hardware")} | {
-        "clock": first.clock
-    }
-    stored = {"runs": list(full.names), **facts, "seeds": list(full.noise_seeds)}
-    write_json(folder / "comparison.json", {"reference": stored, "rows": rows, "skipped": skipped})
-    with atomic_path(folder / "comparison.md") as path:
-        path.write_text(markdown(rows))
-    plot_latency(rows, clock_label(first.clock), folder / LATENCY)
-    return Comparison(rows, full.names, skipped, clock_label(first.clock))
-
-
-def choose_references(
-    folder: Path, evaluations: list[StoredEvaluation], name: str | None
-) -> dict[Draw, StoredEvaluation]:
-    """Noise seed and training -> the run to pair with.
-
-    It has to BE the full policy, every block at every step of the checkpoint's own sampler.
-    """
-    runs = "; ".join(
-        f"{e.run} ({e.method}, sampler {e.sampler}" + (f": {why}" if (why := e.why_not_full()) else "") + ")"
-        for e in evaluations
-    )
-    if not evaluations:
-        raise ConfigError(f"{folder} holds no evaluations (no */eval_results.json): run bac eval with cache=full first")
-    if name is not None:
-        named = [e for e in evaluations if e.run == name]
-        if not named:
-            raise ConfigError(f"{folder} holds no run {name}; it holds: {runs}")
-        if (why := named[0].why_not_full()) is not None:
-            raise ConfigError(
-                f"{name} cannot be the reference, as it is not the full policy with the checkpoint's own sampler: {why}"
-            )
-        return {named[0].draw: named[0]}
-    # Where the world waits if there are such runs, for that is what latency is to be compared with.
-    full = sorted((e for e in evaluations if e.why_not_full() is None), key=lambda e: e.clock != STOPPED)
-    full = [e for e in full if (e.clock == STOPPED) == (full[0].clock == STOPPED)]
-    if not full:
-        raise ConfigError(
-            f"{folder} holds no evaluation of the full policy with the checkpoint's own sampler: "
-            f"run bac eval with cache=full first. It holds: {runs}"
-        )
-    references = {e.draw: e for e in sorted(full, key=lambda e: e.draw)}
-    first = next(iter(references.values()))
-    if len(references) < len(full) or any(differences(first, e) or e.clock != first.clock for e in full):
-        differs = "; ".join(
-            f"{e.run}: "
-            + ", ".join(f"{key} {e.provenance[key]}" for key in ("checkpoint_hash", "weights", "seed", "runtime"))
-            + (f", {label}" if (label := clock_label(e.clock)) else "")
-            for e in full
-        )
-        raise ConfigError(
-            f"{folder} holds {len(full)} evaluations of the full policy ({differs}). Name the one to pair with: "
-            f"bac compare {folder} {full[0].run}"
-        )
-    return references
-
-
-def differences(evaluation: StoredEvaluation, reference: StoredEvaluation) -> list[str]:
-    """Under which other conditions than `reference` a run was made, but for the noise seed, in words.
-
-    Runs of different published trainings have different checkpoints.
-    """
-    own, other = evaluation.provenance, reference.provenance
-    trained = None not in (evaluation.train, reference.train) and evaluation.draw[:2] != reference.draw[:2]
-    keys = [key for key in SAME if own[key] != other[key] and not (trained and key == "checkpoint_hash")]
-    return [f"{key} {_short(own[key])} instead of {_short(other[key])}" for key in keys]
-
-
-def why_not(evaluation: StoredEvaluation, references: dict[Draw, StoredEvaluation]) -> str | None:
-    """Why an evaluation cannot be paired with the references, None if it can."""
-    if evaluation.incomplete:
-        return evaluation.incomplete
-    draw = evaluation.draw
-    reference = references.get(draw, next(iter(references.values())))
-    differs = differences(evaluation, reference)
-    if draw not in references:
-        differs.append(f"seed {draw_name(draw)} instead of {', '.join(map(draw_name, references))}")
-    if differs:
-        return "; ".join(differs)
-    return None if evaluation.scores.keys() & reference.scores.keys() else "no test episode in common"
-
-
-def make_row(runs: PooledRuns, full: PooledRuns) -> dict[str, Any]:
-    """Means are over the episodes shared with the reference, also the reference's beside them."""
-    pairs = runs.shared_with(full)
-    first = runs.first
-    runtime = first.provenance["runtime"]
-    itself = all(run in full.runs for run in runs.runs)
-    mean, base = runs.mean(pairs), full.mean(pairs)
-    decidable = not itself and len({seed for _, seed in pairs}) >= FEWEST
-    sampler = method_label(first.method, first.sampler, first.provenance["checkpoint_sampler"])
-    return {
-        "run": first.run,
-        "runs": list(runs.names),
-        "noise_seeds": sorted({noise for (_, _, noise), _ in pairs}),
-        "trainings": sorted(runs.trainings),
-        "method": first.method,
-        "sampler": first.sampler,
-        "runtime": runtime,
-        "clock": first.clock,
-        "label": sampler
-        + ("" if runtime == full.first.provenance["runtime"] else f" ({runtime})")
-        + trained(runs)
-        + (f", {label}" if (label := clock_label(first.clock)) else ""),
-        "mean_score": mean.mean,
-        "interval_95": [mean.low, mean.high],
-        "paired_difference": None if itself or len(pairs) < 2 else runs.difference(full, pairs).to_dict(),
-        "noninferiority": verdict(runs, full, pairs) if decidable else None,
-        "reference_mean_score": base.mean,
-        "n_episodes": len(pairs),
-        "n_episodes_of_run": len(runs.scores),
-        "n_episodes_of_reference": len(full.scores),
-        "env_steps": runs.mean_env_steps(pairs),
-        "reference_env_steps": full.mean_env_steps(pairs),
-        "block_updates": round(sum(run.updates for run in runs.runs) / len(runs.runs)),
-        "gflop_per_chunk": sum(run.gflop for run in runs.runs) / len(runs.runs),
-        "metrics": runs.metrics_over(pairs),
-        "scores": runs.by_noise_seed(pairs),
-    }
-
-
-def trained(runs: PooledRuns) -> str:
-    """' (trainings 0, 1, 2, max)' of runs that name published trainings, else nothing."""
-    if not runs.trainings:
-        return ""
-    kind = runs.first.draw[1]
-    return f" (trainings {', '.join(map(str, sorted(runs.trainings)))}{f', {kind}' if kind else ''})"
-
-
-def verdict(runs: PooledRuns, full: PooledRuns, pairs: list[Pair]) -> dict[str, Any] | None:
-    """See `noninferior`; None where scores do not lie in [0, 1], to which a margin of theirs would say nothing."""
-    own, base = ({pair: item.scores[pair] for pair in pairs} for item in (runs, full))
-    if not all(0 <= score <= 1 for score in (*own.values(), *base.values())):
-        return None
-    return noninferior(own, base, MARGIN).to_dict()
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def stages(rows: list[dict[str, Any]]) -> list[str]:
-    """The metrics shown beside the score: p1, p2, ... as far as any method gets."""
-    reached = {
-        name for row in rows for name, estimate in row["metrics"].items() if STAGES.match(name) and estimate["mean"] > 0
-    }
-    return sorted(reached, key=lambda name: int(name[1:]))
-
-
-def columns(rows: list[dict[str, Any]]) -> list[str]:
-    return [*COLUMNS[:1], *stages(rows), *COLUMNS[1:]]
-
-
-def cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
-    """One line of the table; `metrics`: those shown beside the score."""
-    low, high = row["interval_95"]
-    difference = row["paired_difference"]
-    paired = "-"
-    if difference is not None:
-        paired = f"{difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
-    episodes = str(row["n_episodes"])
-    if row["n_episodes"] < row["n_episodes_of_reference"]:
-        episodes += f" of {row['n_episodes_of_reference']}, full {row['reference_mean_score']:.3f} on these"
-    return [
-        row["label"],
-        *(interval_text(row["metrics"][name]) if name in row["metrics"] else "-" for name in metrics),
-        f"{row['mean_score']:.3f} [{low:.3f}, {high:.3f}]",
-        paired,
-        verdict_text(row),
-        episodes,
-        length(row),
-        str(row["block_updates"]),
-        f"{row['gflop_per_chunk']:.2f}",
+    pooled = [(make_row(runs, full, margin), runs) for runs in pool(kept)]
+    pooled.sort(key=lambda item: (-item[0]["gflop_per_chunk"], *latency(item[0])))
+    rows, first = with_unique_labels([row for row, _ in pooled]), full.first
+    facts = {key: first.provenance.get(key) for key in (*SAME, "runtime", "commit", "hardware")}
+    episodes = [
+        {"task": facts["task"], "row": row["label"], "runtime": row["runtime"], **episode}
+        for row, (_, runs) in zip(rows, pooled)
+        for episode in runs.episodes(runs.shared_with(full))
     ]
-
-
-def verdict_text(row: dict[str, Any]) -> str:
-    """'shown', 'refuted', or 'not shown' with the number of pairs that may decide."""
-    found = row["noninferiority"]
-    if found is None:
-        return "-"
-    planned = found["pairs_needed"] if found["result"] == "not shown" else None
-    return found["result"] + ("" if planned is None else f" ({planned} pairs may decide)")
-
-
-def length(row: dict[str, Any]) -> str:
-    """Mean control steps of an episode, and by how much they differ from the full policy's on the same episodes.
-
-    A policy that succeeds later is worse, though its score may not say so.
-    """
-    own, base = row["env_steps"], row["reference_env_steps"]
-    if own is None or not base:
-        return "-" if own is None else f"{own:.0f}"
-    return f"{own:.0f} ({100 * (own / base - 1):+.0f} %)" if row["paired_difference"] is not None else f"{own:.0f}"
-
-
-def comparison_table(rows: list[dict[str, Any]]) -> Table:
-    return table("same episodes and noise for every method", columns(rows), [cells(row, stages(rows)) for row in rows])
-
-
-def markdown(rows: list[dict[str, Any]]) -> str:
-    head = columns(rows)
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *(cells(row, stages(rows)) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return Comparison(
+        rows=rows,
+        references=full.names,
+        skipped=skipped,
+        reference_clock=clock_label(first.clock),
+        facts={"runs": list(full.names), **facts, "clock": first.clock, "seeds": list(full.noise_seeds)},
+        episodes=episodes,
+        margin=margin,
+    )

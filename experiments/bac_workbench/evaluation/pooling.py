@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bac_workbench.evaluation.statistics import Estimate, clustered_difference, clustered_score
+from bac_workbench.evaluation.discordance import mcnemar
+from bac_workbench.evaluation.statistics import Estimate, bootstrap_interval, clustered_difference, clustered_score
 from bac_workbench.evaluation.stored_results import Draw, StoredEvaluation
 
 #: what tells a run from those it is pooled with, and the environment's seed of an episode
@@ -57,6 +58,54 @@ class PooledRuns:
         """The mean of (this - other) over these episodes."""
         own, base = ([runs.scores[pair] for pair in pairs] for runs in (self, other))
         return clustered_difference(own, base, [seed for _, seed in pairs])
+
+    def bootstrap(self, other: PooledRuns, pairs: Sequence[Pair]) -> list[float] | None:
+        """[low, high] of the difference by resampling the environment's seeds, see `bootstrap_interval`."""
+        own, base = ([runs.scores[pair] for pair in pairs] for runs in (self, other))
+        found = bootstrap_interval(own, base, [seed for _, seed in pairs])
+        return None if found is None else list(found)
+
+    @cached_property
+    def successes(self) -> dict[Pair, float] | None:
+        """1 or 0 by episode; None if they were not recorded."""
+        if any(run.successes is None for run in self.runs):
+            return None
+        return {(run.draw, seed): float(won) for run in self.runs for seed, won in (run.successes or {}).items()}
+
+    def success_rate(self, pairs: Sequence[Pair]) -> dict[str, Any] | None:
+        """{"mean", "interval_95"} over these episodes: Wilson's interval where each is of another initial state."""
+        if self.successes is None:
+            return None
+        found = clustered_score([self.successes[pair] for pair in pairs], [seed for _, seed in pairs])
+        return {"mean": found.mean, "interval_95": [found.low, found.high]}
+
+    def mcnemar(self, other: PooledRuns, pairs: Sequence[Pair]) -> dict[str, Any] | None:
+        """See `discordance.mcnemar`, of successes or, where they were not recorded, of scores that are all 0 or 1."""
+        own, base = self.successes, other.successes
+        if own is None or base is None:
+            own, base = self.scores, other.scores
+        values, baseline = ([scores[pair] for pair in pairs] for scores in (own, base))
+        if not {*values, *baseline} <= {0.0, 1.0}:
+            return None
+        return mcnemar(values, baseline, [seed for _, seed in pairs]).to_dict()
+
+    def episodes(self, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+        """A record for each of these episodes."""
+        by_draw = {run.draw: run for run in self.runs}
+        return [
+            {
+                "run": (run := by_draw[draw]).run,
+                "method": run.method,
+                "sampler": run.sampler,
+                "training": run.train,
+                "noise_seed": run.noise_seed,
+                "environment_seed": seed,
+                "score": run.scores[seed],
+                "success": None if run.successes is None else int(run.successes[seed]),
+                "control_steps": None if run.env_steps is None else run.env_steps[seed],
+            }
+            for draw, seed in pairs
+        ]
 
     def mean_env_steps(self, pairs: Sequence[Pair]) -> float | None:
         """Control steps of an episode; None where a run did not record them."""

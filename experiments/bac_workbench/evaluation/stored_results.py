@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bac_workbench.evaluation.stored_timings import Timing, read_timing
 from bac_workbench.settings.clock import STOPPED
 from diffusion_policy.common.config import ConfigError
 
@@ -41,11 +42,12 @@ class StoredEvaluation:
 
     Attributes:
         run: the name of its folder.
-        scores, env_steps, metrics: of the test episodes, by seed; `env_steps` are control steps. None where the file
-            lacks them.
+        scores, env_steps, metrics, successes: of the test episodes, by seed; `env_steps` are control steps. None where
+            the file lacks them.
         means: the stored means of the metrics over all test episodes.
         updates, full_updates: block updates per chunk, with this sampler's full policy beside.
         incomplete: why it cannot be compared, None if it can.
+        timing: of its chunks, None if they were not timed.
     """
 
     run: str
@@ -60,6 +62,8 @@ class StoredEvaluation:
     gflop: float
     provenance: dict[str, Any]
     incomplete: str | None
+    successes: dict[int, bool] | None
+    timing: Timing | None
 
     @property
     def noise_seed(self) -> int:
@@ -106,7 +110,10 @@ def read_evaluation(path: Path) -> StoredEvaluation:
     try:
         stored = json.loads(path.read_bytes())
         if "provenance" not in stored and isinstance(stored.get("details"), str):
-            stored = json.loads((path.parent / stored["details"]).read_bytes())
+            details = path.parent / stored["details"]
+            stored = json.loads(details.read_bytes())
+        else:
+            details = path
         provenance = stored["provenance"]
         if not isinstance(provenance, dict):
             raise TypeError("its provenance is no record")
@@ -121,6 +128,7 @@ def read_evaluation(path: Path) -> StoredEvaluation:
             if tests and all(row.get("metrics") for row in tests)
             else None
         )
+        told = tests and all(isinstance(row.get("success"), bool) for row in tests)
         means = {
             str(name): {"mean": _finite(item["mean"]), "interval_95": [_finite(bound) for bound in item["interval_95"]]}
             for name, item in stored.get("metrics", {}).items()
@@ -145,7 +153,11 @@ def read_evaluation(path: Path) -> StoredEvaluation:
             _finite(stored["flops"]["gflop_per_chunk"]),
             provenance,
             f"made by an earlier version, which did not record {', '.join(missing)}: run it again" if missing else None,
+            {row["seed"]: row["success"] for row in tests} if told else None,
+            read_timing(details.with_name("benchmark_results.json"), provenance),
         )
+    except ConfigError:
+        raise
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, OSError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ConfigError(

@@ -57,6 +57,7 @@ def summarise(
                 "seed": episode.seed,
                 "split": episode.split,
                 "score": episode.score,
+                "success": episode.success,
                 "env_steps": episode.env_steps,
                 "metrics": episode.metrics,
             }
@@ -80,7 +81,7 @@ def summarise(
             "test_seeds_from": experiment.task.seeds.test_start_seed,
             "train_seeds_from": experiment.task.seeds.train_start_seed,
             "notes": experiment.notes,
-            **environment(experiment.device, torch.get_num_threads()),
+            **environment(experiment.device, torch.get_num_threads(), experiment.simulator_packages),
         },
     }
     if benchmark is not None:

@@ -18,6 +18,7 @@ from bac_workbench.settings.names import present_name
 SCHEMAS = {
     "eval": "evaluation.Eval",
     "benchmark": "evaluation.Benchmark",
+    "compare": "comparing.Compare",
     "tune": "tuning.Tune",
     "profile_blocks": "evaluation.ProfileBlocks",
     "calibrate": "calibration.Calibrate",

@@ -111,6 +111,11 @@ class Experiment:
         return self.simulated
 
     @property
+    def simulator_packages(self) -> tuple[str, ...]:
+        """What the task's simulator imports, by the names of the modules; empty if it has none."""
+        return () if self.simulated is None else self.simulated.environment.requirements.packages
+
+    @property
     def sampler_name(self) -> str:
         """Derived from what the sampler is."""
         return name_of(self.sampler, self.own_sampler)

@@ -111,7 +111,7 @@ def certificate(tuning: Tuning, request: dict[str, Any]) -> Tuned:
             "states": tuning.states,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "checkpoint": str(experiment.loaded.source),
-            **environment(experiment.device, torch.get_num_threads()),
+            **environment(experiment.device, torch.get_num_threads(), experiment.simulator_packages),
             "candidates": rows_of(tuning),
         },
     )
