@@ -10,50 +10,7 @@ from bac_workbench.evaluation.comparison import compare
 from bac_workbench.evaluation.comparison_tables import comparison_table
 from bac_workbench.evaluation.statistics import mean_interval
 from diffusion_policy.common.config import ConfigError
-
-
-def stored(folder, name, method, scores, gflop, sampler="ddpm100", updates=2400, full=2400, first=100, **provenance):
-    (folder / name).mkdir()
-    mean = sum(scores) / len(scores)
-    metrics = provenance.pop("metrics", {})
-    path = folder / name / "eval_results.json"
-    path.write_text(
-        json.dumps(
-            {
-                "method": method,
-                "sampler": sampler,
-                "mean_score": mean,
-                "mean_score_interval_95": [mean - 0.1, mean + 0.1],
-                "n_episodes": len(scores),
-                "episodes": [{"seed": first + i, "split": "test", "score": s} for i, s in enumerate(scores)],
-                "metrics": metrics,
-                "block_updates": {"per_chunk": updates, "full": full},
-                "flops": {"gflop_per_chunk": gflop},
-                "provenance": {
-                    "task": "t",
-                    "checkpoint_hash": "a",
-                    "seed": 0,
-                    "weights": "ema",
-                    "test_seeds_from": 100000,
-                    "commit": "c",
-                    "hardware": "h",
-                    "sampler": sampler,
-                    "checkpoint_sampler": "ddpm100",
-                    "checkpoint_noise": "n",
-                    "sampler_steps": 100,
-                    "n_blocks": 24,
-                    "precision": "fp32",
-                    "n_action_steps": 8,
-                    "n_latency_steps": 0,
-                    "max_steps": 300,
-                    "adapter": {},
-                    "runtime": "planned",
-                    **provenance,
-                },
-            }
-        )
-    )
-    return path
+from tests.experiments.stored_runs import stored
 
 
 def test_pairs_by_seed_and_leaves_other_checkpoints_out(tmp_path):
