@@ -69,7 +69,7 @@ def stored(comparison: Comparison) -> dict[str, Any]:
 def write_texts(folder: Path, tasks: Mapping[str, Comparison], skipped: Mapping[str, str]) -> list[str]:
     """All but comparison.json; the only task of a folder may have the name ''."""
     tables: list[tuple[str, Lines, list[str]]] = []
-    if len(tasks) > 1:
+    if "" not in tasks:
         rows = {name: comparison.rows for name, comparison in tasks.items()}
         left_out = [f"left out: {name}: {reason}" for name, reason in skipped.items()]
         tables.append(("paired difference to full [95 %], and verdict", overview_lines(rows), left_out))
