@@ -31,10 +31,10 @@ def main() -> None:
 
 
 def compare_runs(folder: Path, reference: list[str]) -> None:
-    from bac_workbench.evaluation.comparison import compare, comparison_table
+    from bac_workbench.evaluation.comparison import compare, comparison_tables
 
     comparison = compare(folder, *reference)
-    console.print(comparison_table(comparison.rows))
+    console.print(*comparison_tables(comparison.rows), sep="\n")
     console.print(f"paired with {', '.join(comparison.references)}")
     for run, reason in comparison.skipped.items():
         console.print(f"left out: {run}: {reason}", style="yellow")

@@ -222,12 +222,8 @@ def stages(rows: list[dict[str, Any]]) -> list[str]:
     return sorted(reached, key=lambda name: int(name[1:]))
 
 
-def columns(rows: list[dict[str, Any]]) -> list[str]:
-    return [*COLUMNS[:1], *stages(rows), *COLUMNS[1:]]
-
-
-def cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
-    """One line of the table; `metrics`: those shown beside the score."""
+def cells(row: dict[str, Any]) -> list[str]:
+    """One line of the table."""
     low, high = row["interval_95"]
     difference = row["paired_difference"]
     paired = "-"
@@ -238,7 +234,6 @@ def cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
         episodes += f" of {row['n_episodes_of_reference']}, full {row['reference_mean_score']:.3f} on these"
     return [
         row["label"],
-        *(interval_text(row["metrics"][name]) if name in row["metrics"] else "-" for name in metrics),
         f"{row['mean_score']:.3f} [{low:.3f}, {high:.3f}]",
         paired,
         verdict_text(row),
@@ -269,11 +264,25 @@ def length(row: dict[str, Any]) -> str:
     return f"{own:.0f} ({100 * (own / base - 1):+.0f} %)" if row["paired_difference"] is not None else f"{own:.0f}"
 
 
-def comparison_table(rows: list[dict[str, Any]]) -> Table:
-    return table("same episodes and noise for every method", columns(rows), [cells(row, stages(rows)) for row in rows])
+def stage_cells(row: dict[str, Any], names: list[str]) -> list[str]:
+    """One line of the table of stages."""
+    return [row["label"], *(interval_text(row["metrics"][name]) if name in row["metrics"] else "-" for name in names)]
+
+
+def comparison_tables(rows: list[dict[str, Any]]) -> list[Table]:
+    """Scores and costs; and of a task with stages, the share of episodes that completed at least so many."""
+    tables = [table("same episodes and noise for every method", COLUMNS, [cells(row) for row in rows])]
+    if names := stages(rows):
+        title = "share of episodes that completed at least so many stages, with its 95 % interval"
+        tables.append(table(title, ["method", *names], [stage_cells(row, names) for row in rows]))
+    return tables
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    head = columns(rows)
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *(cells(row, stages(rows)) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    names = stages(rows)
+    parts = [(COLUMNS, [cells(row) for row in rows])]
+    parts += [(("method", *names), [stage_cells(row, names) for row in rows])] if names else []
+    return "\n".join(
+        "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] + ["---:"] * (len(head) - 1), *lines])
+        for head, lines in parts
+    )
