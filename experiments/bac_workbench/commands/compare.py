@@ -32,11 +32,11 @@ def main() -> None:
 
 
 def compare_runs(folder: Path, reference: list[str]) -> None:
-    from bac_workbench.evaluation.comparison import compare, comparison_table
+    from bac_workbench.evaluation.comparison import compare, comparison_tables
     from bac_workbench.evaluation.latency_picture import LATENCY
 
     comparison = compare(folder, *reference)
-    console.print(comparison_table(comparison.rows))
+    console.print(*comparison_tables(comparison.rows), sep="\n")
     timed = any(row["clock"] != STOPPED for row in comparison.rows)
     waits = f" ({comparison.reference_clock or 'the world waits while it thinks'})" if timed else ""
     console.print(f"paired with {', '.join(comparison.references)}{waits}")

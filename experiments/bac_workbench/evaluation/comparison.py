@@ -15,12 +15,11 @@ from rich.table import Table
 from bac_workbench.console import table
 from bac_workbench.evaluation.latency_picture import LATENCY, latency, plot_latency
 from bac_workbench.evaluation.noninferiority import FEWEST, noninferior
-from bac_workbench.evaluation.pooling import Pair, PooledRuns, draw_name, pool
+from bac_workbench.evaluation.pooling import Pair, PooledRuns, pool
+from bac_workbench.evaluation.references import SAME, choose_references, why_not
 from bac_workbench.evaluation.report import interval_text, method_label
-from bac_workbench.evaluation.stored_results import Draw, StoredEvaluation, read_evaluation
-from bac_workbench.settings.clock import STOPPED
+from bac_workbench.evaluation.stored_results import read_evaluation
 from bac_workbench.setup.clock import clock_label
-from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import atomic_path, write_json
 
 #: what the verdict of a row asks: is the method worse than the full policy by less than this, one-sided at level .05
@@ -36,21 +35,6 @@ COLUMNS = (
     "GFLOP/chunk",
 )
 STAGES = re.compile(r"p\d+$")  # metrics of the multi-stage tasks: at least so many stages were completed
-#: what two evaluations must share, beside the noise seed, for their episodes to be pairs; their runtime may differ,
-#: which gives the same actions to rounding
-SAME = (
-    "task",
-    "checkpoint_hash",
-    "weights",
-    "checkpoint_sampler",
-    "checkpoint_noise",
-    "test_seeds_from",
-    "precision",
-    "n_action_steps",
-    "n_latency_steps",
-    "max_steps",
-    "adapter",
-)
 
 
 @dataclass(frozen=True)
@@ -92,86 +76,13 @@ def compare(folder: Path, reference: str | None = None) -> Comparison:
     rows = [make_row(runs, full) for runs in pool(kept)]
     rows.sort(key=lambda row: (-row["gflop_per_chunk"], *latency(row)))
     first = full.first
-    facts = {key: first.provenance.get(key) for key in (*SAME, "runtime", "commit", "hardware")} | {
-        "clock": first.clock
-    }
-    stored = {"runs": list(full.names), **facts, "seeds": list(full.noise_seeds)}
+    facts = {key: first.provenance.get(key) for key in (*SAME, "runtime", "commit", "hardware")}
+    stored = {"runs": list(full.names), **facts, "clock": first.clock, "seeds": list(full.noise_seeds)}
     write_json(folder / "comparison.json", {"reference": stored, "rows": rows, "skipped": skipped})
     with atomic_path(folder / "comparison.md") as path:
         path.write_text(markdown(rows))
     plot_latency(rows, clock_label(first.clock), folder / LATENCY)
     return Comparison(rows, full.names, skipped, clock_label(first.clock))
-
-
-def choose_references(
-    folder: Path, evaluations: list[StoredEvaluation], name: str | None
-) -> dict[Draw, StoredEvaluation]:
-    """Noise seed and training -> the run to pair with.
-
-    It has to BE the full policy, every block at every step of the checkpoint's own sampler.
-    """
-    runs = "; ".join(
-        f"{e.run} ({e.method}, sampler {e.sampler}" + (f": {why}" if (why := e.why_not_full()) else "") + ")"
-        for e in evaluations
-    )
-    if not evaluations:
-        raise ConfigError(f"{folder} holds no evaluations (no */eval_results.json): run bac eval with cache=full first")
-    if name is not None:
-        named = [e for e in evaluations if e.run == name]
-        if not named:
-            raise ConfigError(f"{folder} holds no run {name}; it holds: {runs}")
-        if (why := named[0].why_not_full()) is not None:
-            raise ConfigError(
-                f"{name} cannot be the reference, as it is not the full policy with the checkpoint's own sampler: {why}"
-            )
-        return {named[0].draw: named[0]}
-    # Where the world waits if there are such runs, for that is what latency is to be compared with.
-    full = sorted((e for e in evaluations if e.why_not_full() is None), key=lambda e: e.clock != STOPPED)
-    full = [e for e in full if (e.clock == STOPPED) == (full[0].clock == STOPPED)]
-    if not full:
-        raise ConfigError(
-            f"{folder} holds no evaluation of the full policy with the checkpoint's own sampler: "
-            f"run bac eval with cache=full first. It holds: {runs}"
-        )
-    references = {e.draw: e for e in sorted(full, key=lambda e: e.draw)}
-    first = next(iter(references.values()))
-    if len(references) < len(full) or any(differences(first, e) or e.clock != first.clock for e in full):
-        differs = "; ".join(
-            f"{e.run}: "
-            + ", ".join(f"{key} {e.provenance[key]}" for key in ("checkpoint_hash", "weights", "seed", "runtime"))
-            + (f", {label}" if (label := clock_label(e.clock)) else "")
-            for e in full
-        )
-        raise ConfigError(
-            f"{folder} holds {len(full)} evaluations of the full policy ({differs}). Name the one to pair with: "
-            f"bac compare {folder} {full[0].run}"
-        )
-    return references
-
-
-def differences(evaluation: StoredEvaluation, reference: StoredEvaluation) -> list[str]:
-    """Under which other conditions than `reference` a run was made, but for the noise seed, in words.
-
-    Runs of different published trainings have different checkpoints.
-    """
-    own, other = evaluation.provenance, reference.provenance
-    trained = None not in (evaluation.train, reference.train) and evaluation.draw[:2] != reference.draw[:2]
-    keys = [key for key in SAME if own[key] != other[key] and not (trained and key == "checkpoint_hash")]
-    return [f"{key} {_short(own[key])} instead of {_short(other[key])}" for key in keys]
-
-
-def why_not(evaluation: StoredEvaluation, references: dict[Draw, StoredEvaluation]) -> str | None:
-    """Why an evaluation cannot be paired with the references, None if it can."""
-    if evaluation.incomplete:
-        return evaluation.incomplete
-    draw = evaluation.draw
-    reference = references.get(draw, next(iter(references.values())))
-    differs = differences(evaluation, reference)
-    if draw not in references:
-        differs.append(f"seed {draw_name(draw)} instead of {', '.join(map(draw_name, references))}")
-    if differs:
-        return "; ".join(differs)
-    return None if evaluation.scores.keys() & reference.scores.keys() else "no test episode in common"
 
 
 def make_row(runs: PooledRuns, full: PooledRuns) -> dict[str, Any]:
@@ -229,11 +140,6 @@ def verdict(runs: PooledRuns, full: PooledRuns, pairs: list[Pair]) -> dict[str, 
     return noninferior(own, base, MARGIN).to_dict()
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
-
-
 def stages(rows: list[dict[str, Any]]) -> list[str]:
     """The metrics shown beside the score: p1, p2, ... as far as any method gets."""
     reached = {
@@ -242,12 +148,8 @@ def stages(rows: list[dict[str, Any]]) -> list[str]:
     return sorted(reached, key=lambda name: int(name[1:]))
 
 
-def columns(rows: list[dict[str, Any]]) -> list[str]:
-    return [*COLUMNS[:1], *stages(rows), *COLUMNS[1:]]
-
-
-def cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
-    """One line of the table; `metrics`: those shown beside the score."""
+def cells(row: dict[str, Any]) -> list[str]:
+    """One line of the table."""
     low, high = row["interval_95"]
     difference = row["paired_difference"]
     paired = "-"
@@ -258,7 +160,6 @@ def cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
         episodes += f" of {row['n_episodes_of_reference']}, full {row['reference_mean_score']:.3f} on these"
     return [
         row["label"],
-        *(interval_text(row["metrics"][name]) if name in row["metrics"] else "-" for name in metrics),
         f"{row['mean_score']:.3f} [{low:.3f}, {high:.3f}]",
         paired,
         verdict_text(row),
@@ -289,11 +190,25 @@ def length(row: dict[str, Any]) -> str:
     return f"{own:.0f} ({100 * (own / base - 1):+.0f} %)" if row["paired_difference"] is not None else f"{own:.0f}"
 
 
-def comparison_table(rows: list[dict[str, Any]]) -> Table:
-    return table("same episodes and noise for every method", columns(rows), [cells(row, stages(rows)) for row in rows])
+def stage_cells(row: dict[str, Any], names: list[str]) -> list[str]:
+    """One line of the table of stages."""
+    return [row["label"], *(interval_text(row["metrics"][name]) if name in row["metrics"] else "-" for name in names)]
+
+
+def comparison_tables(rows: list[dict[str, Any]]) -> list[Table]:
+    """Scores and costs; and of a task with stages, the share of episodes that completed at least so many."""
+    tables = [table("same episodes and noise for every method", COLUMNS, [cells(row) for row in rows])]
+    if names := stages(rows):
+        title = "share of episodes that completed at least so many stages, with its 95 % interval"
+        tables.append(table(title, ["method", *names], [stage_cells(row, names) for row in rows]))
+    return tables
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    head = columns(rows)
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *(cells(row, stages(rows)) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    names = stages(rows)
+    parts = [(COLUMNS, [cells(row) for row in rows])]
+    parts += [(("method", *names), [stage_cells(row, names) for row in rows])] if names else []
+    return "\n".join(
+        "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] + ["---:"] * (len(head) - 1), *lines])
+        for head, lines in parts
+    )
