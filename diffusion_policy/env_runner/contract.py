@@ -14,7 +14,8 @@ OFFER = """An environment has to offer, as gymnasium's do:
   action_space: a Box of the actions' shape [Da]
   reset(seed=<int>) -> (obs, info)
   step(action) -> (obs, reward, terminated, truncated, info), where info["is_success"] says whether the task is done
-  close(); for videos also render() -> uint8 [H, W, 3] and metadata["render_fps"]"""
+  close(); for videos also render() -> uint8 [H, W, 3] and metadata["render_fps"]
+  for eval.clock=real also hold_action(last) -> the action [Da] with which the robot stands still"""
 
 
 class EnvironmentContractError(TypeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -68,7 +68,7 @@ class EpisodeProgress:
             self.bar.console.print(f"{text} over {len(self.scores)} episodes")
 
 
-def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
+def table(title: str, columns: Sequence[str], rows: list[list[str]]) -> Table:
     """First column left, the others right."""
     result = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):

@@ -163,3 +163,17 @@ def test_clocks_are_compared_but_never_mixed(make_cfg, tmp_path):
     assert (tmp_path / "all" / "latency.png").stat().st_size > 1000
     named = compare(tmp_path / "all", "late")
     assert named.references == ("late",) and named.reference_clock == "async 150 ms"
+
+
+@pytest.mark.parametrize("clock", ["going", {}, {"thinking": "async", "measured": True, "latency_ms": []}, [1]])
+def test_a_damaged_clock_is_named(make_settings, tmp_path, clock):
+    run(make_settings(*real("async", 50)))
+    for name, place in (("settings.json", []), ("eval_results.json", ["provenance"])):
+        path = tmp_path / "out" / name
+        stored = json.loads(path.read_text())
+        (stored[place[0]] if place else stored)["clock"] = clock
+        path.write_text(json.dumps(stored))
+    with pytest.raises(ConfigError, match=r"settings.json is damaged.*clock"):
+        run(make_settings(*real("async", "measured")))
+    with pytest.raises(ConfigError, match=r"eval_results.json is damaged.*clock"):
+        compare(tmp_path)

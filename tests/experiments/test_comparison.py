@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bac_workbench.evaluation.comparison import compare
-from bac_workbench.evaluation.comparison_tables import comparison_table
+from bac_workbench.evaluation.comparison_tables import comparison_tables
 from bac_workbench.evaluation.statistics import mean_interval
 from diffusion_policy.common.config import ConfigError
 from tests.experiments.stored_runs import stored
@@ -24,7 +24,7 @@ def test_pairs_by_seed_and_leaves_other_checkpoints_out(tmp_path):
     assert rows[1]["paired_difference"]["mean"] == pytest.approx(0.1)
     assert rows[0]["paired_difference"] is None
     assert "| bac_s10 |" in (tmp_path / "comparison.md").read_text()
-    assert comparison_table(rows).row_count == 2
+    assert [table.row_count for table in comparison_tables(rows)] == [2]
 
 
 def test_a_verdict_says_whether_a_method_is_worse_by_less_than_the_margin(tmp_path):
@@ -219,6 +219,13 @@ def test_results_of_an_earlier_version_are_left_out(tmp_path):
     assert "did not record checkpoint_sampler" in compare(tmp_path).skipped["bac"]
 
 
+def test_runs_that_denoised_other_tokens_are_not_averaged(tmp_path):
+    stored(tmp_path, "full-seed0", "full", [0.5, 0.7, 0.9], 24.7)
+    stored(tmp_path, "full-seed1", "full", [0.5, 0.7, 0.9], 14.1, seed=1)
+    rows = compare(tmp_path).rows
+    assert [(row["runs"], row["gflop_per_chunk"]) for row in rows] == [(["full-seed0"], 24.7), (["full-seed1"], 14.1)]
+
+
 def test_stages_that_were_reached_are_shown_with_their_intervals(tmp_path):
     estimate = lambda mean: {"mean": mean, "interval_95": [mean / 2, mean]}
     metrics = {
@@ -234,9 +241,10 @@ def test_stages_that_were_reached_are_shown_with_their_intervals(tmp_path):
     )
     rows = compare(tmp_path).rows
     text = (tmp_path / "comparison.md").read_text()
-    assert text.startswith("| method | p1 | p2 | p10 | mean score")
+    assert "| method | p1 | p2 | p10 |\n" in text
     assert "| full | 1.00 [0.50, 1.00] | 0.50 [0.25, 0.50] | 0.25 [0.12, 0.25] |" in text
-    assert len(comparison_table(rows).columns) == 11 and rows[0]["metrics"]["kettle"]["mean"] == 1.0
+    assert [len(table.columns) for table in comparison_tables(rows)] == [8, 4]
+    assert rows[0]["metrics"]["kettle"]["mean"] == 1.0
 
 
 def test_published_trainings_are_pooled_in_one_row_and_kinds_of_checkpoint_kept_apart(tmp_path):

@@ -68,9 +68,9 @@ def compare_runs(folder: Path, reference: list[str], margin: float) -> None:
 
 
 def show(comparison: Comparison, title: str = "") -> None:
-    from bac_workbench.evaluation.comparison_tables import comparison_table, machine_notes
+    from bac_workbench.evaluation.comparison_tables import comparison_tables, machine_notes
 
-    console.print(comparison_table(comparison.rows, comparison.margin, title))
+    console.print(*comparison_tables(comparison.rows, comparison.margin, title), sep="\n")
     clocks = any(row["clock"] != STOPPED for row in comparison.rows)
     waits = f" ({comparison.reference_clock or 'the world waits while it thinks'})" if clocks else ""
     console.print(f"paired with {', '.join(comparison.references)}{waits}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bac_workbench.evaluation.comparison_tables import (
+    STAGES_TITLE,
     Lines,
     latex,
     lines_of,
@@ -76,6 +77,8 @@ def write_texts(folder: Path, tasks: Mapping[str, Comparison], skipped: Mapping[
     for name, item in tasks.items():
         left_out = [f"left out: {run}: {reason}" for run, reason in item.skipped.items()]
         tables.append((name, lines_of(item.rows, item.margin), [*machine_notes(item.rows), *left_out]))
+        if (shares := stage_lines(item.rows)) is not None:
+            tables.append((": ".join(filter(None, (name, STAGES_TITLE))), shares, []))
     write_text(folder / MARKDOWN, "\n".join(markdown_section(*item) for item in tables))
     write_text(folder / LATEX, "% \\usepackage{booktabs}\n" + "\n".join(latex_section(*item) for item in tables))
     write_csv(folder / CSV, [numbers(name, item, row) for name, item in tasks.items() for row in item.rows])

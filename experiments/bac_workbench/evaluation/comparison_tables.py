@@ -27,6 +27,7 @@ COLUMNS = (
 TIMES = ("ms/chunk", "speed-up", "same runtime")
 LETTERS = string.ascii_lowercase
 STAGES = re.compile(r"p\d+$")  # metrics of the multi-stage tasks: at least so many stages were completed
+STAGES_TITLE = "share of episodes that completed at least so many stages, with its 95 % interval"
 SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -49,8 +50,7 @@ def stages(rows: list[dict[str, Any]]) -> list[str]:
 
 def columns(rows: list[dict[str, Any]], margin: float) -> list[str]:
     """Times are shown if any row has them."""
-    first, *others = (column.format(margin=f"{margin:g}") for column in COLUMNS)
-    return [first, *stages(rows), *others, *(TIMES if machines(rows) else ())]
+    return [*(column.format(margin=f"{margin:g}") for column in COLUMNS), *(TIMES if machines(rows) else ())]
 
 
 def machines(rows: list[dict[str, Any]]) -> list[str]:
@@ -86,15 +86,14 @@ def times(row: dict[str, Any], known: list[str]) -> list[str]:
     ]
 
 
-def cells(row: dict[str, Any], metrics: list[str], known: list[str]) -> list[str]:
-    """One line of the table; `metrics`: those shown beside the score; `known`: the machines of the times."""
+def cells(row: dict[str, Any], known: list[str]) -> list[str]:
+    """One line of the table; `known`: the machines of the times."""
     low, high = row["interval_95"]
     episodes = str(row["n_episodes"])
     if row["n_episodes"] < row["n_episodes_of_reference"]:
         episodes += f" of {row['n_episodes_of_reference']}, full {row['reference_mean_score']:.3f} on these"
     return [
         row["label"],
-        *(interval_text(row["metrics"][name]) if name in row["metrics"] else "-" for name in metrics),
         f"{row['mean_score']:.3f} [{low:.3f}, {high:.3f}]",
         difference_text(row),
         verdict_text(row),
@@ -135,8 +134,19 @@ def length(row: dict[str, Any]) -> str:
 
 
 def lines_of(rows: list[dict[str, Any]], margin: float = MARGIN) -> Lines:
-    """The table of one task."""
-    return columns(rows, margin), [cells(row, stages(rows), machines(rows)) for row in rows]
+    """Scores, costs and times of one task."""
+    return columns(rows, margin), [cells(row, machines(rows)) for row in rows]
+
+
+def stage_lines(rows: list[dict[str, Any]]) -> Lines | None:
+    """The share of episodes that completed at least so many stages; None for a task without."""
+    if not (names := stages(rows)):
+        return None
+    shown = [
+        [row["label"], *(interval_text(row["metrics"][name]) if name in row["metrics"] else "-" for name in names)]
+        for row in rows
+    ]
+    return ["method", *names], shown
 
 
 def overview(tasks: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -183,9 +193,12 @@ def overview_lines(tasks: Mapping[str, list[dict[str, Any]]]) -> Lines:
     return ["method", *tasks], body
 
 
-def comparison_table(rows: list[dict[str, Any]], margin: float = MARGIN, title: str = "") -> Table:
-    """The table of one task for a terminal."""
-    return table(f"{title}same episodes and noise for every method", *lines_of(rows, margin))
+def comparison_tables(rows: list[dict[str, Any]], margin: float = MARGIN, title: str = "") -> list[Table]:
+    """The tables of one task for a terminal; `title`: before theirs."""
+    tables = [table(f"{title}same episodes and noise for every method", *lines_of(rows, margin))]
+    if (shares := stage_lines(rows)) is not None:
+        tables.append(table(f"{title}{STAGES_TITLE}", *shares))
+    return tables
 
 
 def markdown(lines: Lines) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
-from bac_workbench.evaluation.stored_results import without_code_names
+from bac_workbench.evaluation.stored_results import check_clock, without_code_names
 from bac_workbench.provenance import commit
 from bac_workbench.settings.clock import MEASURED, REAL, STOPPED
 from bac_workbench.settings.evaluation import Evaluation as EvaluationSection
@@ -233,7 +233,7 @@ def stored_settings(path: Path) -> dict[str, Any]:
                 raise ValueError(f"{name} is no list of {words}")
         if not isinstance(stored["commit"], str):
             raise ValueError("its commit is no text")
-        stored.setdefault("clock", STOPPED)  # of earlier versions, which knew no other
+        check_clock(stored.setdefault("clock", STOPPED))  # earlier versions knew no other
         stored["adapter"] = without_code_names(stored.get("adapter"))
     except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(

@@ -34,7 +34,7 @@ def plot_latency(rows: Sequence[dict[str, Any]], reference_clock: str, path: Pat
         return
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.4, 4.8), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.8), layout="constrained")
     axis = figure.subplots()
     named = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(dict.fromkeys(map(name_of, timed)))}
     for name, thinking in dict.fromkeys((name_of(row), latency(row)[0]) for row in timed):
@@ -59,7 +59,7 @@ def plot_latency(rows: Sequence[dict[str, Any]], reference_clock: str, path: Pat
     axis.set_xlabel("latency of an action chunk, ms (median)")
     axis.set_ylabel("mean score, 95 % interval")
     axis.set_title("the world goes on while the policy thinks", fontsize=9, loc="left")
-    axis.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
 

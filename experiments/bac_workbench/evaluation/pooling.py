@@ -145,11 +145,13 @@ def draw_name(draw: Draw) -> str:
 def pool(evaluations: Sequence[StoredEvaluation]) -> list[PooledRuns]:
     """Groups runs of one method, sampler, schedule, runtime and clock; two of one noise seed and training stay apart.
 
-    Every training has a schedule of its own: those of one method are pooled, for the same kind of checkpoint.
+    Runs of one checkpoint that differ in their FLOPs denoised different tokens, and stay apart, too. Every training has
+    a schedule of its own: those of one method are pooled, for the same kind of checkpoint.
     """
     groups: dict[tuple, list[list[StoredEvaluation]]] = {}
     for run in sorted(evaluations, key=lambda run: run.draw):
-        schedule = (run.updates, run.provenance.get("schedule_digest")) if run.train is None else run.draw[1]
+        computed = (run.updates, run.gflop, run.provenance.get("schedule_digest"))
+        schedule = computed if run.train is None else run.draw[1]
         key = (run.method, run.sampler, run.provenance["runtime"], schedule, json.dumps(run.clock, sort_keys=True))
         alike = groups.setdefault(key, [])
         free = [group for group in alike if all(run.draw != other.draw for other in group)]

@@ -136,7 +136,7 @@ def read_evaluation(path: Path) -> StoredEvaluation:
         missing = [name for name in RECORDED if name not in provenance]
         if "adapter" in provenance:
             provenance["adapter"] = without_code_names(provenance["adapter"])
-        _check_clock(provenance.get("clock", STOPPED))
+        check_clock(provenance.get("clock", STOPPED))
         if not missing:
             for name in ("sampler_steps", "n_blocks", "seed"):
                 _integer(provenance[name])
@@ -166,12 +166,16 @@ def read_evaluation(path: Path) -> StoredEvaluation:
         ) from error
 
 
-def _check_clock(clock: Any) -> None:
+def check_clock(clock: Any) -> None:
+    """Raises ValueError unless it is what `setup.clock.clock_facts` says of a clock."""
     if clock == STOPPED:
         return
-    _text(clock["thinking"])
-    if not isinstance(clock["measured"], bool) or not [_finite(time) for time in clock["latency_ms"]]:
-        raise ValueError("its clock is no record of one")
+    times = clock.get("latency_ms") if isinstance(clock, dict) else None
+    if not isinstance(times, list) or not times or not isinstance(clock.get("measured"), bool):
+        raise ValueError("its clock is none")
+    _text(clock.get("thinking"))
+    if min(map(_finite, times)) < 0:
+        raise ValueError("its clock has a negative time")
 
 
 def without_code_names(simulation: Any) -> Any:

@@ -93,9 +93,9 @@ def clock_note(experiment: Experiment) -> str:
 
 
 def clock_label(facts: Any) -> str:
-    """'' for a stopped clock, else 'async 52 ms'; the median, where a chunk takes one of several times."""
+    """'' for a stopped clock, else 'async 52 ms' or 'async 40.1 to 61.7 ms measured'."""
     if facts == STOPPED:
         return ""
     times = sorted(facts["latency_ms"])
-    text = f"{times[0]:g}" if len(times) == 1 else f"{times[0]:g} to {times[-1]:g}"
+    text = f"{times[0]:.4g}" if len(times) == 1 else f"{times[0]:.4g} to {times[-1]:.4g}"
     return f"{facts['thinking']} {text} ms{' measured' if facts['measured'] else ''}"
