@@ -83,12 +83,12 @@ def block_errors(
             batch = inputs[start : start + batch_size]
             full = _Outputs(blocks, steps)
             exact = ReferenceSampler(base, observe=full.observe)(batch, generators_of(seed, start, len(batch)))
-            sizes += full.sums(full.at)
+            sizes += full.sizes()
             for name, schedule in schedules.items():
                 cached = _Outputs(blocks, steps)
                 sampler = ReferenceSampler(base, schedule, observe=cached.observe)
                 got = sampler(batch, generators_of(seed, start, len(batch)))
-                errors[name] += full.sums(lambda step, block, held=cached: full.at(step, block) - held.at(step, block))
+                errors[name] += cached.sizes(full)
                 difference = (got - exact)[:, chunk, :action_dim].abs()
                 moved[name] += float(difference.mean(dim=(1, 2)).double().sum())
             done += len(batch)
@@ -113,10 +113,12 @@ class _Outputs:
         computed = self.computed[block]
         return computed[max(update for update in computed if update <= step)]
 
-    def sums(self, values: Callable[[int, str], Tensor]) -> np.ndarray:
-        """[K, blocks]: mean absolute value over [T, D], summed over the batch."""
-        rows = [
-            torch.stack([values(step, block).abs().mean(dim=(1, 2)).double().sum() for block in self.blocks])
-            for step in range(self.steps)
-        ]
+    def sizes(self, less: _Outputs | None = None) -> np.ndarray:
+        """[K, blocks]: mean over [T, D] of |output|, or of |output - another chain's|, summed over the batch."""
+        rows = []
+        for step in range(self.steps):
+            outputs = [self.at(step, block) for block in self.blocks]
+            if less is not None:
+                outputs = [output - less.at(step, block) for output, block in zip(outputs, self.blocks)]
+            rows.append(torch.stack([output.abs().mean(dim=(1, 2)).double().sum() for output in outputs]))
         return torch.stack(rows).cpu().numpy()

@@ -26,12 +26,18 @@ PAPER = "#F1F1F1"
 
 
 def block_maps(
-    matrices: Mapping[str, np.ndarray], draw: Callable[[Any, str, float, float], Any], title: str, x: str, y: str
+    matrices: Mapping[str, np.ndarray],
+    draw: Callable[[Any, str, float, float], Any],
+    title: str,
+    x: str,
+    y: str,
+    numbers: Mapping[str, str] | None = None,
 ) -> Figure:
     """A panel per block, a row of them per kind and a column per layer.
 
     Args:
         draw: (axis, block, least and greatest number of the row) -> the drawn image.
+        numbers: block -> what is written beside its name.
     """
     names = execution_order(matrices)
     ids = [parse(name) for name in names]
@@ -53,7 +59,8 @@ def block_maps(
             axis.set_xticks(sorted({0, (last + 1) // 2, last}))
             axis.set_yticks(sorted({0, (last + 1) // 2, last}))
             axis.tick_params(labelsize=7, length=2)
-            axis.set_title(block.short, fontsize=9, pad=3)
+            beside = "" if numbers is None else f" ({numbers[block.name]})"
+            axis.set_title(f"{block.short}{beside}", fontsize=9, pad=3)
         axes[row, 0].set_ylabel(KIND_TITLES[kind], fontsize=9, color=KIND_COLOURS[kind], fontweight="bold")
         bar = figure.colorbar(image, ax=list(axes[row]), fraction=0.025, pad=0.01, aspect=18)
         bar.ax.tick_params(labelsize=7, length=2)
@@ -62,6 +69,11 @@ def block_maps(
     figure.supxlabel(x, fontsize=9)
     figure.supylabel(y, fontsize=9)
     return figure
+
+
+def shares(matrices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Distances as shares of each block's largest one; zeros where all are zero."""
+    return {name: values / (float(np.max(values)) or 1.0) for name, values in matrices.items()}
 
 
 def new_figure(width: float, height: float) -> Figure:

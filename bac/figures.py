@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bac.blocks import KIND_TITLES, KINDS, execution_order, parse
-from bac.drawing import INK, KIND_COLOURS, PAPER, REPAIR_COLOUR, block_maps, hide_spines, new_figure, save
+from bac.drawing import INK, KIND_COLOURS, PAPER, REPAIR_COLOUR, block_maps, hide_spines, new_figure, save, shares
 from bac.schedule import Schedule, ScheduleError
 from bac.schedule_text import summary
 from bac.similarity import get_metric
@@ -90,7 +90,11 @@ def plot_schedule(schedule: Schedule, path: str | Path, base: Schedule | None = 
 
 
 def plot_similarity(
-    matrices: Mapping[str, np.ndarray], path: str | Path, metric: str, schedule: Schedule | None = None
+    matrices: Mapping[str, np.ndarray],
+    path: str | Path,
+    metric: str,
+    schedule: Schedule | None = None,
+    own_scale: bool = False,
 ) -> None:
     """Draw one heat map per block: a row of panels per kind, a column per layer.
 
@@ -102,20 +106,30 @@ def plot_similarity(
         path: picture to write.
         metric: what the matrices hold (see `bac.similarity`).
         schedule: if given, its held intervals are outlined along the diagonal.
+        own_scale: draw the distances of each block as shares of its largest one, which its title gives: where one
+            layer's are far larger than the others', these show nothing else.
     """
     info = get_metric(metric)
     if schedule is not None:
         schedule.check_fits(execution_order(matrices), len(next(iter(matrices.values()))))
 
+    title = f"{info.title.capitalize()} of block outputs"
+    shown, titles = matrices, None
+    if own_scale and not info.maximise:
+        shown, titles = shares(matrices), {name: f"{float(np.max(values)):.2g}" for name, values in matrices.items()}
+        title += ", as a share of each block's largest (beside its name)"
+    if schedule is not None:
+        title += f"\noutlined: held intervals ({schedule.origin})"
+
     def draw(axis: Any, block: str, low: float, high: float) -> Any:
         colours = "viridis" if info.maximise else "viridis_r"
-        image = axis.imshow(matrices[block], vmin=low, vmax=high, cmap=colours, interpolation="nearest")
+        image = axis.imshow(shown[block], vmin=low, vmax=high, cmap=colours, interpolation="nearest")
         if schedule is not None:
             _outline_intervals(axis, schedule.steps_of(block), schedule.steps)
         return image
 
     step = "denoising step (0 = noisiest)"
-    figure = block_maps(matrices, draw, f"{info.title.capitalize()} of block outputs", step, step)
+    figure = block_maps(shown, draw, title, step, step, titles)
     save(figure, path)
 
 

@@ -37,7 +37,7 @@ def draw_changes(matrices: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
     kinds = by_kind(list(next(iter(matrices.values()))))
     layers = sorted({block.layer for blocks in kinds.values() for block in blocks})
-    # cividis without its brightest part, which is hard to see as a line on white
+    # Without the brightest part, which is hard to see as a line on white.
     colours = ListedColormap(colormaps["viridis"](np.linspace(0.0, 0.88, len(layers))))
     figure = new_figure(3.0 * len(kinds) + 1.3, 2.1 * len(matrices) + 0.7)
     axes = figure.subplots(len(matrices), len(kinds), squeeze=False, sharex=True)
@@ -66,7 +66,7 @@ def draw_changes(matrices: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     bar.ax.set_yticklabels([str(layer) for layer in layers], fontsize=8)
     bar.ax.tick_params(length=0)
     bar.set_label("layer", fontsize=9)
-    figure.suptitle("How alike the outputs of each block at steps k and k - 1 are", fontsize=11)
+    figure.suptitle("How alike the outputs of each block at steps k and k \u2212 1 are", fontsize=11)
     figure.supxlabel(STEP, fontsize=9)
     return figure
 
@@ -85,6 +85,10 @@ def draw_homogeneity(
         names: what they are called.
     """
     info, kinds = get_metric(metric), by_kind(list(one))
+    largest = {block: max(float(one[block].max()), float(other[block].max())) or 1.0 for block in one}
+    shown: list[Mapping[str, np.ndarray]] = [one, other]
+    if not info.maximise:  # layers differ too much in size to share a scale
+        shown = [{block: matrix / largest[block] for block, matrix in matrices.items()} for matrices in shown]
     layers = sorted({block.layer for blocks in kinds.values() for block in blocks})
     figure = new_figure(max(4.6, 1.35 * len(layers) + 1.9), 3.05 * len(kinds) + 1.0)
     axes = figure.subplots(2 * len(kinds), len(layers), squeeze=False, sharex=True, sharey=True)
@@ -92,15 +96,14 @@ def draw_homogeneity(
         axis.set_axis_off()  # a layer may lack a kind; drawn panels are switched on again
     for place, (kind, blocks) in enumerate(kinds.items()):
         pair = axes[2 * place : 2 * place + 2]
-        shown = [matrices[block.name] for matrices in (one, other) for block in blocks]
-        low, high = min(map(np.min, shown)), max(map(np.max, shown))
+        low = min(float(matrices[block.name].min()) for matrices in shown for block in blocks)
         for block in blocks:
-            for axis, matrices in zip(pair[:, layers.index(block.layer)], (one, other)):
+            for axis, matrices in zip(pair[:, layers.index(block.layer)], shown):
                 axis.set_axis_on()
                 image = axis.imshow(
                     matrices[block.name],
                     vmin=low,
-                    vmax=high,
+                    vmax=1.0,
                     cmap="viridis" if info.maximise else "viridis_r",
                     interpolation="nearest",
                 )
@@ -109,7 +112,8 @@ def draw_homogeneity(
                 axis.set_yticks(sorted({0, (last + 1) // 2, last}))
                 axis.tick_params(labelsize=7, length=2)
             upper, lower = pair[:, layers.index(block.layer)]
-            upper.set_title(block.short, fontsize=9, pad=3)
+            beside = "" if info.maximise else f" ({largest[block.name]:.2g})"
+            upper.set_title(f"{block.short}{beside}", fontsize=9, pad=3)
             found = distances[block.name]
             lower.set_title(f"\u0394 {found.difference:.2g}, r {found.correlation:.2f}", fontsize=8, pad=3)
         for axis, name in zip(pair[:, 0], names):
@@ -118,8 +122,9 @@ def draw_homogeneity(
         bar.set_label(KIND_TITLES[kind], fontsize=9, color=KIND_COLOURS[kind], fontweight="bold")
         bar.ax.tick_params(labelsize=7, length=2)
         bar.outline.set_visible(False)
+    scale = "" if info.maximise else ", as a share of the block's largest (beside its name)"
     figure.suptitle(
-        f"{info.title.capitalize()} of block outputs in two episodes: {names[0]} above {names[1]}\n"
+        f"{info.title.capitalize()} of block outputs in two episodes: {names[0]} above {names[1]}{scale}\n"
         "\u0394: mean absolute difference of the two maps, r: their correlation",
         fontsize=10,
     )

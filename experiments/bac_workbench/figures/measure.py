@@ -1,0 +1,66 @@
+"""Measures what the figures show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from rich.progress import Progress
+
+from bac.block_errors import BlockErrors, block_errors
+from bac.profile import Profile
+from bac.profiling import profile_features
+from bac.schedule import Schedule
+from bac_workbench.figures.numbers import MapDistance, distances
+from bac_workbench.figures.states import States, states_of
+from bac_workbench.profiling.request import ProfileSettings
+from bac_workbench.setup.experiment import Experiment
+
+Matrices = dict[str, dict[str, np.ndarray]]  # metric -> block -> [K, K]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers behind the figures.
+
+    Attributes:
+        profile: similarity of the task's profile.
+        schedules: by method.
+        states: of the two episodes.
+        episodes: similarity in each of them.
+        distances: metric -> block -> distance of the two.
+        errors: of the schedules, on the states of both episodes.
+    """
+
+    profile: Profile
+    schedules: dict[str, Schedule]
+    states: States
+    episodes: tuple[Matrices, Matrices]
+    distances: dict[str, dict[str, MapDistance]]
+    errors: BlockErrors
+
+
+def measure(experiment: Experiment, profile: Profile, schedules: dict[str, Schedule]) -> Measured:
+    """Rolls out the episodes, or reads them, and runs the chains on their states."""
+    policy, loop = experiment.policy, experiment.sampler
+    seeds, batch = profile.info.noise_seeds, ProfileSettings.of(experiment.settings.profile).batch_size
+    with Progress(transient=True) as bar:
+        states = states_of(experiment, bar)
+        total = sum(states.counts) * len(seeds)
+        job = bar.add_task("comparing two episodes", total=total)
+        found: list[Matrices] = []
+        for inputs in states.of_each:
+            found.append(profile_features(loop, inputs, seeds, batch, lambda done, _: bar.update(job, completed=done)))
+        job = bar.add_task("measuring errors under caching", total=total)
+        errors = block_errors(
+            loop,
+            {name: schedules[name] for name in experiment.settings.caches},
+            states.inputs,
+            seeds,
+            policy.chunk,
+            policy.action_dim,
+            batch,
+            lambda done, _: bar.update(job, completed=done),
+        )
+    apart = {metric: distances(found[0][metric], found[1][metric]) for metric in experiment.settings.metrics}
+    return Measured(profile, schedules, states, (found[0], found[1]), apart, errors)
