@@ -92,12 +92,18 @@ def hide_spines(*axes) -> None:
             spine.set_visible(False)
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Write the picture; it appears complete or not at all."""
-    path = Path(path)
-    endings = figure.canvas.get_supported_filetypes()
+def save(figure: Figure, *paths: str | Path) -> None:
+    """Write the picture, in the format of each path's ending; each file appears complete or not at all."""
+    endings = [_format(figure, Path(path)) for path in paths]
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, the same in every format
+    for path, ending in zip(paths, endings):
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format=ending, dpi=DPI)
+
+
+def _format(figure: Figure, path: Path) -> str:
     ending = path.suffix.lstrip(".").lower()
-    if ending not in endings:
+    if ending not in figure.canvas.get_supported_filetypes():
         raise ValueError(f"cannot draw {path.name!r}: give a file name that ends in .png, .pdf or .svg")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=ending, dpi=DPI)
+    return ending

@@ -18,6 +18,8 @@ from bac.schedule_text import summary
 from bac.similarity import get_metric
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from bac.holding import HoldingCosts
 
 
@@ -90,12 +92,15 @@ def plot_schedule(schedule: Schedule, path: str | Path, base: Schedule | None = 
 
 
 def plot_similarity(
-    matrices: Mapping[str, np.ndarray],
-    path: str | Path,
-    metric: str,
-    schedule: Schedule | None = None,
-    own_scale: bool = False,
+    matrices: Mapping[str, np.ndarray], path: str | Path, metric: str, schedule: Schedule | None = None
 ) -> None:
+    """Write the picture of `draw_similarity`."""
+    save(draw_similarity(matrices, metric, schedule), path)
+
+
+def draw_similarity(
+    matrices: Mapping[str, np.ndarray], metric: str, schedule: Schedule | None = None, own_scale: bool = False
+) -> Figure:
     """Draw one heat map per block: a row of panels per kind, a column per layer.
 
     Panels of one kind share a colour scale, so layers can be compared; kinds differ too much to share one. Bright is
@@ -103,7 +108,6 @@ def plot_similarity(
 
     Args:
         matrices: block name -> [K, K].
-        path: picture to write.
         metric: what the matrices hold (see `bac.similarity`).
         schedule: if given, its held intervals are outlined along the diagonal.
         own_scale: draw the distances of each block as shares of its largest one, which its title gives: where one
@@ -129,8 +133,7 @@ def plot_similarity(
         return image
 
     step = "denoising step (0 = noisiest)"
-    figure = block_maps(shown, draw, title, step, step, titles)
-    save(figure, path)
+    return block_maps(shown, draw, title, step, step, titles)
 
 
 def plot_costs(costs: HoldingCosts, path: str | Path) -> None:

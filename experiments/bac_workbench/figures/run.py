@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bac.drawing import save
-from bac.figures import plot_similarity
+from bac.figures import draw_similarity
 from bac_workbench.caching.schedules import schedule_for
 from bac_workbench.figures.errors import Drawn, draw_errors
 from bac_workbench.figures.files import (
@@ -29,6 +30,9 @@ from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import write_json
 from diffusion_policy.common.lock import locked
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def make_figures(experiment: Experiment, say: Callable[[str], None] = print) -> Path:
@@ -77,13 +81,12 @@ def possible_caches(experiment: Experiment) -> dict[str, Cache]:
     return caches
 
 
-def draw(folder: Path, mark: str | None, measured: Measured, drawn: dict[str, Drawn]):
+def draw(folder: Path, mark: str | None, measured: Measured, drawn: dict[str, Drawn]) -> Iterator[str]:
     """Draws all pictures in every format; yields a line for each that is written."""
     metrics, matrices = list(measured.distances), measured.profile.matrices
     for metric in metrics:
         marked = None if mark is None else measured.schedules[mark]
-        for ending in FORMATS:
-            plot_similarity(matrices[metric], folder / f"similarity_{metric}.{ending}", metric, marked, True)
+        _save(draw_similarity(matrices[metric], metric, marked, own_scale=True), folder, f"similarity_{metric}")
         yield f"similarity of all pairs of steps: {_names(folder, f'similarity_{metric}')}"
     _save(draw_changes({metric: matrices[metric] for metric in metrics}), folder, "similarity_change")
     yield f"similarity of successive steps: {_names(folder, 'similarity_change')}"
@@ -95,9 +98,8 @@ def draw(folder: Path, mark: str | None, measured: Measured, drawn: dict[str, Dr
     yield f"errors under caching: {_names(folder, 'error_surge')}"
 
 
-def _save(figure, folder: Path, stem: str) -> None:
-    for ending in FORMATS:
-        save(figure, folder / f"{stem}.{ending}")
+def _save(figure: Figure, folder: Path, stem: str) -> None:
+    save(figure, *(folder / f"{stem}.{ending}" for ending in FORMATS))
 
 
 def _names(folder: Path, stem: str) -> str:
