@@ -1,7 +1,7 @@
 """Errors of block outputs under caching, against the uncached chain with the same noise.
 
 BAC's paper calls it an error surge when the errors of a block's outputs grow along the chain because FFNs refresh on
-stale inputs (arXiv 2506.13456, section 3.3). The error of block b at step k is the mean over its [T, D] outputs of
+stale inputs (arXiv 2506.13456). The error of block b at step k is the mean over its [T, D] outputs of
 
     |f'_b(k) - f_b(k)|,
 

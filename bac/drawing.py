@@ -5,6 +5,7 @@ Matplotlib is imported only when a picture is drawn, always without a display, a
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def block_maps(
         bar = figure.colorbar(image, ax=list(axes[row]), fraction=0.025, pad=0.01, aspect=18)
         bar.ax.tick_params(labelsize=7, length=2)
         bar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stub calls it no method
-    figure.suptitle(title, fontsize=11)
+    add_title(figure, title, 11)
     figure.supxlabel(x, fontsize=9)
     figure.supylabel(y, fontsize=9)
     return figure
@@ -84,6 +85,12 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def add_title(figure: Figure, text: str, size: float) -> None:
+    """A title over the whole figure, with line breaks where it is wider; `size` in points."""
+    letters = int(figure.get_figwidth() * 72 / (0.56 * size))  # 0.56: width of a letter, as a share of its size
+    figure.suptitle("\n".join(textwrap.fill(line, letters) for line in text.split("\n")), fontsize=size)
 
 
 def hide_spines(*axes) -> None:

@@ -77,7 +77,7 @@ def test_every_picture_is_written_in_both_formats_with_its_numbers(experiment, t
     said = []
     folder = make_figures(experiment("mark=bac"), said.append)
     metrics = ["cosine", "l1", "mse"]
-    assert {path.name for path in folder.iterdir() if path.suffix != ".lock"} == set(written(metrics))
+    assert {path.name for path in folder.iterdir()} == set(written(metrics))
     for path in folder.glob("*.p*"):
         assert path.read_bytes()[:5] in (b"\x89PNG\r", b"%PDF-")
     stored, numbers = json.loads((folder / "figures.json").read_text()), np.load(folder / "figures.npz")
@@ -91,7 +91,7 @@ def test_every_picture_is_written_in_both_formats_with_its_numbers(experiment, t
             for matrix in (drawn, *maps):  # of a step with itself
                 np.testing.assert_allclose(np.diagonal(matrix), 1.0 if metric == "cosine" else 0.0, atol=1e-6)
             apart = stored["homogeneity"][metric][block]
-            assert map_distance(*maps) == pytest.approx((apart["difference"], apart["correlation"]))
+            assert map_distance(*maps) == pytest.approx((apart["difference"], apart["correlation"]), 1e-3, 1e-6)
     assert [item["name"] for item in stored["episodes"]] == ["seed 30000", "seed 30001"]
     assert list(stored["caches"]) == ["uniform_s3", "blockwise_acs_s3", "bac_s3", "sacs_s3"]
     for method in ("uniform", "blockwise_acs", "bac", "sacs"):
@@ -109,7 +109,7 @@ def test_other_figures_are_replaced_only_if_asked_for(experiment):
         make_figures(experiment(*ONE_PAGE), str)
     assert (folder / "similarity_l2.png").exists()
     make_figures(experiment(*ONE_PAGE, "overwrite=true"), str)
-    assert {path.name for path in folder.iterdir() if path.suffix != ".lock"} == set(written(["cosine"]))
+    assert {path.name for path in folder.iterdir()} == set(written(["cosine"]))
     check_folder(folder, figure_settings(experiment(*ONE_PAGE)), overwrite=False)  # the same figures again
     (folder / "figures.json").unlink()
     with pytest.raises(ConfigError, match="nothing says what it shows"):

@@ -10,7 +10,7 @@ import numpy as np
 
 from bac.block_errors import BlockErrors
 from bac.blocks import KIND_TITLES, parse
-from bac.drawing import INK, new_figure
+from bac.drawing import INK, add_title, new_figure
 from bac_workbench.figures.maps import STEP, by_kind
 from bac_workbench.figures.numbers import relative_errors
 
@@ -76,10 +76,10 @@ def draw_errors(measured: BlockErrors, caches: Mapping[str, Drawn]) -> Figure:
     heights = [rows * (0.105 * n_blocks + 0.95) + 0.3, 2.5, 2.7]
     figure = new_figure(11.0, sum(heights) + 0.5)
     maps, steps, blocks = figure.subfigures(3, 1, height_ratios=heights)
-    figure.suptitle(
-        "Errors of block outputs against the uncached chain with the same noise, as shares of each block's mean output",
-        fontsize=11,
+    text = (
+        "Errors of block outputs against the uncached chain with the same noise, as shares of each block's mean output"
     )
+    add_title(figure, text, 11)
     _draw_maps(maps, relative, measured.blocks, caches, rows)
     _draw_by_step(steps, relative, measured.blocks)
     _draw_by_block(blocks, relative, measured.blocks, caches)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bac.blocks import KIND_TITLES, KINDS, BlockId, execution_order, parse
-from bac.drawing import KIND_COLOURS, new_figure
+from bac.drawing import KIND_COLOURS, add_title, new_figure
 from bac.similarity import get_metric
 from bac_workbench.figures.numbers import MapDistance, changes
 
@@ -61,12 +61,13 @@ def draw_changes(matrices: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
             if row == 0:
                 axis.set_title(KIND_TITLES[kind], fontsize=10, color=KIND_COLOURS[kind], fontweight="bold")
         axes[row, 0].set_ylabel(info.title.replace("mean ", "mean\n"), fontsize=9)
+    figure.align_ylabels(axes[:, 0])
     norm = BoundaryNorm(np.arange(len(layers) + 1) - 0.5, len(layers))
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=list(axes.flat), ticks=range(len(layers)), pad=0.01)
     bar.ax.set_yticklabels([str(layer) for layer in layers], fontsize=8)
     bar.ax.tick_params(length=0)
     bar.set_label("layer", fontsize=9)
-    figure.suptitle("How alike the outputs of each block at steps k and k \u2212 1 are", fontsize=11)
+    add_title(figure, "How alike the outputs of each block at steps k and k \u2212 1 are", 11)
     figure.supxlabel(STEP, fontsize=9)
     return figure
 
@@ -123,10 +124,11 @@ def draw_homogeneity(
         bar.ax.tick_params(labelsize=7, length=2)
         bar.outline.set_visible(False)
     scale = "" if info.maximise else ", as a share of the block's largest (beside its name)"
-    figure.suptitle(
+    add_title(
+        figure,
         f"{info.title.capitalize()} of block outputs in two episodes: {names[0]} above {names[1]}{scale}\n"
         "\u0394: mean absolute difference of the two maps, r: their correlation",
-        fontsize=10,
+        10,
     )
     figure.supxlabel(STEP, fontsize=9)
     figure.supylabel(STEP, fontsize=9)

@@ -36,16 +36,16 @@ def drawn_of(experiment: Experiment, caches: Mapping[str, Cache], measured: Meas
 
 
 def arrays_of(measured: Measured, drawn: Mapping[str, Drawn]) -> dict[str, np.ndarray]:
-    """Everything that is drawn, by names such as `similarity|cosine|decoder.layers.0.sa`."""
+    """Everything that is drawn, by names such as `similarity|cosine|decoder.layers.0.sa`; maps as float32."""
     profile, errors = measured.profile, measured.errors
     arrays: dict[str, np.ndarray] = {"blocks": np.array(errors.blocks), "sizes": errors.sizes}
     for metric in measured.distances:
         steps = changes(profile.matrices[metric])
         for block in errors.blocks:
-            arrays[f"similarity|{metric}|{block}"] = profile.matrices[metric][block]
-            arrays[f"similarity_change|{metric}|{block}"] = steps[block]
+            arrays[f"similarity|{metric}|{block}"] = profile.matrices[metric][block].astype(np.float32)
+            arrays[f"similarity_change|{metric}|{block}"] = steps[block].astype(np.float32)
             for number, episode in enumerate(measured.episodes):
-                arrays[f"episode_{number}|{metric}|{block}"] = episode[metric][block]
+                arrays[f"episode_{number}|{metric}|{block}"] = episode[metric][block].astype(np.float32)
     for method in drawn:
         arrays[f"errors|{method}"] = errors.errors[method]
     for method, schedule in measured.schedules.items():
