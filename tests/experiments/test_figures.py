@@ -156,16 +156,17 @@ def demonstrations(tmp_path):
     ]
 
 
-def test_two_demonstrations_are_compared_without_a_simulator(experiment, demonstrations):
+def test_two_demonstrations_are_compared_without_a_simulator(experiment, demonstrations, tmp_path):
     made = experiment("episodes=[2,0]", usual=demonstrations)
+    with pytest.raises(ConfigError, match="demonstration 3 is not among the 3"):
+        make_figures(experiment("episodes=[0,3]", usual=demonstrations), str)
+    assert not (tmp_path / "assets").exists()  # nothing was measured in vain
     folder = make_figures(made, str)
     stored = json.loads((folder / "figures.json").read_text())
     assert [item["name"] for item in stored["episodes"]] == ["demonstration 2", "demonstration 0"]
     assert stored["settings"]["source"] == "dataset" and "first_seed" not in stored["settings"]
     assert stored["profile"]["source"].startswith("windows of the task's data set")
     assert all(apart["difference"] > 0 for apart in stored["homogeneity"]["cosine"].values())
-    with pytest.raises(ConfigError, match="demonstration 3 is not among the 3"):
-        make_figures(experiment("episodes=[0,3]", "overwrite=true", usual=demonstrations), str)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from bac.profile import Profile
 from bac.profiling import profile_features
 from bac.schedule import Schedule
 from bac_workbench.figures.numbers import MapDistance, distances
-from bac_workbench.figures.states import States, states_of
+from bac_workbench.figures.states import States
 from bac_workbench.profiling.request import ProfileSettings
 from bac_workbench.setup.experiment import Experiment
 
@@ -40,12 +40,11 @@ class Measured:
     errors: BlockErrors
 
 
-def measure(experiment: Experiment, profile: Profile, schedules: dict[str, Schedule]) -> Measured:
-    """Rolls out the episodes, or reads them, and runs the chains on their states."""
+def measure(experiment: Experiment, states: States, profile: Profile, schedules: dict[str, Schedule]) -> Measured:
+    """Runs the chains, uncached and cached, on the states of the episodes, with the noise seeds of the profile."""
     policy, loop = experiment.policy, experiment.sampler
     seeds, batch = profile.info.noise_seeds, ProfileSettings.of(experiment.settings.profile).batch_size
     with Progress(transient=True) as bar:
-        states = states_of(experiment, bar)
         total = sum(states.counts) * len(seeds)
         job = bar.add_task("comparing two episodes", total=total)
         found: list[Matrices] = []

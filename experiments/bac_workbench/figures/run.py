@@ -22,6 +22,7 @@ from bac_workbench.figures.files import (
 from bac_workbench.figures.maps import draw_changes, draw_homogeneity
 from bac_workbench.figures.measure import Measured, measure
 from bac_workbench.figures.report import arrays_of, described, drawn_of, summary
+from bac_workbench.figures.states import states_of
 from bac_workbench.profiling.profiles import profile_for
 from bac_workbench.profiling.request import USUAL
 from bac_workbench.settings.cache import Cache
@@ -48,9 +49,10 @@ def make_figures(experiment: Experiment, say: Callable[[str], None] = print) -> 
     check_folder(folder, asked, settings.overwrite)
     with locked(folder, f"figures of {settings.task.name}"):
         check_folder(folder, asked, settings.overwrite)  # another process may have finished just now
+        states = states_of(experiment)  # first: a demonstration may not be there
         profile, _ = profile_for(experiment, say, USUAL)
         schedules = {name: schedule_for(experiment.with_cache(cache), say, USUAL) for name, cache in caches.items()}
-        measured = measure(experiment, profile, schedules)
+        measured = measure(experiment, states, profile, schedules)
         drawn = drawn_of(experiment, caches, measured)
         remove_others(folder, settings.metrics)
         write_json(folder / DESCRIPTION, described(experiment, asked, measured, drawn))

@@ -42,7 +42,7 @@ def source_of(experiment: Experiment) -> str:
     return ("rollouts" if has_simulator(settings.task) else "dataset") if source == "auto" else source
 
 
-def states_of(experiment: Experiment, bar: Progress) -> States:
+def states_of(experiment: Experiment) -> States:
     """States of the two episodes that the settings name.
 
     Raises:
@@ -52,7 +52,8 @@ def states_of(experiment: Experiment, bar: Progress) -> States:
     found: list[Observation]
     if source_of(experiment) == "rollouts":
         seeds = [settings.first_seed + number for number in settings.episodes]
-        found = [visited_observations(experiment, 1, seed, settings.n_states, bar)[0] for seed in seeds]
+        with Progress(transient=True) as bar:
+            found = [visited_observations(experiment, 1, seed, settings.n_states, bar)[0] for seed in seeds]
         names = tuple(f"seed {seed}" for seed in seeds)
     else:
         found = demonstration_observations(settings.task, policy, settings.episodes, settings.n_states)
