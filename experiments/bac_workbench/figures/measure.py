@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from bac.block_errors import BlockErrors, block_errors
 from bac.profile import Profile
@@ -45,12 +46,11 @@ def measure(experiment: Experiment, states: States, profile: Profile, schedules:
     policy, loop = experiment.policy, experiment.sampler
     seeds, batch = profile.info.noise_seeds, ProfileSettings.of(experiment.settings.profile).batch_size
     with Progress(transient=True) as bar:
-        total = sum(states.counts) * len(seeds)
-        job = bar.add_task("comparing two episodes", total=total)
         found: list[Matrices] = []
-        for inputs in states.of_each:
-            found.append(profile_features(loop, inputs, seeds, batch, lambda done, _: bar.update(job, completed=done)))
-        job = bar.add_task("measuring errors under caching", total=total)
+        for name, inputs in zip(states.names, states.of_each):
+            job = bar.add_task(f"profiling {name}")
+            found.append(profile_features(loop, inputs, seeds, batch, partial(_count, bar, job)))
+        job = bar.add_task("measuring errors under caching")
         errors = block_errors(
             loop,
             {name: schedules[name] for name in experiment.settings.caches},
@@ -59,7 +59,11 @@ def measure(experiment: Experiment, states: States, profile: Profile, schedules:
             policy.chunk,
             policy.action_dim,
             batch,
-            lambda done, _: bar.update(job, completed=done),
+            partial(_count, bar, job),
         )
     apart = {metric: distances(found[0][metric], found[1][metric]) for metric in experiment.settings.metrics}
     return Measured(profile, schedules, states, (found[0], found[1]), apart, errors)
+
+
+def _count(bar: Progress, job: TaskID, done: int, total: int) -> None:
+    bar.update(job, completed=done, total=total)
