@@ -22,6 +22,7 @@ COMMANDS = {
     "benchmark": "bac benchmark",
     "tune": "bac tune",
     "profile_blocks": "bac profile",
+    "figures": "bac figures",
     "calibrate": "bac calibrate",
     "train": "bac train",
     "make_demos": "bac demos",

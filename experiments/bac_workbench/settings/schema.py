@@ -20,6 +20,7 @@ SCHEMAS = {
     "benchmark": "evaluation.Benchmark",
     "tune": "tuning.Tune",
     "profile_blocks": "evaluation.ProfileBlocks",
+    "figures": "figures.Figures",
     "calibrate": "calibration.Calibrate",
     "train": "training.Train",
     "make_demos": "data.MakeDemos",
