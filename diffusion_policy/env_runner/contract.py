@@ -14,7 +14,8 @@ OFFER = """An environment has to offer, as gymnasium's do:
   action_space: a Box of the actions' shape [Da]
   reset(seed=<int>) -> (obs, info)
   step(action) -> (obs, reward, terminated, truncated, info), where info["is_success"] says whether the task is done
-  close(); for videos also render() -> uint8 [H, W, 3] and metadata["render_fps"]"""
+  close(); for videos also render() -> uint8 [H, W, 3] and metadata["render_fps"]
+  for eval.clock=real also hold_action(last) -> the action [Da] with which the robot stands still"""
 
 
 class EnvironmentContractError(TypeError):
@@ -117,6 +118,30 @@ def check_observation(env: Any, obs: Any, shapes: Mapping[str, tuple[int, ...]] 
             raise EnvironmentContractError(
                 env, f"the observation {name!r} has shape {list(np.shape(named[name]))}, the task names {list(shape)}"
             )
+
+
+def check_hold(env: Any) -> None:
+    """Raises EnvironmentContractError unless the robot of `env` can be held."""
+    inner = getattr(env, "unwrapped", env)
+    if not callable(getattr(inner, "hold_action", None)):
+        raise EnvironmentContractError(
+            env,
+            "it has no hold_action(last), the action [Da] that keeps the robot where it is after the action `last` "
+            "(None: before the first), which eval.clock=real needs; without it use eval.clock=stopped",
+        )
+
+
+def hold_action(env: Any, last: np.ndarray | None) -> np.ndarray:
+    """The action [Da] with which the robot stands still, after the action `last`; None: before the first one.
+
+    With targets as actions it is the last target, before that the robot's pose; with changes or velocities it is none.
+    """
+    action = np.asarray(getattr(env, "unwrapped", env).hold_action(last))
+    if action.shape != env.action_space.shape or action.dtype.kind not in "fiu" or not np.isfinite(action).all():
+        raise EnvironmentContractError(
+            env, f"hold_action() returned {_described(action)}, not a finite action {list(env.action_space.shape)}"
+        )
+    return action
 
 
 def frame(env: gymnasium.Env) -> np.ndarray:

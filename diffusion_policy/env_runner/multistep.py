@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class ChunkResult:
     env_steps: int  # executed by this call
     seconds: float  # spent in the environment by this call
     outcome: EpisodeOutcome | None  # set when the episode has ended
+    # [n, Da], n >= 0, of real-time chunking: what will be executed until the next chunk is there
+    committed: np.ndarray | None = None
 
 
 def max_reward(rewards: np.ndarray) -> float:
@@ -129,14 +131,16 @@ class MultiStep:
             ValueError: wrong shape, or an action that is not finite.
             RuntimeError: no episode is running.
         """
-        if not self._running:
-            raise RuntimeError("no episode is running in this environment: call reset(seed) first")
+        return self._execute(self._checked(actions)[self.n_latency_steps :])
+
+    def _execute(self, actions: Sequence[np.ndarray], new_from: int = 0) -> ChunkResult:
+        """Execute `actions`, at least one, of which those from `new_from` on are of another chunk than the last one."""
         start = time.perf_counter()
-        chunk = self._checked(actions)
         executed = 0
-        self._motion.begin_chunk()
-        for action in chunk[self.n_latency_steps :]:
-            self._draw_frames(self.n_action_steps - executed <= self._history.maxlen)
+        for action in actions:
+            if executed == new_from:
+                self._motion.begin_chunk()
+            self._draw_frames(len(actions) - executed <= self._history.maxlen)
             obs, reward, terminated, truncated, info = contract.step(self.env, action)
             executed += 1
             self._history.append(self._policy_view(obs))
@@ -150,6 +154,8 @@ class MultiStep:
             if terminated or truncated:
                 self._running = False
                 break
+        if executed == new_from:
+            self._motion.begin_chunk()
         outcome = None if self._running else self._finish(truncated and not terminated, info)
         return ChunkResult(self._stacked(), executed, time.perf_counter() - start, outcome)
 
@@ -186,6 +192,8 @@ class MultiStep:
         )
 
     def _checked(self, actions: np.ndarray) -> np.ndarray:
+        if not self._running:
+            raise RuntimeError("no episode is running in this environment: call reset(seed) first")
         actions = np.asarray(actions)
         expected = (self.n_latency_steps + self.n_action_steps, *self.env.action_space.shape)
         if actions.shape != expected:

@@ -17,16 +17,18 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_policy.common.errors import InputError
+from diffusion_policy.env_runner.clock import Clock
 from diffusion_policy.env_runner.episodes import Episode, EpisodeResult, append_episode, load_episodes, missing_episodes
-from diffusion_policy.env_runner.multistep import EpisodeOutcome
+from diffusion_policy.env_runner.multistep import ChunkResult, EpisodeOutcome
 from diffusion_policy.env_runner.observation import Observation, apply, is_finite
 from diffusion_policy.env_runner.vector import VectorEnv
 
 __all__ = ["Episode", "EpisodeResult", "RolloutStats", "append_episode", "load_episodes", "missing_episodes", "rollout"]
 
 # act(obs float32 [N, To, Do] (or [N, To, ...] by name), active bool [N], episodes [N], chunk_index [N])
-# -> actions [N, Ta, Da], N = n_envs
-Act = Callable[[Observation, np.ndarray, "list[Episode | None]", "list[int]"], np.ndarray]
+# -> actions [N, Ta, Da], N = n_envs. With a clock that inpaints it gets a fifth argument, the committed actions of each
+# row, [n, Da] with n >= 0 or None for an idle one.
+Act = Callable[..., np.ndarray]
 
 
 @dataclass
@@ -65,6 +67,7 @@ def rollout(
     env: VectorEnv,
     episodes: Sequence[Episode],
     *,
+    clock: Clock | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
     media_dir: str | Path | None = None,
     video_indices: Collection[int] = (),
@@ -74,6 +77,7 @@ def rollout(
     Args:
         act: the policy. Rows of `obs` whose slot is idle are zero, their `active` is False and their episode None; the
             actions in these rows are ignored. `chunk_index` counts the action chunks of a row's episode from 0.
+        clock: how long chunks take, where `env` is of environments whose world goes on; None: the world waits.
         on_episode: called with every result as its episode ends; the order depends on timing.
         media_dir: folder for the videos of the episodes whose index is in `video_indices`: <split>_<seed>.mp4.
 
@@ -84,7 +88,7 @@ def rollout(
         ValueError: an index occurs twice, or actions of the wrong shape or not finite, or an observation not finite.
         EnvWorkerError: an environment failed.
     """
-    slots = _Slots(env, episodes, media_dir, video_indices)
+    slots = _Slots(env, episodes, media_dir, video_indices, clock)
     stats = RolloutStats()
     results: list[EpisodeResult] = []
     begin = time.perf_counter()
@@ -97,7 +101,7 @@ def rollout(
             stats.env_steps += chunk.env_steps
             stats.simulation_s += chunk.seconds
             if chunk.outcome is None:
-                slots.observe(slot, chunk.obs)
+                slots.observe(slot, chunk)
                 continue
             results.append(slots.result(slot, chunk.outcome))
             slots.start_next(slot)  # its answer is awaited in this same loop
@@ -108,7 +112,10 @@ def rollout(
         if not active.any():
             break
         started = time.perf_counter()
-        actions = np.asarray(act(apply(np.copy, slots.obs), active, list(slots.episodes), list(slots.chunk_index)))
+        batch = [apply(np.copy, slots.obs), active, list(slots.episodes), list(slots.chunk_index)]
+        if clock is not None and clock.inpaints:
+            batch.append(list(slots.committed))
+        actions = np.asarray(act(*batch))
         stats.policy_s += time.perf_counter() - started
         stats.policy_calls += 1
         stats.chunks += int(active.sum())
@@ -121,13 +128,18 @@ class _Slots:
     """Which episode runs in which slot, and the batch of their observations."""
 
     def __init__(
-        self, env: VectorEnv, episodes: Sequence[Episode], media_dir: str | Path | None, video_indices: Collection[int]
+        self,
+        env: VectorEnv,
+        episodes: Sequence[Episode],
+        media_dir: str | Path | None,
+        video_indices: Collection[int],
+        clock: Clock | None,
     ):
         if len({episode.index for episode in episodes}) != len(episodes):
             raise ValueError("two of the episodes have the same index")
         if video_indices and media_dir is None:
             raise ValueError("videos need a media_dir to be written to")
-        self._env = env
+        self._env, self._clock = env, clock
         self._media_dir = None if media_dir is None else Path(media_dir)
         self._video_indices = frozenset(video_indices)
         self._queues: list[deque[Episode]] = [deque() for _ in range(env.n_envs)]
@@ -136,13 +148,14 @@ class _Slots:
         self.episodes: list[Episode | None] = [None] * env.n_envs
         self.chunk_index = [0] * env.n_envs
         self.obs: Observation | None = None  # [N, To, Do] from the first observation on
+        self.committed: list[np.ndarray | None] = [None] * env.n_envs
 
     def active(self) -> np.ndarray:
         return np.array([episode is not None for episode in self.episodes])
 
     def start_next(self, slot: int) -> None:
         """Start the slot's next episode, or leave it idle."""
-        self.chunk_index[slot] = 0
+        self.chunk_index[slot], self.committed[slot] = 0, None
         self.episodes[slot] = self._queues[slot].popleft() if self._queues[slot] else None
         episode = self.episodes[slot]
         if episode is not None:
@@ -150,7 +163,8 @@ class _Slots:
         elif self.obs is not None:
             self._write(slot, apply(np.zeros_like, apply(lambda batch: batch[slot], self.obs)))
 
-    def observe(self, slot: int, obs: Observation) -> None:
+    def observe(self, slot: int, chunk: ChunkResult) -> None:
+        obs, self.committed[slot] = chunk.obs, chunk.committed
         if not is_finite(obs):
             raise InputError(
                 f"the environment returned an observation that is not finite in {self._where(slot)}: "
@@ -176,7 +190,7 @@ class _Slots:
                     f"the policy returned actions that are not finite in {self._where(slot)}: "
                     "its weights or its normalizer are broken"
                 )
-            self._env.step(slot, actions[slot])
+            self._env.step(slot, actions[slot], self._delay(slot))
             self.chunk_index[slot] += 1
 
     def result(self, slot: int, outcome: EpisodeOutcome) -> EpisodeResult:
@@ -187,6 +201,10 @@ class _Slots:
         return EpisodeResult(
             index=episode.index, seed=episode.seed, split=episode.split, policy_calls=self.chunk_index[slot], **values
         )
+
+    def _delay(self, slot: int) -> int | None:
+        """Control steps that the slot's chunk takes; None: the world waits."""
+        return None if self._clock is None else self._clock.delay(self.episodes[slot], self.chunk_index[slot])
 
     def _video_path(self, episode: Episode) -> Path | None:
         if episode.index not in self._video_indices:

@@ -18,9 +18,11 @@ import numpy as np
 from diffusion_policy.common.errors import InputError
 from diffusion_policy.env.extras import MissingExtraError
 from diffusion_policy.env.offscreen import check_backend, choose_backend
+from diffusion_policy.env_runner.clock import Pace
 from diffusion_policy.env_runner.episodes import Episode
 from diffusion_policy.env_runner.multistep import MultiStep, max_reward
 from diffusion_policy.env_runner.observation import Observation
+from diffusion_policy.env_runner.realtime import RealTimeStep
 from diffusion_policy.env_runner.vector import VectorEnv, check_workers
 
 
@@ -133,12 +135,17 @@ class Environment:
 
 @dataclass(frozen=True)
 class Task:
-    """An environment in which a policy acts in chunks, from given seeds."""
+    """An environment in which a policy acts in chunks, from given seeds.
+
+    Attributes:
+        pace: how the world goes on while the policy thinks (see `clock`); None: it waits.
+    """
 
     name: str
     environment: Environment
     chunking: Chunking = field(default_factory=Chunking)
     seeds: Seeds = field(default_factory=Seeds)
+    pace: Pace | None = None
 
     def __post_init__(self) -> None:
         environment = self.environment
@@ -160,16 +167,21 @@ class Task:
         env = environment.make()
         if environment.recorded_starts is not None:
             env = environment.recorded_starts(env, self.seeds.train)
+        options: dict[str, Any] = {
+            "policy_observation": environment.policy_observation,
+            "score": environment.score,
+            "obs_shapes": environment.observation_shapes,
+            "action_dim": environment.action_dim,
+        }
+        if self.pace is not None:
+            return RealTimeStep(env, chunking.n_obs_steps, environment.max_steps, self.pace, **options)
         return MultiStep(
             env,
             chunking.n_obs_steps,
             chunking.n_action_steps,
             environment.max_steps,
             n_latency_steps=chunking.n_latency_steps,
-            policy_observation=environment.policy_observation,
-            score=environment.score,
-            obs_shapes=environment.observation_shapes,
-            action_dim=environment.action_dim,
+            **options,
         )
 
     def vector_env(self, n_envs: int, n_workers: int | None = None) -> VectorEnv:

@@ -101,9 +101,13 @@ class VectorEnv:
         """Ask `slot` to start the episode of `seed`, recorded to `video_path` if one is given."""
         self._send(Reset(slot, int(seed), None if video_path is None else str(video_path)))
 
-    def step(self, slot: int, actions: np.ndarray) -> None:
-        """Ask `slot` to execute an action chunk [Ta, Da]."""
-        self._send(Step(slot, np.array(actions)))
+    def step(self, slot: int, actions: np.ndarray, delay: int | None = None) -> None:
+        """Ask `slot` to execute an action chunk [Ta, Da].
+
+        Args:
+            delay: control steps that it took, of environments whose world goes on (`RealTimeStep`).
+        """
+        self._send(Step(slot, np.array(actions), delay))
 
     def receive(self) -> tuple[int, ChunkResult]:
         """The next answer, as (slot, result); blocks until there is one.

@@ -32,6 +32,7 @@ class Reset:
 class Step:
     slot: int
     actions: np.ndarray  # [Ta, Da]
+    delay: int | None = None  # control steps that the chunk took; None: the world waited for it
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class SlotHost:
 
     def handle(self, request: Reset | Step) -> ChunkResult:
         if isinstance(request, Step):
-            return self._envs[request.slot].step(request.actions)
+            env = self._envs[request.slot]
+            return env.step(request.actions) if request.delay is None else env.step(request.actions, request.delay)
         self.seeds[request.slot] = request.seed
         if request.slot not in self._envs:
             self._envs[request.slot] = self._make_env()

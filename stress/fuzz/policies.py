@@ -89,10 +89,10 @@ def resume_evaluation(path: Path) -> Any:
 
 
 def compare_evaluations(path: Path) -> Any:
-    from bac_workbench.evaluation.comparison import compare, comparison_table
+    from bac_workbench.evaluation.comparison import compare, comparison_tables
 
     comparison = compare(path)
-    return comparison_table(comparison.rows)
+    return comparison_tables(comparison.rows)
 
 
 def write_command_line(folder: Path) -> Path:

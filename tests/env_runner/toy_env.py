@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 
 from diffusion_policy.env_runner.multistep import MultiStep
+from diffusion_policy.env_runner.realtime import RealTimeStep
 
 
 class ToyEnv(gymnasium.Env):
@@ -64,6 +65,25 @@ def make_toy(max_steps=300, n_obs_steps=2, n_action_steps=4, n_latency_steps=0):
 
 
 toy_factory = partial(make_toy, max_steps=9)
+
+
+class ToyHeldEnv(ToyEnv):
+    """The same with a robot that can be held; `executed` are the actions of the running episode."""
+
+    def reset(self, *, seed=None, options=None):
+        self.executed = []
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        self.executed.append(np.array(action, dtype=np.float64))
+        return super().step(action)
+
+    def hold_action(self, last):
+        return np.full(2, -9.0) if last is None else last
+
+
+def make_held(pace, n_obs_steps=2, max_steps=9):
+    return RealTimeStep(ToyHeldEnv(), n_obs_steps, max_steps, pace)
 
 
 class ToyCameraEnv(ToyEnv):

@@ -89,6 +89,12 @@ class BlockPushingEnv(gymnasium.Env):
         reward = self._events.step(blocks[:, :2], targets[:, :2])
         return self._observation(), reward, reward >= SOLVED_REWARD, False, self._info()
 
+    def hold_action(self, last: np.ndarray | None) -> np.ndarray:
+        """The action [2] that leaves the effector's target where it is after the action `last`."""
+        if not self.abs_action:
+            return np.zeros(ACTION_DIM)
+        return self.effector_target.copy() if last is None else last
+
     def render(self) -> np.ndarray:
         """The scene, uint8 RGB [H, W, 3]."""
         return self._running().render(*self.render_size)

@@ -101,6 +101,12 @@ class KitchenEnv(gymnasium.Env):
         reward = self.completed.step(self._observed)
         return obs, reward, len(self.completed.order) == len(TASKS), False, self._info()
 
+    def hold_action(self, last: np.ndarray | None) -> np.ndarray:
+        """The action [9] that keeps the joints at `last`, None: where they are observed; of velocities, none."""
+        if not self.abs_action:
+            return np.zeros(ACTION_DIM)
+        return self._running()[:N_ROBOT].copy() if last is None else last
+
     def render(self) -> np.ndarray:
         """The scene from the benchmark's camera, uint8 RGB [H, W, 3]."""
         self._running()

@@ -113,6 +113,10 @@ class PushTEnv(gymnasium.Env):
         reward = float(np.clip(coverage / SUCCESS_COVERAGE, 0.0, 1.0))
         return self._observation(), reward, info["is_success"], False, info
 
+    def hold_action(self, last: np.ndarray | None) -> np.ndarray:
+        """The action [2] that keeps the agent aiming for `last`; None: for where it is."""
+        return np.array(self.agent.position) if last is None else last
+
     def set_state(self, state: np.ndarray) -> None:
         """Place agent and block: [5] = agent x, y, block x, y (px), block angle (rad).
 

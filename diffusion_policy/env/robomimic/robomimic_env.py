@@ -8,8 +8,8 @@ import numpy as np
 from diffusion_policy.common.errors import InputError
 from diffusion_policy.env.offscreen import import_mujoco
 from diffusion_policy.env.robomimic.cameras import Cameras
-from diffusion_policy.env.robomimic.definition import CONTROL_HZ, task_named, to_robot_action
-from diffusion_policy.env.robomimic.simulation import EXTRA, global_random_state, make_simulation
+from diffusion_policy.env.robomimic.definition import CONTROL_HZ, ROBOT_ARM_DIM, task_named, to_robot_action
+from diffusion_policy.env.robomimic.simulation import EXTRA, global_random_state, hold_poses, make_simulation
 
 BUILD_SEED = 0  # of what is drawn when a simulation is built that lasts for many episodes
 
@@ -102,6 +102,19 @@ class RobomimicEnv(gymnasium.Env):
         raw, *_ = self._simulation.step(to_robot_action(action) if self.abs_action else action)
         info = self._info()
         return self._observation(raw), float(info["is_success"]), info["is_success"], False, info
+
+    def hold_action(self, last: np.ndarray | None) -> np.ndarray:
+        """The action [Da] that keeps every arm where it is, or is told to be, after the action `last`.
+
+        A gripper goes on as `last` said; before the first action it neither opens nor closes.
+        """
+        self._require_running()
+        if self.abs_action:
+            return hold_poses(self._simulation.robots) if last is None else last
+        arms = np.zeros((len(self._simulation.robots), ROBOT_ARM_DIM))
+        if last is not None:
+            arms[:, -1] = np.asarray(last).reshape(arms.shape)[:, -1]
+        return arms.reshape(-1)
 
     def render(self) -> np.ndarray:
         """The scene from the task's first camera, uint8 RGB [H, W, 3]."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
 
+from diffusion_policy.common.rotation import matrix_to_rotation_6d
 from diffusion_policy.env.extras import import_extra
 from diffusion_policy.env.offscreen import VARIABLE, RenderingError, choose_backend
 from diffusion_policy.env.robomimic.definition import RobomimicTask, env_metadata
@@ -57,6 +58,15 @@ def make_simulation(task: RobomimicTask, abs_action: bool, objects: bool):
     robosuite = import_robosuite()
     options = env_metadata(task, abs_action)["env_kwargs"]
     return robosuite.make(task.robosuite_name, **{**options, "use_object_obs": objects})
+
+
+def hold_poses(robots: Iterable) -> np.ndarray:
+    """The absolute action [10 n_arms] that keeps robosuite's `robots` where they are, with idle grippers."""
+    parts: list[np.ndarray] = []
+    for robot in robots:
+        robot.controller.update(force=True)
+        parts += [robot.controller.ee_pos, matrix_to_rotation_6d(robot.controller.ee_ori_mat), np.zeros(1)]
+    return np.concatenate(parts)
 
 
 @contextmanager

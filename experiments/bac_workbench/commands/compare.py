@@ -5,7 +5,7 @@ usage: bac compare RESULTS_FOLDER [REFERENCE]   (the folder that holds full/, ba
 Runs of one method that differ in their noise seed alone are pooled, each paired with the full policy of that seed.
 The second argument names the only run of the full policy to pair with, where there are several (other weights,
 runtimes). Evaluations of the same checkpoint and test seeds are compared; comparison.md and comparison.json are written
-there.
+there, and latency.png where the world went on while a policy thought (eval.clock=real).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bac_workbench.console import console, readable_errors
 from bac_workbench.settings import read_positional, wants_help
+from bac_workbench.settings.clock import STOPPED
 from diffusion_policy.common.config import ConfigError
 
 
@@ -32,10 +33,13 @@ def main() -> None:
 
 def compare_runs(folder: Path, reference: list[str]) -> None:
     from bac_workbench.evaluation.comparison import compare, comparison_tables
+    from bac_workbench.evaluation.latency_picture import LATENCY
 
     comparison = compare(folder, *reference)
     console.print(*comparison_tables(comparison.rows), sep="\n")
-    console.print(f"paired with {', '.join(comparison.references)}")
+    timed = any(row["clock"] != STOPPED for row in comparison.rows)
+    waits = f" ({comparison.reference_clock or 'the world waits while it thinks'})" if timed else ""
+    console.print(f"paired with {', '.join(comparison.references)}{waits}")
     for run, reason in comparison.skipped.items():
         console.print(f"left out: {run}: {reason}", style="yellow")
-    console.print(f"written: {folder / 'comparison.md'}, comparison.json")
+    console.print(f"written: {folder / 'comparison.md'}, comparison.json{f', {LATENCY}' if timed else ''}")

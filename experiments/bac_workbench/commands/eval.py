@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from bac_workbench.settings import check, launch
+from bac_workbench.settings.clock import STOPPED
 
 if TYPE_CHECKING:
     from bac_workbench.evaluation.evaluate import Evaluation
@@ -47,8 +48,10 @@ def evaluate_experiment(experiment: Experiment) -> Evaluation:
         console.print(f"note: {note}", style="yellow")
     console.print(
         f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {settings.runtime}, "
-        f"{experiment.sampler_line}\ndenoising {experiment.tokens}"
+        f"{experiment.sampler_line}"
     )
+    if settings.eval.clock == STOPPED:  # else the tokens depend on the latency
+        console.print(f"denoising {experiment.tokens}")
     run = start_run(settings.wandb, experiment.to_dict(), output_dir.name)
     with progress_bar() as bar:
         episodes = EpisodeProgress(bar, len(experiment.task.episodes()))

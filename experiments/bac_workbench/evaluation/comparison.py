@@ -13,11 +13,13 @@ from typing import Any
 from rich.table import Table
 
 from bac_workbench.console import table
+from bac_workbench.evaluation.latency_picture import LATENCY, latency, plot_latency
 from bac_workbench.evaluation.noninferiority import FEWEST, noninferior
-from bac_workbench.evaluation.pooling import Pair, PooledRuns, draw_name, pool
+from bac_workbench.evaluation.pooling import Pair, PooledRuns, pool
+from bac_workbench.evaluation.references import SAME, choose_references, why_not
 from bac_workbench.evaluation.report import interval_text, method_label
-from bac_workbench.evaluation.stored_results import Draw, StoredEvaluation, read_evaluation
-from diffusion_policy.common.config import ConfigError
+from bac_workbench.evaluation.stored_results import read_evaluation
+from bac_workbench.setup.clock import clock_label
 from diffusion_policy.common.files import atomic_path, write_json
 
 #: what the verdict of a row asks: is the method worse than the full policy by less than this, one-sided at level .05
@@ -33,34 +35,26 @@ COLUMNS = (
     "GFLOP/chunk",
 )
 STAGES = re.compile(r"p\d+$")  # metrics of the multi-stage tasks: at least so many stages were completed
-#: what two evaluations must share, beside the noise seed, for their episodes to be pairs; their runtime may differ,
-#: which gives the same actions to rounding
-SAME = (
-    "task",
-    "checkpoint_hash",
-    "weights",
-    "checkpoint_sampler",
-    "checkpoint_noise",
-    "test_seeds_from",
-    "precision",
-    "n_action_steps",
-    "n_latency_steps",
-    "max_steps",
-    "adapter",
-)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows in the order shown, the runs they are paired with, and the runs that were left out with the reason."""
+    """Rows in the order shown, the runs they are paired with, and the runs that were left out with the reason.
+
+    `reference_clock`: of the runs they are paired with, '' where the world waits.
+    """
 
     rows: list[dict[str, Any]]
     references: tuple[str, ...]
     skipped: dict[str, str]
+    reference_clock: str = ""
 
 
 def compare(folder: Path, reference: str | None = None) -> Comparison:
     """Reads every `*/eval_results.json` in `folder`, pairs them with the full policy and writes comparison.{json,md}.
+
+    Also latency.png, where a world went on while the policy thought. Such runs are paired with the full policy for
+    which the world waits, if it is there; their labels tell the clock.
 
     Args:
         reference: the run (a folder's name) to pair with; None: the full policy's run of each noise seed.
@@ -80,82 +74,15 @@ def compare(folder: Path, reference: str | None = None) -> Comparison:
             skipped[evaluation.run] = reason
     full = PooledRuns(tuple(references.values()))
     rows = [make_row(runs, full) for runs in pool(kept)]
-    rows.sort(key=lambda row: -row["gflop_per_chunk"])
+    rows.sort(key=lambda row: (-row["gflop_per_chunk"], *latency(row)))
     first = full.first
     facts = {key: first.provenance.get(key) for key in (*SAME, "runtime", "commit", "hardware")}
-    stored = {"runs": list(full.names), **facts, "seeds": list(full.noise_seeds)}
+    stored = {"runs": list(full.names), **facts, "clock": first.clock, "seeds": list(full.noise_seeds)}
     write_json(folder / "comparison.json", {"reference": stored, "rows": rows, "skipped": skipped})
     with atomic_path(folder / "comparison.md") as path:
         path.write_text(markdown(rows))
-    return Comparison(rows, full.names, skipped)
-
-
-def choose_references(
-    folder: Path, evaluations: list[StoredEvaluation], name: str | None
-) -> dict[Draw, StoredEvaluation]:
-    """Noise seed and training -> the run to pair with.
-
-    It has to BE the full policy, every block at every step of the checkpoint's own sampler.
-    """
-    runs = "; ".join(
-        f"{e.run} ({e.method}, sampler {e.sampler}" + (f": {why}" if (why := e.why_not_full()) else "") + ")"
-        for e in evaluations
-    )
-    if not evaluations:
-        raise ConfigError(f"{folder} holds no evaluations (no */eval_results.json): run bac eval with cache=full first")
-    if name is not None:
-        named = [e for e in evaluations if e.run == name]
-        if not named:
-            raise ConfigError(f"{folder} holds no run {name}; it holds: {runs}")
-        if (why := named[0].why_not_full()) is not None:
-            raise ConfigError(
-                f"{name} cannot be the reference, as it is not the full policy with the checkpoint's own sampler: {why}"
-            )
-        return {named[0].draw: named[0]}
-    full = [e for e in evaluations if e.why_not_full() is None]
-    if not full:
-        raise ConfigError(
-            f"{folder} holds no evaluation of the full policy with the checkpoint's own sampler: "
-            f"run bac eval with cache=full first. It holds: {runs}"
-        )
-    references = {e.draw: e for e in sorted(full, key=lambda e: e.draw)}
-    first = next(iter(references.values()))
-    if len(references) < len(full) or any(differences(first, e) for e in full):
-        differs = "; ".join(
-            f"{e.run}: "
-            + ", ".join(f"{key} {e.provenance[key]}" for key in ("checkpoint_hash", "weights", "seed", "runtime"))
-            for e in full
-        )
-        raise ConfigError(
-            f"{folder} holds {len(full)} evaluations of the full policy ({differs}). Name the one to pair with: "
-            f"bac compare {folder} {full[0].run}"
-        )
-    return references
-
-
-def differences(evaluation: StoredEvaluation, reference: StoredEvaluation) -> list[str]:
-    """Under which other conditions than `reference` a run was made, but for the noise seed, in words.
-
-    Runs of different published trainings have different checkpoints.
-    """
-    own, other = evaluation.provenance, reference.provenance
-    trained = None not in (evaluation.train, reference.train) and evaluation.draw[:2] != reference.draw[:2]
-    keys = [key for key in SAME if own[key] != other[key] and not (trained and key == "checkpoint_hash")]
-    return [f"{key} {_short(own[key])} instead of {_short(other[key])}" for key in keys]
-
-
-def why_not(evaluation: StoredEvaluation, references: dict[Draw, StoredEvaluation]) -> str | None:
-    """Why an evaluation cannot be paired with the references, None if it can."""
-    if evaluation.incomplete:
-        return evaluation.incomplete
-    draw = evaluation.draw
-    reference = references.get(draw, next(iter(references.values())))
-    differs = differences(evaluation, reference)
-    if draw not in references:
-        differs.append(f"seed {draw_name(draw)} instead of {', '.join(map(draw_name, references))}")
-    if differs:
-        return "; ".join(differs)
-    return None if evaluation.scores.keys() & reference.scores.keys() else "no test episode in common"
+    plot_latency(rows, clock_label(first.clock), folder / LATENCY)
+    return Comparison(rows, full.names, skipped, clock_label(first.clock))
 
 
 def make_row(runs: PooledRuns, full: PooledRuns) -> dict[str, Any]:
@@ -175,7 +102,11 @@ def make_row(runs: PooledRuns, full: PooledRuns) -> dict[str, Any]:
         "method": first.method,
         "sampler": first.sampler,
         "runtime": runtime,
-        "label": sampler + ("" if runtime == full.first.provenance["runtime"] else f" ({runtime})") + trained(runs),
+        "clock": first.clock,
+        "label": sampler
+        + ("" if runtime == full.first.provenance["runtime"] else f" ({runtime})")
+        + trained(runs)
+        + (f", {label}" if (label := clock_label(first.clock)) else ""),
         "mean_score": mean.mean,
         "interval_95": [mean.low, mean.high],
         "paired_difference": None if itself or len(pairs) < 2 else runs.difference(full, pairs).to_dict(),
@@ -207,11 +138,6 @@ def verdict(runs: PooledRuns, full: PooledRuns, pairs: list[Pair]) -> dict[str, 
     if not all(0 <= score <= 1 for score in (*own.values(), *base.values())):
         return None
     return noninferior(own, base, MARGIN).to_dict()
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def stages(rows: list[dict[str, Any]]) -> list[str]:

@@ -8,7 +8,7 @@ per finished episode, appended as it finishes), `eval_results.json`, `benchmark_
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from bac.figures import plot_schedule
 from bac.runtime.choose import make_sampler
 from bac.schedule import Schedule
 from bac_workbench.caching.schedules import schedule_for
+from bac_workbench.evaluation.clock import in_real_time
 from bac_workbench.evaluation.folder import EPISODES, evaluation_settings, resume
 from bac_workbench.evaluation.summary import PLAIN, SPEEDUPS, summarise
-from bac_workbench.setup.acting import acting
+from bac_workbench.setup.acting import acting, acting_on
+from bac_workbench.setup.clock import giving_chunks
 from bac_workbench.setup.experiment import Experiment
 from bac_workbench.timing.latency import interleaved, levers, speed_ratio
 from diffusion_policy.common.files import write_json
@@ -58,6 +60,17 @@ def evaluate(
 
 def _evaluate(experiment: Experiment, output_dir: Path, say: Callable[[str], None], on_episode) -> Evaluation:
     schedule = schedule_for(experiment, say)
+    # Not before: a schedule is for the chunk that is executed, and does not change with the time that it takes.
+    experiment = in_real_time(experiment, schedule, output_dir, say)
+    with giving_chunks(experiment):
+        return _evaluate_schedule(experiment, schedule, output_dir, say, on_episode)
+
+
+def _evaluate_schedule(
+    experiment: Experiment, schedule: Schedule | None, output_dir: Path, say: Callable[[str], None], on_episode
+) -> Evaluation:
+    if experiment.clock is not None:
+        say(f"denoising {experiment.tokens}")
     computed = schedule or Schedule.full(experiment.blocks, experiment.steps)
     episodes = experiment.task.episodes()
     settings = evaluation_settings(experiment, computed, episodes)
@@ -112,10 +125,12 @@ def roll_out(
         accelerate(policy, schedule, settings.runtime, settings.precision, horizon=settings.chosen_horizon) as fast,
         experiment.task.vector_env(settings.eval.n_envs, settings.eval.n_workers) as env,
     ):
+        inpaints = experiment.clock is not None and experiment.clock.inpaints
         return rollout(
-            acting(fast.predict_action, settings.seed),
+            acting_on(policy, settings.seed) if inpaints else acting(fast.predict_action, settings.seed),
             env,
             todo,
+            clock=experiment.clock,
             on_episode=finished,
             media_dir=output_dir / "media",
             video_indices=set(filmed),
@@ -147,6 +162,8 @@ def measure_latency(experiment: Experiment, schedule: Schedule | None, runtime: 
     }
     rounds, warmup = settings.benchmark.n_chunks, settings.benchmark.warmup
     latencies, _ = interleaved(experiment.policy, samplers, 1, rounds, warmup)
+    if (pace := experiment.task.pace) is not None:  # the others of a chunk bridge a delay: they are not executed, too
+        latencies = {key: replace(item, n_action_steps=pace.interval) for key, item in latencies.items()}
 
     def entry(key: tuple[str, str], name: str, sampler: str, precision: str) -> dict[str, Any]:
         tokens = samplers[key].tokens or experiment.tokens.total

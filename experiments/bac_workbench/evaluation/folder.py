@@ -9,7 +9,10 @@ from typing import Any
 
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule
-from bac_workbench.evaluation.stored_results import without_code_names
+from bac_workbench.evaluation.stored_results import check_clock, without_code_names
+from bac_workbench.settings.clock import MEASURED, REAL, STOPPED
+from bac_workbench.settings.evaluation import Evaluation as EvaluationSection
+from bac_workbench.setup.clock import clock_facts
 from bac_workbench.setup.experiment import Experiment
 from bac_workbench.setup.trainings import Training
 from diffusion_policy.common.config import ConfigError
@@ -23,7 +26,7 @@ WRITTEN = (EPISODES, SETTINGS, "eval_results.json", "benchmark_results.json", "s
 def default_output_dir(experiment: Experiment) -> Path:
     """results/<task>/<cache>, with suffixes for what is not the usual.
 
-    These are published training, budget, sampler, precision, weights, chunk length and noise seed.
+    These are published training, budget, sampler, precision, weights, chunk length, clock and noise seed.
     """
     settings, cache, task = experiment.settings, experiment.cache, experiment.task
     name = cache.method if cache.label in (cache.method, f"{cache.method}_s10") else cache.label
@@ -33,12 +36,24 @@ def default_output_dir(experiment: Experiment) -> Path:
     name += f"-{tag}" if tag else ""
     for value, usual in ((settings.precision, "fp32"), (settings.weights, "ema")):
         name += "" if value == usual else f"-{value}"
-    if experiment.policy.n_action_steps != experiment.own_chunk:
+    if experiment.chunk != experiment.own_chunk:
         name += f"-actions{task.chunking.n_action_steps}"
     if task.chunking.n_latency_steps:
         name += f"-latency{task.chunking.n_latency_steps}"
+    name += clock_suffix(settings.eval)
     name += f"-seed{settings.seed}" if settings.seed else ""
     return Path("results") / settings.task.name / name
+
+
+def clock_suffix(settings: EvaluationSection) -> str:
+    """'-async-52ms' where the world goes on while the policy thinks."""
+    if settings.clock != REAL:
+        return ""
+    times = settings.latency_ms
+    if times == MEASURED:
+        return f"-{settings.thinking}-{times}"
+    text = f"{min(times):g}to{max(times):g}" if isinstance(times, list) else f"{times:g}"
+    return f"-{settings.thinking}-{text}ms"
 
 
 def open_output_dir(experiment: Experiment, folder: str | Path | None = None) -> Path:
@@ -88,6 +103,7 @@ def evaluation_settings(experiment: Experiment, schedule: Schedule, episodes: li
         "n_action_steps": task.chunking.n_action_steps,
         "n_latency_steps": task.chunking.n_latency_steps,
         "max_steps": task.environment.max_steps,
+        "clock": clock_facts(experiment),
         "episodes": len(episodes),
         "adapter": simulation_settings(settings.task.to_dict()),
     }
@@ -164,6 +180,7 @@ def stored_settings(path: Path) -> dict[str, Any]:
         earlier = stored.setdefault("earlier_n_envs", [])
         if not isinstance(earlier, list) or any(type(n) is not int for n in earlier):
             raise ValueError("earlier_n_envs is no list of numbers")
+        check_clock(stored.setdefault("clock", STOPPED))  # earlier versions knew no other
         stored["adapter"] = without_code_names(stored.get("adapter"))
     except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,7 +94,7 @@ def draw_name(draw: Draw) -> str:
 
 
 def pool(evaluations: Sequence[StoredEvaluation]) -> list[PooledRuns]:
-    """Groups runs of one method, sampler, schedule and runtime; two of one noise seed and training stay apart.
+    """Groups runs of one method, sampler, schedule, runtime and clock; two of one noise seed and training stay apart.
 
     Runs of one checkpoint that differ in their FLOPs denoised different tokens, and stay apart, too. Every training has
     a schedule of its own: those of one method are pooled, for the same kind of checkpoint.
@@ -102,7 +103,7 @@ def pool(evaluations: Sequence[StoredEvaluation]) -> list[PooledRuns]:
     for run in sorted(evaluations, key=lambda run: run.draw):
         computed = (run.updates, run.gflop, run.provenance.get("schedule_digest"))
         schedule = computed if run.train is None else run.draw[1]
-        key = (run.method, run.sampler, run.provenance["runtime"], schedule)
+        key = (run.method, run.sampler, run.provenance["runtime"], schedule, json.dumps(run.clock, sort_keys=True))
         alike = groups.setdefault(key, [])
         free = [group for group in alike if all(run.draw != other.draw for other in group)]
         if free:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bac_workbench.settings.clock import STOPPED
 from diffusion_policy.common.config import ConfigError
 
 #: what a comparison needs to know of a run; evaluations of earlier versions recorded less
@@ -74,6 +75,11 @@ class StoredEvaluation:
         """What tells the runs of one method apart that are pooled."""
         return -1 if self.train is None else self.train, self.provenance.get("checkpoint_type") or "", self.noise_seed
 
+    @property
+    def clock(self) -> Any:
+        """See `setup.clock.clock_facts`; evaluations of earlier versions knew only a world that waits."""
+        return self.provenance.get("clock", STOPPED)
+
     def why_not_full(self) -> str | None:
         """Why this is not the full policy: every block at every step of the checkpoint's own sampler. None if it is."""
         if self.incomplete:
@@ -122,6 +128,7 @@ def read_evaluation(path: Path) -> StoredEvaluation:
         missing = [name for name in RECORDED if name not in provenance]
         if "adapter" in provenance:
             provenance["adapter"] = without_code_names(provenance["adapter"])
+        check_clock(provenance.get("clock", STOPPED))
         if not missing:
             for name in ("sampler_steps", "n_blocks", "seed"):
                 _integer(provenance[name])
@@ -145,6 +152,18 @@ def read_evaluation(path: Path) -> StoredEvaluation:
             f"{path} is damaged ({what}): run the same evaluation again, which writes it anew from the finished "
             "episodes, or remove it"
         ) from error
+
+
+def check_clock(clock: Any) -> None:
+    """Raises ValueError unless it is what `setup.clock.clock_facts` says of a clock."""
+    if clock == STOPPED:
+        return
+    times = clock.get("latency_ms") if isinstance(clock, dict) else None
+    if not isinstance(times, list) or not times or not isinstance(clock.get("measured"), bool):
+        raise ValueError("its clock is none")
+    _text(clock.get("thinking"))
+    if min(map(_finite, times)) < 0:
+        raise ValueError("its clock has a negative time")
 
 
 def without_code_names(simulation: Any) -> Any:

@@ -47,6 +47,7 @@ def summarise(
         "sampler": settings["sampler"],
         "checkpoint_sampler": settings["checkpoint_sampler"],
         "runtime": settings["runtime"],
+        "clock": settings["clock"],
         "tokens": tokens.denoised,
         "trajectory_tokens": tokens.total,
         **scores([episode for episode in episodes if episode.split == "test"], ""),

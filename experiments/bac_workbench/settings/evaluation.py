@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
 from bac_workbench.settings.caches import CACHES, EITHER, Cache, CacheSection, make_cache
+from bac_workbench.settings.clock import Clock, LatencyOrNull, Thinking, clock_problems
 from bac_workbench.settings.data import ChosenDataset, dataset_problems, with_chosen_dataset
 from bac_workbench.settings.kinds import (
     Boolean,
@@ -57,6 +58,9 @@ class Evaluation(Section):
     n_envs: integer(1, 10_000)
     n_workers: Workers
     n_videos: CountOrZero
+    clock: Clock
+    thinking: Thinking
+    latency_ms: LatencyOrNull
 
 
 class Timing(Section):
@@ -146,6 +150,7 @@ class Eval(ActingSettings):
         yield from seed_problems(
             values("task.seeds.train_start_seed"), train, "task.seeds.train_start_seed", "eval.n_train"
         )
+        yield from clock_problems(values)
         yield from profile_problems(values)
         yield from cache_problems(values)
         yield from sampler_problems(values)

@@ -17,12 +17,14 @@ from bac_workbench.settings.cache import Cache
 from bac_workbench.settings.evaluation import PolicySettings
 from bac_workbench.settings.tuned import Certified, Tuned
 from bac_workbench.setup.checkpoints import find_checkpoint, notes
+from bac_workbench.setup.clock import clock_note, with_entered_clock
 from bac_workbench.setup.samplers import build_sampler, name_of, resolved
 from bac_workbench.setup.task import execute, has_simulator, misfits, no_simulator
 from bac_workbench.setup.trainings import Training
 from bac_workbench.setup.tuned import followed
 from diffusion_policy.common.checkpoint import LoadedPolicy, load_policy
 from diffusion_policy.common.config import ConfigError, choose_device
+from diffusion_policy.env_runner.clock import Clock
 from diffusion_policy.env_runner.task import Task, task_from_config
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 
@@ -42,6 +44,7 @@ class Experiment:
         sampler: the denoising loop of this experiment.
         sampler_settings: the `sampler` section as it turned out: name, type, steps and the options that are set.
         cache: how block outputs are reused; None for a command that names no cache of its own.
+        clock: how long a chunk takes where the world goes on meanwhile; None: it waits.
     """
 
     settings: PolicySettings
@@ -53,6 +56,7 @@ class Experiment:
     sampler: DenoisingLoop
     sampler_settings: Mapping[str, Any]
     cache: Cache | None = None
+    clock: Clock | None = None
 
     def with_sampler(self, options: Mapping[str, Any]) -> Experiment:
         """With the sampler of another `sampler` section; empty: the checkpoint's own.
@@ -128,14 +132,23 @@ class Experiment:
         return choose_tokens(self.policy, self.settings.chosen_horizon)
 
     @property
+    def chunk(self) -> int | None:
+        """Actions of a chunk that the task executes or drops for latency, without those of a `clock`."""
+        if self.simulated is None:
+            return None
+        return self.simulated.chunking.n_action_steps + self.simulated.chunking.n_latency_steps
+
+    @property
     def notes(self) -> list[str]:
         """What has to be said beside every result."""
         lines = notes(self.settings.task, self.loaded)
-        if self.policy.n_action_steps != self.own_chunk:
+        if self.chunk not in (None, self.own_chunk):
             lines.append(
-                f"{self.policy.n_action_steps} actions of a chunk are executed or dropped for latency; "
+                f"{self.chunk} actions of a chunk are executed or dropped for latency; "
                 f"the checkpoint's file says {self.own_chunk}"
             )
+        if self.clock is not None:
+            lines.append(clock_note(self))
         if isinstance(self.cache, Certified):
             lines.append(self.cache.note)
         return lines
@@ -185,4 +198,4 @@ def load_experiment(settings: PolicySettings, needs_simulator: bool = True, **se
         sampler=own_sampler,
         sampler_settings=resolved(own_sampler, own_sampler, {}),
     )
-    return plain.with_sampler(settings.sampler_options).with_cache(settings.chosen_cache)
+    return with_entered_clock(plain.with_sampler(settings.sampler_options).with_cache(settings.chosen_cache))
