@@ -1,19 +1,18 @@
 """Pictures of schedules, similarity matrices, holding costs and error scores.
 
-The file name's ending chooses the format: ``.png`` (200 dpi), ``.pdf`` or ``.svg``. Matplotlib is imported only when
-a picture is drawn, always without a display, and its global state is left alone.
+The file name's ending chooses the format: ``.png`` (200 dpi), ``.pdf`` or ``.svg``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bac.blocks import KIND_TITLES, KINDS, execution_order, parse
-from bac.files import atomic_path
+from bac.drawing import INK, KIND_COLOURS, PAPER, REPAIR_COLOUR, block_maps, hide_spines, new_figure, save, shares
 from bac.schedule import Schedule, ScheduleError
 from bac.schedule_text import summary
 from bac.similarity import get_metric
@@ -22,13 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bac.holding import HoldingCosts
-
-DPI = 200
-#: One colour per kind of block, taken from the colour-blind-safe palette of Okabe and Ito.
-KIND_COLOURS: dict[str, str] = {"sa": "#0072B2", "ca": "#E69F00", "ffn": "#009E73"}
-REPAIR_COLOUR = "#AA3377"
-INK = "#333333"
-PAPER = "#F1F1F1"
 
 
 def plot_schedule(schedule: Schedule, path: str | Path, base: Schedule | None = None) -> None:
@@ -52,7 +44,7 @@ def plot_schedule(schedule: Schedule, path: str | Path, base: Schedule | None = 
     cells[added] = len(kinds) + 1
     n_steps, n_blocks = schedule.updates.shape
 
-    figure = _figure(11.0, 0.19 * n_blocks + 2.1)
+    figure = new_figure(11.0, 0.19 * n_blocks + 2.1)
     top, grid = figure.subplots(2, 1, sharex=True, height_ratios=[0.6, 0.19 * n_blocks])
     top.bar(np.arange(n_steps), schedule.updates.sum(axis=1), width=1.0, color="#8A8A8A")
     top.set(ylabel="blocks", ylim=(0, n_blocks), yticks=[0, n_blocks])
@@ -88,7 +80,7 @@ def plot_schedule(schedule: Schedule, path: str | Path, base: Schedule | None = 
     totals.set_yticks(range(n_blocks), [str(n) for n in schedule.updates_per_block.values()], fontsize=8)
     totals.tick_params(length=0)
     totals.set_ylabel("updates")
-    _hide_spines(grid, totals)
+    hide_spines(grid, totals)
 
     handles = [Patch(color=KIND_COLOURS[kind], label=f"{KIND_TITLES[kind]} updates") for kind in kinds]
     if added.any():
@@ -96,12 +88,19 @@ def plot_schedule(schedule: Schedule, path: str | Path, base: Schedule | None = 
     handles.append(Patch(color=PAPER, label="reuse"))
     handles[-1].set_edgecolor("#BBBBBB")
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_similarity(
     matrices: Mapping[str, np.ndarray], path: str | Path, metric: str, schedule: Schedule | None = None
 ) -> None:
+    """Write the picture of `draw_similarity`."""
+    save(draw_similarity(matrices, metric, schedule), path)
+
+
+def draw_similarity(
+    matrices: Mapping[str, np.ndarray], metric: str, schedule: Schedule | None = None, own_scale: bool = False
+) -> Figure:
     """Draw one heat map per block: a row of panels per kind, a column per layer.
 
     Panels of one kind share a colour scale, so layers can be compared; kinds differ too much to share one. Bright is
@@ -109,24 +108,32 @@ def plot_similarity(
 
     Args:
         matrices: block name -> [K, K].
-        path: picture to write.
         metric: what the matrices hold (see `bac.similarity`).
         schedule: if given, its held intervals are outlined along the diagonal.
+        own_scale: draw the distances of each block as shares of its largest one, which its title gives: where one
+            layer's are far larger than the others', these show nothing else.
     """
     info = get_metric(metric)
     if schedule is not None:
         schedule.check_fits(execution_order(matrices), len(next(iter(matrices.values()))))
 
+    title = f"{info.title.capitalize()} of block outputs"
+    shown, titles = matrices, None
+    if own_scale and not info.maximise:
+        shown, titles = shares(matrices), {name: f"{float(np.max(values)):.2g}" for name, values in matrices.items()}
+        title += ", as a share of each block's largest (beside its name)"
+    if schedule is not None:
+        title += f"\noutlined: held intervals ({schedule.origin})"
+
     def draw(axis: Any, block: str, low: float, high: float) -> Any:
         colours = "viridis" if info.maximise else "viridis_r"
-        image = axis.imshow(matrices[block], vmin=low, vmax=high, cmap=colours, interpolation="nearest")
+        image = axis.imshow(shown[block], vmin=low, vmax=high, cmap=colours, interpolation="nearest")
         if schedule is not None:
             _outline_intervals(axis, schedule.steps_of(block), schedule.steps)
         return image
 
     step = "denoising step (0 = noisiest)"
-    figure = _block_maps(matrices, draw, f"{info.title.capitalize()} of block outputs", step, step)
-    _save(figure, path)
+    return block_maps(shown, draw, title, step, step, titles)
 
 
 def plot_costs(costs: HoldingCosts, path: str | Path) -> None:
@@ -147,49 +154,10 @@ def plot_costs(costs: HoldingCosts, path: str | Path) -> None:
         shown = np.ma.masked_less_equal(matrices[block], 0)  # nothing is held up to a step before its own
         return axis.imshow(shown, norm=norm, cmap="magma_r", interpolation="nearest")
 
-    figure = _block_maps(
+    figure = block_maps(
         matrices, draw, "Cost of holding a block's output, to the executed actions", "held up to step", "output of step"
     )
-    _save(figure, path)
-
-
-def _block_maps(
-    matrices: Mapping[str, np.ndarray], draw: Callable[[Any, str, float, float], Any], title: str, x: str, y: str
-) -> Figure:
-    """A panel per block, a row of them per kind and a column per layer.
-
-    Args:
-        draw: (axis, block, least and greatest number of the row) -> the drawn image.
-    """
-    names = execution_order(matrices)
-    ids = [parse(name) for name in names]
-    kinds = [kind for kind in KINDS[ids[0].stack] if kind in {block.kind for block in ids}]
-    layers = sorted({block.layer for block in ids})
-    figure = _figure(max(3.6, 1.45 * len(layers) + 1.5), 1.5 * len(kinds) + 0.9)
-    axes = figure.subplots(len(kinds), len(layers), squeeze=False, sharex=True, sharey=True)
-    for axis in axes.flat:
-        axis.set_axis_off()  # a layer may lack a kind; drawn panels are switched on again
-    for row, kind in enumerate(kinds):
-        members = [block for block in ids if block.kind == kind]
-        low = min(float(np.min(matrices[block.name])) for block in members)
-        high = max(float(np.max(matrices[block.name])) for block in members)
-        for block in members:
-            axis = axes[row, layers.index(block.layer)]
-            axis.set_axis_on()
-            image = draw(axis, block.name, low, high)
-            last = len(matrices[block.name]) - 1
-            axis.set_xticks(sorted({0, (last + 1) // 2, last}))
-            axis.set_yticks(sorted({0, (last + 1) // 2, last}))
-            axis.tick_params(labelsize=7, length=2)
-            axis.set_title(block.short, fontsize=9, pad=3)
-        axes[row, 0].set_ylabel(KIND_TITLES[kind], fontsize=9, color=KIND_COLOURS[kind], fontweight="bold")
-        bar = figure.colorbar(image, ax=list(axes[row]), fraction=0.025, pad=0.01, aspect=18)
-        bar.ax.tick_params(labelsize=7, length=2)
-        bar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stub calls it no method
-    figure.suptitle(title, fontsize=11)
-    figure.supxlabel(x, fontsize=9)
-    figure.supylabel(y, fontsize=9)
-    return figure
+    save(figure, path)
 
 
 def plot_errors(scores: Mapping[str, float], path: str | Path, selected: Sequence[str] = ()) -> None:
@@ -210,7 +178,7 @@ def plot_errors(scores: Mapping[str, float], path: str | Path, selected: Sequenc
     kinds = [kind for kind in KINDS[ids[0].stack] if kind in {block.kind for block in ids}]
     values = [scores[name] for name in names]
 
-    figure = _figure(max(6.0, 0.36 * len(names) + 1.2), 3.2)
+    figure = new_figure(max(6.0, 0.36 * len(names) + 1.2), 3.2)
     axis = figure.subplots()
     bars = axis.bar(range(len(names)), values, width=0.78, color=[KIND_COLOURS[block.kind] for block in ids])
     for name, bar in zip(names, bars):
@@ -238,7 +206,7 @@ def plot_errors(scores: Mapping[str, float], path: str | Path, selected: Sequenc
     if selected:
         handles.append(Patch(facecolor="white", edgecolor=REPAIR_COLOUR, linewidth=2.0, label="chosen for repair"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _outline_intervals(axis, steps: Sequence[int], n_steps: int) -> None:
@@ -248,30 +216,3 @@ def _outline_intervals(axis, steps: Sequence[int], n_steps: int) -> None:
     for start, end in zip(steps, [*steps[1:], n_steps]):
         size = end - start
         axis.add_patch(Rectangle((start - 0.5, start - 0.5), size, size, fill=False, edgecolor=INK, linewidth=0.6))
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure of its own (not registered with pyplot) of the given size in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _hide_spines(*axes) -> None:
-    for axis in axes:
-        for spine in axis.spines.values():
-            spine.set_visible(False)
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    """Write the picture; it appears complete or not at all."""
-    path = Path(path)
-    endings = figure.canvas.get_supported_filetypes()
-    ending = path.suffix.lstrip(".").lower()
-    if ending not in endings:
-        raise ValueError(f"cannot draw {path.name!r}: give a file name that ends in .png, .pdf or .svg")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=ending, dpi=DPI)

@@ -59,6 +59,11 @@ class FeatureSimilarity:
         return {m: {b: total / self.samples for b, total in blocks.items()} for m, blocks in self.totals.items()}
 
 
+def generators_of(seed: int, start: int, count: int) -> list[torch.Generator]:
+    """The noise of observations start ... start + count - 1 with a noise seed: the same whatever the batch."""
+    return [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(count)]
+
+
 @torch.no_grad()
 def profile_features(
     base: DenoisingLoop,
@@ -85,8 +90,7 @@ def profile_features(
     for seed in noise_seeds:
         for start in range(0, len(inputs), batch_size):
             batch = inputs[start : start + batch_size]
-            generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(batch))]
-            sampler(batch, generators)
+            sampler(batch, generators_of(seed, start, len(batch)))
             similarity.finish_batch()
             done += len(batch)
             if progress is not None:

@@ -64,12 +64,20 @@ class Windows:
     ) -> tuple[Dataset, Dataset | None]:
         """Training and validation windows over `split_episodes`; validation is None if no window is left for it.
 
+        Each data set is told of which episode its windows are: `episodes`, int [windows], numbers in the buffer.
+
         Args:
             make: a data set from row numbers [windows, horizon]; `make_train`, if given, makes the one to train on.
         """
         masks = split_episodes(buffer.n_episodes, self.val_ratio, self.max_train_episodes, self.seed)
         train, val = (window_rows(buffer, mask, self.horizon, self.pad_before, self.pad_after) for mask in masks)
-        return (make_train or make)(train), make(val) if len(val) else None
+
+        def made(make: Callable[[np.ndarray], Dataset], rows: np.ndarray) -> Dataset:
+            dataset = make(rows)
+            dataset.episodes = np.searchsorted(buffer.episode_ends, rows[:, 0], side="right")
+            return dataset
+
+        return made(make_train or make, train), made(make, val) if len(val) else None
 
 
 class SequenceDataset(torch.utils.data.Dataset):

@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "bac compare",
     "tune": "bac tune",
     "profile_blocks": "bac profile",
+    "figures": "bac figures",
     "calibrate": "bac calibrate",
     "train": "bac train",
     "make_demos": "bac demos",

@@ -9,6 +9,7 @@ WORDS = {
     "compare": "compare",
     "tune": "tune",
     "profile_blocks": "profile",
+    "figures": "figures",
     "calibrate": "calibrate",
     "benchmark": "benchmark",
     "train": "train",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -45,12 +47,32 @@ def test_windows_are_split_by_episode_and_validation_may_be_missing():
     seeds = [seed for seed in range(20) if split_episodes(3, 0.4, None, seed)[1][1]]
     assert seeds and all(split(0.4, None, seed)[1] is None for seed in seeds)  # and may be the one held out
     assert len(split(0.0, 1, 0)[0]) < len(split(0.0, None, 0)[0])
-    train, val = split(0.4, None, 0, make_train=lambda rows: "train")
-    assert train == "train" and isinstance(val, set)
+    train, val = split(0.4, None, 0, make_train=Rows)
+    assert isinstance(train, Rows) and not isinstance(val, Rows)
+
+
+class RowSet(set):
+    """As little of a data set as it takes: the numbers of its rows."""
+
+
+class Rows(RowSet):
+    def __init__(self, rows):
+        super().__init__(rows.flatten().tolist())
 
 
 def set_of_rows(rows):
-    return set(rows.flatten().tolist())
+    return RowSet(rows.flatten().tolist())
+
+
+def test_windows_know_their_episode():
+    ends = np.array([7, 12, 20])
+    buffer = ReplayBuffer({"x": np.arange(20)}, ends)
+    train, val = Windows(4, 1, 2, 0.34, None, 0).split(partial(SequenceDataset, {"obs": torch.zeros(20, 1)}), buffer)
+    assert sorted({*train.episodes.tolist(), *val.episodes.tolist()}) == [0, 1, 2]
+    for part in (train, val):
+        assert len(part.episodes) == len(part)
+        for number, rows in zip(part.episodes, part.rows):
+            assert ([0, 7, 12][number] <= rows).all() and (rows < ends[number]).all()
 
 
 def test_items_and_batches():

@@ -20,6 +20,7 @@ HYDRA = {
     "tune": "tune",
     "benchmark": "benchmark",
     "profile": "profile_blocks",
+    "figures": "figures",
     "calibrate": "calibrate",
     "train": "train",
     "demos": "make_demos",

@@ -11,8 +11,8 @@ from diffusion_policy.common.config import register_resolvers
 from tests.conftest import ROOT
 
 TASKS = sorted(path.stem for path in (ROOT / "config" / "task").glob("*.yaml"))
-HYDRA = ("eval", "benchmark", "tune", "profile_blocks", "calibrate", "train", "make_demos", "collect")
-HYDRA += ("convert_actions",)
+HYDRA = ("eval", "benchmark", "tune", "profile_blocks", "figures", "calibrate", "train", "make_demos")
+HYDRA += ("collect", "convert_actions")
 
 
 def composed(command: str, *overrides: str, task: str = "pusht_lowdim") -> Any:

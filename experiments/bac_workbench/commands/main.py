@@ -17,6 +17,7 @@ COMMANDS = MappingProxyType(
         "compare": ("compare", "compare stored evaluations, paired with the full policy"),
         "tune": ("tune", "find the fastest setting that is proven not worse than the full policy"),
         "profile_blocks": ("profile", "profile a policy and write its schedules"),
+        "figures": ("figures", "draw similarity, its changes, two episodes, and errors under caching"),
         "calibrate": ("calibrate", "move a few-step sampler's timesteps nearest to the full policy"),
         "benchmark": ("benchmark", "time methods in every runtime, interleaved"),
         "train": ("train", "train a policy, or go on with a training"),

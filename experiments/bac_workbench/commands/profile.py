@@ -23,14 +23,10 @@ def profile_policy(cfg: DictConfig) -> None:
     from bac_workbench.console import console
     from bac_workbench.profiling.profiles import profile_for, replace_profile
     from bac_workbench.profiling.request import THOROUGH
-    from bac_workbench.settings.data import with_chosen_dataset
     from bac_workbench.settings.methods import parse_method
     from bac_workbench.setup.experiment import load_experiment
 
-    checked = check(cfg, "profile_blocks")
-    settings = with_chosen_dataset(checked)
-    if settings is not checked:  # a data set was chosen: it is looked at
-        settings = settings.replace(profile=settings.profile.replace(source="dataset"))
+    settings = check(cfg, "profile_blocks").on_chosen_dataset()
     methods = [parse_method(text) for text in settings.schedules]
     experiment = load_experiment(settings, needs_simulator=False)  # a stored profile needs none, a data set neither
     console.print(f"task {settings.task.name}, {experiment.loaded}, {experiment.sampler_line}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -63,14 +64,55 @@ def recorded_observations(task: Task, policy: Any, n_observations: int) -> tuple
         ConfigError: the task names no data set, or its windows are not what the policy sees.
         DatasetError: the data are not there, or damaged.
     """
+    windows = _data_sets(task)[0]
+    return _observed(windows, evenly(len(windows), n_observations), task, policy), len(windows)
+
+
+def demonstration_observations(
+    task: Task, policy: Any, numbers: Sequence[int], n_observations: int
+) -> list[Observation]:
+    """Of each of these demonstrations, up to `n_observations` observations [N, To, ...] by name, spread evenly over it.
+
+    Args:
+        numbers: as they are counted in the data set, from 0; those that validate are there, too.
+
+    Raises:
+        ConfigError, DatasetError: as of `recorded_observations`; or a demonstration is not there.
+    """
+    data_sets = [part for part in _data_sets(task) if part is not None]
+    if any(getattr(part, "episodes", None) is None for part in data_sets):
+        raise ConfigError(
+            f"the data set of task {task.name} does not tell its demonstrations apart: give it `episodes`, the number "
+            "of each window's demonstration, as diffusion_policy.dataset.sequence_dataset.Windows does"
+        )
+    there = sorted({int(number) for part in data_sets for number in part.episodes})
+    if absent := [number for number in numbers if number not in there]:
+        raise ConfigError(
+            f"demonstration {absent[0]} is not among the {len(there)} that the data set of task {task.name} has "
+            f"windows of: use numbers such as {', '.join(map(str, there[:4]))}, ..., {there[-1]}"
+        )
+    found = []
+    for number in numbers:
+        part = next(part for part in data_sets if number in part.episodes)
+        own = np.flatnonzero(part.episodes == number)
+        found.append(_observed(part, own[evenly(len(own), n_observations)].tolist(), task, policy))
+    return found
+
+
+def _data_sets(task: Task) -> Sequence[Any]:
+    """Training and validation windows of the task's data set."""
     if task.dataset is None or "_target_" not in task.dataset:
         raise ConfigError(f"task {task.name} names no data set to profile on: give task.dataset a _target_")
-    windows: Any = instantiate(task.dataset.to_dict())[0]
-    batch = windows[torch.tensor(evenly(len(windows), n_observations))]  # a batch, as training takes it
+    return instantiate(task.dataset.to_dict())
+
+
+def _observed(windows: Any, indices: list[int], task: Task, policy: Any) -> Observation:
+    """What the policy sees in these windows."""
+    batch = windows[torch.tensor(indices)]  # a batch, as training takes it
     absent = [name for name in policy.obs_shapes if name not in batch]
     if absent:
         raise ConfigError(
             f"the data set of task {task.name} has no {', '.join(absent)}, which the policy looks at; "
             f"it has {', '.join(batch)}"
         )
-    return {name: np.asarray(batch[name][:, : policy.n_obs_steps]) for name in policy.obs_shapes}, len(windows)
+    return {name: np.asarray(batch[name][:, : policy.n_obs_steps]) for name in policy.obs_shapes}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from bac_workbench.settings.caches import CACHES, EITHER, Cache, CacheSection, make_cache
 from bac_workbench.settings.clock import Clock, LatencyOrNull, Thinking, clock_problems
-from bac_workbench.settings.data import ChosenDataset, dataset_problems
+from bac_workbench.settings.data import ChosenDataset, dataset_problems, with_chosen_dataset
 from bac_workbench.settings.kinds import (
     Boolean,
     Count,
@@ -163,14 +163,20 @@ class Eval(ActingSettings):
             yield "cache.forced_refresh", f"use steps from 0 to {steps - 1}, those of the sampler"
 
 
-class ProfileBlocks(PolicySettings):
+class ProfilingSettings(PolicySettings):
+    """What a command has that looks into a policy, on states of rollouts or of a data set."""
+
     dataset: ChosenDataset | None
     sampler: Sampler
-    schedules: list_of(Text, "[bac_s10,bac_s7]", empty=True)
 
     @property
     def sampler_options(self) -> dict[str, Any]:
         return {} if self.sampler is None else self.sampler.to_dict()
+
+    def on_chosen_dataset(self) -> Self:
+        """The same settings; where `dataset=` chose a data set, the task has it, and it is what is looked at."""
+        settings = with_chosen_dataset(self)
+        return self if settings is self else settings.replace(profile=self.profile.replace(source="dataset"))
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
@@ -180,6 +186,14 @@ class ProfileBlocks(PolicySettings):
             yield "profile.source", "rollouts look at no data set: use dataset or auto with dataset=lerobot"
         yield from profile_problems(values)
         yield from sampler_problems(values)
+
+
+class ProfileBlocks(ProfilingSettings):
+    schedules: list_of(Text, "[bac_s10,bac_s7]", empty=True)
+
+    @staticmethod
+    def rules(values: Values) -> Iterator[Problem]:
+        yield from ProfilingSettings.rules(values)
         yield from method_problems("schedules", values("schedules"), values("sampler.steps"))
 
 

@@ -21,6 +21,7 @@ SCHEMAS = {
     "compare": "comparing.Compare",
     "tune": "tuning.Tune",
     "profile_blocks": "evaluation.ProfileBlocks",
+    "figures": "figures.Figures",
     "calibrate": "calibration.Calibrate",
     "train": "training.Train",
     "make_demos": "data.MakeDemos",
