@@ -16,6 +16,7 @@ from bac_workbench.evaluation.comparison_tables import (
     markdown,
     overview,
     overview_lines,
+    stage_lines,
 )
 from bac_workbench.evaluation.latency_picture import LATENCY, plot_latency
 from bac_workbench.settings.clock import STOPPED
