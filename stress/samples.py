@@ -28,6 +28,7 @@ SETTINGS = {
     "seed": 0,
     "n_envs": 1,
     "episodes": 3,
+    "commit": "c",
 }
 
 

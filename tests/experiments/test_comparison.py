@@ -203,6 +203,13 @@ def test_any_missing_or_wrong_entry_is_damage_or_left_out(tmp_path):
                 assert "bac" in skipped or key in ("method", "sampler")
 
 
+@pytest.mark.parametrize("name", ["task", "checkpoint_hash", "runtime", "schedule_digest", "train", "checkpoint_type"])
+def test_a_provenance_of_another_kind_is_damage(tmp_path, name):
+    stored(tmp_path, "full", "full", [0.5, 0.7], 24.7, **{name: {}})
+    with pytest.raises(ConfigError, match="full/eval_results.json is damaged.*run the same evaluation again"):
+        compare(tmp_path)
+
+
 def test_a_number_that_no_float_can_hold_is_damage(tmp_path):
     path = stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
     path.write_text(path.read_text().replace("24.7", "9" * 400))

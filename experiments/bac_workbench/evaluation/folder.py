@@ -114,6 +114,7 @@ def evaluation_settings(experiment: Experiment, schedule: Schedule, episodes: li
         "clock": clock_facts(experiment),
         "episodes": len(episodes),
         "adapter": simulation_settings(settings.task.to_dict()),
+        "commit": commit(),
     }
     return json.loads(json.dumps(values))
 
@@ -143,7 +144,7 @@ def resume(
             to do.
     """
     path, rows = output_dir / SETTINGS, output_dir / EPISODES
-    settings = {**settings, "earlier_n_envs": [], "commit": commit(), "earlier_commits": []}
+    settings = {**settings, "earlier_n_envs": [], "earlier_commits": []}
     stored: dict[str, Any] = {}
     if overwrite:
         for stale in [*(output_dir / name for name in WRITTEN), *(output_dir / "media").glob("*.mp4")]:

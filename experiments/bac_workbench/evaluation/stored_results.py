@@ -140,6 +140,11 @@ def read_evaluation(path: Path) -> StoredEvaluation:
         if not missing:
             for name in ("sampler_steps", "n_blocks", "seed"):
                 _integer(provenance[name])
+            for name in ("task", "checkpoint_hash", "weights", "checkpoint_sampler", "precision", "runtime"):
+                _text(provenance[name])
+            for name, check in (("schedule_digest", _text), ("checkpoint_type", _text), ("train", _integer)):
+                if provenance.get(name) is not None:
+                    check(provenance[name])
         return StoredEvaluation(
             path.parent.name,
             _text(stored["method"]),

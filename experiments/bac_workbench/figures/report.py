@@ -83,7 +83,7 @@ def described(
             for method, item in drawn.items()
         },
         "files": written(list(measured.distances)),
-        "provenance": environment(experiment.device, torch.get_num_threads()),
+        "provenance": environment(experiment.device, torch.get_num_threads(), experiment.simulator_packages),
     }
 
 
