@@ -17,7 +17,7 @@ from stress.jobs.launch import Process
 from stress.jobs.server import Server
 
 VOLATILE = re.compile(
-    r"second|time|latency|speed|frequency|hz|started|commit|hardware|date|checkpoint$|per_s|rollout|earlier_n_envs",
+    r"second|time|latency|speed|levers|frequency|hz|started|commit|hardware|date|checkpoint$|per_s|rollout|earlier_n_envs",
     re.IGNORECASE,
 )
 TEMPORARY = re.compile(r"\.tmp$|\.part$|\.partial$|\.writing$|\.lock$|\.parts$|^\.writable$")
