@@ -72,9 +72,14 @@ def test_the_screen_keeps_as_many_as_asked_and_always_the_nearest():
 
 
 def test_safe_and_daring_candidates_go_on():
-    rows = {f"near{i}": row(50 + i, 0.01 * i, half=1.0) for i in range(6)}
-    rows |= {f"fast{i}": row(2 + i, 0.1 + 0.01 * i, half=1.0) for i in range(6)}
+    rows = {f"near{i}": row(50 + i, 0.01 * i, half=0.2) for i in range(6)}
+    rows |= {f"fast{i}": row(2 + i, 0.1 + 0.01 * i, half=0.2) for i in range(6)}
     assert rows.keys() - screen_out(rows, FULL_MS, 0.5, 4).keys() == {"near0", "near1", "fast0", "fast1"}
+
+
+def test_of_two_that_look_alike_the_one_that_is_known_better_goes_on():
+    rows = {"vague": row(10, 0.03, half=0.1), "known": row(10, 0.04, half=0.02)}
+    assert screen_out(rows, FULL_MS, 0.5, 1).keys() == {"vague"}
 
 
 def test_a_not_a_number_distance_is_hopeless():

@@ -53,7 +53,8 @@ def screen_out(rows: Mapping[str, Screened], full_ms: float, max_energy: float, 
 
     Gone are those further than `max_energy`, and those that another one clearly beats. Of the rest `keep` go on: by
     turns the nearest to the full policy, which is safe, and the one that promises most, which is daring. What it
-    promises is log(speedup), less as it is further.
+    promises is log(speedup), less as it is further. How far one is, is the upper end of its interval: of two that look
+    alike the one that is known better goes on, such as a sampler that follows the full policy's own noise.
 
     Args:
         full_ms: milliseconds of the full policy.
@@ -70,9 +71,9 @@ def screen_out(rows: Mapping[str, Screened], full_ms: float, max_energy: float, 
     left = {name: row for name, row in rows.items() if name not in ended}
 
     def promise(name: str) -> float:
-        return math.log(max(full_ms / left[name].ms, 1.0)) * (1 - max(0.0, left[name].energy) / max_energy)
+        return math.log(max(full_ms / left[name].ms, 1.0)) * max(0.0, 1 - left[name].high / max_energy)
 
-    rankings = [sorted(left, key=lambda name: left[name].energy), sorted(left, key=promise, reverse=True)]
+    rankings = [sorted(left, key=lambda name: left[name].high), sorted(left, key=promise, reverse=True)]
     kept: list[str] = []
     while len(kept) < min(keep, len(left)):
         kept.append(next(name for name in rankings[len(kept) % 2] if name not in kept))
