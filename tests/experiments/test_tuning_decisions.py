@@ -60,14 +60,14 @@ def test_the_screen_keeps_as_many_as_asked_and_always_the_nearest():
     for _ in range(20):
         rows = {f"c{i}": row(*pair, half=1.0) for i, pair in enumerate(rng.uniform(0.01, 0.4, (12, 2)))}
         for keep in (1, 3, 12):
-            ended = screen_out(rows, FULL_MS, 0.5, keep)
+            ended = screen_out(rows, FULL_MS, 2.0, keep)
             assert len(rows) - len(ended) == keep
             assert min(rows, key=lambda name: rows[name].energy) not in ended
         order = list(rows)
         rng.shuffle(order)
         assert (
-            screen_out({name: rows[name] for name in order}, FULL_MS, 0.5, 3).keys()
-            == screen_out(rows, FULL_MS, 0.5, 3).keys()
+            screen_out({name: rows[name] for name in order}, FULL_MS, 2.0, 3).keys()
+            == screen_out(rows, FULL_MS, 2.0, 3).keys()
         )
 
 
