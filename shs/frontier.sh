@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The frontier tables of docs/results: the fastest methods beside the full policy, 100 test seeds with each noise seed.
+# The frontier tables of docs/results: the fastest methods beside the full policy, 100 test seeds with each noise seed, and the time of
+# each in one interleaved run.
 # Interrupted, it goes on where it stopped. TASKS="pusht_lowdim" picks; SEEDS="0 1" are the noise seeds; extra arguments go to every
 # evaluation. A task whose assets hold a certificate of bac tune is evaluated with it, too.
 set -euo pipefail
@@ -27,9 +28,10 @@ for task in ${TASKS:-pusht_lowdim block_pushing kitchen_scripted_demos lift_scri
     fi
   done
   "$python" scripts/compare.py "results/$task/frontier"
+  methods=full,full@ddim16,full@ddim10,uniform_s10,bac_s10,sacs_s10,full@ancestral5
+  if [ -e "assets/$task/tuned.json" ]; then
+    methods+=,tuned
+  fi
+  "$python" scripts/benchmark.py task="$task" device=cpu threads=1 batch=1 n_chunks=20 runtimes=[compiled] methods="[$methods]" \
+    output_dir="results/$task/frontier_benchmark"
 done
-
-case ${TASKS:-pusht_lowdim} in *pusht_lowdim*)
-  "$python" scripts/benchmark.py task=pusht_lowdim device=cpu threads=1 batch=1 n_chunks=20 runtimes=[compiled] \
-    methods=[full,full@ddim16,full@ddim10,uniform_s10,bac_s10,sacs_s10,full@ancestral5,tuned] output_dir=results/pusht_lowdim/frontier_benchmark ;;
-esac

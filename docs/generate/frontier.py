@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from bac_workbench.evaluation.comparison_tables import verdict_text
 from docs.generate.stored import (
     OWN_SAMPLER,
     ROOT,
+    TITLES,
     TaskResults,
     estimate,
     evaluations,
@@ -27,6 +29,15 @@ COLUMNS = (
     "evaluations",
     "GFLOP per chunk",
 )
+#: columns of the overview, from what people do today to what is offered here
+OVERVIEW = ("full@ddim16", "bac_s10", "sacs_s10", "full@ancestral5")
+NAMES = {
+    "full@ddim16": "DDIM-16",
+    "uniform_s10": "Uniform, budget 10",
+    "bac_s10": "BAC, budget 10",
+    "sacs_s10": "S-ACS, BAC's FLOPs",
+}
+NAMES |= {"full@ancestral5": "ancestral-5, coupled"}
 TIMED = ("compiled, ms", "speed-up, same runtime and tokens")
 
 
@@ -57,11 +68,30 @@ def longer(row: dict[str, Any]) -> str:
     return f"{row['env_steps']:.0f}" if row["paired_difference"] is None else f"{100 * change:+.0f} %"
 
 
+def margin_of(results: TaskResults) -> float:
+    """How much worse a method may be, in the verdicts of a task."""
+    return next(row["noninferiority"]["margin"] for row in results.rows if row["noninferiority"])
+
+
+def margin_of_all() -> float:
+    """The margin of every stored verdict.
+
+    Raises:
+        ValueError: the tasks have different ones.
+    """
+    (margin,) = {margin_of(results) for results in stored()}
+    return margin
+
+
+def stored() -> list[TaskResults]:
+    """The tasks that have a frontier, in the order of the tables."""
+    return [found for found in map(read_frontier, TITLES) if found is not None]
+
+
 def frontier_table(results: TaskResults) -> str:
     """A row per method, in descending order of computation."""
     timed = results.benchmark
-    margin = next(row["noninferiority"]["margin"] for row in results.rows if row["noninferiority"])
-    columns = [text.format(score=results.score_name, margin=f"{margin:g}") for text in COLUMNS]
+    columns = [text.format(score=results.score_name, margin=f"{margin_of(results):g}") for text in COLUMNS]
     rows = []
     for row in sorted(results.rows, key=lambda row: -row["gflop_per_chunk"]):
         paired = row["paired_difference"]
@@ -123,6 +153,28 @@ def levers_table(results: TaskResults) -> str:
     columns = ["method, compiled", "ms per chunk", "faster than the plain policy", "by the runtime", "by the tokens"]
     head = [f"plain policy ({label('full', OWN_SAMPLER)}, module by module)", f"{plain['ms_p50']:.0f}", "1x", *"---"]
     return table([*columns, "by steps and schedule"], [head, *rows])
+
+
+def overview(title: Callable[[TaskResults], str] = lambda results: results.title) -> str:
+    """A row per task: the full policy's score, and how each method differs from it; proven ones are bold.
+
+    Args:
+        title: what the first column says of a task.
+    """
+    columns = ["task", "pairs", label(*split_key("full")), *(NAMES[key] for key in OVERVIEW)]
+    rows = []
+    for results in stored():
+        reference = results.row("full")
+        digits = 2 if results.score_name == "success rate" else 3
+        first = [title(results), str(reference["n_episodes"]), f"{reference['mean_score']:.{digits}f}"]
+        rows.append([*first, *(difference_cell(results.row(key), digits) for key in OVERVIEW)])
+    return table(columns, rows)
+
+
+def difference_cell(row: dict[str, Any], digits: int) -> str:
+    paired = row["paired_difference"]
+    text = estimate(paired["mean"], [paired["low"], paired["high"]], digits, sign=True)
+    return f"**{text}**" if row["noninferiority"]["result"] == "shown" else text
 
 
 def section(task: str) -> list[str]:

@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from bac_workbench.evaluation.comparison_tables import verdict_text
-from docs.generate.frontier import key_of, tuned_key
-from docs.generate.results_pages import verdict
+from docs.generate.frontier import key_of, overview, stored, tuned_key
+from docs.generate.results_pages import bold_text, verdict
 from docs.generate.stored import (
     ROOT,
-    TITLES,
     Benchmark,
     TaskResults,
     estimate,
     label,
     read_benchmark,
     read_frontier,
-    read_task,
     split_key,
     table,
     wrapped,
@@ -47,8 +45,9 @@ def block() -> str:
     rows = [row_of(results, key) for key in METHODS]
     columns = ["method", "score [95 %]", "difference to full [95 %]", "not worse by 0.05", "ms per chunk"]
     columns += ["faster than the plain policy"]
-    texts = (measured(results), levers(results), verdict([read_task(task) for task in TITLES]))
-    return "\n\n".join([table(columns, rows), *map(wrapped, texts)])
+    texts = (measured(results), levers(results), "All bundled policies, the paired difference to the full policy:")
+    parts = [table(columns, rows), *map(wrapped, texts), overview(), *map(wrapped, (bold_text(), verdict(stored())))]
+    return "\n\n".join(parts)
 
 
 def row_of(results: TaskResults, key: str) -> list[str]:
