@@ -57,7 +57,8 @@ def plot_tuned(tuned: Tuned, path: Path) -> None:
     axis.set_title(_title(tuned), fontsize=9, loc="left")
     handles, labels = axis.get_legend_handles_labels()
     unique = dict(zip(labels, handles))
-    axis.legend(unique.values(), unique.keys(), frameon=False, fontsize=8, loc="lower right")
+    place = {"loc": "outside lower center", "ncols": len(unique)}  # below the axes: nothing is drawn there
+    figure.legend(unique.values(), unique.keys(), frameon=False, fontsize=8, **place)
     axis.grid(alpha=0.25, linewidth=0.5)
     axis.spines[["top", "right"]].set_visible(False)
     axis.margins(x=0.12)
