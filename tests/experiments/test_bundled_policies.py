@@ -9,6 +9,8 @@ from hydra import compose, initialize_config_dir
 
 from bac_workbench.evaluation.evaluate import evaluate
 from bac_workbench.evaluation.folder import open_output_dir
+from bac_workbench.profiling.identity import other_settings, read_info
+from bac_workbench.profiling.request import ProfileSettings
 from bac_workbench.settings import check
 from bac_workbench.setup.experiment import load_experiment
 from diffusion_policy.common.config import register_resolvers
@@ -52,3 +54,9 @@ def test_a_bundled_policy_acts_and_its_profile_is_of_its_weights(tmp_path, task,
     assert (results["metrics"][metric]["mean"] if metric else results["success_rate"]) == 1.0
     profile = json.loads((ROOT / "assets" / task / "profile.json").read_text())
     assert results["provenance"]["checkpoint_hash"] == profile["checkpoint_hash"]
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "assets").glob("*/profile.json")), ids=lambda path: path.parent.name)
+def test_a_bundled_profile_is_the_one_that_default_settings_ask_for(folder):
+    """Else every user would measure it again, and get another schedule than the tables'."""
+    assert other_settings(read_info(folder.parent), ProfileSettings()) == []
