@@ -23,7 +23,8 @@ SNIPPETS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 def after(tmp_path_factory):
     """The names that the snippets have made, and the folder they ran in."""
     folder = tmp_path_factory.mktemp("robot")
-    (folder / "checkpoint").symlink_to(ROOT / "checkpoint")
+    for name in ("checkpoint", "assets"):
+        (folder / name).symlink_to(ROOT / name)
     policy = load_policy(ROOT / "checkpoint" / "pusht_lowdim" / "ddpm100").policy
     np.save(
         folder / "recorded_observations.npy",
@@ -48,7 +49,7 @@ def test_the_guide_makes_a_schedule_for_this_policy_and_acts(after):
 
 
 def test_the_guide_uses_the_library_alone():
-    assert len(SNIPPETS) == 4
+    assert len(SNIPPETS) == 5
     imported = set(re.findall(r"^(?:from|import) (\w+)", "".join(SNIPPETS), re.MULTILINE))
     assert imported == {"bac", "diffusion_policy", "numpy", "torch"}
 
