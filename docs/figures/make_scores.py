@@ -75,7 +75,7 @@ def draw(task: str, path: Path) -> None:
         labelled.add(kind)
         name = label(row["method"], row["sampler"]).replace(", budget ", " ").replace(", on ", " + ")
         name += ", tuned" if f"{row['method']}@{row['sampler']}" == tuned_key(task) else ""
-        lower = sum(drawn == "ancestral" for drawn in kinds) % 2 if kind == "ancestral" else 0
+        lower = sum(drawn == "ancestral" for drawn in kinds) % 3 if kind == "ancestral" else 0
         kinds.append(kind)
         write_name(axis, name.replace("full policy (DDPM-100)", "full policy"), kind, (x, low, high), lower)
     axis.set_xscale("log")

@@ -45,13 +45,32 @@ def key_of(row: dict[str, Any]) -> str:
     return f"{row['method']}@{row['sampler']}"
 
 
+def certificate(task: str) -> dict[str, Any] | None:
+    """What `bac tune` found for the bundled policy; None if nothing is stored."""
+    path = ROOT / "assets" / task / "tuned.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def tuned_key(task: str) -> str | None:
     """The method that `bac tune` chose for the bundled policy, as rows are looked up; None if none is stored."""
-    path = ROOT / "assets" / task / "tuned.json"
-    if not path.exists():
-        return None
-    method, sampler = split_key(json.loads(path.read_text(encoding="utf-8"))["method"])
-    return f"{method}@{sampler}"
+    found = certificate(task)
+    return None if found is None else "@".join(split_key(found["method"]))
+
+
+def proven(task: str) -> str:
+    """What the certificate says, and on which seeds; empty where nothing is proven."""
+    found = certificate(task)
+    if found is None or found["claim"] is None:
+        return ""
+    claim, seeds = found["claim"], found["details"]["seeds"]
+    before = seeds["other_sequences_tested_before"]
+    paired = estimate(claim["difference"], [claim["low"], claim["high"]], 3, sign=True)
+    return (
+        f"`bac tune` proved {label(*split_key(found['method']))}: not worse than the full policy by more than "
+        f"{claim['margin']:g}, with a paired difference of {paired} over {claim['n']} initial states from seed "
+        f"{seeds['certification_from']}, which nothing else has seen (one-sided p = {claim['p_value']:.4f}; sequences "
+        f"tested before on other seeds: {before})."
+    )
 
 
 def name(row: dict[str, Any], task: str) -> str:
@@ -182,7 +201,7 @@ def section(task: str) -> list[str]:
     results = read_frontier(task)
     if results is None:
         return []
-    parts = [frontier_table(results), conditions(results)]
+    parts = [frontier_table(results), conditions(results), *filter(None, [proven(task)])]
     if results.benchmark is not None:
         parts += ["What makes it fast, each factor apart (one interleaved run):", levers_table(results)]
     return parts

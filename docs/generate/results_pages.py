@@ -162,10 +162,11 @@ def verdict(tasks: list[TaskResults]) -> str:
     cheaper = [r for r in tasks if r.row("full@ddim16")["gflop_per_chunk"] < r.row("bac_s10")["gflop_per_chunk"]]
     spared = [r.title for r in tasks if r not in below]
     counted = f"all {len(below)}" if len(worse) == len(below) else f"{len(worse)}"
+    fewer = f"all {len(tasks)}" if len(cheaper) == len(tasks) else f"{len(cheaper)} of the {len(tasks)}"
     return (
         f"At budget 10 BAC scores below the full policy on {len(below)} of {len(tasks)} bundled policies (not on "
         f"{', '.join(spared)}). DDIM-16 scores higher than BAC on {counted} of these, and it needs "
-        f"fewer FLOPs on {len(cheaper)} of the {len(tasks)}."
+        f"fewer FLOPs on {fewer}."
     )
 
 

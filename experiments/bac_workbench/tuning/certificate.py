@@ -125,7 +125,7 @@ def undecided(tuning: Tuning) -> dict[str, Any] | None:
         verdict = tuning.proofs[0].last.verdict
         return {"candidate": tuning.proofs[0].name, "n": verdict.pairs, "pairs_needed": verdict.pairs_needed}
     standings = {} if tuning.selection is None else tuning.selection.standings
-    nearest = max(standings, key=lambda name: standings[name].power, default=None)
+    nearest = max(standings, key=lambda name: (standings[name].power, standings[name].difference), default=None)
     if nearest is None:
         return None
     return {"candidate": nearest, "n": standings[nearest].n, "pairs_needed": None}
