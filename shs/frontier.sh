@@ -6,18 +6,24 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
+extra=("$@")
 
 for task in ${TASKS:-pusht_lowdim block_pushing kitchen_scripted_demos lift_scripted_demos can_scripted_demos}; do
-  case $task in lift_* | can_*) seeds=${SEEDS:-0} ;; *) seeds=${SEEDS:-0 1} ;; esac
+  samplers="ddim16 ddim10 ancestral5"
+  case $task in
+    lift_* | can_*) seeds=${SEEDS:-0} ;;
+    pusht_*) seeds=${SEEDS:-0 1 2 3} samplers+=" ancestral10 ancestral3" ;;
+    *) seeds=${SEEDS:-0 1} ;;
+  esac
   for seed in $seeds; do
     run() {
       name=$1
       shift
       "$python" scripts/eval.py task="$task" seed="$seed" runtime=compiled threads=1 eval.n_test=100 eval.n_envs=20 eval.n_videos=0 \
-        benchmark.n_chunks=0 output_dir="results/$task/frontier/$name-seed$seed" "$@"
+        benchmark.n_chunks=0 output_dir="results/$task/frontier/$name-seed$seed" "$@" "${extra[@]}"
     }
     run full cache=full
-    for sampler in ddim16 ddim10 ancestral5; do
+    for sampler in $samplers; do
       run "$sampler" cache=full sampler="$sampler"
     done
     for cache in uniform bac sacs; do
@@ -28,7 +34,10 @@ for task in ${TASKS:-pusht_lowdim block_pushing kitchen_scripted_demos lift_scri
     fi
   done
   "$python" scripts/compare.py "results/$task/frontier"
-  methods=full,full@ddim16,full@ddim10,uniform_s10,bac_s10,sacs_s10,full@ancestral5
+  methods=full,uniform_s10,bac_s10,sacs_s10
+  for sampler in $samplers; do
+    methods+=,full@$sampler
+  done
   if [ -e "assets/$task/tuned.json" ]; then
     methods+=,tuned
   fi
