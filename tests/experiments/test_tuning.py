@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,8 @@ from bac_workbench.tuning.tune import certify, check_verdicts, measure, prepare,
 from diffusion_policy.common.config import ConfigError
 
 pytest.importorskip("pymunk")
+
+ROOT = Path(__file__).parents[2]
 
 SMALL = [
     "candidates=[full@ancestral4,full@ddim3]",
@@ -232,3 +236,24 @@ def test_a_sampler_beside_the_certificate_is_refused(make_cfg):
     overrides = ["cache=tuned", "sampler.steps=null", "sampler=ddim16"]
     with pytest.raises(ConfigError, match="the certificate says which sampler"):
         check(make_cfg(*overrides), "eval", overrides)
+
+
+def test_a_screen_needs_no_place_for_a_certificate(tmp_path):
+    """The bundled policy has a certificate; a screen on recorded observations writes none, so nothing is in its way."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "recorded.npz", obs=rng.uniform(100, 400, (3, 2, 20)).astype(np.float32))
+    settings = ["task=pusht_lowdim", f"observations={tmp_path}/recorded.npz", f"output_dir={tmp_path}/screen"]
+    settings += ["candidates=[full@ancestral3]", "runtime=planned", "timing.n_chunks=1", "timing.warmup=0"]
+    settings += ["screen.n_samples=2", "threads=1", "device=cpu"]
+    command = [sys.executable, str(ROOT / "scripts" / "tune.py"), *settings]
+    before = certificate_of_bundled()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "A screen proves nothing" in done.stdout and "chosen" not in done.stdout
+    rows = json.loads((tmp_path / "screen" / "screen.json").read_text())["candidates"]
+    assert [row["candidate"] for row in rows] == ["full", "full@ancestral3"]
+    assert certificate_of_bundled() == before
+
+
+def certificate_of_bundled() -> bytes:
+    return (ROOT / "assets" / "pusht_lowdim" / "tuned.json").read_bytes()

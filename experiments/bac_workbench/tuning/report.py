@@ -80,8 +80,15 @@ def screen_cells(row: Mapping[str, Any]) -> list[str]:
         "-" if times is None else f"{times['ms_p50']:.1f}",
         "-" if times is None else f"{times['speedup']:.1f}x",
         *(("-" if distances is None else f"{distances[name]['value']:.3f}") for name in numbers),
-        "goes on" if row["stage"] == "screen" and not row["why"] else outcome(row),
+        screen_outcome(row),
     ]
+
+
+def screen_outcome(row: Mapping[str, Any]) -> str:
+    """A screen chooses nothing, so that the full policy is what all are compared with."""
+    if row["stage"] == "chosen":
+        return "full policy"
+    return "goes on" if row["stage"] == "screen" and not row["why"] else outcome(row)
 
 
 def verdict_lines(tuned: Tuned) -> list[str]:
