@@ -12,6 +12,7 @@ from docs.generate.stored import (
     ROOT,
     TITLES,
     TaskResults,
+    difference,
     estimate,
     evaluations,
     label,
@@ -33,11 +34,10 @@ COLUMNS = (
 OVERVIEW = ("full@ddim16", "bac_s10", "sacs_s10", "full@ancestral5")
 NAMES = {
     "full@ddim16": "DDIM-16",
-    "uniform_s10": "Uniform, budget 10",
     "bac_s10": "BAC, budget 10",
     "sacs_s10": "S-ACS, BAC's FLOPs",
+    "full@ancestral5": "ancestral-5, coupled",
 }
-NAMES |= {"full@ancestral5": "ancestral-5, coupled"}
 TIMED = ("compiled, ms", "speed-up, same runtime and tokens")
 
 
@@ -113,11 +113,10 @@ def frontier_table(results: TaskResults) -> str:
     columns = [text.format(score=results.score_name, margin=f"{margin_of(results):g}") for text in COLUMNS]
     rows = []
     for row in sorted(results.rows, key=lambda row: -row["gflop_per_chunk"]):
-        paired = row["paired_difference"]
         cells = [
             name(row, results.task),
             estimate(row["mean_score"], row["interval_95"], 3),
-            "-" if paired is None else estimate(paired["mean"], [paired["low"], paired["high"]], 3, sign=True),
+            difference(row),
             verdict_text(row),
             longer(row),
             str(evaluations(row["sampler"])),
@@ -157,7 +156,7 @@ def times(results: TaskResults) -> str:
 def levers_table(results: TaskResults) -> str:
     """What the runtime, the tokens and the steps each make of the plain policy's time."""
     timed = results.benchmark
-    plain = timed.row("full_all_tokens", "reference") or timed.row("full", "reference")
+    plain = timed.plain
     rows = []
     for row in sorted(timed.rows, key=lambda row: -row["ms_p50"]):
         if row["runtime"] != "compiled":
@@ -191,8 +190,7 @@ def overview(title: Callable[[TaskResults], str] = lambda results: results.title
 
 
 def difference_cell(row: dict[str, Any], digits: int) -> str:
-    paired = row["paired_difference"]
-    text = estimate(paired["mean"], [paired["low"], paired["high"]], digits, sign=True)
+    text = difference(row, digits)
     return f"**{text}**" if row["noninferiority"]["result"] == "shown" else text
 
 

@@ -13,6 +13,7 @@ from docs.generate.stored import (
     TITLES,
     Benchmark,
     TaskResults,
+    difference,
     estimate,
     label,
     read_frontier,
@@ -66,12 +67,6 @@ def filled(text: str, results: TaskResults) -> str:
 def score(results: TaskResults, key: str) -> str:
     row = results.row(key)
     return estimate(row["mean_score"], row["interval_95"], 2 if results.score_name == "success rate" else 3)
-
-
-def difference(row: dict) -> str:
-    """The paired difference to the full policy, which has none to itself."""
-    paired = row["paired_difference"]
-    return "-" if paired is None else estimate(paired["mean"], [paired["low"], paired["high"]], 3, sign=True)
 
 
 def methods_table(results: TaskResults) -> str:

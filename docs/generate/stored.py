@@ -84,6 +84,11 @@ class Benchmark:
         wanted = (*split_key(key), runtime)
         return next((row for row in self.rows if (row["method"], row["sampler"], row["runtime"]) == wanted), None)
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The plain policy: every token, module by module."""
+        return self.row(ALL_TOKENS, "reference") or self.row("full", "reference")
+
     def milliseconds(self, key: str, runtime: str) -> float:
         row = self.row(key, runtime)
         if row is None:
@@ -175,6 +180,12 @@ def estimate(mean: float, interval: list[float], digits: int, sign: bool = False
     plus = "+" if sign else ""
     low, high = interval
     return f"{mean:{plus}.{digits}f} [{low:{plus}.{digits}f}, {high:{plus}.{digits}f}]"
+
+
+def difference(row: dict[str, Any], digits: int = 3) -> str:
+    """A method's paired difference to the full policy, which has none to itself."""
+    paired = row["paired_difference"]
+    return "-" if paired is None else estimate(paired["mean"], [paired["low"], paired["high"]], digits, sign=True)
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:

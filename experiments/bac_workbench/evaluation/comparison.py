@@ -14,8 +14,8 @@ from bac_workbench.evaluation.comparison_rows import MARGIN, make_row, with_uniq
 from bac_workbench.evaluation.folder import RESULTS
 from bac_workbench.evaluation.latency_picture import latency
 from bac_workbench.evaluation.pooling import PooledRuns, pool
-from bac_workbench.evaluation.references import SAME, choose_references, why_not
-from bac_workbench.evaluation.stored_results import read_evaluation
+from bac_workbench.evaluation.references import choose_references, why_not
+from bac_workbench.evaluation.stored_results import SAME, read_evaluation
 from bac_workbench.setup.clock import clock_label
 from diffusion_policy.common.config import ConfigError
 

@@ -6,26 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from bac_workbench.evaluation.pooling import draw_name
-from bac_workbench.evaluation.stored_results import Draw, StoredEvaluation
+from bac_workbench.evaluation.stored_results import SAME, Draw, StoredEvaluation
 from bac_workbench.settings.clock import STOPPED
 from bac_workbench.setup.clock import clock_label
 from diffusion_policy.common.config import ConfigError
-
-#: what two evaluations must share, beside the noise seed, for their episodes to be pairs; their runtime may differ,
-#: which gives the same actions to rounding
-SAME = (
-    "task",
-    "checkpoint_hash",
-    "weights",
-    "checkpoint_sampler",
-    "checkpoint_noise",
-    "test_seeds_from",
-    "precision",
-    "n_action_steps",
-    "n_latency_steps",
-    "max_steps",
-    "adapter",
-)
 
 
 def choose_references(

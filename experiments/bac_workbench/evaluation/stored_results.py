@@ -12,25 +12,23 @@ from bac_workbench.evaluation.stored_timings import Timing, read_timing
 from bac_workbench.settings.clock import STOPPED
 from diffusion_policy.common.config import ConfigError
 
-#: what a comparison needs to know of a run; evaluations of earlier versions recorded less
-RECORDED = (
+#: what two evaluations must share, beside the noise seed, for their episodes to be pairs; their runtime may differ,
+#: which gives the same actions to rounding
+SAME = (
     "task",
     "checkpoint_hash",
     "weights",
     "checkpoint_sampler",
     "checkpoint_noise",
-    "sampler_steps",
-    "n_blocks",
-    "seed",
     "test_seeds_from",
     "precision",
     "n_action_steps",
     "n_latency_steps",
     "max_steps",
     "adapter",
-    "runtime",
 )
-
+#: what a comparison needs to know of a run; evaluations of earlier versions recorded less
+RECORDED = (*SAME, "sampler_steps", "n_blocks", "seed", "runtime")
 
 #: published training (-1: none was named), its kind of checkpoint, noise seed
 Draw = tuple[int, str, int]
