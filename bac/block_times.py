@@ -73,6 +73,17 @@ def block_times(
     return BlockTimes(named, max(0, math.ceil(rest / steps)))
 
 
+def chunk_time(sampler: Runtime, inputs: SamplerInputs, rounds: int = 15) -> int:
+    """The median time of an action chunk, in whole nanoseconds, after two to warm up."""
+    seconds = []
+    for turn in range(-2, rounds):
+        started = _now(inputs)
+        sampler(inputs, torch.Generator().manual_seed(max(turn, 0)))
+        if turn >= 0:
+            seconds.append(_now(inputs) - started)
+    return math.ceil(float(np.median(seconds)) * 1e9)
+
+
 def _now(inputs: SamplerInputs) -> float:
     if inputs.known.is_cuda:
         torch.cuda.synchronize(inputs.known.device)

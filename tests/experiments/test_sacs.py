@@ -112,21 +112,30 @@ def test_on_a_deterministic_sampler_outputs_may_be_extrapolated(make):
         make("cache.budget=3", "cache.reuse=extrapolate")
 
 
-def test_a_budget_in_milliseconds_is_of_this_machine(make, monkeypatch):
+def test_a_budget_in_milliseconds_is_what_a_clock_says_on_this_machine(make, monkeypatch):
+    def price(name):
+        return 20_000 if is_ffn(name) else 10_000
+
     def times(loop, inputs, build, rounds=15):
         assert build(Schedule.full(model_blocks(loop.model), 8))(inputs).isfinite().all()
-        return BlockTimes({name: 20_000 if is_ffn(name) else 10_000 for name in model_blocks(loop.model)}, 5_000)
+        return BlockTimes({name: price(name) for name in model_blocks(loop.model)}, 5_000)
 
-    monkeypatch.setattr("bac_workbench.caching.sensitivity.block_times", times)
-    schedule, said, _ = make("cache.budget_ms=0.3")
-    updates = schedule.updates_per_block
-    spent = sum(count * (20_000 if is_ffn(name) else 10_000) for name, count in updates.items()) + 8 * 5_000
-    assert 260_000 < spent <= 300_000 and any("times of one update in the" in line for line in said)
+    def spent(schedule):  # an update takes half as long again where little else is updated
+        return sum(1.5 * count * price(name) for name, count in schedule.updates_per_block.items()) + 8 * 5_000
+
+    monkeypatch.setattr("bac_workbench.caching.time_budget.block_times", times)
+    monkeypatch.setattr("bac_workbench.caching.sensitivity.stopwatch", lambda experiment, budget: spent)
+    schedule, said, _ = make("cache.budget_ms=0.4")
+    assert 360_000 <= spent(schedule) <= 400_000 and any("times of one update in the" in line for line in said)
+    budget = schedule.provenance.extras["budget"]
+    assert budget["measured"] == spent(schedule) and budget["nanoseconds"] == 400_000
     with pytest.raises(ConfigError, match="use at least 0.12, or a sampler of fewer steps"):
         make("cache.budget_ms=0.1")
+    with pytest.raises(ConfigError, match="the fastest schedule found takes 0.16 ms here: use more"):
+        make("cache.budget_ms=0.13")
     monkeypatch.setattr("bac_workbench.caching.sensitivity.hardware", lambda device: "an abacus")
     with pytest.raises(ScheduleError, match="this is an abacus.*move it away"):
-        make("cache.budget_ms=0.3")
+        make("cache.budget_ms=0.4")
 
 
 @pytest.mark.parametrize(

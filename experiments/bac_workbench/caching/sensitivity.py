@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from bac.block_times import block_times
-from bac.errors import Unavailable
 from bac.figures import plot_schedule
 from bac.flops import denoiser_cost
 from bac.holding import MAX_EXTRAPOLATION_STEPS
-from bac.horizon import executed_tokens
-from bac.native.errors import CompilerMissing
 from bac.profile import ProfileInfo
-from bac.runtime.choose import make_sampler
 from bac.sacs import smallest_budget
 from bac.schedule import Schedule, ScheduleError
 from bac.solver import COLUMNS, solver_of
+from bac_workbench.caching.time_budget import schedule_within_time, stopwatch, time_budget
 from bac_workbench.profiling.assets import Assets
 from bac_workbench.profiling.profiles import Say, profile_for
 from bac_workbench.profiling.request import ProfileSettings
@@ -48,7 +43,7 @@ def sacs_schedule(experiment: Experiment, say: Say, usual: ProfileSettings) -> S
     check_reuse(experiment, wanted.cache)
     budget = budget_of(experiment, wanted.cache, say, usual)
     info, costs, folder = costs_for(experiment, say, usual)
-    schedule = wanted.cache.schedule(experiment.blocks, experiment.steps, Evidence(info, costs, budget))
+    schedule = _within(experiment, wanted.cache, Evidence(info, costs, budget), say)
     name = Path("schedules") / wanted.schedule_name
     target = folder if assets.is_writable(folder) and not (folder / name).exists() else assets.free_for(str(name))
     with locked(target, f"writing {name.name} of {experiment.settings.task.name}"):
@@ -94,6 +89,22 @@ def _same_profile(assets: Assets, budget: dict[str, Any]) -> bool:
     return "profile" not in budget or assets.is_mine(ProfileInfo.from_dict(budget["profile"]))
 
 
+def _within(experiment: Experiment, cache: Sacs, evidence: Evidence, say: Say) -> Schedule:
+    """The cheapest errors within the budget: as its prices add up, or, of time, as a clock measures the schedule.
+
+    Raises:
+        ConfigError: no schedule takes as little time.
+    """
+
+    def made(amount: int) -> Schedule:
+        paid = replace(evidence, budget=replace(evidence.budget, amount=amount))
+        return cache.schedule(experiment.blocks, experiment.steps, paid)
+
+    if evidence.budget.unit != "nanoseconds":
+        return made(evidence.budget.amount)
+    return schedule_within_time(evidence.budget, experiment.steps, made, stopwatch(experiment, evidence.budget), say)
+
+
 def check_reuse(experiment: Experiment, cache: Sacs) -> None:
     """Before anything is measured: whether outputs can be reused as the cache says with this sampler.
 
@@ -119,7 +130,7 @@ def budget_of(experiment: Experiment, cache: Sacs, say: Say, usual: ProfileSetti
     """
     (name, value), steps = next(iter(cache.budgets.items())), experiment.steps
     if name == "budget_ms":
-        budget, unit = _time_budget(experiment, value, say), 1e6
+        budget, unit = time_budget(experiment, value, say), 1e6
     else:
         budget, unit = _flops_budget(experiment, name, value, say, usual), 1e9
     least = smallest_budget(budget.prices, steps, budget.per_step)
@@ -148,22 +159,3 @@ def _flops_budget(experiment: Experiment, name: str, value: float, say: Say, usu
     flops = cost.flops(published.schedule(experiment.blocks, experiment.steps, profile))
     say(f"budget: {flops / 1e9:.3f} GFLOP, as {published.label} takes")
     return Budget(prices, 2 * cost.per_step, flops, "flops", {"as": published.label, "profile": profile.info.to_dict()})
-
-
-def _time_budget(experiment: Experiment, value: float, say: Say) -> Budget:
-    loop, policy = experiment.sampler, experiment.policy
-    generator = torch.Generator().manual_seed(0)
-    inputs = policy.sampler_inputs(policy.random_observation(1, generator))
-    tokens, runtime = executed_tokens(policy), "compiled"
-    try:
-        make_sampler(loop, None, runtime, tokens=tokens)
-    except (CompilerMissing, Unavailable) as error:
-        say(f"the compiled runtime is not to be had ({error}): timing the planned one")
-        runtime = "planned"
-    with torch.inference_mode():
-        times = block_times(loop, inputs, lambda schedule: make_sampler(loop, schedule, runtime, tokens=tokens))
-    machine = hardware(experiment.device)
-    say(f"budget: times of one update in the {runtime} runtime on {machine}")
-    return Budget(
-        times.blocks, times.per_step, int(value * 1e6), "nanoseconds", {"runtime": runtime, "hardware": machine}
-    )
