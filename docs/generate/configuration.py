@@ -24,6 +24,7 @@ COMMANDS = {
     "tune": "bac tune",
     "profile_blocks": "bac profile",
     "figures": "bac figures",
+    "stability": "bac stability",
     "calibrate": "bac calibrate",
     "train": "bac train",
     "make_demos": "bac demos",

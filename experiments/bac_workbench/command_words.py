@@ -10,6 +10,7 @@ WORDS = {
     "tune": "tune",
     "profile_blocks": "profile",
     "figures": "figures",
+    "stability": "stability",
     "calibrate": "calibrate",
     "benchmark": "benchmark",
     "train": "train",

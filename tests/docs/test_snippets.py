@@ -21,6 +21,7 @@ HYDRA = {
     "benchmark": "benchmark",
     "profile": "profile_blocks",
     "figures": "figures",
+    "stability": "stability",
     "calibrate": "calibrate",
     "train": "train",
     "demos": "make_demos",

@@ -18,6 +18,7 @@ COMMANDS = MappingProxyType(
         "tune": ("tune", "find the fastest setting that is proven not worse than the full policy"),
         "profile_blocks": ("profile", "profile a policy and write its schedules"),
         "figures": ("figures", "draw similarity, its changes, two episodes, and errors under caching"),
+        "stability": ("stability", "study how much schedules depend on what was profiled"),
         "calibrate": ("calibrate", "move a few-step sampler's timesteps nearest to the full policy"),
         "benchmark": ("benchmark", "time methods in every runtime, interleaved"),
         "train": ("train", "train a policy, or go on with a training"),

@@ -22,6 +22,7 @@ SCHEMAS = {
     "tune": "tuning.Tune",
     "profile_blocks": "evaluation.ProfileBlocks",
     "figures": "figures.Figures",
+    "stability": "stability.Stability",
     "calibrate": "calibration.Calibrate",
     "train": "training.Train",
     "make_demos": "data.MakeDemos",
