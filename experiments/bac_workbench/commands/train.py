@@ -20,8 +20,8 @@ def main() -> None:
 def train(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf, open_dict
 
-    from bac_workbench.settings.data import with_chosen_dataset
     from bac_workbench.provenance import hardware
+    from bac_workbench.settings.data import with_chosen_dataset
     from bac_workbench.tracking.identity import Identity, hardware_tag
     from bac_workbench.tracking.run import Tracker, check_tracking
     from bac_workbench.training.rollouts import rollout_function

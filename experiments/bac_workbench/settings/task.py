@@ -8,11 +8,11 @@ from pydantic import Field
 
 from bac_workbench.settings.choices import HORIZONS, RUNTIMES
 from bac_workbench.settings.kinds import (
+    NO_CONTROL,
     Boolean,
     Count,
     CountOrZero,
     EnvSeed,
-    NO_CONTROL,
     FileName,
     Kind,
     NoiseSeed,

@@ -88,11 +88,3 @@ def evaluation_media(
         if episode.video is not None and (folder / episode.video).is_file()
     ]
     return media | ({VIDEOS: videos} if videos else {})
-
-
-def row_table(wandb: ModuleType, rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Rows of a benchmark or a tuning as a table: their plain values; what a row lacks is empty."""
-    plain = (str, int, float, bool)
-    columns = list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, plain)))
-    data = [[value if isinstance(value := row.get(name), plain) else None for name in columns] for row in rows]
-    return wandb.Table(columns=columns, data=data, allow_mixed_types=True)

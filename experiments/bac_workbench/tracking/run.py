@@ -6,6 +6,7 @@ and one line here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -133,6 +134,8 @@ class Tracker:
             act(self.run)
         except Exception as error:
             self.run = None
+            with contextlib.suppress(Exception):
+                self.wandb.teardown()  # a service that died would be asked again at exit, and by the next run
             self.say(
                 f"note: Weights & Biases failed ({what}: {brief(error)}) and gets nothing more of this run; "
                 "the results on disk do not depend on it"
