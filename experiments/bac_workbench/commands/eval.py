@@ -58,7 +58,7 @@ def evaluate_experiment(experiment: Experiment) -> Evaluation:
     if settings.eval.clock == STOPPED:  # else the tokens depend on the latency
         console.print(f"denoising {experiment.tokens}")
     label = default_output_dir(experiment).name
-    config = {**experiment.to_dict(), "label": label}
+    config = {**experiment.to_dict(), **facts_of(experiment)}
     go_on = not settings.overwrite
     with Tracker(settings.wandb, identity_of(experiment, label), config, console.print, output_dir, go_on) as run:
         with progress_bar() as bar:
@@ -90,6 +90,19 @@ def identity_of(experiment: Experiment, label: str) -> Identity:
     settings, machine = experiment.settings, hardware_tag(hardware(experiment.device))
     tags = [*cache_tags(experiment.cache), experiment.sampler_name, settings.runtime, machine]
     return Identity.of(settings.task.name, "eval", label, tags)
+
+
+def facts_of(experiment: Experiment) -> dict[str, str]:
+    """What the run of an evaluation is found by in Weights & Biases, whatever it is called there."""
+    from bac_workbench.settings.caches import method_of
+
+    settings, cache = experiment.settings, experiment.cache
+    return {
+        "task_name": settings.task.name,
+        "method": method_of(cache.label),
+        "setting": f"{cache.label}@{experiment.sampler_name} {settings.runtime}",
+        "checkpoint_hash": experiment.loaded.hash,
+    }
 
 
 def similarity_maps(experiment: Experiment) -> Path | None:

@@ -29,7 +29,8 @@ def check_tracking(settings: Wandb) -> ModuleType | None:
     """wandb, or None for wandb.mode=disabled.
 
     Raises:
-        ConfigError: it is not installed; or mode=online without a login, which wandb would ask for.
+        ConfigError: it is not installed; or mode=online without a login, which wandb would ask for, or without an answer
+            of the server.
     """
     if settings.mode == "disabled":
         return None
@@ -39,9 +40,30 @@ def check_tracking(settings: Wandb) -> ModuleType | None:
         raise ConfigError(
             "wandb.mode is set but wandb is not installed: pip install 'bac-workbench[wandb]', or wandb.mode=disabled"
         ) from error
-    if settings.mode == "online" and not wandb.api.api_key:
+    if settings.mode == "online" and not logged_in():
         raise ConfigError("wandb.mode=online needs a login: run `wandb login`, or use wandb.mode=offline")
     return wandb
+
+
+def logged_in() -> bool:
+    """Whether wandb is installed and has a login, which its server accepts.
+
+    Without a login, and with WANDB_MODE=offline, no server is asked.
+
+    Raises:
+        ConfigError: there is one, and the server refuses it or does not answer.
+    """
+    try:
+        import wandb
+    except ImportError:
+        return False
+    try:
+        return bool(wandb.login(prompt=False))
+    except (wandb.errors.Error, OSError) as error:
+        raise ConfigError(
+            f"the login to Weights & Biases could not be used ({brief(error)}): work offline (wandb.mode=offline; "
+            "`bac dashboard` with where=local), or run `wandb login`"
+        ) from error
 
 
 class Tracker:
