@@ -29,8 +29,8 @@ def check_tracking(settings: Wandb) -> ModuleType | None:
     """wandb, or None for wandb.mode=disabled.
 
     Raises:
-        ConfigError: it is not installed; or mode=online without a login, which wandb would ask for, or without an answer
-            of the server.
+        ConfigError: it is not installed; or, with mode=online, there is no login, which wandb would ask for, or the
+            server does not answer.
     """
     if settings.mode == "disabled":
         return None
