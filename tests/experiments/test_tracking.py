@@ -9,13 +9,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from bac_workbench.commands.eval import evaluate_policy
+from bac_workbench.commands.train import train
+from bac_workbench.dashboard.panels import PANELS
 from bac_workbench.settings.task import Wandb
 from bac_workbench.tracking.identity import Identity, hardware_tag
 from bac_workbench.tracking.run import Tracker, check_tracking
-from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.config import ConfigError, register_resolvers
 from tests.experiments.wandb_files import offline_runs
+from tests.tiny_policy import CONFIG
+from tests.workspace.small_training import SMALL, demonstrations
 
 wandb = pytest.importorskip("wandb")
 
@@ -74,6 +79,7 @@ def test_an_evaluation_is_found_and_read_in_its_offline_run(offline, make_cfg):
         "action_hz": benchmark["method"]["action_hz"],
     }
     assert {name: run.summary[name] for name in expected} == pytest.approx(expected)
+    assert {measure.key for panel in PANELS for measure in (panel.y, panel.x) if measure} <= run.summary.keys()
     table = run.table("episodes")
     episodes = [json.loads(line) for line in (out / "episodes.jsonl").read_text().splitlines()]
     rows = {row[0]: dict(zip(table["columns"], row)) for row in table["data"]}
@@ -103,6 +109,22 @@ def test_what_goes_on_goes_on_in_its_run(offline):
     assert [track(offline, resume) for resume in (True, True, False)] == [[], [], []]
     first, second, anew = (run.run.run_id for run in offline_runs(offline))
     assert first == second != anew == (offline / "wandb_run").read_text().strip()
+
+
+def test_a_training_that_resumes_goes_on_in_its_run(offline):
+    demonstrations(offline / "demos.zarr")
+    register_resolvers()
+    for steps in (3, 6):
+        overrides = [*SMALL, f"training.max_steps={steps}", "wandb.mode=offline", f"output_dir={offline}/trained"]
+        overrides += [f"task.dataset.zarr_path={offline}/demos.zarr", "training.num_threads=1"]
+        with initialize_config_dir(CONFIG, version_base="1.3"):
+            train(compose("train", overrides))
+    first, second = offline_runs(offline)
+    assert first.run.run_id == second.run.run_id
+    assert (first.run.run_group, first.run.job_type) == ("block_pushing", "train")
+    assert first.run.display_name == "block_pushing trained" and "DenoisingObjective" in first.run.tags
+    steps = [[row["_step"] for row in run.history if "train_loss" in row] for run in (first, second)]
+    assert steps == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_name_group_and_tags_can_be_chosen(offline):
