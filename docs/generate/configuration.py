@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": "bac eval",
     "benchmark": "bac benchmark",
     "compare": "bac compare",
+    "dashboard": "bac dashboard",
     "tune": "bac tune",
     "profile_blocks": "bac profile",
     "figures": "bac figures",
@@ -52,7 +53,7 @@ SHARED = {
         ("dataset/lerobot.yaml",),
     ),
     "profile": ("The observations and noise that a profile is measured on.", ("profile_blocks.yaml", "eval.yaml")),
-    "wandb": ("Logging to Weights & Biases; needs the extra `wandb`.", ("eval.yaml",)),
+    "wandb": ("Logging to [Weights & Biases](../howto/wandb.md); needs the extra `wandb`.", ("eval.yaml",)),
     "task": (
         "What a task's file sets: `task=pusht_lowdim` takes `config/task/pusht_lowdim.yaml`. No task has all of them, "
         "and each has its own values.",

@@ -30,7 +30,7 @@ IMPORTED = (
     "bac_workbench.evaluation.evaluate",
     "bac_workbench.benchmark.run",
     "bac_workbench.caching.schedules",
-    "bac_workbench.tracking",
+    "bac_workbench.tracking.run",
     "bac_workbench.training.rollouts",
     "bac_workbench.evaluation.comparison",
     "bac_workbench.downloads.checkpoints",

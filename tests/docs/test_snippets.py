@@ -27,7 +27,16 @@ HYDRA = {
     "demos": "make_demos",
     "data convert-actions": "convert_actions",
 }
-OTHERS = ("demo", "compare", "doctor", "build", "data download", "checkpoint download", "checkpoint convert")
+OTHERS = (
+    "demo",
+    "compare",
+    "dashboard",
+    "doctor",
+    "build",
+    "data download",
+    "checkpoint download",
+    "checkpoint convert",
+)
 # These guides run in folders of their own, see test_library_guide.py and test_new_task_guide.py.
 RUNNABLE = [page for page in PAGES if blocks(page, "python") and page.name not in ("python-api.md", "new-task.md")]
 

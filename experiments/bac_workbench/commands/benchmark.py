@@ -20,7 +20,11 @@ def time_methods(cfg: DictConfig) -> None:
     from bac_workbench.benchmark.report import benchmark_table, plot_benchmark, trace_summary
     from bac_workbench.benchmark.run import benchmark_settings, check_folder, combinations, run_benchmark
     from bac_workbench.console import console, progress_bar
+    from bac_workbench.provenance import hardware
     from bac_workbench.setup.experiment import load_experiment
+    from bac_workbench.tracking.identity import Identity, hardware_tag
+    from bac_workbench.tracking.run import Tracker
+    from bac_workbench.tracking.tables import benchmark_summary, row_table
     from diffusion_policy.common.files import atomic_path, write_json
     from diffusion_policy.common.lock import locked
 
@@ -35,7 +39,14 @@ def time_methods(cfg: DictConfig) -> None:
     folder = Path(settings.output_dir)
     check_folder(folder, benchmark_settings(experiment), settings.overwrite)
     calls = len(settings.batches) * combinations(experiment) * (settings.n_chunks + settings.warmup)
-    with locked(folder, f"benchmark of {settings.task.name}"):
+    sizes = [f"batch {batch}" for batch in settings.batches]
+    tags = [*settings.runtimes, *sizes, hardware_tag(hardware(experiment.device))]
+    identity = Identity.of(settings.task.name, "benchmark", f"benchmark {', '.join(sizes)}", tags)
+    with (
+        locked(folder, f"benchmark of {settings.task.name}"),
+        Tracker(settings.wandb, identity, experiment.to_dict(), console.print) as run,
+    ):
+        run.start()
         with progress_bar() as bar:
             job = bar.add_task("timing", total=calls)
             result = run_benchmark(experiment, bar.console.print, lambda: bar.advance(job))
@@ -46,6 +57,13 @@ def time_methods(cfg: DictConfig) -> None:
         if settings.trace:
             with atomic_path(folder / "benchmark_trace.txt") as path:
                 path.write_text(trace_summary(experiment))
+        run.summarise(benchmark_summary(result["rows"]))
+        run.log_media(
+            lambda wandb: {
+                "benchmark": row_table(wandb, result["rows"]),
+                "picture": wandb.Image(str(folder / "benchmark.png")),
+            }
+        )
     for table in benchmark_table(result):
         console.print(table)
     console.print(json.dumps(result["floors"]))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bac_workbench.console import console, readable_errors, table
-from bac_workbench.settings import read_arguments, read_positional, wants_help
+from bac_workbench.settings import read_arguments, read_positional, split_settings, wants_help
 from bac_workbench.settings.clock import STOPPED
 from diffusion_policy.common.config import ConfigError
 
@@ -35,19 +35,13 @@ def main() -> None:
         print(__doc__)
         return
     with readable_errors():
-        names, settings = split(sys.argv[1:])
+        names, settings = split_settings(sys.argv[1:])
         name, *reference = read_positional(names, "compare", ("RESULTS_FOLDER", "REFERENCE"), optional=1)
         margin = read_arguments(settings, "compare", DEFAULTS)["margin"]
         folder = Path(name)
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {folder}: name the one that holds full/, bac/, ...")
         compare_runs(folder, reference, float(margin))
-
-
-def split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Folder and run, and key=value settings. A folder's name may have an equals sign."""
-    settings = [item for item in arguments if "=" in item and not item.startswith("-") and not Path(item).exists()]
-    return [item for item in arguments if item not in settings], settings
 
 
 def compare_runs(folder: Path, reference: list[str], margin: float) -> None:

@@ -15,8 +15,12 @@ from bac_workbench.settings import check, launch
 from bac_workbench.settings.clock import STOPPED
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bac_workbench.evaluation.evaluate import Evaluation
     from bac_workbench.setup.experiment import Experiment
+    from bac_workbench.tracking.identity import Identity
+    from diffusion_policy.env_runner.episodes import EpisodeResult
 
 
 def main() -> None:
@@ -36,9 +40,10 @@ def evaluate_experiment(experiment: Experiment) -> Evaluation:
 
     from bac_workbench.console import EpisodeProgress, console, progress_bar
     from bac_workbench.evaluation.evaluate import evaluate
-    from bac_workbench.evaluation.folder import open_output_dir
+    from bac_workbench.evaluation.folder import default_output_dir, open_output_dir
     from bac_workbench.evaluation.report import levers_line, metrics_table, summary_table, throughput_line
-    from bac_workbench.tracking import start_run
+    from bac_workbench.tracking.evaluations import evaluation_media, evaluation_summary
+    from bac_workbench.tracking.run import Tracker
 
     settings = experiment.settings
     experiment.task.check_workers(settings.eval.n_envs, settings.eval.n_workers)
@@ -52,10 +57,21 @@ def evaluate_experiment(experiment: Experiment) -> Evaluation:
     )
     if settings.eval.clock == STOPPED:  # else the tokens depend on the latency
         console.print(f"denoising {experiment.tokens}")
-    run = start_run(settings.wandb, experiment.to_dict(), output_dir.name)
-    with progress_bar() as bar:
-        episodes = EpisodeProgress(bar, len(experiment.task.episodes()))
-        evaluation = evaluate(experiment, output_dir, bar.console.print, episodes)
+    label = default_output_dir(experiment).name
+    config = {**experiment.to_dict(), **facts_of(experiment)}
+    go_on = not settings.overwrite
+    with Tracker(settings.wandb, identity_of(experiment, label), config, console.print, output_dir, go_on) as run:
+        with progress_bar() as bar:
+            episodes = EpisodeProgress(bar, len(experiment.task.episodes()))
+
+            def on_episode(result: EpisodeResult) -> None:
+                episodes(result)
+                run.log({"progress/episodes": len(episodes.scores), "progress/score": result.score})
+
+            evaluation = evaluate(experiment, output_dir, bar.console.print, on_episode, run.start)
+        run.summarise(evaluation_summary(evaluation.results, evaluation.benchmark))
+        maps = similarity_maps(experiment)
+        run.log_media(lambda wandb: evaluation_media(wandb, evaluation.episodes, output_dir, maps))
     console.print(summary_table([evaluation.results], [evaluation.benchmark]))
     if evaluation.benchmark is not None:
         console.print(levers_line(evaluation.benchmark))
@@ -63,7 +79,36 @@ def evaluate_experiment(experiment: Experiment) -> Evaluation:
         console.print(metrics)
     console.print(throughput_line(evaluation.results))
     console.print(f"results: {output_dir}")
-    if run is not None:
-        run.summary.update({k: v for k, v in evaluation.results.items() if isinstance(v, (int, float))})
-        run.finish()
     return evaluation
+
+
+def identity_of(experiment: Experiment, label: str) -> Identity:
+    """What the run of an evaluation is called in Weights & Biases."""
+    from bac_workbench.provenance import hardware
+    from bac_workbench.tracking.identity import Identity, cache_tags, hardware_tag
+
+    settings, machine = experiment.settings, hardware_tag(hardware(experiment.device))
+    tags = [*cache_tags(experiment.cache), experiment.sampler_name, settings.runtime, machine]
+    return Identity.of(settings.task.name, "eval", label, tags)
+
+
+def facts_of(experiment: Experiment) -> dict[str, str]:
+    """What the run of an evaluation is found by in Weights & Biases, whatever it is called there."""
+    from bac_workbench.settings.caches import method_of
+
+    settings, cache = experiment.settings, experiment.cache
+    return {
+        "task_name": settings.task.name,
+        "method": method_of(cache.label),
+        "setting": f"{cache.label}@{experiment.sampler_name} {settings.runtime}",
+        "checkpoint_hash": experiment.loaded.hash,
+    }
+
+
+def similarity_maps(experiment: Experiment) -> Path | None:
+    """The picture of the profile that the cache needs, if it needs one and it is here."""
+    from bac_workbench.profiling.assets import Assets
+    from bac_workbench.profiling.pictures import similarity_picture
+
+    folder = Assets.of(experiment).profile_folder() if experiment.cache.needs_profile else None
+    return None if folder is None else similarity_picture(folder)

@@ -21,10 +21,14 @@ def main() -> None:
 def profile_policy(cfg: DictConfig) -> None:
     from bac_workbench.caching.schedules import schedule_for
     from bac_workbench.console import console
+    from bac_workbench.profiling.pictures import pictures
     from bac_workbench.profiling.profiles import profile_for, replace_profile
     from bac_workbench.profiling.request import THOROUGH
+    from bac_workbench.provenance import hardware
     from bac_workbench.settings.methods import parse_method
     from bac_workbench.setup.experiment import load_experiment
+    from bac_workbench.tracking.identity import Identity, hardware_tag
+    from bac_workbench.tracking.run import Tracker
 
     settings = check(cfg, "profile_blocks").on_chosen_dataset()
     methods = [parse_method(text) for text in settings.schedules]
@@ -38,13 +42,21 @@ def profile_policy(cfg: DictConfig) -> None:
             console.print(line)
         printed.add(line)
 
-    _, folder = replace_profile(experiment, say) if settings.overwrite else profile_for(experiment, say, THOROUGH)
-    for method in methods:
-        schedule = schedule_for(experiment.with_cache(method.cache), say, THOROUGH)
-        if schedule is not None:
-            console.print(
-                f"{method.label}: {schedule.update_count} block updates of {schedule.steps * len(schedule.blocks)}"
-            )
+    tags = [experiment.sampler_name, hardware_tag(hardware(experiment.device))]
+    identity = Identity.of(settings.task.name, "profile", f"profile {experiment.sampler_name}", tags)
+    with Tracker(settings.wandb, identity, experiment.to_dict(), console.print) as run:
+        run.start()
+        profile, folder = (
+            replace_profile(experiment, say) if settings.overwrite else profile_for(experiment, say, THOROUGH)
+        )
+        for method in methods:
+            schedule = schedule_for(experiment.with_cache(method.cache), say, THOROUGH)
+            if schedule is not None:
+                updates, all_updates = schedule.update_count, schedule.steps * len(schedule.blocks)
+                console.print(f"{method.label}: {updates} block updates of {all_updates}")
+                run.summarise({f"block_updates/{method.label}": updates})
+        drawn = {key: path for key, path in pictures(profile, folder).items() if path.is_file()}
+        run.log_media(lambda wandb: {key: wandb.Image(str(path)) for key, path in drawn.items()})
     console.print(f"profile, schedules and figures: {folder}")
 
 

@@ -20,8 +20,10 @@ def main() -> None:
 def train(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf, open_dict
 
+    from bac_workbench.provenance import hardware
     from bac_workbench.settings.data import with_chosen_dataset
-    from bac_workbench.tracking import check_tracking, start_run
+    from bac_workbench.tracking.identity import Identity, hardware_tag
+    from bac_workbench.tracking.run import Tracker, check_tracking
     from bac_workbench.training.rollouts import rollout_function
     from diffusion_policy.common.lock import locked
     from diffusion_policy.workspace.train_workspace import TrainWorkspace
@@ -31,14 +33,14 @@ def train(cfg: DictConfig) -> None:
         cfg.task.dataset = OmegaConf.create(settings.task.dataset.to_dict())
     check_tracking(settings.wandb)
     workspace = TrainWorkspace(cfg, rollout_function(settings))
-    with locked(workspace.output_dir, workspace.purpose):
-        workspace.wandb_run = start_run(
-            settings.wandb,
-            settings.to_dict(),
-            f"train-{settings.task.name}",
-            workspace.output_dir,
-            resume=settings.resume,
-        )
+    name, objective = settings.task.name, settings.objective.to_dict()["_target_"].rpartition(".")[2]
+    identity = Identity.of(
+        name, "train", workspace.output_dir.name, [objective, hardware_tag(hardware(workspace.device))]
+    )
+    with (
+        locked(workspace.output_dir, workspace.purpose),
+        Tracker(settings.wandb, identity, settings.to_dict(), print, workspace.output_dir, settings.resume) as run,
+    ):
+        run.start()
+        workspace.wandb_run = run
         workspace.run()
-        if workspace.wandb_run is not None:
-            workspace.wandb_run.finish()

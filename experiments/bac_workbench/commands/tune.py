@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from bac_workbench.settings import check, launch
 
 if TYPE_CHECKING:
+    from bac_workbench.tracking.run import Tracker
     from bac_workbench.tuning.tune import Tuning
 
 
@@ -26,8 +27,11 @@ def tune_policy(cfg: DictConfig) -> None:
     import torch
 
     from bac_workbench.console import console, progress_bar
+    from bac_workbench.provenance import hardware
     from bac_workbench.setup.experiment import load_experiment
     from bac_workbench.setup.task import has_simulator
+    from bac_workbench.tracking.identity import Identity, hardware_tag
+    from bac_workbench.tracking.run import Tracker
     from bac_workbench.tuning.certificate import check_replaceable, request_of
     from bac_workbench.tuning.episodes import open_folder
     from bac_workbench.tuning.progress import TuningProgress
@@ -45,32 +49,38 @@ def tune_policy(cfg: DictConfig) -> None:
     for note in experiment.notes:
         console.print(f"note: {note}", style="yellow")
     folder = open_folder(experiment)
-    with locked(folder, f"tuning of {settings.task.name}"), progress_bar() as bar:
-        progress, say = TuningProgress(bar), bar.console.print
-        tuning = prepare(experiment, say)
-        say(
-            f"device {experiment.device}, {torch.get_num_threads()} threads, runtime "
-            f"{tuning.experiment.settings.runtime}, {len(tuning.candidates.named)} candidates, "
-            f"margin {settings.margin:g}"
-        )
-        measure(tuning, folder, progress, say)
-        if not offline:
-            select(tuning, folder, progress, say)
-            certify(tuning, folder, progress, say)
-    if offline:
-        show_screen(tuning, folder)
-    else:
-        write_certificate(tuning, request)
+    tags = [settings.runtime, hardware_tag(hardware(experiment.device))]
+    identity = Identity.of(settings.task.name, "tune", f"tune margin {settings.margin:g}", tags)
+    with Tracker(settings.wandb, identity, experiment.to_dict(), console.print) as run:
+        with locked(folder, f"tuning of {settings.task.name}"), progress_bar() as bar:
+            run.start()
+            progress, say = TuningProgress(bar), bar.console.print
+            tuning = prepare(experiment, say)
+            say(
+                f"device {experiment.device}, {torch.get_num_threads()} threads, runtime "
+                f"{tuning.experiment.settings.runtime}, {len(tuning.candidates.named)} candidates, "
+                f"margin {settings.margin:g}"
+            )
+            measure(tuning, folder, progress, say)
+            if not offline:
+                select(tuning, folder, progress, say)
+                certify(tuning, folder, progress, say)
+        if offline:
+            show_screen(tuning, folder, run)
+        else:
+            write_certificate(tuning, request, run)
 
 
-def show_screen(tuning: Tuning, folder) -> None:
+def show_screen(tuning: Tuning, folder, run: Tracker) -> None:
     from bac_workbench.console import console
+    from bac_workbench.tracking.tables import row_table
     from bac_workbench.tuning.certificate import rows_of
     from bac_workbench.tuning.report import screen_table
     from diffusion_policy.common.files import write_json
 
     rows = rows_of(tuning)
     write_json(folder / "screen.json", {"states": tuning.states, "candidates": rows})
+    run.log_media(lambda wandb: {"candidates": row_table(wandb, rows)})
     console.print(screen_table(rows, f"{tuning.experiment.settings.task.name}: a screen, not a proof"))
     console.print(
         f"screened on {tuning.states}. A screen proves nothing: only episodes, in a simulator or on the robot, say "
@@ -78,8 +88,9 @@ def show_screen(tuning: Tuning, folder) -> None:
     )
 
 
-def write_certificate(tuning: Tuning, request: dict) -> None:
+def write_certificate(tuning: Tuning, request: dict, run: Tracker) -> None:
     from bac_workbench.console import console
+    from bac_workbench.tracking.tables import row_table, tuned_summary
     from bac_workbench.tuning.certificate import certificate, certificate_path
     from bac_workbench.tuning.picture import plot_tuned
     from bac_workbench.tuning.report import markdown, tuned_table, verdict_lines
@@ -92,6 +103,13 @@ def write_certificate(tuning: Tuning, request: dict) -> None:
         plot_tuned(tuned, path.with_suffix(".png"))
         with atomic_path(path.with_suffix(".md")) as temporary:
             temporary.write_text(markdown(tuned), encoding="utf-8")
+    run.summarise(tuned_summary(tuned.method, tuned.claim, tuning.times[tuning.chosen]))
+    run.log_media(
+        lambda wandb: {
+            "candidates": row_table(wandb, tuned.details["candidates"]),
+            "picture": wandb.Image(str(path.with_suffix(".png"))),
+        }
+    )
     console.print(tuned_table(tuned.details["candidates"], f"{tuned.details['task']}, {tuned.details['hardware']}"))
     for line in verdict_lines(tuned):
         console.print(line)

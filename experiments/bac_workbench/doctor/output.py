@@ -50,11 +50,19 @@ def weights_and_biases() -> list[Row]:
         import wandb
 
         from bac_workbench.settings.task import Wandb
-        from bac_workbench.tracking import start_run
+        from bac_workbench.tracking.identity import Identity
+        from bac_workbench.tracking.run import Tracker, logged_in
+        from diffusion_policy.common.config import ConfigError
 
-        logged_in = bool(wandb.api.api_key)
-        run = start_run(Wandb(mode="offline", project="doctor"), {}, "doctor")
-        run.log({"check": 1.0})
-        run.finish()
-    login = "logged in" if logged_in else "not logged in (`wandb login`, or wandb.mode=offline)"
+        try:
+            login = "logged in" if logged_in() else "not logged in (`wandb login`, or wandb.mode=offline)"
+        except ConfigError as error:
+            login = str(error)
+
+        settings, failures = Wandb(mode="offline", project="doctor"), []
+        with Tracker(settings, Identity.of("this machine", "doctor", "check", []), {}, failures.append) as run:
+            run.start()
+            run.log({"check": 1.0})
+    if failures:
+        return [Row("wandb", failures[0], FAIL, install_extra("wandb"))]
     return [Row("wandb", f"{wandb.__version__}, {login}, an offline run starts", PASS)]

@@ -41,13 +41,18 @@ class Evaluation:
 
 
 def evaluate(
-    experiment: Experiment, output_dir: Path, say: Callable[[str], None] = print, on_episode=None
+    experiment: Experiment,
+    output_dir: Path,
+    say: Callable[[str], None] = print,
+    on_episode=None,
+    on_start: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Runs what is missing of the evaluation that the experiment describes and writes all its files.
 
     Args:
         say: is told what is done.
         on_episode: is called with each `EpisodeResult` as it is there.
+        on_start: is called once, before any episode, when `output_dir` was found to be this evaluation's own.
 
     Raises:
         ConfigError: the cache is not possible for this model and sampler.
@@ -55,19 +60,24 @@ def evaluate(
     """
     experiment.cache.check(experiment.blocks, experiment.steps)
     with locked(output_dir, f"evaluation of {experiment.settings.task.name}, {experiment.cache.label}"):
-        return _evaluate(experiment, output_dir, say, on_episode)
+        return _evaluate(experiment, output_dir, say, on_episode, on_start)
 
 
-def _evaluate(experiment: Experiment, output_dir: Path, say: Callable[[str], None], on_episode) -> Evaluation:
+def _evaluate(experiment: Experiment, output_dir: Path, say: Callable[[str], None], on_episode, on_start) -> Evaluation:
     schedule = schedule_for(experiment, say)
     # Not before: a schedule is for the chunk that is executed, and does not change with the time that it takes.
     experiment = in_real_time(experiment, schedule, output_dir, say)
     with giving_chunks(experiment):
-        return _evaluate_schedule(experiment, schedule, output_dir, say, on_episode)
+        return _evaluate_schedule(experiment, schedule, output_dir, say, on_episode, on_start)
 
 
 def _evaluate_schedule(
-    experiment: Experiment, schedule: Schedule | None, output_dir: Path, say: Callable[[str], None], on_episode
+    experiment: Experiment,
+    schedule: Schedule | None,
+    output_dir: Path,
+    say: Callable[[str], None],
+    on_episode,
+    on_start,
 ) -> Evaluation:
     if experiment.clock is not None:
         say(f"denoising {experiment.tokens}")
@@ -75,6 +85,8 @@ def _evaluate_schedule(
     episodes = experiment.task.episodes()
     settings = evaluation_settings(experiment, computed, episodes)
     settings, done = resume(output_dir, settings, episodes, experiment.settings.overwrite, say)
+    if on_start is not None:
+        on_start()
     if done:
         say(f"{len(done)} of {len(episodes)} episodes are already in {output_dir / EPISODES}")
         if settings["earlier_n_envs"]:

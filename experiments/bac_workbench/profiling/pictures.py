@@ -11,11 +11,16 @@ from bac.profiling import Profile
 from bac_workbench.settings.caches import DEFAULT_TOP_K
 
 
+def similarity_picture(folder: Path) -> Path:
+    """Where the similarity maps of the profile in `folder` are drawn."""
+    return folder / "figures" / "similarity_cosine.png"
+
+
 def pictures(profile: Profile, folder: Path) -> dict[str, Path]:
     """Where the pictures of a profile are, by what they show."""
     figures = folder / "figures"
     return {
-        "similarity": figures / "similarity_cosine.png",
+        "similarity": similarity_picture(folder),
         "errors": figures / "block_errors.png",
         "schedule": figures / f"schedule_bac_s{min(10, profile.info.steps)}.png",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -87,3 +88,9 @@ def read_positional(arguments: list[str], command: str, names: tuple[str, ...], 
         got = f", not {as_typed(' '.join(arguments))}" if any(argument.strip() for argument in arguments) else ""
         raise ConfigError(f"{command} takes {' and '.join(names[:needed]) if names else 'no arguments'}{got}\n{usage}")
     return list(arguments)
+
+
+def split_settings(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Names, such as of a folder, and key=value settings. A folder's name may have an equals sign."""
+    settings = [item for item in arguments if "=" in item and not item.startswith("-") and not Path(item).exists()]
+    return [item for item in arguments if item not in settings], settings

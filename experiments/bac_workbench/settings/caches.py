@@ -260,3 +260,9 @@ def all_settings() -> dict[str, Any]:
 
 #: the section as it is typed: the settings of every method beside each other
 CacheSection = create_model("CacheSection", __base__=Section, method=(choice(*CACHES), None), **all_settings())
+
+
+def method_of(label: str) -> str:
+    """The caching method of a label such as bac_s10; the label itself where no method is called so."""
+    fitting = [name for name in CACHES if label == name or label.startswith(f"{name}_")]
+    return max(fitting, key=len, default=label)

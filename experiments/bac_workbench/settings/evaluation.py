@@ -190,6 +190,7 @@ class ProfilingSettings(PolicySettings):
 
 class ProfileBlocks(ProfilingSettings):
     schedules: list_of(Text, "[bac_s10,bac_s7]", empty=True)
+    wandb: Wandb
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
@@ -208,6 +209,7 @@ class Benchmark(PolicySettings):
     seed: NoiseSeed
     output_dir: Path
     trace: Boolean
+    wandb: Wandb
 
     @property
     def batches(self) -> list[int]:

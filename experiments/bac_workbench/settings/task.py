@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from bac_workbench.settings.choices import HORIZONS, RUNTIMES
 from bac_workbench.settings.kinds import (
+    NO_CONTROL,
     Boolean,
     Count,
     CountOrZero,
     EnvSeed,
     FileName,
+    Kind,
     NoiseSeed,
     NotNegative,
     Path,
@@ -32,6 +38,12 @@ Size = integer(1, 100_000)
 Drop = number(0, below=1)
 Moment = number(0, below=1)
 PathOrNull = nullable(Path)
+LONGEST_TAG = 64  # characters, in Weights & Biases
+Tag = Annotated[
+    str,
+    Field(pattern=rf"^{NO_CONTROL}[^\x00-\x20\x7f]{NO_CONTROL}$", max_length=LONGEST_TAG),
+    Kind(f"a text of 1 to {LONGEST_TAG} characters", text=True),
+]
 
 
 class Environment(Section):
@@ -172,3 +184,8 @@ class Task(Section):
 class Wandb(Section):
     mode: choice("online", "offline", "disabled")
     project: Text
+    entity: nullable(Text)
+    name: nullable(Text)
+    group: nullable(Text)
+    tags: nullable(list_of(Tag, "[paper,table2]", empty=True))
+    extra_tags: list_of(Tag, "[paper,table2]", empty=True)

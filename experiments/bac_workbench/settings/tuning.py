@@ -23,7 +23,7 @@ from bac_workbench.settings.kinds import (
     number,
 )
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
-from bac_workbench.settings.task import PathOrNull, Precision
+from bac_workbench.settings.task import PathOrNull, Precision, Wandb
 
 FEWEST_PAIRS = 5  # of which anything can be said
 BLOCK = 10_000  # seeds that a stage may take
@@ -77,6 +77,7 @@ class Tune(PolicySettings):
     certification: Certification
     rollouts: Rollouts
     output_dir: PathOrNull
+    wandb: Wandb
 
     @property
     def methods(self) -> list[str]:
