@@ -6,11 +6,12 @@ import re
 
 import pytest
 
+from bac_workbench.reporting.names import TITLES, label
 from bac_workbench.settings.schema import SCHEMAS, schema_of
 from docs.figures import make_concepts, make_scores
 from docs.generate import configuration, frontier, observations, readme, results_pages
 from docs.generate.__main__ import pages
-from docs.generate.stored import RESULTS, ROOT, TITLES, label, read_frontier, read_task
+from docs.generate.stored import RESULTS, ROOT, read_frontier, read_task
 
 GENERATED = pages()
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+")
