@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from docs.generate.frontier import tuned_key
 from bac_workbench.reporting.names import TITLES, label
 from bac_workbench.reporting.stored import TaskResults
+from docs.generate.frontier import tuned_key
 from docs.generate.stored import read_frontier, read_task
 
 FIGURES = Path(__file__).parent

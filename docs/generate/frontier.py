@@ -62,7 +62,7 @@ def section(task: str) -> list[str]:
         return []
     parts = [
         markdown(frontier_table(results, tuned_key(task))).strip(),
-        conditions(results),
+        frontier_conditions(results),
         *filter(None, [proven(task)]),
     ]
     if results.benchmark is not None:
