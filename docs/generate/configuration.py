@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": "bac eval",
     "benchmark": "bac benchmark",
     "compare": "bac compare",
+    "report": "bac report",
     "tune": "bac tune",
     "profile_blocks": "bac profile",
     "figures": "bac figures",

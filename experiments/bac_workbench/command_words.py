@@ -7,6 +7,7 @@ WORDS = {
     "demo": "demo",
     "eval": "eval",
     "compare": "compare",
+    "report": "report",
     "tune": "tune",
     "profile_blocks": "profile",
     "figures": "figures",

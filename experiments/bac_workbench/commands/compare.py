@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from bac_workbench.console import console, readable_errors, table
 from bac_workbench.settings import read_arguments, read_positional, wants_help
+from bac_workbench.settings.arguments import split
 from bac_workbench.settings.clock import STOPPED
 from diffusion_policy.common.config import ConfigError
 
@@ -42,12 +43,6 @@ def main() -> None:
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {folder}: name the one that holds full/, bac/, ...")
         compare_runs(folder, reference, float(margin))
-
-
-def split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Folder and run, and key=value settings. A folder's name may have an equals sign."""
-    settings = [item for item in arguments if "=" in item and not item.startswith("-") and not Path(item).exists()]
-    return [item for item in arguments if item not in settings], settings
 
 
 def compare_runs(folder: Path, reference: list[str], margin: float) -> None:

@@ -15,6 +15,7 @@ COMMANDS = MappingProxyType(
         "demo": ("demo", "full, Uniform and BAC on the bundled Push-T policy: one table in about three minutes"),
         "eval": ("eval", "evaluate a policy with a cache: success rate, FLOPs, speedup"),
         "compare": ("compare", "compare stored evaluations, paired with the full policy"),
+        "report": ("report", "one page of everything that is stored: tables, figures, videos"),
         "tune": ("tune", "find the fastest setting that is proven not worse than the full policy"),
         "profile_blocks": ("profile", "profile a policy and write its schedules"),
         "figures": ("figures", "draw similarity, its changes, two episodes, and errors under caching"),

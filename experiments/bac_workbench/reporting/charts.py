@@ -136,7 +136,7 @@ def breakdown(study: Study, timed: Timed) -> Chart | None:
         for place, row in enumerate(timed.rows):
             method, sampler = row["method"], row["sampler"]
             figure.add_bar(
-                y=[f"{method} {sampler}"],
+                y=[timed.name(row)],
                 x=[row["breakdown_ms"][part]],
                 orientation="h",
                 name=title,
@@ -259,7 +259,7 @@ def error_surge(evidence: Evidence, surge: Surge) -> Chart:
                 legendgroup=cache.label,
                 showlegend=column == 0,
                 line={"color": FAMILIES[cache.family].colour, "width": 1.8},
-                meta={"method": cache.family, "budget": cache.budget},
+                meta=cache.tags,
                 row=1,
                 col=column + 1,
             )

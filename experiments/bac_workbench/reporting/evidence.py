@@ -1,4 +1,4 @@
-"""What lies behind the numbers of a checkpoint: its profile, its schedules and the errors of its blocks under caching."""
+"""What lies behind the numbers of a checkpoint: its profile, its schedules, and errors of its blocks under caching."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SurgeOf:
     Attributes:
         label: the cache with its budget.
         relative: [K, blocks], as shares of each block's mean output.
-        facts: `block_updates`, `block_updates_full`, `gflop`, `action_error`.
+        facts: `block_updates`, `block_updates_full`, `gflop`, `relative_error`, `action_error`.
     """
 
     label: str
@@ -64,6 +64,10 @@ class SurgeOf:
     budget: str
     relative: np.ndarray
     facts: dict[str, Any]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {"method": self.family, "budget": self.budget}
 
 
 @dataclass(frozen=True)

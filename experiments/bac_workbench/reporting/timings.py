@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bac_workbench.reporting.names import label
 from bac_workbench.reporting.stored import Benchmark, read_benchmark, read_json
 from diffusion_policy.common.config import ConfigError
 
@@ -26,11 +27,13 @@ class Timed:
 
     Attributes:
         key: names it within its study; letters, digits and '_' alone.
+        kept: whether it lies among kept result files, whose tables name methods in words.
     """
 
     key: str
     batch: int
     run: Benchmark
+    kept: bool
 
     @property
     def runtime(self) -> str:
@@ -42,6 +45,10 @@ class Timed:
         """The rows in that runtime with a breakdown, the slowest first."""
         rows = [row for row in self.run.rows if row["runtime"] == self.runtime and row.get("breakdown_ms")]
         return sorted(rows, key=lambda row: -row["ms_p50"])
+
+    def name(self, row: dict[str, Any]) -> str:
+        """A method as the study's tables name it."""
+        return label(row["method"], row["sampler"]) if self.kept else f"{row['method']} {row['sampler']}"
 
     @property
     def title(self) -> str:
@@ -57,7 +64,7 @@ def stored_benchmarks(folder: Path, name: str) -> Iterator[Timed]:
     for path in sorted(folder.glob(f"{name}_benchmark_*_batch*.json")):
         found = re.fullmatch(r"(\w+)_batch(\d+)", path.stem.removeprefix(f"{name}_benchmark_"))
         if found is not None:
-            yield checked(path, found[0], int(found[2]), read_benchmark(folder, name, found[1], int(found[2])))
+            yield checked(path, found[0], int(found[2]), read_benchmark(folder, name, found[1], int(found[2])), True)
 
 
 def benchmarks_of_runs(folder: Path) -> Iterator[Timed]:
@@ -72,15 +79,15 @@ def benchmarks_of_runs(folder: Path) -> Iterator[Timed]:
         raise ConfigError(f"{rows_path} is no benchmark ({error!r}): restore it, or remove it") from error
     for batch in batches:
         run = Benchmark([row for row in rows if row["batch"] == batch], info)
-        yield checked(rows_path, f"batch{batch}", batch, run)
+        yield checked(rows_path, f"batch{batch}", batch, run, False)
 
 
-def checked(path: Path, key: str, batch: int, run: Benchmark) -> Timed:
+def checked(path: Path, key: str, batch: int, run: Benchmark, kept: bool) -> Timed:
     """Raises ConfigError unless everything that a report shows of it is there."""
-    timed = Timed(key, batch, run)
+    timed = Timed(key, batch, run, kept)
     try:
         for row in timed.rows:
-            float(row["ms_p50"]), [float(row["breakdown_ms"][part]) for part in PARTS], str(row["sampler"])
+            float(row["ms_p50"]), [float(row["breakdown_ms"][part]) for part in PARTS], timed.name(row)
         str(timed.title)
     except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path} is no benchmark ({error!r}): restore it, or remove it") from error

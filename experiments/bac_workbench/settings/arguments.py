@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -70,6 +71,12 @@ def _value(text: str, field: FieldInfo) -> Any:
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
     except (OmegaConfBaseException, YAMLError):
         return text
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Folders and runs, and key=value settings. A folder's name may have an equals sign."""
+    settings = [item for item in arguments if "=" in item and not item.startswith("-") and not Path(item).exists()]
+    return [item for item in arguments if item not in settings], settings
 
 
 def read_positional(arguments: list[str], command: str, names: tuple[str, ...], optional: int = 0) -> list[str]:

@@ -19,6 +19,7 @@ SCHEMAS = {
     "eval": "evaluation.Eval",
     "benchmark": "evaluation.Benchmark",
     "compare": "comparing.Compare",
+    "report": "reporting.Report",
     "tune": "tuning.Tune",
     "profile_blocks": "evaluation.ProfileBlocks",
     "figures": "figures.Figures",
