@@ -26,6 +26,7 @@ PART_COLOURS = {
     "scheduler": "#7F7F7F",
 }
 GRID_LINES = "#E3E3E3"
+TICKS = [float(f"{digit}e{power}") for power in range(-3, 6) for digit in (1, 2, 5)]  # of logarithmic axes
 FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"}
 
 
@@ -89,7 +90,13 @@ def scores(study: Study) -> Chart:
             meta=method.tags,
             hovertemplate=f"%{{x:.4g}}, %{{y:.3f}}<extra>{escaped(name)}</extra>",
         )
-    figure.update_xaxes(type="log", title=cost_title(study), gridcolor=GRID_LINES, dtick="D2")
+    figure.update_xaxes(
+        type="log",
+        title=cost_title(study),
+        gridcolor=GRID_LINES,
+        tickvals=TICKS,
+        ticktext=[f"{tick:g}" for tick in TICKS],
+    )
     figure.update_yaxes(title=f"{study.score_name}, 95 % interval", range=[-0.02, 1.08], gridcolor=GRID_LINES)
     return finished(f"{study.key}_scores", figure, 440, legend={"itemsizing": "constant"})
 
@@ -109,6 +116,7 @@ def ablation_bars(study: Study) -> Chart | None:
         figure.add_bar(
             x=[bar_name(method)],
             y=[method.row["mean_score"]],
+            width=0.6,
             error_y=interval(method),
             name=bar_name(method),
             marker={"color": FAMILIES[method.family].colour},
@@ -165,7 +173,6 @@ def schedule_grid(evidence: Evidence, grid: Grid) -> Chart:
         go.Heatmap(
             z=cells.T.astype(np.int8),
             y=[block.short for block in ids],
-            customdata=None,
             colorscale=steps_of_colour([PAPER, *(KIND_COLOURS[kind] for kind in kinds), REPAIR_COLOUR]),
             zmin=-0.5,
             zmax=len(kinds) + 1.5,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bac_workbench.evaluation.comparison_tables import Lines, overview_lines
+from bac_workbench.evaluation.comparison_tables import overview_lines
 from bac_workbench.reporting import tables
 from bac_workbench.reporting.evidence import Evidence
 from bac_workbench.reporting.names import FAMILIES, TITLES
 from bac_workbench.reporting.outcomes import Outcomes, ablation, missing_in_ablation, outcomes
 from bac_workbench.reporting.stored import TaskResults
-from bac_workbench.reporting.studies import Study
+from bac_workbench.reporting.studies import NamedTable, Study
 from bac_workbench.reporting.videos import SameSeed
 
 
@@ -113,17 +113,21 @@ def missing_in(study: Study, videos: list[SameSeed], no_room: list[str], megabyt
         yield f"left out: {run}: {reason}"
 
 
-def overviews(studies: Sequence[Study]) -> list[tuple[str, Lines]]:
+def overviews(studies: Sequence[Study]) -> list[NamedTable]:
     """Tables over tasks, titled: of the kept results over several noise seeds, and of evaluations of several tasks."""
     found = []
     kept = [study for study in studies if study.key.startswith(f"{study.task}-frontier") and not runs_of(study)]
     if kept:
         results = [TaskResults(study.task, [m.row for m in study.methods], study.facts) for study in kept]
         title = "Kept results: score, and paired differences to the full policy (bold: shown not worse by the margin)"
-        found.append((title, tables.overview(results)))
+        found.append(NamedTable(title, tables.overview(results), tuple({"task": study.task} for study in kept)))
     rows = {study.key: [method.row for method in study.methods] for study in studies if runs_of(study)}
     if len(rows) > 1:
-        found.append(("Evaluations: paired difference to full [95 %], and verdict", overview_lines(rows)))
+        tags = {method.name: method.tags for study in studies if runs_of(study) for method in study.methods}
+        full = {"method": "full", "budget": "-"}
+        lines = overview_lines(rows)
+        title = "Evaluations: paired difference to full [95 %], and verdict"
+        found.append(NamedTable(title, lines, tuple(tags.get(line[0], full) for line in lines[1])))
     return found
 
 

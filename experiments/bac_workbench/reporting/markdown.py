@@ -18,8 +18,8 @@ def summary(studies: Sequence[Study], parts: Sequence[TaskPart], pictures: bool,
         left_out: folder -> why it is not among the studies.
     """
     blocks = ["# Report"]
-    for title, lines in overviews(studies):
-        blocks += [title + ":", markdown(lines).strip()]
+    for table in overviews(studies):
+        blocks += [f"{table.title}:", markdown(table.lines).strip()]
     for part in parts:
         blocks += task_blocks(part, pictures)
     if left_out:

@@ -37,7 +37,7 @@ def page(studies: Sequence[Study], parts: Sequence[TaskPart], left_out: Mapping[
     environment.filters |= {"cell": cell, "tags": tags, "json_text": json_text, "slug": slug}
     plotly, script = get_plotlyjs(), (FILES / "report.js").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
-        title="BAC report: " + ", ".join(part.title for part in parts),
+        title="BAC report" + (f": {parts[0].title}" if len(parts) == 1 else ""),
         policy=policy(plotly, script),
         css=(FILES / "report.css").read_text(encoding="utf-8"),
         plotly=plotly,

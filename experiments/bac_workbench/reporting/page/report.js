@@ -67,7 +67,11 @@
       trace.showlegend = seen.showlegend[place];
     });
     chart.traces = figure.data.map(({ meta, legendgroup, showlegend }) => ({ meta, legendgroup, showlegend }));
-    Plotly.newPlot(chart, figure.data, figure.layout, { responsive: true, displaylogo: false });
+    Plotly.newPlot(chart, figure.data, figure.layout, {
+      responsive: true,
+      displaylogo: false,
+      modeBarButtonsToRemove: ["select2d", "lasso2d"],
+    });
   }
 
   const watcher = new IntersectionObserver(
