@@ -51,6 +51,7 @@ class Chart:
 
 def finished(key: str, figure: go.Figure, height: int, **layout: Any) -> Chart:
     """Gives a figure the look of the page."""
+    figure.update_xaxes(title_standoff=8)
     figure.update_layout(
         template=go.layout.Template(),
         font=FONT,
@@ -179,6 +180,7 @@ def schedule_grid(evidence: Evidence, grid: Grid) -> Chart:
             xgap=1,
             ygap=1,
             showscale=False,
+            showlegend=False,
             hovertemplate="%{y}, step %{x}<extra></extra>",
             meta=grid.tags,
         )
@@ -218,11 +220,12 @@ def similarity_maps(evidence: Evidence) -> Chart | None:
         row, column = divmod(place, len(layers))
         block = names[kind, layer].name
         matrix = profile.matrices["cosine"][block].astype(np.float32)
-        figure.add_heatmap(z=matrix, coloraxis=f"coloraxis{row + 1}", row=row + 1, col=column + 1, name=block)
+        figure.add_heatmap(z=matrix, coloraxis=f"coloraxis{row + 1}", row=row + 1, col=column + 1, showlegend=False)
         for trace in chosen_steps(evidence.marked, block, first=place == 0):
             figure.add_trace(trace, row=row + 1, col=column + 1)
-    figure.update_xaxes(showticklabels=False, constrain="domain")
-    figure.update_yaxes(showticklabels=False, autorange="reversed")
+    figure.update_annotations(font_size=11)
+    figure.update_xaxes(showticklabels=False, ticks="", constrain="domain")
+    figure.update_yaxes(showticklabels=False, ticks="", autorange="reversed")
     height = 560
     bars = {}
     for row, kind in enumerate(kinds):

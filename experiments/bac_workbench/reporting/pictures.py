@@ -87,9 +87,7 @@ def draw_scores(study: Study) -> Figure:
             label=None if method.family in labelled else look.title,
         )
         name = method.name.replace(", budget ", " ").replace(", on ", " + ") + (", tuned" if tuned else "")
-        lower = (
-            0 if method.family != "ancestral" else sum(key == "ancestral" for key in drawn_before(study, method)) % 3
-        )
+        lower = drawn_before(study, method).count("ancestral") % 3 if method.family == "ancestral" else 0
         write_name(axis, name.replace("full policy (DDPM-100)", "full policy"), method, x, lower)
         labelled.add(method.family)
     axis.set_xscale("log")

@@ -4,6 +4,7 @@
 
 (function () {
   const KINDS = ["task", "method", "budget"];
+  const NARROW = 640; // pixels: no room for a legend beside the axes
   const boxes = Array.from(document.querySelectorAll("#filters input"));
   const charts = Array.from(document.querySelectorAll(".chart"));
   const tagged = Array.from(document.querySelectorAll("[data-task], [data-method], [data-budget]"));
@@ -67,10 +68,13 @@
       trace.showlegend = seen.showlegend[place];
     });
     chart.traces = figure.data.map(({ meta, legendgroup, showlegend }) => ({ meta, legendgroup, showlegend }));
+    if (chart.clientWidth < NARROW && figure.layout.legend) {
+      figure.layout.legend = { orientation: "h", y: -0.25, yanchor: "top" };
+    }
     Plotly.newPlot(chart, figure.data, figure.layout, {
       responsive: true,
       displaylogo: false,
-      modeBarButtonsToRemove: ["select2d", "lasso2d"],
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
     });
   }
 
