@@ -221,11 +221,11 @@ def similarity_maps(evidence: Evidence) -> Chart | None:
         block = names[kind, layer].name
         matrix = profile.matrices["cosine"][block].astype(np.float32)
         figure.add_heatmap(z=matrix, coloraxis=f"coloraxis{row + 1}", row=row + 1, col=column + 1, showlegend=False)
-        for trace in chosen_steps(evidence.marked, block, first=place == 0):
+        for trace in chosen_steps(evidence.marked, block):
             figure.add_trace(trace, row=row + 1, col=column + 1)
     figure.update_annotations(font_size=11)
-    figure.update_xaxes(showticklabels=False, ticks="", constrain="domain")
-    figure.update_yaxes(showticklabels=False, ticks="", autorange="reversed")
+    figure.update_xaxes(showticklabels=False, ticks="", constrain="domain", zeroline=False)
+    figure.update_yaxes(showticklabels=False, ticks="", autorange="reversed", zeroline=False)
     height = 560
     bars = {}
     for row, kind in enumerate(kinds):
@@ -236,21 +236,21 @@ def similarity_maps(evidence: Evidence) -> Chart | None:
     return finished(f"{evidence.key}_similarity_cosine", figure, height, legend=legend, **bars)
 
 
-def chosen_steps(grid: Grid | None, block: str, first: bool) -> Iterator[go.Scatter]:
+def chosen_steps(grid: Grid | None, block: str) -> Iterator[go.Scatter]:
     """The update steps of a block as marks on the diagonal; what BUA added apart."""
     if grid is None:
         return
     column = grid.schedule.blocks.index(block)
     added = grid.added[:, column]
     kept = grid.schedule.updates[:, column] & ~added
-    for steps, title, colour, shown in (
-        (kept, f"update step of {grid.name}", "#FFFFFF", kept.any()),
-        (added, "added by BUA", REPAIR_COLOUR, grid.added.any()),
+    for steps, title, colour in (
+        (kept, f"update step of {grid.name}", "#FFFFFF"),
+        (added, "added by BUA", REPAIR_COLOUR),
     ):
-        if shown:
+        if steps.any():
             at = np.flatnonzero(steps).astype(np.int16)
             mark = {"color": colour, "size": 4, "symbol": "square", "line": {"color": "#333333", "width": 0.7}}
-            yield go.Scatter(x=at, y=at, mode="markers", marker=mark, name=title, legendgroup=title, showlegend=first)
+            yield go.Scatter(x=at, y=at, mode="markers", marker=mark, name=title, legendgroup=title)
 
 
 # ---- error surge ----
