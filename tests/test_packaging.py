@@ -19,7 +19,19 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
-EXTRAS = {"pusht", "blockpush", "kitchen", "robomimic", "robomimic-reference", "lerobot", "wandb", "docs", "dev", "all"}
+EXTRAS = {
+    "pusht",
+    "blockpush",
+    "kitchen",
+    "robomimic",
+    "robomimic-reference",
+    "lerobot",
+    "wandb",
+    "report",
+    "docs",
+    "dev",
+    "all",
+}
 CODE = ("bac", "diffusion_policy", "experiments", "scripts")
 OWN = {"bac", "bac_workbench", "diffusion_policy", "docs", "door", "stress", "tests"}
 # Import name -> distribution name, where they differ by more than - and _.

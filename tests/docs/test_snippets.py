@@ -26,7 +26,7 @@ HYDRA = {
     "demos": "make_demos",
     "data convert-actions": "convert_actions",
 }
-OTHERS = ("demo", "compare", "doctor", "build", "data download", "checkpoint download", "checkpoint convert")
+OTHERS = ("demo", "compare", "report", "doctor", "build", "data download", "checkpoint download", "checkpoint convert")
 # These guides run in folders of their own, see test_library_guide.py and test_new_task_guide.py.
 RUNNABLE = [page for page in PAGES if blocks(page, "python") and page.name not in ("python-api.md", "new-task.md")]
 

@@ -17,14 +17,8 @@ from bac_workbench.reporting.evidence import Evidence, Grid, Surge
 from bac_workbench.reporting.names import FAMILIES, budget, family
 from bac_workbench.reporting.outcomes import ablation, bar_name, cost_of, cost_title
 from bac_workbench.reporting.studies import Method, Study
-from bac_workbench.reporting.timings import PARTS, Timed
+from bac_workbench.reporting.timings import PART_COLOURS, PARTS, Timed
 
-PART_COLOURS = {
-    "observation_encoder": "#0072B2",
-    "conditioning": "#56B4E9",
-    "denoiser": "#E69F00",
-    "scheduler": "#7F7F7F",
-}
 GRID_LINES = "#E3E3E3"
 TICKS = [float(f"{digit}e{power}") for power in range(-3, 6) for digit in (1, 2, 5)]  # of logarithmic axes
 FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"}

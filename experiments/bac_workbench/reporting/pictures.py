@@ -10,12 +10,11 @@ from bac.block_errors import BlockErrors
 from bac.drawing import INK, new_figure, save
 from bac.figures import draw_similarity, plot_schedule
 from bac_workbench.figures.errors import Drawn, draw_errors
-from bac_workbench.reporting.charts import PART_COLOURS
 from bac_workbench.reporting.evidence import Evidence, Grid, Surge
 from bac_workbench.reporting.names import FAMILIES
 from bac_workbench.reporting.outcomes import Outcomes, ablation, bar_name, cost_of, cost_title, outcomes
 from bac_workbench.reporting.studies import Method, Study
-from bac_workbench.reporting.timings import PARTS, Timed
+from bac_workbench.reporting.timings import PART_COLOURS, PARTS, Timed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,6 +20,14 @@ PARTS = {
     "scheduler": "sampler's arithmetic",
 }
 
+#: of Okabe and Ito
+PART_COLOURS = {
+    "observation_encoder": "#0072B2",
+    "conditioning": "#56B4E9",
+    "denoiser": "#E69F00",
+    "scheduler": "#7F7F7F",
+}
+
 
 @dataclass(frozen=True)
 class Timed:
