@@ -130,9 +130,12 @@ def test_wrong_arguments_are_told(arguments, message, tmp_path, monkeypatch, cap
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_kept_file_is_named(tmp_path, capsys):
+@pytest.mark.parametrize(
+    "text", ['{"rows": [{}], "reference": {}}', '{"rows": []}', "[]", '{"rows": 3, "reference": 1}']
+)
+def test_a_damaged_kept_file_is_named(text, tmp_path, capsys):
     pytest.importorskip("plotly")
-    (tmp_path / "t_frontier.json").write_text('{"rows": [{}], "reference": {}}')
+    (tmp_path / "t_frontier.json").write_text(text)
     with pytest.raises(SystemExit):
         run_report(tmp_path)
     assert "t_frontier.json is no stored comparison" in capsys.readouterr().err

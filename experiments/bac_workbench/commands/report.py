@@ -45,4 +45,6 @@ def main() -> None:
             raise ConfigError(f"{' and '.join(missing)} not installed: pip install 'bac-workbench[report]'")
         from bac_workbench.reporting.write import write_report
 
-        write_report([Path(name) for name in names], values, lambda line: console.print(line, soft_wrap=True))
+        write_report(
+            [Path(name) for name in names], values, lambda line: console.print(line, soft_wrap=True, markup=False)
+        )

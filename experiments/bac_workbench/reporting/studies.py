@@ -151,12 +151,13 @@ def slug(text: str) -> str:
 def kept(folder: Path, task: str, tuned: dict[tuple[str, str], str]) -> Iterator[Study]:
     """The stored comparisons of a task."""
     for kind in (FRONTIER, COMPARISON):
-        results = read_results(folder, task, kind)
-        if results is None:
-            continue
         path = folder / f"{task}_{kind}.json"
         try:
-            chosen = tuned.get((task, results.reference["checkpoint_hash"])) if kind == FRONTIER else None
+            results = read_results(folder, task, kind)
+            if results is None:
+                continue
+            digest, _ = str(results.reference["checkpoint_hash"]), str(results.reference["weights"])
+            chosen = tuned.get((task, digest)) if kind == FRONTIER else None
             methods = tuple(method_of(row, results) for row in tables.by_cost(results))
             shown = tuple(tables_of(results, kind, methods, chosen))
         except (KeyError, TypeError, ValueError, StopIteration) as error:
