@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "pdf")
+NEAR, NEAR_SCORE = 1.3, 0.06  # cost ratio and difference of scores by which names beside each other overlap
 #: name of a picture and what writes it to paths of any format
 Picture = tuple[str, Callable[..., None]]
 
@@ -86,8 +87,7 @@ def draw_scores(study: Study) -> Figure:
             label=None if method.family in labelled else look.title,
         )
         name = method.name.replace(", budget ", " ").replace(", on ", " + ") + (", tuned" if tuned else "")
-        lower = drawn_before(study, method).count("ancestral") % 3 if method.family == "ancestral" else 0
-        write_name(axis, name.replace("full policy (DDPM-100)", "full policy"), method, x, lower)
+        write_name(axis, name.replace("full policy (DDPM-100)", "full policy"), method, x, near_before(study, method))
         labelled.add(method.family)
     axis.set_xscale("log")
     axis.set_xlabel(cost_title(study))
@@ -117,16 +117,28 @@ def errors_of(method: Method) -> list[list[float]]:
     return [[max(mean - low, 0)], [max(high - mean, 0)]]
 
 
-def drawn_before(study: Study, method: Method) -> list[str]:
-    """The families of the methods that are drawn before this one."""
-    drawn = [other for other in study.methods if cost_of(other, study) is not None]
-    return [other.family for other in drawn[: drawn.index(method)]]
+def named_above(method: Method) -> bool:
+    """Whether a method's name stands above its interval: samplers' do, and those that there is no room below."""
+    return method.family in ("steps", "full") or method.row["interval_95"][0] < 0.1
+
+
+def near_before(study: Study, method: Method) -> int:
+    """How many methods are drawn before this one whose names stand where its own would."""
+    own = cost_of(method, study)
+    drawn = study.methods[: study.methods.index(method)]
+    costs = [(other, cost) for other in drawn if (cost := cost_of(other, study)) and not named_above(other)]
+    return sum(
+        bool(own)
+        and 1 / NEAR < own / cost < NEAR
+        and abs(other.row["interval_95"][0] - method.row["interval_95"][0]) < NEAR_SCORE
+        for other, cost in costs
+    )
 
 
 def write_name(axis: Axes, name: str, method: Method, x: float, lower: int) -> None:
-    """Samplers above their interval, caches below it, and `lower` lines further, so that neighbours do not overlap."""
+    """A name above an interval, or below it and `lower` lines further, so that neighbours do not overlap."""
     low, high = method.row["interval_95"]
-    above = method.family in ("steps", "full") or low < 0.1
+    above = named_above(method)
     axis.annotate(
         name,
         (x, high if above else low),
