@@ -30,7 +30,7 @@ DEFAULTS = {
     "assets_dir": "assets",
     "overwrite": False,
 }
-NEEDED = ("plotly", "jinja2")
+NEEDED = ("plotly", "jinja2", "markupsafe")
 
 
 def main() -> None:
