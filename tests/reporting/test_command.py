@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bac_workbench.evaluation.comparison import compare
@@ -61,10 +64,38 @@ def test_bars_start_at_zero_and_carry_the_interval(evaluations, reported):
 
 
 def page_source(page):
-    from pathlib import Path
-
     line = next(text_of(item) for item in page.iter("p") if text_of(item).startswith("From "))
     return Path(line.removeprefix("From ").split(", checkpoint")[0])
+
+
+def test_error_surge_is_shown_from_the_stored_numbers(evaluations, reported):
+    """Planted: Uniform errs by half of the outputs' size everywhere, BAC by a quarter."""
+    blocks = ["decoder.layers.0.sa", "decoder.layers.0.ca", "decoder.layers.0.ffn"]
+    sizes, labels = np.full((8, 3), 2.0), {"uniform": "uniform_s4", "bac": "bac_s4"}
+    errors = {"uniform": np.full((8, 3), 1.0), "bac": np.full((8, 3), 0.5)}
+    numbers = {"block_updates": 12, "block_updates_full": 24, "gflop": 1.5, "action_error": 0.125}
+    described = {
+        "settings": {"checkpoint_hash": "a", "caches": list(labels)},
+        "caches": {labels[name]: {**numbers, "relative_error": errors[name].mean() / 2} for name in labels},
+    }
+    folder = evaluations / "figures"
+    folder.mkdir()
+    (folder / "figures.json").write_text(json.dumps(described))
+    arrays = {f"errors|{name}": values for name, values in errors.items()}
+    np.savez(folder / "figures.npz", blocks=np.array(blocks), sizes=sizes, **arrays)
+    output = reported()
+    assert {path.name for path in (output / "figures").glob("*surge*")} == {
+        "pusht-a_error_surge.png",
+        "pusht-a_error_surge.pdf",
+    }
+    page = page_of(output)
+    data = {item.get("id"): json.loads("".join(item.itertext())) for item in page.iter("script") if item.get("id")}
+    lines = data["pusht-a_error_surge-data"]["data"]
+    assert [line["name"] for line in lines] == ["uniform_s4", "bac_s4"] * 3
+    for line, error in zip(lines, (0.5, 0.25) * 3):
+        values = np.frombuffer(base64.b64decode(line["y"]["bdata"]), line["y"]["dtype"])
+        assert values == pytest.approx(np.full(8, error))
+    assert [row[0] for row in rows_of(list(page.iter("table"))[-1])] == ["cache", "uniform_s4", "bac_s4"]
 
 
 # ---- videos ----
