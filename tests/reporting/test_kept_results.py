@@ -9,8 +9,9 @@ import pytest
 from matplotlib import image
 
 from bac.drawing import save
+from bac_workbench.reporting.evidence import read_surge
 from bac_workbench.reporting.names import TITLES
-from bac_workbench.reporting.pictures import draw_scores
+from bac_workbench.reporting.pictures import draw_scores, draw_surge
 from bac_workbench.reporting.studies import read_studies
 from bac_workbench.reporting.tuned import tuned_methods
 from tests.docs.pages import ROOT
@@ -44,7 +45,7 @@ def test_the_page_has_the_same_cells_as_the_summary(kept_report):
         [[cell.strip().replace("**", "") for cell in line.strip("|").split("|")] for line in [table[0], *table[2:]]]
         for table in lines
     ]
-    assert shown == summary and len(shown) == 16
+    assert shown == summary and len(shown) == 17
 
 
 @pytest.mark.parametrize("task", TITLES)
@@ -54,6 +55,16 @@ def test_the_committed_picture_of_scores_is_the_reports(task, tmp_path):
     drawn, committed = image.imread(tmp_path / "scores.png"), image.imread(ROOT / "docs" / "figures" / f"{task}.png")
     assert drawn.shape == committed.shape
     assert np.abs(drawn - committed).mean() < 1e-3  # another build of the font library may shade letters otherwise
+
+
+def test_the_committed_picture_of_error_surge_is_the_reports(kept_report, tmp_path):
+    _, surge = read_surge(RESULTS / "pusht_lowdim_figures" / "figures.json")
+    save(draw_surge(surge), tmp_path / "surge.png")
+    drawn, committed = (
+        image.imread(path) for path in (tmp_path / "surge.png", ROOT / "docs" / "figures" / "error_surge_pusht.png")
+    )
+    assert drawn.shape == committed.shape and np.abs(drawn - committed).mean() < 1e-3
+    assert "Error surge: errors of block outputs" in (kept_report / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_task_has_its_schedules_with_the_repair_marked(kept_report):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bac_workbench.evaluation.comparison_tables import overview_lines
+from bac_workbench.evaluation.comparison_tables import Lines, overview_lines
 from bac_workbench.reporting import tables
-from bac_workbench.reporting.evidence import Evidence
+from bac_workbench.reporting.evidence import Evidence, Surge
 from bac_workbench.reporting.names import FAMILIES, TITLES
 from bac_workbench.reporting.outcomes import Outcomes, ablation, missing_in_ablation, outcomes
 from bac_workbench.reporting.stored import TaskResults
@@ -111,6 +111,21 @@ def missing_in(study: Study, videos: list[SameSeed], no_room: list[str], megabyt
         yield f"no videos ({why}): bac eval task={task} eval.n_videos=2, and report on that folder"
     for run, reason in study.left_out.items():
         yield f"left out: {run}: {reason}"
+
+
+def surge_table(surge: Surge) -> Lines:
+    """What `bac figures` says of each cache whose errors it measured."""
+    columns = ["cache", "block updates", "GFLOP per chunk", "mean error / mean |output|", "executed actions off by"]
+    return columns, [
+        [
+            cache.label,
+            f"{cache.facts['block_updates']} of {cache.facts['block_updates_full']}",
+            f"{cache.facts['gflop']:.2f}",
+            f"{cache.facts['relative_error']:.3f}",
+            f"{cache.facts['action_error']:.4f}",
+        ]
+        for cache in surge.caches
+    ]
 
 
 def overviews(studies: Sequence[Study]) -> list[NamedTable]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bac_workbench.evaluation.comparison_tables import markdown
-from bac_workbench.reporting.content import TaskPart, overviews
+from bac_workbench.reporting.content import TaskPart, overviews, surge_table
 from bac_workbench.reporting.pictures import pictures_behind, pictures_of
 from bac_workbench.reporting.studies import Study
 
@@ -45,6 +45,8 @@ def task_blocks(part: TaskPart, pictures: bool) -> Iterator[str]:
         yield f"### Checkpoint {evidence.checkpoint_hash[:12]}"
         if pictures:
             yield from images(name for name, _ in pictures_behind(evidence))
+        if evidence.surge is not None:
+            yield markdown(surge_table(evidence.surge)).strip()
         yield from bullets(part.missing_behind(evidence))
 
 

@@ -12,10 +12,9 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from bac_workbench.evaluation.comparison_tables import Lines
 from bac_workbench.reporting import charts
-from bac_workbench.reporting.content import StudyPart, TaskPart, overviews
-from bac_workbench.reporting.evidence import Evidence, Surge
+from bac_workbench.reporting.content import StudyPart, TaskPart, overviews, surge_table
+from bac_workbench.reporting.evidence import Evidence
 from bac_workbench.reporting.names import FAMILIES
 from bac_workbench.reporting.studies import Study, slug
 
@@ -127,17 +126,3 @@ def evidence_charts(evidence: Evidence) -> dict[str, Any]:
         "surge": None if evidence.surge is None else charts.error_surge(evidence, evidence.surge),
         "surge_table": None if evidence.surge is None else surge_table(evidence.surge),
     }
-
-
-def surge_table(surge: Surge) -> Lines:
-    columns = ["cache", "block updates", "GFLOP per chunk", "mean error / mean |output|", "executed actions off by"]
-    return columns, [
-        [
-            cache.label,
-            f"{cache.facts['block_updates']} of {cache.facts['block_updates_full']}",
-            f"{cache.facts['gflop']:.2f}",
-            f"{cache.facts['relative_error']:.3f}",
-            f"{cache.facts['action_error']:.4f}",
-        ]
-        for cache in surge.caches
-    ]
