@@ -115,7 +115,7 @@ def missing_in(study: Study, videos: list[SameSeed], no_room: list[str], megabyt
 
 def surge_table(surge: Surge) -> Lines:
     """What `bac figures` says of each cache whose errors it measured."""
-    columns = ["cache", "block updates", "GFLOP per chunk", "error, share of the outputs' size", "executed actions off by"]
+    columns = ["cache", "block updates", "GFLOP per chunk", "error, share of outputs", "executed actions off by"]
     return columns, [
         [
             cache.label,
