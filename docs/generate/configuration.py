@@ -22,6 +22,7 @@ COMMANDS = {
     "benchmark": "bac benchmark",
     "compare": "bac compare",
     "dashboard": "bac dashboard",
+    "report": "bac report",
     "tune": "bac tune",
     "profile_blocks": "bac profile",
     "figures": "bac figures",

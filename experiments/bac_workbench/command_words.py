@@ -8,6 +8,7 @@ WORDS = {
     "eval": "eval",
     "compare": "compare",
     "dashboard": "dashboard",
+    "report": "report",
     "tune": "tune",
     "profile_blocks": "profile",
     "figures": "figures",

@@ -31,6 +31,7 @@ OTHERS = (
     "demo",
     "compare",
     "dashboard",
+    "report",
     "doctor",
     "build",
     "data download",

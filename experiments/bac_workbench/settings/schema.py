@@ -20,6 +20,7 @@ SCHEMAS = {
     "benchmark": "evaluation.Benchmark",
     "compare": "comparing.Compare",
     "dashboard": "comparing.Dashboard",
+    "report": "reporting.Report",
     "tune": "tuning.Tune",
     "profile_blocks": "evaluation.ProfileBlocks",
     "figures": "figures.Figures",
