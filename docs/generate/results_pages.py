@@ -11,6 +11,7 @@ from bac_workbench.reporting.names import TITLES, label, split_key
 from bac_workbench.reporting.stored import Benchmark, TaskResults
 from bac_workbench.reporting.tables import OVERVIEW, OVERVIEW_NAMES, difference, estimate, methods_table, score
 from docs.generate import frontier
+from docs.generate.claims_page import claims_page
 from docs.generate.speed_page import speed_page
 from docs.generate.stored import MARK, RESULTS, read_frontier, read_task, wrapped
 
@@ -155,10 +156,12 @@ Arithmetic of the denoiser, GFLOP per action chunk, of the tokens that reach the
   these policies.
 - The pages of the tasks hold more budgets, over one noise seed and {few} episodes.
 - [Speed](speed.md) compares the runtimes on three machines.
+- [The paper's claims](claims.md), one by one, tested on every bundled policy.
 """
 
 
 def pages() -> dict[Path, str]:
     """Path -> content of every generated page about results."""
     written = {RESULTS / f"{task}.md": task_page(task) for task in TITLES}
-    return {**written, RESULTS / "index.md": index_page(), RESULTS / "speed.md": speed_page()}
+    overall = {"index": index_page, "speed": speed_page, "claims": claims_page}
+    return {**written, **{RESULTS / f"{name}.md": page() for name, page in overall.items()}}
