@@ -28,6 +28,7 @@ def tune_policy(cfg: DictConfig) -> None:
     from bac_workbench.console import console, progress_bar
     from bac_workbench.setup.experiment import load_experiment
     from bac_workbench.setup.task import has_simulator
+    from bac_workbench.tuning.beside import beside
     from bac_workbench.tuning.certificate import check_replaceable, request_of
     from bac_workbench.tuning.episodes import open_folder
     from bac_workbench.tuning.progress import TuningProgress
@@ -55,8 +56,8 @@ def tune_policy(cfg: DictConfig) -> None:
         )
         measure(tuning, folder, progress, say)
         if not offline:
-            select(tuning, folder, progress, say)
-            certify(tuning, folder, progress, say)
+            select(tuning, folder, progress, say, beside())
+            certify(tuning, folder, progress, say, beside())
     if offline:
         show_screen(tuning, folder)
     else:

@@ -100,6 +100,8 @@ def set_up(cfg: DictConfig, n_cells: int, records: Records) -> Share:
 
     On this machine every cell gets its share of the cores, so that they do not slow each other down.
     """
+    with open_dict(cfg):  # Hydra would list every cell with all its settings; the sweep says which ones there are
+        cfg.hydra.hydra_logging.root.level = "WARNING"
     own = cfg.hydra.runtime.choices["hydra/launcher"]
     choice = HYDRAS.get(own, own)
     jobs, batch = OmegaConf.select(cfg, "launcher.jobs"), OmegaConf.select(cfg, "hydra.sweeper.max_batch_size")
