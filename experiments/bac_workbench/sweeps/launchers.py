@@ -145,7 +145,7 @@ def shares(cfg: DictConfig, cell: Sequence[str], share: Share) -> list[str]:
 
 def submitted(records: Records) -> list[str]:
     """Ids of the jobs that submitit was given: SLURM's, or of the processes that watch over them here."""
-    return sorted(path.name for path in (records.folder / "submitit").glob("*") if path.is_dir())
+    return sorted(path.name for path in (records.folder / "submitit").glob("[0-9]*"))
 
 
 def wait_for_others(name: str, records: Records, pause: float = 1.0) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from diffusion_policy.common.files import write_json
 
 RUNNING, FINISHED, THERE, FAILED = "running", "finished", "already there", "failed"
+LONGEST = 200  # characters of a note; a log has all of it
 FOLDER = Path("results") / ".sweeps"
 
 
@@ -55,7 +57,8 @@ class Records:
         return self.folder / f"{cell + 1}.log"
 
     def write(self, cell: int, state: str, note: str = "", seconds: float = 0.0) -> Outcome:
-        outcome = Outcome(state, " ".join(note.split()), round(seconds, 1), os.getpid(), socket.gethostname())
+        line = textwrap.shorten(note, LONGEST, placeholder=" ...")
+        outcome = Outcome(state, line, round(seconds, 1), os.getpid(), socket.gethostname())
         write_json(self.folder / f"{cell + 1}.json", asdict(outcome))
         return outcome
 

@@ -35,9 +35,7 @@ class Interrupted(Exception):
 
 def composed(hydra: Hydra, command: str, overrides: Sequence[str]) -> DictConfig:
     """The config that the launcher is set up from: that of a cell, with Hydra's own settings."""
-    cfg = hydra.compose_config(
-        config_name=command, overrides=list(overrides), run_mode=RunMode.MULTIRUN, with_log_configuration=True
-    )
+    cfg = hydra.compose_config(config_name=command, overrides=list(overrides), run_mode=RunMode.MULTIRUN)
     if OmegaConf.select(cfg, "hydra.sweeper.params"):
         raise ConfigError("hydra.sweeper.params: write what is swept over on the command line, as <setting>=1,2,3")
     return cfg
