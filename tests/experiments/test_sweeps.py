@@ -60,6 +60,11 @@ class Sweep:
         process.wait()
         process.stdout.close()
 
+    def cells_still_there(self) -> list[int]:
+        """Processes of cells, as their records name them, that have not ended."""
+        records = [json.loads(path.read_text()) for path in self.folder.glob("results/.sweeps/*/*.json")]
+        return [record["pid"] for record in records if Path(f"/proc/{record['pid']}").exists()]
+
     def episodes(self) -> dict[str, list[int]]:
         """The folder of each finished evaluation -> the indices of its episodes."""
         found = {}
@@ -93,6 +98,7 @@ def test_on_submitit_a_failing_cell_and_a_kill_leave_a_complete_sweep(sweep):
 def test_on_joblib_too_and_then_only_what_failed_runs_again(sweep):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     end_after_a_kill(sweep, "joblib")
+    assert sweep.cells_still_there() == [], "processes of the killed sweep stayed"
     assert list((sweep.folder / "results" / ".sweeps").glob("*/*.log")), "what failed keeps what it said"
     sweep.foreign.unlink()
     written = {path: path.stat().st_mtime_ns for path in sweep.folder.glob("results/*/eval_results.json")}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +63,8 @@ class Cells:
         at_once: cells that share this machine.
         apart: they run in processes of their own, so that each writes to a log.
         home: the user's working directory, which paths of settings are relative to.
+        sweep_pid: process of the sweep. Where it is the parent of a cell's, that one ends with it: processes of joblib
+            would stay for ever, waiting for more cells.
     """
 
     job: Job
@@ -71,12 +75,15 @@ class Cells:
     at_once: int
     apart: bool
     home: Path
+    sweep_pid: int
 
     def __call__(self, cfg: DictConfig) -> None:
         global _at_once
         register_resolvers()
         cell = self.indices[HydraConfig.get().job.num]
         os.chdir(self.home)
+        if os.getppid() == self.sweep_pid:
+            end_with(self.sweep_pid)
         before, _at_once = _at_once, self.at_once
         try:
             with self._output(cell):
@@ -113,6 +120,18 @@ class Cells:
                 return FAILED, f"it ended with status {error.code}"
             except Exception as error:
                 return FAILED, told(error)
+
+
+@functools.cache  # once in a process
+def end_with(parent: int, pause: float = 1.0) -> None:
+    """Ends this process soon after its parent, whatever it does; what it has written is complete or taken up again."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(pause)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def told(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,17 @@ class Sweep:
 
     def _launch(self, batch: Sequence[int], share: Share, records: Records) -> Exception | None:
         """Hands cells to the launcher; returns what it stopped with."""
-        task = Cells(self.job, batch, self.names, self.extras, records, share.at_once, share.apart, home=Path.cwd())
+        task = Cells(
+            self.job,
+            batch,
+            self.names,
+            self.extras,
+            records,
+            share.at_once,
+            share.apart,
+            home=Path.cwd(),
+            sweep_pid=os.getpid(),
+        )
         context = HydraContext(config_loader=self.hydra.config_loader, callbacks=Callbacks(self.cfg))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=self.cfg)
         overrides = [[*self.cells[cell], *shares(self.cfg, self.cells[cell], share)] for cell in batch]
