@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
 BENCHMARKS = {"pusht", "blockpush", "kitchen", "robomimic", "robomimic-reference"}
-EXTRAS = BENCHMARKS | {"lerobot", "wandb", "report", "docs", "dev", "all"}
+EXTRAS = BENCHMARKS | {"lerobot", "wandb", "report", "sweeps", "ray", "docs", "dev", "all"}
 CODE = ("bac", "diffusion_policy", "experiments", "scripts")
 OWN = {"bac", "bac_workbench", "diffusion_policy", "docs", "door", "stress", "tests"}
 # Import name -> distribution name, where they differ by more than - and _.
@@ -81,7 +81,12 @@ def test_one_version_of_a_package_per_python(python):
 def test_extras_are_the_promised_ones_and_all_has_those_that_users_need():
     assert set(PROJECT["optional-dependencies"]) == EXTRAS
     (everything,) = map(Requirement, PROJECT["optional-dependencies"]["all"])
-    assert everything.name == PROJECT["name"] and everything.extras == EXTRAS - {"all", "docs", "robomimic-reference"}
+    assert everything.name == PROJECT["name"] and everything.extras == EXTRAS - {
+        "all",
+        "docs",
+        "ray",
+        "robomimic-reference",
+    }
 
 
 def test_the_code_imports_only_what_is_listed():

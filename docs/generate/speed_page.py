@@ -16,7 +16,9 @@ full policy in the *same* runtime. The FLOP bound is what the skipped arithmetic
 COMMANDS = """```bash
 bac benchmark task=pusht_lowdim device=cpu batch=1
 bac benchmark task=pusht_lowdim device=auto batch=1
-```"""
+```
+
+`shs/speed.sh` makes these tables again on the machine at hand."""
 
 
 def speed_page() -> str:

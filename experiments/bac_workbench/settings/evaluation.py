@@ -26,6 +26,7 @@ from bac_workbench.settings.kinds import (
     list_of,
     nullable,
 )
+from bac_workbench.settings.launcher import Launcher
 from bac_workbench.settings.methods import parse_method
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.sacs import BUDGETS
@@ -132,6 +133,7 @@ class ActingSettings(PolicySettings):
 
 
 class Eval(ActingSettings):
+    launcher: Launcher
     output_dir: PathOrNull
     eval: Evaluation
     benchmark: Timing
@@ -189,6 +191,7 @@ class ProfilingSettings(PolicySettings):
 
 
 class ProfileBlocks(ProfilingSettings):
+    launcher: Launcher
     schedules: list_of(Text, "[bac_s10,bac_s7]", empty=True)
     wandb: Wandb
 

@@ -22,6 +22,7 @@ from bac_workbench.settings.kinds import (
     nullable,
     number,
 )
+from bac_workbench.settings.launcher import Launcher
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.task import PathOrNull, Precision, Wandb
 
@@ -62,6 +63,7 @@ class TuningTimes(Section):
 
 
 class Tune(PolicySettings):
+    launcher: Launcher
     margin: number(above=0, below=1)
     alpha: number(above=0, below=0.5)
     target_hz: nullable(Positive)
