@@ -1,7 +1,8 @@
 """The `compiled` runtime on a CPU: the whole denoising loop in one call of a native library (bac/native).
 
 Same program as `planned`, with prepacked weights, fused epilogues (bias, GELU, residual, store) and no per-operation
-overhead. Every row is computed in the same order whatever the rows beside it: a sample's action does not depend on its
+overhead. With precision=bf16 the products of the blocks multiply bfloat16 numbers and sum in float32; all else is
+float32. Every row is computed in the same order whatever the rows beside it: a sample's action does not depend on its
 batch, nor on whether tokens that it does not depend on are denoised, bit for bit.
 """
 
@@ -19,15 +20,25 @@ from bac.errors import Unavailable
 from bac.folding import Folded, observation_tokens
 from bac.loop import DenoisingLoop, Generators, SamplerInputs
 from bac.native import build, engine
-from bac.native.structs import Call, Keep, Layer, Matrix, Model, Segment, SolverRow, array, pack, round_up
-from bac.runtime.contract import TimedParts, scheduled_updates
+from bac.native.levels import choose_level
+from bac.native.structs import FORMATS, Call, Keep, Layer, Matrix, Model, Segment, SolverRow, array, is_half, pack, round_up
+from bac.runtime.contract import TimedParts, dtype_of, scheduled_updates
 from bac.runtime.hoisted import Hoisted
 from bac.schedule import Schedule
 from bac.solver import COLUMNS
 
 
 class CompiledCpuSampler:
-    """Denoises in native code. `threads`: torch's number of threads unless given."""
+    """Denoises in native code.
+
+    Args:
+        precision: fp32, or bf16 where the processor multiplies it (AVX512-BF16).
+        threads: torch's number of threads unless given.
+
+    Raises:
+        Unavailable: the precision, level or model is not to be had here.
+        NativeError: there is no native library (see `bac.native.build.library`).
+    """
 
     name = "compiled"
 
@@ -40,10 +51,7 @@ class CompiledCpuSampler:
         threads: int | None = None,
         tokens: int | None = None,
     ):
-        if precision != "fp32":
-            raise Unavailable(
-                f"runtime=compiled computes in fp32 on a CPU; for precision={precision} use runtime=planned"
-            )
+        dtype_of(precision, torch.device("cpu"))
         if base.model.n_emb % 16:
             raise Unavailable(
                 f"runtime=compiled needs n_emb divisible by 16, this model has {base.model.n_emb}: use runtime=planned"
@@ -52,6 +60,13 @@ class CompiledCpuSampler:
             engine.check_threads(threads)
         started = time.perf_counter()
         self.library = build.library()
+        self.level = choose_level(self.library)
+        if precision == "bf16" and "bfloat" not in self.level.formats:
+            raise Unavailable(
+                f"precision=bf16 of runtime=compiled needs a processor with AVX512-BF16, this runs at level "
+                f"{self.level.name}: use precision=fp32, or runtime=planned for bf16"
+            )
+        self.precision = precision
         self.base, self.model, self.threads, self.tokens = base, base.model, threads, tokens
         self.hoisted = Hoisted(base, schedule, self.name, tokens)
         if self.hoisted.device.type != "cpu":
@@ -66,7 +81,7 @@ class CompiledCpuSampler:
     def __deepcopy__(self, memo: dict) -> CompiledCpuSampler:
         """The copy of a policy gets a sampler prepared for the copied weights."""
         return CompiledCpuSampler(
-            copy.deepcopy(self.base, memo), self.schedule, threads=self.threads, tokens=self.tokens
+            copy.deepcopy(self.base, memo), self.schedule, self.precision, self.threads, self.tokens
         )
 
     @property
@@ -99,10 +114,13 @@ class CompiledCpuSampler:
 
     def _pack(self) -> Model:
         model, keep = self.model, self.keep
-        half = bool(self.library.bac_half_weights())
 
-        def linear(module: torch.nn.Linear) -> Matrix:
-            return pack(module.weight, module.bias, keep, half)
+        def form(weight: Tensor) -> str:
+            # Where half precision holds the weights it loses nothing, and reading half the bytes is faster.
+            return "half" if "half" in self.level.formats and is_half(weight) else "float"
+
+        def linear(weight: Tensor, bias: Tensor) -> Matrix:
+            return pack(weight, bias, keep, "bfloat" if self.precision == "bf16" else form(weight))
 
         condition, solver = self.hoisted.condition, self.hoisted.solver
         layers = []
@@ -114,16 +132,14 @@ class CompiledCpuSampler:
             layers.append(
                 Layer(
                     *pointers,
-                    pack(attention.in_proj_weight, attention.in_proj_bias, keep, half),
-                    linear(attention.out_proj),
-                    linear(layer.linear1),
-                    linear(layer.linear2),
+                    linear(attention.in_proj_weight, attention.in_proj_bias),
+                    *(linear(m.weight, m.bias) for m in (attention.out_proj, layer.linear1, layer.linear2)),
                     keep(layer.multihead_attn.out_proj.bias) if layer.cross else None,
                     *((keep(folded.key), keep(folded.bias), keep(folded.value)) if folded else (None, None, None)),
                 )
             )
         matrices = [getattr(layer, name) for layer in layers for name in ("qkv", "out", "up", "down")]
-        self.bytes_per_weight = 2 if all(matrix.half for matrix in matrices) else 4
+        self.bytes_per_weight = 4 if any(matrix.format == FORMATS["float"] for matrix in matrices) else 2
         skip, rows = (1 if model.encoder_only else 0), self._rows
         position = model.pos_emb[0, :rows] + model.input_emb.bias
         time_rows = None
@@ -143,6 +159,7 @@ class CompiledCpuSampler:
             skip=skip,
             cross=int(not model.encoder_only),
             steps=solver.steps,
+            stores=int(any(segment.store for segment in segments)),
             eps=model.ln_f.eps,
             embed=keep(model.input_emb.weight.t()),
             position=keep(position),
@@ -150,7 +167,7 @@ class CompiledCpuSampler:
             self_mask=keep(self._self_mask()),
             final_gain=keep(model.ln_f.weight),
             final_shift=keep(model.ln_f.bias),
-            head=linear(model.head),
+            head=pack(model.head.weight, model.head.bias, keep, form(model.head.weight)),
             layer=array(Layer, layers, keep),
             segments=array(Segment, segments, keep),
             segment_start=keep(torch.tensor(starts), torch.int32),
@@ -233,6 +250,7 @@ class CompiledCpuSampler:
             batch=len(inputs),
             memory=memory,
             threads=self.threads or torch.get_num_threads(),
+            level=self.level.number,
             memory_slot=None if self.slots is None else keep(self.slots, torch.int32),
             key=None if folded is None else keep(folded.key),
             bias=None if folded is None else keep(folded.bias),
