@@ -62,14 +62,14 @@ void sample(const Model& m, const Call& c, Crew& crew) {
 
 template <class W>
 double multiply_as(const char* weights, size_t bytes, int rounds, float* out) {
-  constexpr int depth = 256;
+  constexpr int depth = 128;
   constexpr size_t panel = size_t(depth) * kLanes * W::kBytes;
   const size_t panels = bytes / panel / kTilePanels * kTilePanels;
   alignas(64) static const typename W::Input input[kTileRows * depth] = {};
   alignas(64) float sums[kTileRows * kTilePanels * kLanes];
   for (int round = 0; round < rounds; ++round)
     for (size_t p = 0; p < panels; p += kTilePanels) {
-      tile_of<W>(kTileRows, kTilePanels)(input, depth, weights + p * panel, panel, kLanes * W::kBytes, depth, sums);
+      tile_of<W>(kTileRows, kTilePanels)(input, depth, weights + p * panel, panel, kLanes * W::kBytes, kTilePanels * long(panel), depth, sums);
       *out += sums[p % (kTileRows * kLanes)];
     }
   return 2.0 * rounds * double(panels) * kLanes * depth * W::kDepth * kTileRows;

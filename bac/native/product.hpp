@@ -9,10 +9,11 @@ namespace bac {
 namespace {
 
 // One register tile: R rows of a [., lda] times V panels, `panel_step` bytes apart, with `stride` bytes between vectors of
-// weights; depth of them. Writes out[R][V * 16]. The sum runs in one order for every row, so a row's result does not
+// weights; depth of them. Meanwhile it fetches what lies `ahead` bytes on: a panel is too short for the processor to notice by
+// itself that the next one follows. Writes out[R][V * 16]. The sum runs in one order for every row, so a row's result does not
 // depend on how rows are tiled or batched. Not inlined: all products share it.
 template <class W, int R, int V>
-[[gnu::noinline]] void tile(const typename W::Input* a, long lda, const char* p, long panel_step, long stride, int depth, float* out) {
+[[gnu::noinline]] void tile(const typename W::Input* a, long lda, const char* p, long panel_step, long stride, long ahead, int depth, float* out) {
   constexpr int N = V * kParts;
   vf acc[R][N];
 #pragma GCC unroll 16
@@ -22,9 +23,11 @@ template <class W, int R, int V>
   for (int i = 0; i < depth; ++i, ++a, p += stride) {
     typename W::Weights w[N];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v)
+    for (int v = 0; v < V; ++v) {
+      __builtin_prefetch(p + v * panel_step + ahead, 0, 3);
 #pragma GCC unroll 4
       for (int part = 0; part < kParts; ++part) w[v * kParts + part] = W::get(p + v * panel_step + part * kWidth * W::kBytes);
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const auto x = a[r * lda];
@@ -39,7 +42,7 @@ template <class W, int R, int V>
 }
 
 template <class W>
-using Tile = void (*)(const typename W::Input*, long, const char*, long, long, int, float*);
+using Tile = void (*)(const typename W::Input*, long, const char*, long, long, long, int, float*);
 
 template <class W, int... I>
 constexpr Tile<W> pick(int index, std::integer_sequence<int, I...>) {
@@ -66,7 +69,7 @@ inline void product(const typename W::Input* a, long lda, int rows, const char* 
     const int panels = next_panels(last - panel);
     for (int i = 0; i < tiles; ++i) {
       const int row = int(int64_t(rows) * i / tiles), count = int(int64_t(rows) * (i + 1) / tiles) - row;
-      tile_of<W>(count, panels)(a + row * lda, lda, data + panel * panel_step, panel_step, stride, depth, out);
+      tile_of<W>(count, panels)(a + row * lda, lda, data + panel * panel_step, panel_step, stride, last - panel > panels ? panels * panel_step : 0, depth, out);
       const float* value = out;
       for (int r = 0; r < count; ++r)
         for (int v = 0; v < panels * kParts; ++v, value += kWidth) emit(row + r, panel * kLanes + v * kWidth, load(value));

@@ -179,7 +179,12 @@ def check_layout(library: ctypes.CDLL, name: str) -> None:
     for function in functions:
         function.restype = ctypes.c_int32
     library.bac_sample.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32]
-    library.bac_rate.argtypes = [ctypes.c_int32] * 3 + [ctypes.c_int64, ctypes.POINTER(ctypes.c_double)]
+    library.bac_rate.argtypes = [
+        *[ctypes.c_int32] * 3,
+        ctypes.c_int64,
+        ctypes.c_int32,
+        ctypes.POINTER(ctypes.c_double),
+    ]
 
 
 def write(
