@@ -105,7 +105,15 @@ const char* wrong_call(const Model& m, const Call& c) {
   if (!fits(c.batch, 1, 1 << 24) || !fits(c.memory, 0, 1 << 16)) return "batch or condition tokens";
   if (!c.trajectory || !c.noise || (c.given && !c.condition)) return "a tensor of the call is missing";
   if (m.cross && !c.cross_mask) return "the mask of the condition is missing";
-  if (m.cross && c.memory && (!c.memory_slot || !c.key || !c.bias || !c.value)) return "tables of the condition are missing";
+  if (m.cross && c.memory && !c.token && (!c.memory_slot || !c.key || !c.bias || !c.value)) return "tables of the condition are missing";
+  if (c.token && (!m.cross || !c.memory)) return "condition tokens of a model that has none";
+  for (int i = 0; c.token && i < m.layers; ++i) {
+    if (!shaped(m.layer[i].key_value, 2 * int64_t(m.d), m.d) || !m.layer[i].query_bias) return "the folding of condition tokens";
+    if (!formats[m.layer[i].key_value.format] || !m.layer[i].fold_query || !m.layer[i].fold_out) return "the folding of condition tokens";
+    for (int head = 0; head < m.heads; ++head)
+      for (const Matrix* w : {&m.layer[i].fold_query[head], &m.layer[i].fold_out[head]})
+        if (!shaped(*w, m.d, m.d / m.heads) || w->format == kBfloat || !formats[w->format]) return "the folding of condition tokens";
+  }
   const int64_t rows = int64_t(c.batch < c.threads ? c.batch : kGroup) * m.tokens;
   if (rows > (1 << 24) || int64_t(m.heads) * (c.memory + 1) > (1 << 24)) return "batch times tokens";
   const int per_layer = m.cross ? 3 : 2, count = blocks(m);
@@ -117,7 +125,7 @@ const char* wrong_call(const Model& m, const Call& c) {
       if ((s.store || s.start < s.stop) && !m.stores) return "the plan";
       if (s.gap && (!fits(s.gap, 1, step) || !s.store || !m.ahead)) return "the plan";
       if (s.block < 0 || !m.cross || s.block % per_layer != 1) continue;
-      if (c.memory && c.memory_slot[s.block / per_layer * m.steps + step] < 0) return "a computed cross-attention without a table";
+      if (c.memory && !c.token && c.memory_slot[s.block / per_layer * m.steps + step] < 0) return "a computed cross-attention without a table";
       if (!c.memory && !m.layer[s.block / per_layer].time_key) return "cross-attention to nothing";
     }
   }

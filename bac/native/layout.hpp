@@ -26,6 +26,10 @@ struct Layer {
   const float* time_key;     // [steps][heads][d] folded keys of the time token, or null
   const float* time_bias;    // [steps][heads]
   const float* time_value;   // [steps][heads][d]
+  // Folding of the other condition tokens (bac.folding), where they are encoded one by one; else null.
+  Matrix key_value;                       // [d][2 d]
+  const Matrix *fold_query, *fold_out;    // [heads] of [d / heads][d]
+  const float* query_bias;                // [d]
 };
 
 struct Segment {
@@ -56,9 +60,11 @@ struct Model {
   float clip;
 };
 
-// One call. Condition tokens other than the time token: per layer, step slot and sample, `memory` of them.
+// One call. Condition tokens other than the time token: `memory` of them for each sample, either encoded and to be folded
+// here (token), or folded, per slot.
 struct Call {
   int32_t batch, memory, threads, level;
+  const float* token;          // [batch][memory][d], or null
   const int32_t* memory_slot;  // [layers][steps] slot of the tables below, -1 where the block does not compute
   const float* key;            // [slots][batch][memory][heads][d]
   const float* bias;           // [slots][batch][memory][heads]
@@ -77,6 +83,7 @@ constexpr int32_t kLayout[] = {
     sizeof(Layer), offsetof(Layer, norm1_gain), offsetof(Layer, norm1_shift), offsetof(Layer, norm2_gain), offsetof(Layer, norm2_shift),
     offsetof(Layer, norm3_gain), offsetof(Layer, norm3_shift), offsetof(Layer, qkv), offsetof(Layer, out), offsetof(Layer, up),
     offsetof(Layer, down), offsetof(Layer, cross_bias), offsetof(Layer, time_key), offsetof(Layer, time_bias), offsetof(Layer, time_value),
+    offsetof(Layer, key_value), offsetof(Layer, fold_query), offsetof(Layer, fold_out), offsetof(Layer, query_bias),
     sizeof(Segment), offsetof(Segment, start), offsetof(Segment, stop), offsetof(Segment, block), offsetof(Segment, store),
     offsetof(Segment, gap),
     sizeof(SolverRow), offsetof(SolverRow, x_gain), offsetof(SolverRow, m_gain), offsetof(SolverRow, to_x), offsetof(SolverRow, to_x0),
@@ -88,7 +95,7 @@ constexpr int32_t kLayout[] = {
     offsetof(Model, final_shift), offsetof(Model, head), offsetof(Model, layer), offsetof(Model, segments), offsetof(Model, segment_start),
     offsetof(Model, solver), offsetof(Model, ahead), offsetof(Model, clip),
     sizeof(Call), offsetof(Call, batch), offsetof(Call, memory), offsetof(Call, threads),
-    offsetof(Call, level), offsetof(Call, memory_slot), offsetof(Call, key),
+    offsetof(Call, level), offsetof(Call, token), offsetof(Call, memory_slot), offsetof(Call, key),
     offsetof(Call, bias), offsetof(Call, value), offsetof(Call, cross_mask), offsetof(Call, trajectory), offsetof(Call, noise),
     offsetof(Call, condition), offsetof(Call, given),
 };

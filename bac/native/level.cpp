@@ -35,7 +35,7 @@ void in_shares(void* context, int id) {
   for (int group = 0; group < groups; ++group) {
     const int first = begin + (end - begin) * group / groups, last = begin + (end - begin) * (group + 1) / groups;
     Parts parts{work.memory[id]};
-    const Workspace space(work.m, (last - first) * work.m.tokens, parts);
+    const Workspace space(work.m, c, (last - first) * work.m.tokens, parts);
     Barrier alone(1);
     Worker(work.m, c, first, last - first, space, alone, 0, 1, parts).run();
   }
@@ -48,13 +48,13 @@ void sample(const Model& m, const Call& c, Crew& crew) {
   const int samples = team ? c.batch : largest_group(c), rows = samples * m.tokens;
   Barrier barrier(team ? c.threads : 1);
   Parts shared, own;
-  Workspace space(m, rows, shared);
+  Workspace space(m, c, rows, shared);
   (void)Worker(m, c, 0, samples, space, barrier, 0, team ? c.threads : 1, own);
   std::vector<float*> memory(static_cast<size_t>(c.threads));
   for (int id = 0; id < c.threads; ++id) memory[size_t(id)] = crew.memory(id, own.used + (team && id ? 0 : shared.used));
   if (team) {
     Parts parts{memory[0] + own.used};
-    space = Workspace(m, rows, parts);
+    space = Workspace(m, c, rows, parts);
   }
   Work work{m, c, barrier, space, memory.data()};
   crew.run(c.threads, team ? in_team : in_shares, &work);

@@ -1,4 +1,4 @@
-"""Which level of the native library runs: that of the most demanding instruction sets this processor has, or a lower one.
+"""Which level of the native library runs: that of the most demanding instruction sets that are here, or a lower one.
 
 $BAC_LEVEL names one (baseline, avx2, avx512, avx512_bf16) to compare them or to find an error; it is never chosen for
 a processor that lacks it.
@@ -53,4 +53,6 @@ def choose_level(library: ctypes.CDLL) -> Level:
     for level in levels:
         if level.name == wanted:
             return level
-    raise Unavailable(f"BAC_LEVEL={wanted} cannot run here: use {', '.join(level.name for level in levels)}, or unset it")
+    raise Unavailable(
+        f"BAC_LEVEL={wanted} cannot run here: use {', '.join(level.name for level in levels)}, or unset it"
+    )

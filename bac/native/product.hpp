@@ -81,10 +81,17 @@ inline void product(const typename W::Input* a, long lda, int rows, const char* 
 // emit(row, column, a @ w) for a packed matrix and this worker's panels: contiguous shares keep each worker's weights a
 // sequential stream.
 template <class W, class Emit>
-inline void packed_product(const typename W::Input* a, int rows, const Matrix& w, int worker, int workers, Emit&& emit) {
+inline void packed_product(const typename W::Input* a, long lda, int rows, const Matrix& w, int worker, int workers, Emit&& emit) {
   const int panels = w.n / kLanes, depth = w.k / W::kDepth;
   const long stride = kLanes * W::kBytes;
-  product<W>(a, depth, rows, w.data, depth * stride, stride, depth, panels * worker / workers, panels * (worker + 1) / workers, emit);
+  product<W>(a, lda, rows, w.data, depth * stride, stride, depth, panels * worker / workers, panels * (worker + 1) / workers, emit);
+}
+
+// emit(row, column, a @ w) for activations whose rows are lda apart, and weights in float or half precision.
+template <class Emit>
+inline void product(const float* a, long lda, int rows, const Matrix& w, int worker, int workers, Emit&& emit) {
+  if (w.format == kHalf) packed_product<HalfWeights>(a, lda, rows, w, worker, workers, emit);
+  else packed_product<FloatWeights>(a, lda, rows, w, worker, workers, emit);
 }
 
 // emit(row, column, a @ w + bias) for activations a [rows][w.k]; `narrow` has room for them in another format.
@@ -94,12 +101,11 @@ inline void product(const float* a, int rows, const Matrix& w, uint32_t* narrow,
 #if defined(__AVX512BF16__)
   if (w.format == kBfloat) {
     BfloatWeights::narrow(a, narrow, size_t(rows) * w.k);
-    return packed_product<BfloatWeights>(narrow, rows, w, worker, workers, with_bias);
+    return packed_product<BfloatWeights>(narrow, w.k / 2, rows, w, worker, workers, with_bias);
   }
 #endif
   (void)narrow;
-  if (w.format == kHalf) packed_product<HalfWeights>(a, rows, w, worker, workers, with_bias);
-  else packed_product<FloatWeights>(a, rows, w, worker, workers, with_bias);
+  product(a, w.k, rows, w, worker, workers, with_bias);
 }
 
 // emit(row, column, a @ b) for an ordinary row-major b [k, n], n a multiple of 16.

@@ -33,6 +33,10 @@ class Layer(Structure):
         ("up", Matrix),
         ("down", Matrix),
         *((name, c_void_p) for name in ("cross_bias", "time_key", "time_bias", "time_value")),
+        ("key_value", Matrix),
+        ("fold_query", POINTER(Matrix)),
+        ("fold_out", POINTER(Matrix)),
+        ("query_bias", c_void_p),
     ]
 
 
@@ -65,7 +69,8 @@ class Model(Structure):
 class Call(Structure):
     _fields_ = [
         *((name, c_int32) for name in ("batch", "memory", "threads", "level")),
-        *((name, c_void_p) for name in ("memory_slot", "key", "bias", "value", "cross_mask", "trajectory")),
+        *((name, c_void_p) for name in ("token", "memory_slot", "key", "bias", "value")),
+        *((name, c_void_p) for name in ("cross_mask", "trajectory")),
         ("noise", POINTER(c_void_p)),
         ("condition", c_void_p),
         ("given", c_void_p),
@@ -91,26 +96,6 @@ class Keep(list):
 
 def round_up(n: int) -> int:
     return -(-n // LANES) * LANES
-
-
-def is_half(weight: Tensor) -> bool:
-    """Whether half precision holds every weight, as it does those of a checkpoint stored that way."""
-    return bool((weight.to(torch.float16).to(torch.float32) == weight).all())
-
-
-def pack(weight: Tensor, bias: Tensor, keep: Keep, form: str) -> Matrix:
-    """Linear weight [n, k] -> panels [n / 16][k][16], zero-padded, in one of `FORMATS`.
-
-    `bfloat` rounds to the nearest; two rows lie side by side there, [n / 16][k / 2][16][2].
-    """
-    n, k = weight.shape
-    padded = torch.zeros(round_up(n), k)
-    padded[:n] = weight.detach()
-    padded_bias = torch.zeros(round_up(n))
-    padded_bias[:n] = bias.detach()
-    depth = 2 if form == "bfloat" else 1
-    panels = padded.view(-1, LANES, k // depth, depth).transpose(1, 2)
-    return Matrix(keep(panels, DTYPES[form]), keep(padded_bias), round_up(n), k, FORMATS[form])
 
 
 def array(kind: type[Structure], items: Sequence[Structure], keep: Keep) -> Any:

@@ -47,13 +47,18 @@ inline int round_up(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
 // Buffers of the samples one team works on: [rows][d] or as said. Outputs are stored where the plan reuses any.
 struct Workspace {
-  Workspace(const Model& m, int rows, Parts& parts)
+  Workspace(const Model& m, const Call& c, int rows, Parts& parts)
       : x(parts.take(size_t(rows) * m.d)), wide(parts.take(size_t(rows) * 4 * m.d)), heads_out(parts.take(size_t(rows) * m.d)),
         stored(parts.take(m.stores ? size_t(blocks(m)) * rows * m.d : 0)), slopes(parts.take(m.ahead ? size_t(blocks(m)) * rows * m.d : 0)),
-        last(parts.take(size_t(rows) * m.d_in)) {}
+        last(parts.take(size_t(rows) * m.d_in)), key(parts.take(folded(m, c, rows) * m.d)), value(parts.take(folded(m, c, rows) * m.d)),
+        bias(parts.take(folded(m, c, rows))) {}
+  static size_t folded(const Model& m, const Call& c, int rows) {
+    return c.token ? size_t(m.layers) * (rows / m.tokens) * c.memory * m.heads : 0;
+  }
   float *x, *wide, *heads_out;  // wide: [rows][4 d]
   float *stored, *slopes;       // [blocks][rows][d]
   float* last;                  // [rows][d_in]
+  float *key, *value, *bias;    // condition tokens, folded: [layers][samples][memory][heads][d], bias without [d]
 };
 
 // Where a branch's output goes besides the residual stream; null where it is not needed later.
@@ -71,13 +76,15 @@ class Worker {
         lanes(round_up(m.heads * (c.memory + 1))), normed(parts.take(size_t(rows) * m.d)), keys(parts.take(size_t(m.d) * lanes)),
         values(parts.take(size_t(m.d) * lanes)), scores(parts.take(size_t(m.tokens) * lanes)), column_bias(parts.take(lanes)),
         head_keys(parts.take(head_keys_size())), weights(parts.take(size_t(m.tokens) * round_up(m.tokens))),
-        head_out(parts.take(size_t(rows / team + 1) * m.head.n)), narrow(parts.take(size_t(rows) * 2 * m.d)) {
+        head_out(parts.take(size_t(rows / team + 1) * m.head.n)),
+        projected(parts.take(c.token ? size_t(samples) * c.memory * 2 * m.d : 0)), narrow(parts.take(size_t(rows) * 2 * m.d)) {
     if (parts.start) std::memset(head_keys, 0, head_keys_size() * sizeof(float));  // padded columns stay finite
   }
 
   // Allocates nothing and throws nothing: it runs in threads.
   void run() noexcept {
     const int sample_size = (m.tokens - m.skip) * m.d_in;
+    if (c.token) fold();
     for (int step = 0; step < m.steps; ++step) {
       embed(step, sample_size);
       for (int s = m.segment_start[step]; s < m.segment_start[step + 1]; ++s) {
@@ -106,6 +113,36 @@ class Worker {
     const size_t offset = size_t(first) * sample_size;
     for (size_t i = offset; i < offset + size_t(samples) * sample_size; ++i)
       if (c.given[i]) c.trajectory[i] = c.condition[i];
+  }
+
+  // Folds the condition tokens into the cross-attention of every layer (see bac.folding); layers are dealt out.
+  void fold() {
+    const int dh = m.d / m.heads, tokens = samples * c.memory;
+    const float* token = c.token + size_t(first) * c.memory * m.d;
+    const float scale = 1.0f / std::sqrt(float(dh));
+    for (int index = id; index < m.layers; index += team) {
+      const Layer& layer = m.layer[index];
+      product(token, tokens, layer.key_value, nullptr, 0, 1, [&](int row, int column, vf value) {
+        store(projected + size_t(row) * 2 * m.d + column, column < m.d ? value * scale : value);
+      });
+      const size_t at = size_t(index) * tokens * m.heads;
+      for (int head = 0; head < m.heads; ++head) {
+        const float *key = projected + head * dh, *value = key + m.d;
+        auto into = [&](float* table) {
+          return [this, table, at, head](int row, int column, vf folded) {
+            store(table + (at + size_t(row) * m.heads + head) * m.d + column, folded);
+          };
+        };
+        product(key, 2 * m.d, tokens, layer.fold_query[head], 0, 1, into(w.key));
+        product(value, 2 * m.d, tokens, layer.fold_out[head], 0, 1, into(w.value));
+        for (int row = 0; row < tokens; ++row) {
+          float total = 0;
+          for (int i = 0; i < dh; ++i) total += key[size_t(row) * 2 * m.d + i] * layer.query_bias[head * dh + i];
+          w.bias[at + size_t(row) * m.heads + head] = total;
+        }
+      }
+    }
+    barrier.wait();
   }
 
   // x = position + input embedding of the trajectory (+ time token)
@@ -237,13 +274,13 @@ class Worker {
     const int begin = split ? m.tokens * id / team : 0, end = split ? m.tokens * (id + 1) / team : m.tokens;
     for (int sample = split ? 0 : id; sample < samples && begin < end; sample += split ? 1 : team) {
       // columns are ordered (token, head); keys are transposed to [d][lanes], values stay [columns][d]
-      const size_t at = (size_t(slot) * c.batch + first + sample) * c.memory * m.heads;
+      const size_t at = (c.token ? size_t(index) * samples + sample : size_t(slot) * c.batch + first + sample) * c.memory * m.heads;
       for (int column = 0; column < columns; ++column) {
         const bool is_time = column < time * m.heads;
         const size_t entry = is_time ? size_t(step) * m.heads + column : at + column - time * m.heads;
-        const float* key = (is_time ? layer.time_key : c.key) + entry * m.d;
-        const float* value = (is_time ? layer.time_value : c.value) + entry * m.d;
-        column_bias[column] = (is_time ? layer.time_bias : c.bias)[entry];
+        const float* key = (is_time ? layer.time_key : c.token ? w.key : c.key) + entry * m.d;
+        const float* value = (is_time ? layer.time_value : c.token ? w.value : c.value) + entry * m.d;
+        column_bias[column] = (is_time ? layer.time_bias : c.token ? w.bias : c.bias)[entry];
         for (int j = 0; j < m.d; ++j) keys[size_t(j) * lanes + column] = key[j];
         std::memcpy(values + size_t(column) * m.d, value, m.d * sizeof(float));
       }
@@ -324,7 +361,7 @@ class Worker {
   const Workspace w;
   Barrier& barrier;
   const int id, team, lanes;  // lanes: columns of the cross-attention, rounded up
-  float *normed, *keys, *values, *scores, *column_bias, *head_keys, *weights, *head_out;
+  float *normed, *keys, *values, *scores, *column_bias, *head_keys, *weights, *head_out, *projected;
   float* narrow;  // activations in the format of the weights
 };
 

@@ -21,7 +21,8 @@ from bac.folding import Folded, observation_tokens
 from bac.loop import DenoisingLoop, Generators, SamplerInputs
 from bac.native import build, engine
 from bac.native.levels import choose_level
-from bac.native.structs import FORMATS, Call, Keep, Layer, Matrix, Model, Segment, SolverRow, array, is_half, pack, round_up
+from bac.native.packing import is_half, pack, pack_folding
+from bac.native.structs import FORMATS, Call, Keep, Layer, Matrix, Model, Segment, SolverRow, array, round_up
 from bac.runtime.contract import TimedParts, dtype_of, scheduled_updates
 from bac.runtime.hoisted import Hoisted
 from bac.schedule import Schedule
@@ -90,19 +91,15 @@ class CompiledCpuSampler:
 
     # ---- once per model ----
     def _memory_slots(self) -> tuple[Tensor | None, list[tuple[int, int]]]:
-        """Slots of the condition tables, [layers, steps], and the (layer, step) of each slot where tokens mix.
+        """Slots of the condition tables, [layers, steps], and the (layer, step) of each slot, where tokens mix.
 
-        Observation tokens are the same at every step: one slot per layer. Where tokens mix (`n_cond_layers > 0`), one
-        per computed cross-attention.
+        Those (`n_cond_layers > 0`) have one per computed cross-attention. Others are the same at every step.
         """
         model = self.model
-        if model.encoder_only:
+        if model.encoder_only or model.n_cond_layers == 0:
             return None, []
         n_layers = len(model.trunk.layers)
         slots = torch.full((n_layers, self.schedule.steps), -1, dtype=torch.int32)
-        if model.n_cond_layers == 0:
-            slots[:] = torch.arange(n_layers, dtype=torch.int32)[:, None]
-            return slots, []
         pairs = [
             (layer, step)
             for layer in range(n_layers)
@@ -136,6 +133,7 @@ class CompiledCpuSampler:
                     *(linear(m.weight, m.bias) for m in (attention.out_proj, layer.linear1, layer.linear2)),
                     keep(layer.multihead_attn.out_proj.bias) if layer.cross else None,
                     *((keep(folded.key), keep(folded.bias), keep(folded.value)) if folded else (None, None, None)),
+                    *(pack_folding(layer.multihead_attn, keep, form) if folded else ()),
                 )
             )
         matrices = [getattr(layer, name) for layer in layers for name in ("qkv", "out", "up", "down")]
@@ -190,14 +188,25 @@ class CompiledCpuSampler:
         return mask
 
     # ---- once per observation ----
-    def fold_memory(self, observation: Tensor | None, batch: int) -> tuple[int, Folded | None]:
-        """Number of condition tokens beside the time token and their tables [slots, B, S, H, D].
+    def encode_tokens(self, observation: Tensor | None) -> Tensor | None:
+        """Encoded condition tokens [B, S, D] beside the time token, which the library folds; None: there are none.
 
         Samples are encoded one by one: in a matrix product over several, a sample's numbers may round differently.
         """
         model = self.model
-        if model.encoder_only or (model.n_cond_layers == 0 and not model.obs_as_cond):
-            return 0, None
+        if model.encoder_only or model.n_cond_layers > 0 or not model.obs_as_cond or observation is None:
+            return None
+        samples = [observation_tokens(model, observation[i : i + 1]) for i in range(len(observation))]
+        return samples[0] if len(samples) == 1 else torch.cat(samples)
+
+    def fold_mixed(self, observation: Tensor | None, batch: int) -> Folded | None:
+        """Tables [slots, B, S, H, D] of condition tokens that mix with the time token (`n_cond_layers > 0`), or None.
+
+        Samples one by one, likewise.
+        """
+        model = self.model
+        if model.encoder_only or model.n_cond_layers == 0:
+            return None
         if observation is not None and model.obs_as_cond:
             samples = [self._fold_sample(observation[i : i + 1]) for i in range(batch)]
         else:
@@ -205,8 +214,7 @@ class CompiledCpuSampler:
         tables = (
             torch.stack([getattr(sample, name) for sample in samples], dim=1) for name in ("key", "bias", "value")
         )
-        folded = Folded(*(table.transpose(2, 3) for table in tables))  # [slots, B, H, S, ...] -> [slots, B, S, H, ...]
-        return folded.key.shape[2], folded
+        return Folded(*(table.transpose(2, 3) for table in tables))  # [slots, B, H, S, ...] -> [slots, B, S, H, ...]
 
     def _fold_sample(self, observation: Tensor | None) -> Folded:
         """Condition tokens of one observation [1, To, Do], folded: keys [slots, H, S, D] ..."""
@@ -214,8 +222,6 @@ class CompiledCpuSampler:
         folding = condition.folding
         if folding is None:
             raise ValueError("the encoder-only form has no condition tokens")
-        if self.model.n_cond_layers == 0 and observation is not None:
-            return folding(observation_tokens(self.model, observation))[:, 0]
         encoded = condition.mixed_tokens(observation, 1)[:, 0]  # [N, S, D]
         parts = []
         for layer in range(len(self.model.trunk.layers)):
@@ -237,7 +243,8 @@ class CompiledCpuSampler:
         inputs = inputs.head(self.tokens)
         known, denoised = inputs.known, inputs.known.shape[1]
         keep = Keep()
-        memory, folded = self.fold_memory(inputs.observation, len(inputs))
+        encoded, folded = self.encode_tokens(inputs.observation), self.fold_mixed(inputs.observation, len(inputs))
+        memory = encoded.shape[1] if encoded is not None else 0 if folded is None else folded.key.shape[2]
         trajectory = initial[:, :denoised].float().contiguous()
         sigmas = self.hoisted.solver.table[:, COLUMNS.index("sigma")]
         pointers = [
@@ -251,6 +258,7 @@ class CompiledCpuSampler:
             memory=memory,
             threads=self.threads or torch.get_num_threads(),
             level=self.level.number,
+            token=None if encoded is None else keep(encoded),
             memory_slot=None if self.slots is None else keep(self.slots, torch.int32),
             key=None if folded is None else keep(folded.key),
             bias=None if folded is None else keep(folded.bias),
@@ -266,8 +274,11 @@ class CompiledCpuSampler:
         return trajectory.to(known.dtype)
 
     def timed_parts(self, inputs: SamplerInputs, generator: torch.Generator) -> TimedParts:
-        """See `Runtime.timed_parts`; the scheduler's arithmetic is part of the native loop."""
+        """See `Runtime.timed_parts`; folding and the scheduler's arithmetic are part of the native loop."""
         return {
-            "conditioning": lambda: self.fold_memory(inputs.observation, len(inputs)),
+            "conditioning": lambda: (
+                self.encode_tokens(inputs.observation),
+                self.fold_mixed(inputs.observation, len(inputs)),
+            ),
             "scheduler": lambda: self.hoisted.draw(inputs.known, generator),
         }

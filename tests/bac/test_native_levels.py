@@ -1,4 +1,4 @@
-"""One native library for all processors: each level gives the actions of `reference`, and nothing picks one silently."""
+"""One native library for all processors: each level gives the actions of `reference`, and none is picked silently."""
 
 import copy
 

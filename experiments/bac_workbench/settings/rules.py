@@ -34,8 +34,8 @@ def device_problems(values: Values) -> Iterator[Problem]:
 def precision_problems(values: Values, runtimes: list[str | None]) -> Iterator[Problem]:
     """Which precision each runtime computes in.
 
-    reference: fp32; planned and compiled: also bf16 and, on a GPU, fp16. Whether this processor multiplies bf16 is asked
-    when `compiled` is prepared.
+    reference: fp32; planned and compiled: also bf16 and, on a GPU, fp16. Whether this processor multiplies bf16 is
+    asked when `compiled` is prepared.
     """
     precision = values("precision")
     if precision in (None, "fp32"):
