@@ -1,7 +1,8 @@
 """python -m stress.threads [CHUNKS]: threads and precisions of the native engine on the bundled Push-T policy, batch 1.
 
-One interleaved run of ancestral-5 with 1, 2, 4 ... threads, as many as this process may use, in fp32 and, where there is
-the unit, bf16; then CHUNKS (10,000) further chunks in a row, after which memory and threads must be what they were.
+One interleaved run of ancestral-5 with 1, 2, 4 ... threads, as many as this process may use, in fp32 and, where
+there is the unit, bf16; then CHUNKS (10,000) further chunks in a row, after which memory and threads must be what
+they were.
 """
 
 from __future__ import annotations
