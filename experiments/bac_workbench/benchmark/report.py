@@ -39,7 +39,7 @@ def benchmark_table(result: dict[str, Any]) -> Iterator[Table]:
     floors, provenance = result["floors"], result["provenance"]
     own = provenance["checkpoint_sampler"]
     machine = (
-        f"{provenance['hardware']}; fp32 product {floors['gflops']:.0f} GFLOP/s, "
+        f"{provenance['hardware']}; fp32 product {floors['gflops']:.0f} GFLOP/s ({floors['measured_with']}), "
         f"weights read at {floors['weights_gb_per_s']:.0f} GB/s"
     )
     kinds = (

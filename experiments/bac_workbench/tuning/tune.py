@@ -15,6 +15,7 @@ from typing import Any
 
 from bac.errors import Unavailable
 from bac.native import build
+from bac.native.levels import choose_level
 from bac_workbench.evaluation.folder import simulation_settings
 from bac_workbench.evaluation.noninferiority import least_pairs
 from bac_workbench.evaluation.spending import spending
@@ -94,10 +95,10 @@ def resolved_runtime(experiment: Experiment) -> str:
     if experiment.device.type == "cuda":
         return "compiled"
     try:
-        build.library()
+        level = choose_level(build.library())
     except Unavailable:
         return "planned"
-    return "compiled" if set(experiment.settings.precisions) == {"fp32"} else "planned"
+    return "compiled" if "bf16" not in experiment.settings.precisions or "bfloat" in level.formats else "planned"
 
 
 def prepare(experiment: Experiment, say: Say) -> Tuning:
