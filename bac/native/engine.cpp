@@ -1,4 +1,4 @@
-// The whole denoising loop of a Transformer Diffusion Policy in one call, for CPUs. Compiled on first use, or beforehand by
+// The whole denoising loop of a Transformer Diffusion Policy in one call, for CPUs, and its vision encoder in another. Compiled on first use, or beforehand by
 // `python -m bac build`: which level runs, the checks of what the caller gives, and the boundary.
 #include <algorithm>
 #include <chrono>
@@ -132,11 +132,87 @@ const char* wrong_call(const Model& m, const Call& c) {
   return nullptr;
 }
 
+bool shaped(const Conv& c, int64_t in, const bool* formats) {
+  if (!fits(c.size, 1, 64) || !fits(c.stride, 1, 64) || !fits(c.padding, 0, c.size / 2) || c.channels != in) return false;
+  const int64_t k = (int64_t(c.size) * c.size * in + 1) / 2 * 2, n = c.weight.n;
+  if (!fits(n, kLanes, 1 << 16) || n % kLanes || !shaped(c.weight, n, k) || !formats[c.weight.format]) return false;
+  if (!c.norm.gain || !c.norm.shift || !fits(c.norm.groups, 0, n / kLanes)) return false;
+  return !c.norm.groups || n % (int64_t(c.norm.groups) * kLanes) == 0;
+}
+
+const char* wrong_camera(const Camera& camera, int32_t width, const bool* formats) {
+  constexpr int32_t most = 1 << 14;
+  if (!fits(camera.channels, 1, 64) || !fits(camera.height, 1, most) || !fits(camera.width, 1, most)) return "the size of images";
+  if (!fits(camera.crop_height, 1, camera.height) || !fits(camera.crop_width, 1, camera.width)) return "the crop";
+  if (!fits(camera.top, 0, camera.height - camera.crop_height) || !fits(camera.left, 0, camera.width - camera.crop_width)) return "the crop";
+  if (!fits(camera.pool, 1, 64) || !fits(camera.pool_stride, 1, 64) || !fits(camera.pool_padding, 0, camera.pool / 2)) return "the pooling";
+  if (!shaped(camera.stem, camera.channels, formats)) return "the first convolution";
+  if (!fits(camera.blocks, 1, 1024) || !camera.block) return "the blocks";
+  struct { int height, width; } shape{camera.crop_height, camera.crop_width};
+  auto slide = [&shape](int size, int stride, int padding) {
+    shape = {(shape.height + 2 * padding - size) / stride + 1, (shape.width + 2 * padding - size) / stride + 1};
+    return shape.height > 0 && shape.width > 0;
+  };
+  auto slide_over = [&](const Conv& c) { return slide(c.size, c.stride, c.padding); };
+  if (!slide_over(camera.stem) || !slide(camera.pool, camera.pool_stride, camera.pool_padding)) return "the size of images";
+  int32_t channels = camera.stem.weight.n;
+  for (int i = 0; i < camera.blocks; ++i) {
+    const Residual& block = camera.block[i];
+    const int32_t n = block.second.weight.n;
+    const bool shortcut = block.shortcut.weight.data;
+    if (!shaped(block.first, channels, formats) || !shaped(block.second, block.first.weight.n, formats)) return "a block";
+    if (shortcut ? !shaped(block.shortcut, channels, formats) || block.shortcut.weight.n != n : n != channels) return "a shortcut";
+    const auto before = shape;
+    if (shortcut && !slide_over(block.shortcut)) return "a shortcut";
+    const auto added = shape;
+    shape = before;
+    if (!slide_over(block.first) || !slide_over(block.second)) return "the size of images";
+    if (shape.height != added.height || shape.width != added.width) return "a shortcut";
+    channels = n;
+  }
+  if (!fits(camera.keypoints, 1, 1 << 12) || !shaped(camera.keypoint, round_up(camera.keypoints), channels)) return "the key points";
+  if (!camera.column || !camera.row || !formats[camera.keypoint.format] || camera.keypoint.format == kBfloat) return "the key points";
+  if (!fits(camera.features, 1, width) || !fits(camera.at, 0, width - camera.features)) return "the features";
+  if (!shaped(camera.linear, round_up(camera.features), 2 * int64_t(camera.keypoints))) return "the linear layer";
+  return formats[camera.linear.format] && camera.linear.format != kBfloat ? nullptr : "the linear layer";
+}
+
+const char* wrong_frames(const Encoder& e, const Frames& call) {
+  if (!fits(e.cameras, 1, 1024) || !fits(e.width, 1, 1 << 20) || !e.camera) return "cameras";
+  if (!fits(call.threads, 1, kMaxThreads)) return "threads";
+  if (!usable(call.level)) return "a level that this processor lacks";
+  if (!fits(call.frames, 1, 1 << 24) || !call.image || !call.out) return "frames";
+  for (int i = 0; i < e.cameras; ++i) {
+    if (!call.image[i]) return "frames";
+    if (const char* wrong = wrong_camera(e.camera[i], e.width, kLevels[call.level].level->formats)) return wrong;
+  }
+  return nullptr;
+}
+
 enum Status : int32_t { kDone = 0, kNoThreads = 1, kNoMemory = 2, kWrongSizes = 3, kFailed = 4 };
 
 int32_t report(Status status, const char* text, char* message, int32_t size) noexcept {
   if (message && size > 0) std::snprintf(message, size_t(size), "%s", text);
   return status;
+}
+
+// Status of `work`, which gives what is wrong with the sizes, or null where it was done.
+template <class Work>
+int32_t guarded(char* message, int32_t size, Work&& work) noexcept {
+  try {
+    const char* wrong = work();
+    return wrong ? report(kWrongSizes, wrong, message, size) : int32_t(kDone);
+  } catch (const std::system_error& error) {
+    return report(kNoThreads, error.what(), message, size);
+  } catch (const std::bad_alloc& error) {
+    return report(kNoMemory, error.what(), message, size);
+  } catch (const std::length_error& error) {
+    return report(kNoMemory, error.what(), message, size);
+  } catch (const std::exception& error) {
+    return report(kFailed, error.what(), message, size);
+  } catch (...) {
+    return report(kFailed, "an unknown exception", message, size);
+  }
 }
 
 }  // namespace
@@ -165,24 +241,24 @@ extern "C" int32_t bac_level_format(int32_t level, int32_t format) noexcept {
 
 // Denoises call->batch samples in place. On a failure the trajectory is undefined and all threads have ended.
 extern "C" int32_t bac_sample(const Model* model, const Call* call, char* message, int32_t size) noexcept {
-  try {
-    if (!model || !call) return report(kWrongSizes, "no model or call", message, size);
-    const char* wrong = wrong_model(*model);
+  return guarded(message, size, [=] {
+    const char* wrong = model && call ? wrong_model(*model) : "no model or call";
     if (!wrong) wrong = wrong_call(*model, *call);
-    if (wrong) return report(kWrongSizes, wrong, message, size);
-    sample(*model, *call);
-    return kDone;
-  } catch (const std::system_error& error) {
-    return report(kNoThreads, error.what(), message, size);
-  } catch (const std::bad_alloc& error) {
-    return report(kNoMemory, error.what(), message, size);
-  } catch (const std::length_error& error) {
-    return report(kNoMemory, error.what(), message, size);
-  } catch (const std::exception& error) {
-    return report(kFailed, error.what(), message, size);
-  } catch (...) {
-    return report(kFailed, "an unknown exception", message, size);
-  }
+    if (!wrong) sample(*model, *call);
+    return wrong;
+  });
+}
+
+// Encodes call->frames frames of every camera into call->out, likewise.
+extern "C" int32_t bac_encode(const Encoder* encoder, const Frames* call, char* message, int32_t size) noexcept {
+  return guarded(message, size, [=] {
+    const char* wrong = encoder && call ? wrong_frames(*encoder, *call) : "no encoder or call";
+    if (!wrong) {
+      const Lease lease;
+      kLevels[call->level].level->encode(*encoder, *call, lease.crew);
+    }
+    return wrong;
+  });
 }
 
 // What one level does at best on `threads` threads with an array of `bytes` each: with a format, the arithmetic of a product

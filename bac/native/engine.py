@@ -1,11 +1,12 @@
-"""Calls of the native denoiser, with its errors as exceptions."""
+"""Calls of the native denoiser and vision encoder, with its errors as exceptions."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 from bac.native.errors import NativeError
-from bac.native.structs import Call, Model
+from bac.native.structs import Call, Encoder, Frames, Model
 
 MAX_THREADS = 1024  # kMaxThreads of layout.hpp
 
@@ -26,20 +27,33 @@ def sample(library: ctypes.CDLL, model: Model, call: Call) -> None:
             ended.
     """
     check_threads(call.threads)
+    _run(library.bac_sample, model, call, "denoiser", f"{call.batch} samples", call.threads)
+
+
+def encode(library: ctypes.CDLL, encoder: Encoder, call: Frames) -> None:
+    """Runs the vision encoder on the images of `call`, into its output.
+
+    Raises:
+        ValueError, MemoryError, NativeError: as `sample`.
+    """
+    check_threads(call.threads)
+    _run(library.bac_encode, encoder, call, "vision encoder", f"{call.frames} frames", call.threads)
+
+
+def _run(
+    function: Callable[..., int], what: ctypes.Structure, call: ctypes.Structure, name: str, size: str, threads: int
+) -> None:
     message = ctypes.create_string_buffer(256)
-    status = library.bac_sample(ctypes.byref(model), ctypes.byref(call), message, len(message))
+    status = function(ctypes.byref(what), ctypes.byref(call), message, len(message))
     if status == 0:
         return
     text = message.value.decode("utf-8", "replace")
     if status == 1:
-        raise NativeError(f"{call.threads} threads could not be started ({text}): use fewer threads")
+        raise NativeError(f"{threads} threads could not be started ({text}): use fewer threads")
     if status == 2:
-        raise MemoryError(
-            f"not enough memory for {call.batch} samples on {call.threads} threads ({text}): "
-            "use fewer threads or samples"
-        )
+        raise MemoryError(f"not enough memory for {size} on {threads} threads ({text}): use fewer threads or samples")
     if status == 3:
         raise NativeError(
-            f"the native denoiser was given a model or call that does not fit together ({text}): use runtime=planned"
+            f"the native {name} was given a model or call that does not fit together ({text}): use runtime=planned"
         )
-    raise NativeError(f"the native denoiser failed ({text}): use runtime=planned")
+    raise NativeError(f"the native {name} failed ({text}): use runtime=planned")

@@ -5,7 +5,7 @@
 
 namespace bac {
 
-constexpr int32_t kAbi = 5;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number
+constexpr int32_t kAbi = 6;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number
 constexpr int32_t kMaxThreads = 1024;
 constexpr int kLanes = 16;  // columns of a panel of weights; sizes are rounded up to them
 
@@ -76,6 +76,53 @@ struct Call {
   const uint8_t* given;        // same shape, or null
 };
 
+// Vision encoder: a ResNet with two convolutions per block, spatial softmax, one linear layer, ReLU; one for each camera.
+// Normalisation over groups of channels, a multiple of 16 each; without groups, gain and shift of each channel alone.
+struct Norm {
+  const float *gain, *shift;
+  int32_t groups;
+  float eps;
+};
+
+// A convolution [size * size * in, out] with square kernels, its rows ordered (kernel row, kernel column, channel) and padded
+// with zeros to an even number; and the normalisation after it.
+struct Conv {
+  Matrix weight;
+  Norm norm;
+  int32_t channels, size, stride, padding;  // channels: of its input
+};
+
+struct Residual {
+  Conv first, second, shortcut;  // shortcut: without weights where the block's input is added as it is
+};
+
+struct Camera {
+  int32_t channels, height, width;                 // of its images
+  int32_t top, left, crop_height, crop_width;      // the part that is looked at
+  int32_t pool, pool_stride, pool_padding;         // max pooling after the first convolution
+  Conv stem;
+  int32_t blocks;
+  const Residual* block;
+  Matrix keypoint;                // [channels of the last block][key points], rounded up to 16
+  const float *column, *row;      // [pixels of the feature map] positions in the image
+  float inverse_temperature;
+  int32_t keypoints;
+  Matrix linear;                  // [2 key points][features]
+  int32_t features, at;           // numbers this camera gives, and where they lie in a row of the output
+};
+
+struct Encoder {
+  int32_t cameras, width;  // width: numbers of an output row
+  const Camera* camera;
+};
+
+// One call: `frames` images of every camera.
+struct Frames {
+  int32_t frames, threads, level;
+  const float* const* image;  // [cameras] pointers to normalised images [frames][channels][height][width]
+  float* out;                 // [frames][width]; what is not a camera's is left alone
+};
+
 // Sizes and offsets as this compiler laid them out; bac.native.structs lists the same from its mirror.
 constexpr int32_t kLayout[] = {
     kAbi, kLanes,
@@ -98,6 +145,19 @@ constexpr int32_t kLayout[] = {
     offsetof(Call, level), offsetof(Call, token), offsetof(Call, memory_slot), offsetof(Call, key),
     offsetof(Call, bias), offsetof(Call, value), offsetof(Call, cross_mask), offsetof(Call, trajectory), offsetof(Call, noise),
     offsetof(Call, condition), offsetof(Call, given),
+    sizeof(Norm), offsetof(Norm, gain), offsetof(Norm, shift), offsetof(Norm, groups), offsetof(Norm, eps),
+    sizeof(Conv), offsetof(Conv, weight), offsetof(Conv, norm), offsetof(Conv, channels), offsetof(Conv, size), offsetof(Conv, stride),
+    offsetof(Conv, padding),
+    sizeof(Residual), offsetof(Residual, first), offsetof(Residual, second), offsetof(Residual, shortcut),
+    sizeof(Camera), offsetof(Camera, channels), offsetof(Camera, height), offsetof(Camera, width), offsetof(Camera, top),
+    offsetof(Camera, left), offsetof(Camera, crop_height), offsetof(Camera, crop_width), offsetof(Camera, pool),
+    offsetof(Camera, pool_stride), offsetof(Camera, pool_padding), offsetof(Camera, stem), offsetof(Camera, blocks),
+    offsetof(Camera, block), offsetof(Camera, keypoint), offsetof(Camera, column), offsetof(Camera, row),
+    offsetof(Camera, inverse_temperature), offsetof(Camera, keypoints), offsetof(Camera, linear), offsetof(Camera, features),
+    offsetof(Camera, at),
+    sizeof(Encoder), offsetof(Encoder, cameras), offsetof(Encoder, width), offsetof(Encoder, camera),
+    sizeof(Frames), offsetof(Frames, frames), offsetof(Frames, threads), offsetof(Frames, level), offsetof(Frames, image),
+    offsetof(Frames, out),
 };
 
 }  // namespace bac

@@ -1,6 +1,7 @@
 // One level of the library: compiled once for each, with the name BAC_LEVEL and the options of its instruction sets.
 #include "level.hpp"
 
+#include "encoder.hpp"
 #include "worker.hpp"
 
 namespace bac {
@@ -60,6 +61,39 @@ void sample(const Model& m, const Call& c, Crew& crew) {
   crew.run(c.threads, team ? in_team : in_shares, &work);
 }
 
+struct Look {
+  const Encoder& e;
+  const Frames& call;
+  int first, frames;
+  const Sight* sight;
+  Barrier* barrier;
+  float* const* memory;
+};
+
+void look(void* context, int id) {
+  const auto& work = *static_cast<Look*>(context);
+  Parts own{work.memory[id]};
+  Observer(work.e, work.call, work.first, work.frames, *work.sight, *work.barrier, id, work.call.threads, own).run();
+}
+
+// All threads on some frames together, then on the next ones. All memory is taken before a thread starts.
+void encode(const Encoder& e, const Frames& call, Crew& crew) {
+  const int groups = (call.frames + kFramesTogether - 1) / kFramesTogether, most = (call.frames + groups - 1) / groups;
+  Barrier barrier(call.threads);
+  Parts shared, own;
+  Sight sight(e, most, shared);
+  (void)Observer(e, call, 0, most, sight, barrier, 0, call.threads, own);
+  std::vector<float*> memory(static_cast<size_t>(call.threads));
+  for (int id = 0; id < call.threads; ++id) memory[size_t(id)] = crew.memory(id, own.used + (id ? 0 : shared.used));
+  Parts parts{memory[0] + own.used};
+  sight = Sight(e, most, parts);
+  for (int group = 0; group < groups; ++group) {
+    const int first = int(int64_t(call.frames) * group / groups), last = int(int64_t(call.frames) * (group + 1) / groups);
+    Look work{e, call, first, last - first, &sight, &barrier, memory.data()};
+    crew.run(call.threads, look, &work);
+  }
+}
+
 template <class W>
 double multiply_as(const char* weights, size_t bytes, int rounds, float* out) {
   constexpr int depth = 128;
@@ -103,6 +137,6 @@ float read(const char* weights, size_t bytes, int rounds) {
 #define BAC_SYMBOL(name) BAC_JOIN(level_, name)
 
 extern const Level BAC_SYMBOL(BAC_LEVEL);
-const Level BAC_SYMBOL(BAC_LEVEL) = {BAC_NAME(BAC_LEVEL), {true, kHasHalf, kHasBfloat}, sample, multiply, read};
+const Level BAC_SYMBOL(BAC_LEVEL) = {BAC_NAME(BAC_LEVEL), {true, kHasHalf, kHasBfloat}, sample, encode, multiply, read};
 
 }  // namespace bac

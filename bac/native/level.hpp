@@ -1,4 +1,4 @@
-// A level: the denoising loop compiled for some instruction sets. A library holds several and chooses when it is called.
+// A level: the denoising loop and the vision encoder compiled for some instruction sets. A library holds several and chooses when it is called.
 #pragma once
 #include "crew.hpp"
 #include "layout.hpp"
@@ -14,6 +14,8 @@ struct Level {
   bool formats[kFormats];  // of weights, by Format
   // Denoises call.batch samples on call.threads threads of the crew, in place.
   void (*sample)(const Model&, const Call&, Crew&);
+  // Encodes call.frames frames of every camera on call.threads threads.
+  void (*encode)(const Encoder&, const Frames&, Crew&);
   // Multiplies a tile of weights of a format that it has, `bytes` of them at `weights`, `rounds` times; gives the operations done.
   double (*multiply)(Format, const char* weights, size_t bytes, int rounds, float* out);
   // Reads `bytes` at `weights`, `rounds` times; gives a number that depends on all of them.

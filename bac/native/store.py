@@ -170,7 +170,8 @@ def check_layout(library: ctypes.CDLL, name: str) -> None:
     numbers = (ctypes.c_int32 * len(expected))()
     try:
         count = library.bac_layout(numbers, len(expected))
-        functions = library.bac_sample, library.bac_level_usable, library.bac_level_format, library.bac_rate
+        calls = library.bac_sample, library.bac_encode
+        functions = *calls, library.bac_level_usable, library.bac_level_format, library.bac_rate
         library.bac_level_name.restype = ctypes.c_char_p
     except AttributeError as error:
         raise DamagedLibrary(f"{name} is not a native library of this project") from error
@@ -178,7 +179,8 @@ def check_layout(library: ctypes.CDLL, name: str) -> None:
         raise DamagedLibrary(f"{name} lays out its structures in another way than this version of the project")
     for function in functions:
         function.restype = ctypes.c_int32
-    library.bac_sample.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32]
+    for call in calls:
+        call.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32]
     library.bac_rate.argtypes = [
         *[ctypes.c_int32] * 3,
         ctypes.c_int64,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bac.solver import COLUMNS
 
-ABI = 5  # kAbi of layout.hpp
+ABI = 6  # kAbi of layout.hpp
 LANES = 16
 #: formats of packed weights, numbered as in layout.hpp
 FORMATS = {"float": 0, "half": 1, "bfloat": 2}
@@ -77,10 +77,61 @@ class Call(Structure):
     ]
 
 
+class Norm(Structure):
+    """Group normalisation; without groups gain and shift of each channel alone."""
+
+    _fields_ = [("gain", c_void_p), ("shift", c_void_p), ("groups", c_int32), ("eps", c_float)]
+
+
+class Conv(Structure):
+    _fields_ = [
+        ("weight", Matrix),
+        ("norm", Norm),
+        *((name, c_int32) for name in ("channels", "size", "stride", "padding")),
+    ]
+
+
+class Residual(Structure):
+    _fields_ = [("first", Conv), ("second", Conv), ("shortcut", Conv)]
+
+
+class Camera(Structure):
+    _fields_ = [
+        *((name, c_int32) for name in ("channels", "height", "width", "top", "left", "crop_height", "crop_width")),
+        *((name, c_int32) for name in ("pool", "pool_stride", "pool_padding")),
+        ("stem", Conv),
+        ("blocks", c_int32),
+        ("block", POINTER(Residual)),
+        ("keypoint", Matrix),
+        ("column", c_void_p),
+        ("row", c_void_p),
+        ("inverse_temperature", c_float),
+        ("keypoints", c_int32),
+        ("linear", Matrix),
+        ("features", c_int32),
+        ("at", c_int32),
+    ]
+
+
+class Encoder(Structure):
+    _fields_ = [("cameras", c_int32), ("width", c_int32), ("camera", POINTER(Camera))]
+
+
+class Frames(Structure):
+    _fields_ = [
+        *((name, c_int32) for name in ("frames", "threads", "level")),
+        ("image", POINTER(c_void_p)),
+        ("out", c_void_p),
+    ]
+
+
+STRUCTURES = (Matrix, Layer, Segment, SolverRow, Model, Call, Norm, Conv, Residual, Camera, Encoder, Frames)
+
+
 def layout() -> list[int]:
     """What `bac_layout` of a library that fits reports: version, lanes, size and field offsets of each structure."""
     numbers = [ABI, LANES]
-    for structure in (Matrix, Layer, Segment, SolverRow, Model, Call):
+    for structure in STRUCTURES:
         numbers += [sizeof(structure), *(getattr(structure, field[0]).offset for field in structure._fields_)]
     return numbers
 

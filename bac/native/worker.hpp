@@ -3,47 +3,15 @@
 // Follows the program of bac.plan.Plan: what each step computes, which stored outputs it adds, what it stores.
 // Cross-attention is folded (bac.folding); the scheduler is a table (bac.solver). All arithmetic is float32.
 #pragma once
-#include <atomic>
 #include <limits>
-#include <thread>
 
-#include "crew.hpp"
 #include "product.hpp"
+#include "team.hpp"
 
 namespace bac {
 namespace {
 
-struct Barrier {
-  explicit Barrier(int n) : size(n) {}
-  void wait() {
-    if (size == 1) return;
-    const int turn = generation.load(std::memory_order_relaxed);
-    if (arrived.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
-      arrived.store(0, std::memory_order_relaxed);
-      generation.store(turn + 1, std::memory_order_release);
-      return;
-    }
-    for (int spins = 0; generation.load(std::memory_order_acquire) == turn; ++spins) spins < 2000 ? relax() : std::this_thread::yield();
-  }
-  const int size;
-  alignas(64) std::atomic<int> arrived{0};
-  alignas(64) std::atomic<int> generation{0};
-};
-
-// Hands out consecutive parts of a piece of memory, each on a cache line of its own; with none it only counts.
-struct Parts {
-  float* take(size_t floats) {
-    float* part = start ? start + used : nullptr;
-    used += (floats + 15) / 16 * 16;
-    return part;
-  }
-  float* start = nullptr;
-  size_t used = 0;
-};
-
 inline int blocks(const Model& m) { return m.layers * (m.cross ? 3 : 2); }
-
-inline int round_up(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
 // Buffers of the samples one team works on: [rows][d] or as said. Outputs are stored where the plan reuses any.
 struct Workspace {

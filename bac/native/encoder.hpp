@@ -1,0 +1,287 @@
+// The vision encoder as one thread of a team runs it: images in, features out.
+//
+// Activations lie as [frame][pixel][channel]. A convolution gathers the patches of some rows (pixels of its output) and
+// multiplies them by its weights, so that it runs on the same products as the denoiser. A row's sum runs in one order whatever
+// the rows beside it: a frame's features do not depend on the frames it is encoded with, nor on the number of threads.
+#pragma once
+#include <algorithm>
+#include <limits>
+
+#include "product.hpp"
+#include "team.hpp"
+
+namespace bac {
+namespace {
+
+constexpr int kFramesTogether = 8;        // that one pass takes, so that each weight it reads serves several
+constexpr size_t kPatchFloats = 112 << 10;  // of gathered patches that stay in a second-level cache beside the weights
+
+struct Shape {
+  int height, width;
+  int pixels() const { return height * width; }
+};
+
+inline Shape window(Shape in, int size, int stride, int padding) {
+  return {(in.height + 2 * padding - size) / stride + 1, (in.width + 2 * padding - size) / stride + 1};
+}
+inline Shape after(const Conv& conv, Shape in) { return window(in, conv.size, conv.stride, conv.padding); }
+
+// Calls see(convolution, shape before it) for each convolution of a camera, and gives the shape of the feature map.
+template <class See>
+inline Shape walk(const Camera& camera, See&& see) {
+  Shape shape{camera.crop_height, camera.crop_width};
+  see(camera.stem, shape);
+  shape = window(after(camera.stem, shape), camera.pool, camera.pool_stride, camera.pool_padding);
+  for (int i = 0; i < camera.blocks; ++i) {
+    const Residual& block = camera.block[i];
+    see(block.first, shape);
+    if (block.shortcut.weight.data) see(block.shortcut, shape);
+    shape = after(block.first, shape);
+    see(block.second, shape);
+  }
+  return shape;
+}
+
+inline int pitch_of(const Conv& conv) { return round_up(conv.weight.k); }
+
+// Rows of patches that a thread gathers at once.
+inline int rows_at_once(const Conv& conv) { return std::max(int(kPatchFloats / size_t(pitch_of(conv))), kTileRows); }
+
+// Whether a team shares the rows of a convolution, rather than its columns.
+inline bool by_rows(int rows, int team) { return rows >= 2 * kTileRows * team; }
+
+// Buffers of some frames that one team works on, [frames][pixel][channel].
+struct Sight {
+  Sight(const Encoder& e, int frames, Parts& parts) {
+    size_t image = 0, map = 0;
+    for (int i = 0; i < e.cameras; ++i) {
+      const Camera& camera = e.camera[i];
+      image = std::max(image, size_t(camera.crop_height) * camera.crop_width * camera.channels);
+      walk(camera, [&](const Conv& conv, Shape in) { map = std::max(map, size_t(after(conv, in).pixels()) * conv.weight.n); });
+    }
+    pixels = parts.take(frames * image);
+    for (float*& buffer : maps) buffer = parts.take(frames * map);
+  }
+  float *pixels, *maps[4];
+};
+
+class Observer {
+ public:
+  Observer(const Encoder& e, const Frames& call, int first, int frames, const Sight& sight, Barrier& barrier, int id, int team, Parts& parts)
+      : e(e), call(call), first(first), frames(frames), sight(sight), barrier(barrier), id(id), team(team) {
+    size_t floats = 0, row = 0;
+    for (int i = 0; i < e.cameras; ++i) {
+      const Shape map = walk(e.camera[i], [&](const Conv& conv, Shape in) {
+        const int rows = frames * after(conv, in).pixels();
+        const int own = by_rows(rows, team) ? std::min((rows + team - 1) / team, rows_at_once(conv)) : rows;
+        floats = std::max(floats, size_t(own) * pitch_of(conv));
+        row = std::max(row, size_t(pitch_of(conv)));
+      });
+      const Camera& camera = e.camera[i];
+      row = std::max(row, size_t(map.pixels()) * camera.keypoint.n + camera.linear.k + camera.linear.n);
+    }
+    patches = parts.take(floats);
+    scratch = parts.take(row);
+  }
+
+  // Allocates nothing and throws nothing: it runs in threads.
+  void run() noexcept {
+    for (int i = 0; i < e.cameras; ++i) look(e.camera[i], call.image[i]);
+  }
+
+ private:
+  int share(int n, int part) const { return int(int64_t(n) * part / team); }
+
+  void look(const Camera& camera, const float* image) {
+    crop(camera, image);
+    Shape shape{camera.crop_height, camera.crop_width};
+    float *x = sight.maps[0], *y = sight.maps[1], *z = sight.maps[2], *shortcut = sight.maps[3];
+    shape = convolve(camera.stem, shape, sight.pixels, y);
+    normalise(camera.stem, shape.pixels(), y, nullptr, true);
+    shape = pool(camera, shape, y, x);
+    for (int i = 0; i < camera.blocks; ++i) {
+      const Residual& block = camera.block[i];
+      const Shape in = shape;
+      const float* added = x;
+      if (block.shortcut.weight.data) {
+        const Shape out = convolve(block.shortcut, in, x, shortcut);
+        normalise(block.shortcut, out.pixels(), shortcut, nullptr, false);
+        added = shortcut;
+      }
+      shape = convolve(block.first, in, x, y);
+      normalise(block.first, shape.pixels(), y, nullptr, true);
+      convolve(block.second, shape, y, z);
+      normalise(block.second, shape.pixels(), z, added, true);
+      std::swap(x, z);
+    }
+    for (int frame = share(frames, id); frame < share(frames, id + 1); ++frame) features(camera, shape.pixels(), x, frame);
+    barrier.wait();
+  }
+
+  // The part that is looked at, channels last.
+  void crop(const Camera& camera, const float* image) {
+    const size_t plane = size_t(camera.height) * camera.width;
+    const int lines = frames * camera.crop_height;
+    for (int line = share(lines, id); line < share(lines, id + 1); ++line) {
+      const int frame = line / camera.crop_height, y = line % camera.crop_height;
+      const float* from = image + size_t(first + frame) * camera.channels * plane + size_t(camera.top + y) * camera.width + camera.left;
+      float* to = sight.pixels + size_t(line) * camera.crop_width * camera.channels;
+      for (int x = 0; x < camera.crop_width; ++x)
+        for (int channel = 0; channel < camera.channels; ++channel) *to++ = from[channel * plane + x];
+    }
+    barrier.wait();
+  }
+
+  // Patches of output pixels [begin, begin + count) of all frames, a row of `pitch` numbers each.
+  void gather(const Conv& conv, Shape in, Shape out, const float* x, int begin, int count) {
+    const int pitch = pitch_of(conv), line = conv.size * conv.channels, n = out.pixels();
+    const bool narrowed = conv.weight.format == kBfloat;
+    for (int i = 0; i < count; ++i) {
+      const int frame = (begin + i) / n, pixel = (begin + i) % n;
+      const int top = pixel / out.width * conv.stride - conv.padding, left = pixel % out.width * conv.stride - conv.padding;
+      const int skip = std::max(-left, 0), stop = std::min(conv.size, in.width - left);
+      const float* from = x + size_t(frame) * in.pixels() * conv.channels;
+      float* row = narrowed ? scratch : patches + size_t(i) * pitch;
+      float* to = row;
+      for (int ky = 0; ky < conv.size; ++ky, to += line) {
+        const int y = top + ky;
+        if (y < 0 || y >= in.height || skip >= stop) {
+          std::memset(to, 0, size_t(line) * sizeof(float));
+          continue;
+        }
+        if (skip) std::memset(to, 0, size_t(skip) * conv.channels * sizeof(float));
+        std::memcpy(to + skip * conv.channels, from + (size_t(y) * in.width + left + skip) * conv.channels, size_t(stop - skip) * conv.channels * sizeof(float));
+        if (stop < conv.size) std::memset(to + stop * conv.channels, 0, size_t(conv.size - stop) * conv.channels * sizeof(float));
+      }
+      std::memset(to, 0, size_t(pitch - conv.size * line) * sizeof(float));
+#if defined(__AVX512BF16__)
+      if (narrowed) BfloatWeights::narrow(row, reinterpret_cast<uint32_t*>(patches) + size_t(i) * (pitch / 2), size_t(pitch));
+#endif
+    }
+  }
+
+  Shape convolve(const Conv& conv, Shape in, const float* x, float* out) {
+    const Shape shape = after(conv, in);
+    const int rows = frames * shape.pixels(), n = conv.weight.n, pitch = pitch_of(conv);
+    const bool own_rows = by_rows(rows, team);
+    const int begin = own_rows ? share(rows, id) : 0, end = own_rows ? share(rows, id + 1) : rows;
+    const int most = own_rows ? rows_at_once(conv) : rows, chunks = (end - begin + most - 1) / most;
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      const int from = begin + int(int64_t(end - begin) * chunk / chunks), to = begin + int(int64_t(end - begin) * (chunk + 1) / chunks);
+      gather(conv, in, shape, x, from, to - from);
+      multiply(conv.weight, patches, pitch, to - from, own_rows ? 0 : id, own_rows ? 1 : team, out + size_t(from) * n);
+    }
+    barrier.wait();
+    return shape;
+  }
+
+  // out[row][w.n] = a @ w for this worker's columns; rows of a are `pitch` numbers apart.
+  static void multiply(const Matrix& w, const float* a, int pitch, int rows, int worker, int workers, float* out) {
+    const int n = w.n;
+    auto emit = [out, n](int row, int column, vf value) { store(out + size_t(row) * n + column, value); };
+#if defined(__AVX512BF16__)
+    if (w.format == kBfloat)
+      return packed_product<BfloatWeights>(reinterpret_cast<const uint32_t*>(a), pitch / 2, rows, w, worker, workers, emit);
+#endif
+    product(a, pitch, rows, w, worker, workers, emit);
+  }
+
+  // Normalises a convolution's output in place, then adds `added` and applies ReLU where wanted.
+  void normalise(const Conv& conv, int pixels, float* x, const float* added, bool relu) {
+    const Norm& norm = conv.norm;
+    const int n = conv.weight.n, groups = norm.groups ? norm.groups : n / kLanes, width = n / groups;
+    const vf least = splat(relu ? 0.0f : -std::numeric_limits<float>::infinity());
+    for (int task = share(frames * groups, id); task < share(frames * groups, id + 1); ++task) {
+      const int column = task % groups * width;
+      const size_t at = size_t(task / groups) * pixels * n + column;
+      float mean = 0, scale = 1;
+      if (norm.groups) {
+        const float count = float(pixels) * width;
+        mean = over(x + at, pixels, n, width, [](vf v) { return v; }) / count;
+        scale = 1.0f / std::sqrt(over(x + at, pixels, n, width, [mean](vf v) { return (v - mean) * (v - mean); }) / count + norm.eps);
+      }
+      for (int j = 0; j < width; j += kWidth) {
+        const vf gain = load(norm.gain + column + j) * scale, shift = load(norm.shift + column + j);
+        float* p = x + at + j;
+        const float* q = added ? added + at + j : nullptr;
+        for (int pixel = 0; pixel < pixels; ++pixel, p += n) {
+          vf v = (load(p) - mean) * gain + shift;
+          if (q) v += load(q), q += n;
+          store(p, max(least, v));  // NaN stays NaN
+        }
+      }
+    }
+    barrier.wait();
+  }
+
+  // Sum of f(x) over `pixels` rows of `width` numbers, in four parts: a single one would wait for its own additions.
+  template <class F>
+  static float over(const float* x, int pixels, int n, int width, F&& f) {
+    vf total[4] = {};
+    for (int j = 0; j < width; j += kWidth) {
+      int pixel = 0;
+      for (; pixel + 4 <= pixels; pixel += 4)
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) total[i] += f(load(x + size_t(pixel + i) * n + j));
+      for (; pixel < pixels; ++pixel) total[0] += f(load(x + size_t(pixel) * n + j));
+    }
+    return sum((total[0] + total[1]) + (total[2] + total[3]));
+  }
+
+  Shape pool(const Camera& camera, Shape in, const float* x, float* out) {
+    const Shape shape = window(in, camera.pool, camera.pool_stride, camera.pool_padding);
+    const int n = camera.stem.weight.n, lines = frames * shape.height;
+    for (int line = share(lines, id); line < share(lines, id + 1); ++line) {
+      const float* from = x + size_t(line / shape.height) * in.pixels() * n;
+      const int top = line % shape.height * camera.pool_stride - camera.pool_padding;
+      for (int column = 0; column < shape.width; ++column) {
+        const int left = column * camera.pool_stride - camera.pool_padding;
+        float* to = out + (size_t(line) * shape.width + column) * n;
+        for (int j = 0; j < n; j += kWidth) {
+          vf best = splat(-std::numeric_limits<float>::infinity());
+          for (int y = std::max(top, 0); y < std::min(top + camera.pool, in.height); ++y)
+            for (int i = std::max(left, 0); i < std::min(left + camera.pool, in.width); ++i)
+              best = max(load(from + (size_t(y) * in.width + i) * n + j), best);
+          store(to + j, best);
+        }
+      }
+    }
+    barrier.wait();
+    return shape;
+  }
+
+  // Key points of one frame's feature map (the mean position under a softmax over its pixels), linear layer, ReLU.
+  void features(const Camera& camera, int pixels, const float* x, int frame) {
+    const int channels = camera.keypoint.k, n = camera.keypoint.n;
+    float *scores = scratch, *points = scores + size_t(pixels) * n, *out = points + camera.linear.k;
+    multiply(camera.keypoint, x + size_t(frame) * pixels * channels, channels, pixels, 0, 1, scores);
+    for (int j = 0; j < n; j += kWidth) {
+      vf top = splat(-std::numeric_limits<float>::infinity()), total{}, column{}, row{};
+      for (int pixel = 0; pixel < pixels; ++pixel) {
+        float* score = scores + size_t(pixel) * n + j;
+        store(score, (load(score) + load(camera.keypoint.bias + j)) * camera.inverse_temperature);
+        top = max(load(score), top);
+      }
+      for (int pixel = 0; pixel < pixels; ++pixel) {
+        const vf weight = bac::exp(load(scores + size_t(pixel) * n + j) - top);
+        total += weight, column += weight * camera.column[pixel], row += weight * camera.row[pixel];
+      }
+      column /= total, row /= total;
+      for (int i = 0; i < kWidth && j + i < camera.keypoints; ++i) points[2 * (j + i)] = column[i], points[2 * (j + i) + 1] = row[i];
+    }
+    multiply(camera.linear, points, camera.linear.k, 1, 0, 1, out);
+    float* to = call.out + size_t(first + frame) * e.width + camera.at;
+    for (int i = 0; i < camera.features; ++i) to[i] = std::max(out[i] + camera.linear.bias[i], 0.0f);
+  }
+
+  const Encoder& e;
+  const Frames& call;
+  const int first, frames;
+  const Sight sight;
+  Barrier& barrier;
+  const int id, team;
+  float *patches, *scratch;
+};
+
+}  // namespace
+}  // namespace bac
