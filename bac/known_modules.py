@@ -29,6 +29,23 @@ _KNOWN = (
     | {f"{cls.__module__}.{cls.__qualname__}" for cls in _TORCH}
 )
 
+_VISION = "diffusion_policy.model.vision"
+#: of the vision encoder that the native library knows
+_ENCODER = frozenset(
+    {
+        f"{_VISION}.observation_encoder.ObservationEncoder",
+        f"{_VISION}.observation_encoder.CameraEncoder",
+        f"{_VISION}.resnet.ResNet18Conv",
+        f"{_VISION}.resnet.ResidualBlock",
+        f"{_VISION}.spatial_softmax.SpatialSoftmax",
+    }
+    | {
+        f"{cls.__module__}.{cls.__qualname__}"
+        for cls in (nn.Conv2d, nn.GroupNorm, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.Flatten, nn.Linear)
+        + (nn.Sequential, nn.ModuleDict)
+    }
+)
+
 
 class UnknownModule(UserError, ValueError):
     """A model has a part whose computation a runtime would leave out."""
@@ -67,10 +84,20 @@ def check_modules(model: nn.Module, runtime: str) -> None:
 
 def foreign_part(model: nn.Module) -> str | None:
     """The first part of a model whose computation is not known here, in words; None: there is none."""
+    return _first_foreign(model, _KNOWN, "the model", "the model's")
+
+
+def foreign_encoder_part(encoder: nn.Module) -> str | None:
+    """Likewise of a vision encoder."""
+    reason = _strange(encoder, frozenset({f"{_VISION}.observation_encoder.ObservationEncoder"}))
+    return f"it {reason}" if reason else _first_foreign(encoder, _ENCODER, "it", "its")
+
+
+def _first_foreign(model: nn.Module, known: frozenset[str], whole: str, owner: str) -> str | None:
     for name, module in model.named_modules():
-        reason = _strange(module, _KNOWN) or _strange_parameter(module)
+        reason = _strange(module, known) or _strange_parameter(module)
         if reason:
-            return f"{_name(name)} {reason}"
+            return f"{f'{owner} {name}' if name else whole} {reason}"
     return None
 
 

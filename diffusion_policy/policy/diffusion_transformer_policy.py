@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ class DiffusionTransformerPolicy(SettablePolicy):
         obs_shapes: name -> shape of one observation, in the environment's units; batches are [B, To, *shape].
         cameras: the names among them that are images [C, H, W], uint8 or in [0, 1].
         obs_dim: Do, the size of an encoded observation.
+        acting_encoder: does in `predict_action` what `encode` does, while the policy is accelerated; else None.
 
     Raises:
         ValueError: the sizes, the kind of conditioning and the number of denoising steps do not fit together.
@@ -81,6 +83,7 @@ class DiffusionTransformerPolicy(SettablePolicy):
         self._trajectory_steps = n_action_steps if pred_action_steps_only else horizon
         steps = noise_scheduler.config.num_train_timesteps if num_inference_steps is None else num_inference_steps
         self.sampler: Sampler = DiffusionSampler(model, noise_scheduler, steps, step_kwargs)
+        self.acting_encoder: Callable[[dict[str, Tensor]], Tensor] | None = None
         self._check_steps(steps)
 
     def weights_hash(self) -> str:
@@ -133,7 +136,8 @@ class DiffusionTransformerPolicy(SettablePolicy):
             raise InputError(f"observations are of different batch sizes: {sizes}")
         if 0 in sizes.values():
             raise InputError("the batch of observations is empty: give at least one")
-        features = self.encode(self.normalizer.normalize(obs))
+        encode = self.encode if self.acting_encoder is None else self.acting_encoder
+        features = encode(self.normalizer.normalize(obs))
         largest = features.abs().max().item()
         if not largest <= _LARGEST_FEATURE:  # also where it is NaN
             raise InputError(

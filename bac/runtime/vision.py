@@ -1,0 +1,171 @@
+"""The vision encoder in native code (bac/native): all cameras of an observation in one call.
+
+Known is the encoder of this project's image policies: a ResNet-18 with group or batch normalisation for each camera,
+spatial softmax, a linear layer. Weights are kept in half precision where that is exact: reading them takes longer than
+multiplying them. With precision=bf16 the convolutions multiply bfloat16 numbers and sum in float32.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from ctypes import c_void_p
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bac.known_modules import foreign_encoder_part
+from bac.native import build, engine
+from bac.native.levels import choose_level
+from bac.native.packing import is_half, pack
+from bac.native.structs import Camera, Conv, Encoder, Frames, Keep, Matrix, Norm, Residual, array
+from bac.runtime.snapshot import ModelSnapshot
+
+
+def why_unknown(module: nn.Module) -> str | None:
+    """Why the native library cannot encode what `module` does, in words; None if it can."""
+    foreign = foreign_encoder_part(module)
+    if foreign is not None:
+        return foreign
+    encoder: Any = module
+    if encoder.crop_shape is not None and not encoder.fixed_crop:
+        return "it crops images at random places"
+    if not encoder.obs_nets:
+        return "it has no cameras"
+    if any(parameter.device.type != "cpu" for parameter in module.parameters()):
+        return "it is not on the CPU"
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Conv2d) and not _is_plain(part):
+            return f"its {name} is a convolution of another form"
+        if isinstance(part, nn.GroupNorm) and part.num_channels % (16 * part.num_groups):
+            return f"its {name} has groups of {part.num_channels // part.num_groups} channels"
+        if isinstance(part, nn.BatchNorm2d) and not part.track_running_stats:
+            return f"its {name} normalises with the batch at hand"
+    return None
+
+
+def _is_plain(conv: nn.Conv2d) -> bool:
+    plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+    sizes = (conv.kernel_size, conv.stride, conv.padding)
+    return plain and all(not isinstance(size, str) and size[0] == size[1] for size in sizes)
+
+
+class NativeEncoder:
+    """Encodes observations as `module` (an ObservationEncoder) does in evaluation.
+
+    A frame's features do not depend on the frames beside it, nor on the number of threads, bit for bit.
+
+    Args:
+        module: one for which `why_unknown` is None.
+        precision: fp32 or bf16.
+        threads: torch's number of threads unless given.
+
+    Raises:
+        NativeError: there is no native library (see `bac.native.build.library`).
+    """
+
+    @torch.no_grad()
+    def __init__(self, module: nn.Module, precision: str = "fp32", threads: int | None = None):
+        self.module, self.precision, self.threads = module, precision, threads
+        self.library = build.library()
+        self.level = choose_level(self.library)
+        self.keep = Keep()
+        encoder: Any = module
+        self.names = list(encoder.obs_nets)
+        cameras, at = [], 0
+        self.columns: dict[str, slice] = {}  # of a row of features, by the observation's name
+        for name, shape in encoder.shapes.items():
+            if name in encoder.obs_nets:
+                cameras.append(self._camera(encoder.obs_nets[name], shape, encoder.crop_shape, at))
+            width = cameras[-1].features if name in encoder.obs_nets else shape[0]
+            self.columns[name] = slice(at, at + width)
+            at += width
+        self.native = Encoder(cameras=len(cameras), width=at, camera=array(Camera, cameras, self.keep))
+        self.snapshot = ModelSnapshot(module)
+
+    def __deepcopy__(self, memo: dict) -> NativeEncoder:
+        """The copy of a policy gets an encoder packed from the copied weights."""
+        return NativeEncoder(copy.deepcopy(self.module, memo), self.precision, self.threads)
+
+    def _form(self, weight: Tensor) -> str:
+        return "half" if "half" in self.level.formats and is_half(weight) else "float"
+
+    def _linear(self, weight: Tensor, bias: Tensor) -> Matrix:
+        return pack(weight, bias, self.keep, self._form(weight))
+
+    def _conv(self, conv: nn.Conv2d, norm: nn.Module) -> Conv:
+        flat = conv.weight.permute(0, 2, 3, 1).flatten(1)  # [out, kernel row, kernel column, channel]
+        flat = F.pad(flat, (0, flat.shape[1] % 2))
+        form = "bfloat" if self.precision == "bf16" else self._form(flat)
+        weight = pack(flat, torch.zeros(len(flat)), self.keep, form)
+        return Conv(weight, self._norm(norm), conv.in_channels, conv.kernel_size[0], conv.stride[0], conv.padding[0])
+
+    def _norm(self, norm: Any) -> Norm:
+        if isinstance(norm, nn.GroupNorm):
+            return Norm(self.keep(norm.weight), self.keep(norm.bias), norm.num_groups, norm.eps)
+        gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+        return Norm(self.keep(gain), self.keep(norm.bias - norm.running_mean * gain), 0, norm.eps)
+
+    def _residual(self, block: Any) -> Residual:
+        shortcut = Conv() if block.downsample is None else self._conv(*block.downsample)
+        return Residual(self._conv(block.conv1, block.bn1), self._conv(block.conv2, block.bn2), shortcut)
+
+    def _camera(self, net: Any, shape: tuple[int, ...], crop: tuple[int, int] | None, at: int) -> Camera:
+        stem, norm, _, pool, *stages = net.backbone.nets
+        blocks = [self._residual(block) for stage in stages for block in stage]
+        keypoints, linear = net.pool.nets, net.nets[-1]
+        size = shape[1:] if crop is None else crop
+        top, left = (round((whole - part) / 2) for whole, part in zip(shape[1:], size))
+        return Camera(
+            *shape,
+            top,
+            left,
+            *size,
+            pool.kernel_size,
+            pool.stride,
+            pool.padding,
+            self._conv(stem, norm),
+            len(blocks),
+            array(Residual, blocks, self.keep),
+            self._linear(keypoints.weight.flatten(1), keypoints.bias),
+            self.keep(net.pool.pos_x),
+            self.keep(net.pool.pos_y),
+            1 / net.pool.temperature.item(),
+            keypoints.out_channels,
+            self._linear(linear.weight, linear.bias),
+            linear.out_features,
+            at,
+        )
+
+    def check(self) -> None:
+        """Raises:
+        RuntimeError: the encoder is not what it was when it was packed, or does not evaluate.
+        """
+        self.snapshot.check()
+        if self.module.random_crops or self.module.training and any(
+            isinstance(part, nn.BatchNorm2d) for part in self.module.modules()
+        ):
+            raise RuntimeError("the vision encoder is in training mode: call policy.eval() first, without random crops")
+
+    @torch.no_grad()
+    def __call__(self, nobs: Mapping[str, Tensor]) -> Tensor:
+        """Normalised observations [B, To, *shape] by name -> features [B, To, Do].
+
+        Raises:
+            RuntimeError: see `check`.
+        """
+        self.check()
+        batch, steps = nobs[self.names[0]].shape[:2]
+        out = torch.empty(batch, steps, self.native.width)
+        keep = Keep()
+        images = (c_void_p * len(self.names))(*(keep(nobs[name]) for name in self.names))
+        call = Frames(
+            batch * steps, self.threads or torch.get_num_threads(), self.level.number, images, out.data_ptr()
+        )
+        engine.encode(self.library, self.native, call)
+        for name, columns in self.columns.items():
+            if name not in self.module.cameras:
+                out[..., columns] = nobs[name]
+        return out
