@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bac.acting_encoder import ReusingEncoder, native_encoder
 from bac.flops import denoiser_cost
 from bac.horizon import Tokens, choose_tokens
 from bac.loop import DenoisingLoop, Generators, Policy
@@ -36,6 +37,11 @@ class Report:
             the two numbers above.
         ms_per_chunk: median wall-clock of `predict_action` in milliseconds, observation encoding included; None before
             any.
+        encoder: what encodes images: 'compiled' with its precision, 'PyTorch' and, where the compiled runtime does not
+            do it, why; 'none' for a policy without cameras.
+        encoder_ms: median milliseconds of it, where it is compiled and there was a chunk.
+        frames, reused_frames: of one camera, and those among them that were not encoded again as the observation
+            before had them, too (see `bac.acting_encoder.ReusingEncoder`).
         prepare_seconds: one-off preparation (precomputed tables, packing, compilation or graph capture).
         proof: what the certificate says, where one is followed.
     """
@@ -55,19 +61,29 @@ class Report:
     ms_per_chunk: float | None
     prepare_seconds: float
     proof: str | None = None
+    encoder: str = "none"
+    encoder_ms: float | None = None
+    frames: int = 0
+    reused_frames: int = 0
 
     def __str__(self) -> str:
         latency = "no chunk yet" if self.ms_per_chunk is None else f"{self.ms_per_chunk:.1f} ms per chunk (median)"
         ratio = self.full_gflop_per_chunk / self.gflop_per_chunk
         return (
             f"{self.schedule} on {self.sampler}, runtime {self.runtime}: {self.chunks} chunks, {latency}\n"
-            f"block updates per chunk {self.scheduled_updates} of {self.full_updates}, "
+            + ("" if self.encoder == "none" else f"{self._encoder_line()}\n")
+            + f"block updates per chunk {self.scheduled_updates} of {self.full_updates}, "
             f"{self.block_updates} computed in all; {self.tokens}\n"
             f"denoiser {self.gflop_per_chunk:.2f} GFLOP per chunk, {ratio:.2f}x fewer than the full policy's "
             f"{self.full_gflop_per_chunk:.2f} (tokens {self.fewer_by_tokens:.2f}x, schedule "
             f"{self.fewer_by_schedule:.2f}x; FLOPs, not time); prepared in {self.prepare_seconds:.2f} s"
             + ("" if self.proof is None else f"\nproven: {self.proof}")
         )
+
+    def _encoder_line(self) -> str:
+        split = "" if self.encoder_ms is None else f", {self.encoder_ms:.1f} ms of a chunk (median)"
+        reused = f", {self.reused_frames} of {self.frames} frames reused" if self.reused_frames else ""
+        return f"vision encoder: {self.encoder}{split}{reused}"
 
 
 class Acceleration:
@@ -115,6 +131,10 @@ class Acceleration:
         self.sampler: Runtime = make_sampler(
             loop, schedule, runtime or "planned", precision or "fp32", threads, self.tokens.kept
         )
+        started = time.perf_counter()
+        native, self.encoder_words = native_encoder(policy, self.sampler)
+        self.encoder = None if native is None else ReusingEncoder(native)
+        self.encoder_seconds = time.perf_counter() - started
         self.own: DenoisingLoop | None = None
         self.milliseconds: list[float] = []
 
@@ -126,10 +146,14 @@ class Acceleration:
                 "the policy has got another sampler since accelerate() prepared this one: call accelerate() again"
             )
         self.own, self.policy.sampler = self.policy.sampler, self.sampler
+        if self.encoder is not None:
+            self.policy.acting_encoder = self.encoder
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self.policy.sampler, self.own = self.own, None
+        if self.encoder is not None:
+            self.policy.acting_encoder = None
 
     def predict_action(self, obs_dict: dict[str, Tensor], generator: Generators = None) -> dict[str, Tensor]:
         """As the policy's own `predict_action`; latencies are kept for the report (the last 10,000)."""
@@ -160,7 +184,7 @@ class Acceleration:
         tokens = self.tokens
         flops, full_flops = denoiser_cost(model, tokens.denoised).flops, denoiser_cost(model, tokens.total).flops
         full = Schedule.full(schedule.blocks, self.replaced.num_inference_steps)
-        median = sorted(self.milliseconds)[len(self.milliseconds) // 2] if self.milliseconds else None
+        encoder = self.encoder
         return Report(
             runtime=self.sampler.name,
             sampler=_name_of(self.sampler.base, self.policy),
@@ -174,10 +198,18 @@ class Acceleration:
             full_gflop_per_chunk=full_flops(full) / 1e9,
             fewer_by_tokens=full_flops(full) / flops(full),
             fewer_by_schedule=flops(full) / flops(schedule),
-            ms_per_chunk=median,
-            prepare_seconds=self.sampler.prepare_seconds,
+            ms_per_chunk=_median(self.milliseconds),
+            prepare_seconds=self.sampler.prepare_seconds + self.encoder_seconds,
             proof=None if self.tuned is None else str(self.tuned),
+            encoder=self.encoder_words,
+            encoder_ms=None if encoder is None else _median(encoder.milliseconds),
+            frames=0 if encoder is None else encoder.frames,
+            reused_frames=0 if encoder is None else encoder.reused,
         )
+
+
+def _median(values: list[float]) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None
 
 
 def certificate_of(policy: Policy, schedule: Schedule | Tuned | str | None) -> Tuned | None:

@@ -114,6 +114,8 @@ class Policy(Protocol):
             to the last of those executed.
         noise_scheduler: the checkpoint's own scheduler.
         chunk: where the executed actions lie in its trajectory. Without it all tokens are denoised (see `bac.horizon`).
+        obs_encoder, acting_encoder: of an image policy, the module that encodes observations, and what does that in its
+            place if it is not None (see `bac.acting_encoder`). Without them the policy's own encoder runs.
     """
 
     model: Any

@@ -46,6 +46,26 @@ def exercise() -> None:
                     inputs = policy.sampler_inputs(policy.random_observation(batch))
                     known = torch.rand(inputs.known.shape) < 0.2
                     sampler(SamplerInputs(inputs.known, known, inputs.observation))
+    exercise_encoder("bfloat" in formats)
+
+
+def exercise_encoder(bf16: bool) -> None:
+    """Images of odd sizes through every form of the vision encoder: norms, crops, formats, frames and threads."""
+    import torch
+
+    from bac.runtime.vision import NativeEncoder
+    from diffusion_policy.model.vision.observation_encoder import ObservationEncoder
+
+    shapes = {"front": (3, 41, 37), "speed": (2,), "wrist": (4, 33, 70)}
+    for group_norm, crop, half in ((True, None, False), (False, (33, 36), True)):
+        module = ObservationEncoder(shapes, ("front", "wrist"), crop, group_norm, fixed_crop=True).eval()
+        if half:
+            for parameter in module.parameters():
+                parameter.data.copy_(parameter.half().float())
+        for precision in ("fp32", "bf16") if bf16 else ("fp32",):
+            for threads, frames in ((1, 1), (3, 2), (2, 17)):
+                encoder = NativeEncoder(module, precision, threads)
+                encoder({name: torch.rand(frames, 1, *shape) for name, shape in shapes.items()})
 
 
 def run(sanitizer: str, runtime: str) -> str | None:

@@ -73,7 +73,7 @@ class NativeEncoder:
         self.level = choose_level(self.library)
         self.keep = Keep()
         encoder: Any = module
-        self.names = list(encoder.obs_nets)
+        self.names = list(encoder.obs_nets)  # of the cameras
         cameras, at = [], 0
         self.columns: dict[str, slice] = {}  # of a row of features, by the observation's name
         for name, shape in encoder.shapes.items():
@@ -84,6 +84,7 @@ class NativeEncoder:
             at += width
         self.native = Encoder(cameras=len(cameras), width=at, camera=array(Camera, cameras, self.keep))
         self.snapshot = ModelSnapshot(module)
+        self.uses_batches = any(isinstance(part, nn.BatchNorm2d) for part in module.modules())
 
     def __deepcopy__(self, memo: dict) -> NativeEncoder:
         """The copy of a policy gets an encoder packed from the copied weights."""
@@ -144,9 +145,7 @@ class NativeEncoder:
         RuntimeError: the encoder is not what it was when it was packed, or does not evaluate.
         """
         self.snapshot.check()
-        if self.module.random_crops or self.module.training and any(
-            isinstance(part, nn.BatchNorm2d) for part in self.module.modules()
-        ):
+        if self.module.random_crops or self.module.training and self.uses_batches:
             raise RuntimeError("the vision encoder is in training mode: call policy.eval() first, without random crops")
 
     @torch.no_grad()
@@ -161,11 +160,13 @@ class NativeEncoder:
         out = torch.empty(batch, steps, self.native.width)
         keep = Keep()
         images = (c_void_p * len(self.names))(*(keep(nobs[name]) for name in self.names))
-        call = Frames(
-            batch * steps, self.threads or torch.get_num_threads(), self.level.number, images, out.data_ptr()
-        )
+        call = Frames(batch * steps, self.threads or torch.get_num_threads(), self.level.number, images, out.data_ptr())
         engine.encode(self.library, self.native, call)
-        for name, columns in self.columns.items():
-            if name not in self.module.cameras:
-                out[..., columns] = nobs[name]
+        self.copy_numbers(nobs, out)
         return out
+
+    def copy_numbers(self, nobs: Mapping[str, Tensor], features: Tensor) -> None:
+        """Writes the observations that are no images into their columns of `features` [B, To, Do]."""
+        for name, columns in self.columns.items():
+            if name not in self.names:
+                features[..., columns] = nobs[name]

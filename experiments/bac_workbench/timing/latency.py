@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bac.acting_encoder import acting_with, native_encoder
 from diffusion_policy.policy.diffusion_sampler import Sampler
 
 
@@ -95,7 +96,7 @@ def interleaved(
     warmup: int = 2,
     progress: Callable[[], None] | None = None,
 ) -> tuple[dict[str, Latency], dict[str, Tensor]]:
-    """Times every sampler once per round: A B C A B C ...
+    """Times every sampler once per round, with the encoder that goes with it: A B C A B C ...
 
     Observations are drawn within the limits seen in training; all samplers get the same observations and noise.
 
@@ -105,6 +106,7 @@ def interleaved(
     generator = torch.Generator().manual_seed(0)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in samplers}
     actions: dict[str, Tensor] = {}
+    encoders = {name: native_encoder(policy, sampler)[0] for name, sampler in samplers.items()}
 
     def now() -> float:
         if policy.device.type == "cuda":
@@ -116,9 +118,10 @@ def interleaved(
         for name, sampler in samplers.items():
             noise = torch.Generator().manual_seed(index + warmup)
             # predict_action in its parts
-            started = now()
-            inputs = policy.sampler_inputs(obs)
-            encoded = now()
+            with acting_with(policy, encoders[name]):
+                started = now()
+                inputs = policy.sampler_inputs(obs)
+                encoded = now()
             actions[name] = policy.decode(sampler(inputs, noise))["action_pred"]
             ended = now()
             if index >= 0:
