@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bac.acting_encoder import ReusingEncoder, native_encoder
+from bac.acting_encoder import ReusingEncoder, acting_with, native_encoder
 from bac.flops import denoiser_cost
 from bac.horizon import Tokens, choose_tokens
 from bac.loop import DenoisingLoop, Generators, Policy
@@ -134,6 +135,7 @@ class Acceleration:
         started = time.perf_counter()
         native, self.encoder_words = native_encoder(policy, self.sampler)
         self.encoder = None if native is None else ReusingEncoder(native)
+        self._encoding = contextlib.ExitStack()  # while the policy acts with that encoder
         self.encoder_seconds = time.perf_counter() - started
         self.own: DenoisingLoop | None = None
         self.milliseconds: list[float] = []
@@ -146,14 +148,12 @@ class Acceleration:
                 "the policy has got another sampler since accelerate() prepared this one: call accelerate() again"
             )
         self.own, self.policy.sampler = self.policy.sampler, self.sampler
-        if self.encoder is not None:
-            self.policy.acting_encoder = self.encoder
+        self._encoding.enter_context(acting_with(self.policy, self.encoder))
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self.policy.sampler, self.own = self.own, None
-        if self.encoder is not None:
-            self.policy.acting_encoder = None
+        self._encoding.close()
 
     def predict_action(self, obs_dict: dict[str, Tensor], generator: Generators = None) -> dict[str, Tensor]:
         """As the policy's own `predict_action`; latencies are kept for the report (the last 10,000)."""
