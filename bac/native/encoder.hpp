@@ -50,19 +50,39 @@ inline int rows_at_once(const Conv& conv) { return std::max(int(kPatchFloats / s
 // Whether a team shares the rows of a convolution, rather than its columns.
 inline bool by_rows(int rows, int team) { return rows >= 2 * kTileRows * team; }
 
-// Buffers of some frames that one team works on, [frames][pixel][channel].
+// Activations [frames][pixel][channel]; and as bfloat16, where convolutions multiply such.
+struct Map {
+  float* wide;
+  uint16_t* narrow;
+  void put(size_t at, vf value) const {
+    store(wide + at, value);
+#if defined(__AVX512BF16__)
+    if (narrow) _mm256_storeu_si256(reinterpret_cast<__m256i*>(narrow + at), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(value))));
+#endif
+  }
+};
+
+// Buffers of some frames that one team works on.
 struct Sight {
   Sight(const Encoder& e, int frames, Parts& parts) {
     size_t image = 0, map = 0;
+    bool narrowed = false;
     for (int i = 0; i < e.cameras; ++i) {
       const Camera& camera = e.camera[i];
       image = std::max(image, size_t(camera.crop_height) * camera.crop_width * camera.channels);
-      walk(camera, [&](const Conv& conv, Shape in) { map = std::max(map, size_t(after(conv, in).pixels()) * conv.weight.n); });
+      walk(camera, [&](const Conv& conv, Shape in) {
+        map = std::max(map, size_t(after(conv, in).pixels()) * conv.weight.n);
+        narrowed |= conv.weight.format == kBfloat;
+      });
     }
     pixels = parts.take(frames * image);
-    for (float*& buffer : maps) buffer = parts.take(frames * map);
+    for (Map& buffer : maps) {
+      buffer.wide = parts.take(frames * map);
+      buffer.narrow = narrowed ? reinterpret_cast<uint16_t*>(parts.take(frames * map / 2)) : nullptr;
+    }
   }
-  float *pixels, *maps[4];
+  float* pixels;
+  Map maps[4];
 };
 
 class Observer {
@@ -95,18 +115,18 @@ class Observer {
   void look(const Camera& camera, const float* image) {
     crop(camera, image);
     Shape shape{camera.crop_height, camera.crop_width};
-    float *x = sight.maps[0], *y = sight.maps[1], *z = sight.maps[2], *shortcut = sight.maps[3];
-    shape = convolve(camera.stem, shape, sight.pixels, y);
+    Map x = sight.maps[0], y = sight.maps[1], z = sight.maps[2], shortcut = sight.maps[3];
+    shape = convolve(camera.stem, shape, {sight.pixels, nullptr}, y);
     normalise(camera.stem, shape.pixels(), y, nullptr, true);
     shape = pool(camera, shape, y, x);
     for (int i = 0; i < camera.blocks; ++i) {
       const Residual& block = camera.block[i];
       const Shape in = shape;
-      const float* added = x;
+      const float* added = x.wide;
       if (block.shortcut.weight.data) {
         const Shape out = convolve(block.shortcut, in, x, shortcut);
         normalise(block.shortcut, out.pixels(), shortcut, nullptr, false);
-        added = shortcut;
+        added = shortcut.wide;
       }
       shape = convolve(block.first, in, x, y);
       normalise(block.first, shape.pixels(), y, nullptr, true);
@@ -114,7 +134,7 @@ class Observer {
       normalise(block.second, shape.pixels(), z, added, true);
       std::swap(x, z);
     }
-    for (int frame = share(frames, id); frame < share(frames, id + 1); ++frame) features(camera, shape.pixels(), x, frame);
+    for (int frame = share(frames, id); frame < share(frames, id + 1); ++frame) features(camera, shape.pixels(), x.wide, frame);
     barrier.wait();
   }
 
@@ -133,34 +153,36 @@ class Observer {
   }
 
   // Patches of output pixels [begin, begin + count) of all frames, a row of `pitch` numbers each.
-  void gather(const Conv& conv, Shape in, Shape out, const float* x, int begin, int count) {
-    const int pitch = pitch_of(conv), line = conv.size * conv.channels, n = out.pixels();
-    const bool narrowed = conv.weight.format == kBfloat;
+  void gather(const Conv& conv, Shape in, Shape out, const Map& x, int begin, int count) {
+    const bool narrowed = conv.weight.format == kBfloat, direct = narrowed && x.narrow;
+    const size_t unit = direct ? sizeof(uint16_t) : sizeof(float), pixel_size = conv.channels * unit;
+    const size_t line = conv.size * pixel_size, pitch = pitch_of(conv), n = size_t(out.pixels());
+    const char* all = direct ? reinterpret_cast<const char*>(x.narrow) : reinterpret_cast<const char*>(x.wide);
     for (int i = 0; i < count; ++i) {
-      const int frame = (begin + i) / n, pixel = (begin + i) % n;
+      const int frame = (begin + i) / int(n), pixel = (begin + i) % int(n);
       const int top = pixel / out.width * conv.stride - conv.padding, left = pixel % out.width * conv.stride - conv.padding;
       const int skip = std::max(-left, 0), stop = std::min(conv.size, in.width - left);
-      const float* from = x + size_t(frame) * in.pixels() * conv.channels;
-      float* row = narrowed ? scratch : patches + size_t(i) * pitch;
-      float* to = row;
+      const char* from = all + size_t(frame) * in.pixels() * pixel_size;
+      char* const row = direct || !narrowed ? reinterpret_cast<char*>(patches) + i * pitch * unit : reinterpret_cast<char*>(scratch);
+      char* to = row;
       for (int ky = 0; ky < conv.size; ++ky, to += line) {
         const int y = top + ky;
         if (y < 0 || y >= in.height || skip >= stop) {
-          std::memset(to, 0, size_t(line) * sizeof(float));
+          std::memset(to, 0, line);
           continue;
         }
-        if (skip) std::memset(to, 0, size_t(skip) * conv.channels * sizeof(float));
-        std::memcpy(to + skip * conv.channels, from + (size_t(y) * in.width + left + skip) * conv.channels, size_t(stop - skip) * conv.channels * sizeof(float));
-        if (stop < conv.size) std::memset(to + stop * conv.channels, 0, size_t(conv.size - stop) * conv.channels * sizeof(float));
+        if (skip) std::memset(to, 0, skip * pixel_size);
+        std::memcpy(to + skip * pixel_size, from + (size_t(y) * in.width + left + skip) * pixel_size, (stop - skip) * pixel_size);
+        if (stop < conv.size) std::memset(to + stop * pixel_size, 0, (conv.size - stop) * pixel_size);
       }
-      std::memset(to, 0, size_t(pitch - conv.size * line) * sizeof(float));
+      std::memset(to, 0, pitch * unit - conv.size * line);
 #if defined(__AVX512BF16__)
-      if (narrowed) BfloatWeights::narrow(row, reinterpret_cast<uint32_t*>(patches) + size_t(i) * (pitch / 2), size_t(pitch));
+      if (narrowed && !direct) BfloatWeights::narrow(scratch, reinterpret_cast<uint32_t*>(patches) + i * pitch / 2, pitch);
 #endif
     }
   }
 
-  Shape convolve(const Conv& conv, Shape in, const float* x, float* out) {
+  Shape convolve(const Conv& conv, Shape in, const Map& x, const Map& out) {
     const Shape shape = after(conv, in);
     const int rows = frames * shape.pixels(), n = conv.weight.n, pitch = pitch_of(conv);
     const bool own_rows = by_rows(rows, team);
@@ -169,7 +191,7 @@ class Observer {
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int from = begin + int(int64_t(end - begin) * chunk / chunks), to = begin + int(int64_t(end - begin) * (chunk + 1) / chunks);
       gather(conv, in, shape, x, from, to - from);
-      multiply(conv.weight, patches, pitch, to - from, own_rows ? 0 : id, own_rows ? 1 : team, out + size_t(from) * n);
+      multiply(conv.weight, patches, pitch, to - from, own_rows ? 0 : id, own_rows ? 1 : team, out.wide + size_t(from) * n);
     }
     barrier.wait();
     return shape;
@@ -187,7 +209,7 @@ class Observer {
   }
 
   // Normalises a convolution's output in place, then adds `added` and applies ReLU where wanted.
-  void normalise(const Conv& conv, int pixels, float* x, const float* added, bool relu) {
+  void normalise(const Conv& conv, int pixels, const Map& x, const float* added, bool relu) {
     const Norm& norm = conv.norm;
     const int n = conv.weight.n, groups = norm.groups ? norm.groups : n / kLanes, width = n / groups;
     const vf least = splat(relu ? 0.0f : -std::numeric_limits<float>::infinity());
@@ -197,17 +219,15 @@ class Observer {
       float mean = 0, scale = 1;
       if (norm.groups) {
         const float count = float(pixels) * width;
-        mean = over(x + at, pixels, n, width, [](vf v) { return v; }) / count;
-        scale = 1.0f / std::sqrt(over(x + at, pixels, n, width, [mean](vf v) { return (v - mean) * (v - mean); }) / count + norm.eps);
+        mean = over(x.wide + at, pixels, n, width, [](vf v) { return v; }) / count;
+        scale = 1.0f / std::sqrt(over(x.wide + at, pixels, n, width, [mean](vf v) { return (v - mean) * (v - mean); }) / count + norm.eps);
       }
       for (int j = 0; j < width; j += kWidth) {
         const vf gain = load(norm.gain + column + j) * scale, shift = load(norm.shift + column + j);
-        float* p = x + at + j;
-        const float* q = added ? added + at + j : nullptr;
-        for (int pixel = 0; pixel < pixels; ++pixel, p += n) {
-          vf v = (load(p) - mean) * gain + shift;
-          if (q) v += load(q), q += n;
-          store(p, max(least, v));  // NaN stays NaN
+        for (size_t p = at + j, end = p + size_t(pixels) * n; p < end; p += n) {
+          vf v = (load(x.wide + p) - mean) * gain + shift;
+          if (added) v += load(added + p);
+          x.put(p, max(least, v));  // NaN stays NaN
         }
       }
     }
@@ -228,21 +248,21 @@ class Observer {
     return sum((total[0] + total[1]) + (total[2] + total[3]));
   }
 
-  Shape pool(const Camera& camera, Shape in, const float* x, float* out) {
+  Shape pool(const Camera& camera, Shape in, const Map& x, const Map& out) {
     const Shape shape = window(in, camera.pool, camera.pool_stride, camera.pool_padding);
     const int n = camera.stem.weight.n, lines = frames * shape.height;
     for (int line = share(lines, id); line < share(lines, id + 1); ++line) {
-      const float* from = x + size_t(line / shape.height) * in.pixels() * n;
+      const float* from = x.wide + size_t(line / shape.height) * in.pixels() * n;
       const int top = line % shape.height * camera.pool_stride - camera.pool_padding;
       for (int column = 0; column < shape.width; ++column) {
         const int left = column * camera.pool_stride - camera.pool_padding;
-        float* to = out + (size_t(line) * shape.width + column) * n;
+        const size_t to = (size_t(line) * shape.width + column) * n;
         for (int j = 0; j < n; j += kWidth) {
           vf best = splat(-std::numeric_limits<float>::infinity());
           for (int y = std::max(top, 0); y < std::min(top + camera.pool, in.height); ++y)
             for (int i = std::max(left, 0); i < std::min(left + camera.pool, in.width); ++i)
               best = max(load(from + (size_t(y) * in.width + i) * n + j), best);
-          store(to + j, best);
+          out.put(to + j, best);
         }
       }
     }
