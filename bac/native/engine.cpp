@@ -105,9 +105,15 @@ const char* wrong_call(const Model& m, const Call& c) {
   if (!fits(c.batch, 1, 1 << 24) || !fits(c.memory, 0, 1 << 16)) return "batch or condition tokens";
   if (!c.trajectory || !c.noise || (c.given && !c.condition)) return "a tensor of the call is missing";
   if (m.cross && !c.cross_mask) return "the mask of the condition is missing";
-  if (m.cross && c.memory && !c.token && (!c.memory_slot || !c.key || !c.bias || !c.value)) return "tables of the condition are missing";
-  if (c.token && (!m.cross || !c.memory)) return "condition tokens of a model that has none";
-  for (int i = 0; c.token && i < m.layers; ++i) {
+  if (m.cross && c.memory && !c.observation && (!c.memory_slot || !c.key || !c.bias || !c.value)) return "tables of the condition are missing";
+  if (c.observation && (!m.cross || !c.memory)) return "condition tokens of a model that has none";
+  if (c.observation) {
+    if (!fits(m.cond_embed.k, 1, 1 << 20) || !fits(c.memory, 1, m.cond_tokens) || !m.cond_position) return "the condition encoder";
+    if (!shaped(m.cond_embed, m.d, m.cond_embed.k) || !shaped(m.cond_up, 4 * int64_t(m.d), m.d) || !shaped(m.cond_down, m.d, 4 * int64_t(m.d))) return "the condition encoder";
+    for (const Matrix* w : {&m.cond_embed, &m.cond_up, &m.cond_down})
+      if (w->format == kBfloat || !formats[w->format]) return "the condition encoder";
+  }
+  for (int i = 0; c.observation && i < m.layers; ++i) {
     if (!shaped(m.layer[i].key_value, 2 * int64_t(m.d), m.d) || !m.layer[i].query_bias) return "the folding of condition tokens";
     if (!formats[m.layer[i].key_value.format] || !m.layer[i].fold_query || !m.layer[i].fold_out) return "the folding of condition tokens";
     for (int head = 0; head < m.heads; ++head)
@@ -125,7 +131,7 @@ const char* wrong_call(const Model& m, const Call& c) {
       if ((s.store || s.start < s.stop) && !m.stores) return "the plan";
       if (s.gap && (!fits(s.gap, 1, step) || !s.store || !m.ahead)) return "the plan";
       if (s.block < 0 || !m.cross || s.block % per_layer != 1) continue;
-      if (c.memory && !c.token && c.memory_slot[s.block / per_layer * m.steps + step] < 0) return "a computed cross-attention without a table";
+      if (c.memory && !c.observation && c.memory_slot[s.block / per_layer * m.steps + step] < 0) return "a computed cross-attention without a table";
       if (!c.memory && !m.layer[s.block / per_layer].time_key) return "cross-attention to nothing";
     }
   }

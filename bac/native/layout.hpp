@@ -56,15 +56,20 @@ struct Model {
   const Segment* segments;
   const int32_t* segment_start;  // [steps + 1]
   const SolverRow* solver;       // [steps]
+  // Encoder of the condition tokens beside the time token, where they are encoded one by one: two linear layers with Mish
+  // between them, on an embedding. Else without weights.
+  Matrix cond_embed, cond_up, cond_down;  // [numbers of an observation][d], [d][4 d], [4 d][d]
+  const float* cond_position;             // [tokens at most][d]
+  int32_t cond_tokens;                    // at most
   const float* ahead;            // [steps][blocks] steps that a stored output is extrapolated by, or null: all are held
   float clip;
 };
 
-// One call. Condition tokens other than the time token: `memory` of them for each sample, either encoded and to be folded
-// here (token), or folded, per slot.
+// One call. Condition tokens other than the time token: `memory` of them for each sample, either to be encoded and folded
+// here (observation), or folded, per slot.
 struct Call {
   int32_t batch, memory, threads, level;
-  const float* token;          // [batch][memory][d], or null
+  const float* observation;    // [batch][memory][cond_embed.k], or null
   const int32_t* memory_slot;  // [layers][steps] slot of the tables below, -1 where the block does not compute
   const float* key;            // [slots][batch][memory][heads][d]
   const float* bias;           // [slots][batch][memory][heads]
@@ -140,9 +145,10 @@ constexpr int32_t kLayout[] = {
     offsetof(Model, eps),
     offsetof(Model, embed), offsetof(Model, position), offsetof(Model, time_rows), offsetof(Model, self_mask), offsetof(Model, final_gain),
     offsetof(Model, final_shift), offsetof(Model, head), offsetof(Model, layer), offsetof(Model, segments), offsetof(Model, segment_start),
-    offsetof(Model, solver), offsetof(Model, ahead), offsetof(Model, clip),
+    offsetof(Model, solver), offsetof(Model, cond_embed), offsetof(Model, cond_up), offsetof(Model, cond_down),
+    offsetof(Model, cond_position), offsetof(Model, cond_tokens), offsetof(Model, ahead), offsetof(Model, clip),
     sizeof(Call), offsetof(Call, batch), offsetof(Call, memory), offsetof(Call, threads),
-    offsetof(Call, level), offsetof(Call, token), offsetof(Call, memory_slot), offsetof(Call, key),
+    offsetof(Call, level), offsetof(Call, observation), offsetof(Call, memory_slot), offsetof(Call, key),
     offsetof(Call, bias), offsetof(Call, value), offsetof(Call, cross_mask), offsetof(Call, trajectory), offsetof(Call, noise),
     offsetof(Call, condition), offsetof(Call, given),
     sizeof(Norm), offsetof(Norm, gain), offsetof(Norm, shift), offsetof(Norm, groups), offsetof(Norm, eps),

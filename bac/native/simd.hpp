@@ -80,6 +80,13 @@ inline vf gelu(vf x) {
   return x * 0.5f * (u * p / q + 1.0f);
 }
 
+// Mish(x) = x tanh(log(1 + e^x)) = x n / (n + 2) with n = e^x (e^x + 2); from 20 on that is x.
+inline vf mish(vf x) {
+  const vf e = exp(min(x, splat(20.0f)));  // NaN: x itself is a factor
+  const vf n = e * (e + 2.0f);
+  return x * (n / (n + 2.0f));
+}
+
 // out[row] = normalised x[row] * gain + shift over d columns.
 inline void layer_norm(const float* x, float* out, int rows, int d, const float* gain, const float* shift, float eps) {
   for (int row = 0; row < rows; ++row, x += d, out += d) {

@@ -61,6 +61,9 @@ class Model(Structure):
         ("segments", POINTER(Segment)),
         ("segment_start", c_void_p),
         ("solver", POINTER(SolverRow)),
+        *((name, Matrix) for name in ("cond_embed", "cond_up", "cond_down")),
+        ("cond_position", c_void_p),
+        ("cond_tokens", c_int32),
         ("ahead", c_void_p),
         ("clip", c_float),
     ]
@@ -69,7 +72,7 @@ class Model(Structure):
 class Call(Structure):
     _fields_ = [
         *((name, c_int32) for name in ("batch", "memory", "threads", "level")),
-        *((name, c_void_p) for name in ("token", "memory_slot", "key", "bias", "value")),
+        *((name, c_void_p) for name in ("observation", "memory_slot", "key", "bias", "value")),
         *((name, c_void_p) for name in ("cross_mask", "trajectory")),
         ("noise", POINTER(c_void_p)),
         ("condition", c_void_p),

@@ -19,14 +19,17 @@ struct Workspace {
       : x(parts.take(size_t(rows) * m.d)), wide(parts.take(size_t(rows) * 4 * m.d)), heads_out(parts.take(size_t(rows) * m.d)),
         stored(parts.take(m.stores ? size_t(blocks(m)) * rows * m.d : 0)), slopes(parts.take(m.ahead ? size_t(blocks(m)) * rows * m.d : 0)),
         last(parts.take(size_t(rows) * m.d_in)), key(parts.take(folded(m, c, rows) * m.d)), value(parts.take(folded(m, c, rows) * m.d)),
-        bias(parts.take(folded(m, c, rows))) {}
+        bias(parts.take(folded(m, c, rows))), token(parts.take(encoded(m, c, rows) * m.d)),
+        token_wide(parts.take(encoded(m, c, rows) * 4 * m.d)) {}
+  static size_t encoded(const Model& m, const Call& c, int rows) { return c.observation ? size_t(rows / m.tokens) * c.memory : 0; }
   static size_t folded(const Model& m, const Call& c, int rows) {
-    return c.token ? size_t(m.layers) * (rows / m.tokens) * c.memory * m.heads : 0;
+    return c.observation ? size_t(m.layers) * (rows / m.tokens) * c.memory * m.heads : 0;
   }
   float *x, *wide, *heads_out;  // wide: [rows][4 d]
   float *stored, *slopes;       // [blocks][rows][d]
   float* last;                  // [rows][d_in]
   float *key, *value, *bias;    // condition tokens, folded: [layers][samples][memory][heads][d], bias without [d]
+  float *token, *token_wide;    // [samples][memory][d], encoded, and [4 d] on the way
 };
 
 // Where a branch's output goes besides the residual stream; null where it is not needed later.
@@ -45,14 +48,14 @@ class Worker {
         values(parts.take(size_t(m.d) * lanes)), scores(parts.take(size_t(m.tokens) * lanes)), column_bias(parts.take(lanes)),
         head_keys(parts.take(head_keys_size())), weights(parts.take(size_t(m.tokens) * round_up(m.tokens))),
         head_out(parts.take(size_t(rows / team + 1) * m.head.n)),
-        projected(parts.take(c.token ? size_t(samples) * c.memory * 2 * m.d : 0)), narrow(parts.take(size_t(rows) * 2 * m.d)) {
+        projected(parts.take(c.observation ? size_t(samples) * c.memory * 2 * m.d : 0)), narrow(parts.take(size_t(rows) * 2 * m.d)) {
     if (parts.start) std::memset(head_keys, 0, head_keys_size() * sizeof(float));  // padded columns stay finite
   }
 
   // Allocates nothing and throws nothing: it runs in threads.
   void run() noexcept {
     const int sample_size = (m.tokens - m.skip) * m.d_in;
-    if (c.token) fold();
+    if (c.observation) fold();
     for (int step = 0; step < m.steps; ++step) {
       embed(step, sample_size);
       for (int s = m.segment_start[step]; s < m.segment_start[step + 1]; ++s) {
@@ -83,14 +86,29 @@ class Worker {
       if (c.given[i]) c.trajectory[i] = c.condition[i];
   }
 
+  // Encodes the condition tokens; every worker has its columns of each product.
+  void encode() {
+    const int tokens = samples * c.memory, width = m.cond_embed.k;
+    product(c.observation + size_t(first) * c.memory * width, width, tokens, m.cond_embed, id, team, [&](int row, int column, vf value) {
+      store(w.token + size_t(row) * m.d + column, value + load(m.cond_position + size_t(row % c.memory) * m.d + column));
+    });
+    barrier.wait();
+    product(w.token, tokens, m.cond_up, nullptr, id, team,
+            [&](int row, int column, vf value) { store(w.token_wide + size_t(row) * 4 * m.d + column, mish(value)); });
+    barrier.wait();
+    product(w.token_wide, tokens, m.cond_down, nullptr, id, team,
+            [&](int row, int column, vf value) { store(w.token + size_t(row) * m.d + column, value); });
+    barrier.wait();
+  }
+
   // Folds the condition tokens into the cross-attention of every layer (see bac.folding); layers are dealt out.
   void fold() {
+    encode();
     const int dh = m.d / m.heads, tokens = samples * c.memory;
-    const float* token = c.token + size_t(first) * c.memory * m.d;
     const float scale = 1.0f / std::sqrt(float(dh));
     for (int index = id; index < m.layers; index += team) {
       const Layer& layer = m.layer[index];
-      product(token, tokens, layer.key_value, nullptr, 0, 1, [&](int row, int column, vf value) {
+      product(w.token, tokens, layer.key_value, nullptr, 0, 1, [&](int row, int column, vf value) {
         store(projected + size_t(row) * 2 * m.d + column, column < m.d ? value * scale : value);
       });
       const size_t at = size_t(index) * tokens * m.heads;
@@ -242,13 +260,13 @@ class Worker {
     const int begin = split ? m.tokens * id / team : 0, end = split ? m.tokens * (id + 1) / team : m.tokens;
     for (int sample = split ? 0 : id; sample < samples && begin < end; sample += split ? 1 : team) {
       // columns are ordered (token, head); keys are transposed to [d][lanes], values stay [columns][d]
-      const size_t at = (c.token ? size_t(index) * samples + sample : size_t(slot) * c.batch + first + sample) * c.memory * m.heads;
+      const size_t at = (c.observation ? size_t(index) * samples + sample : size_t(slot) * c.batch + first + sample) * c.memory * m.heads;
       for (int column = 0; column < columns; ++column) {
         const bool is_time = column < time * m.heads;
         const size_t entry = is_time ? size_t(step) * m.heads + column : at + column - time * m.heads;
-        const float* key = (is_time ? layer.time_key : c.token ? w.key : c.key) + entry * m.d;
-        const float* value = (is_time ? layer.time_value : c.token ? w.value : c.value) + entry * m.d;
-        column_bias[column] = (is_time ? layer.time_bias : c.token ? w.bias : c.bias)[entry];
+        const float* key = (is_time ? layer.time_key : c.observation ? w.key : c.key) + entry * m.d;
+        const float* value = (is_time ? layer.time_value : c.observation ? w.value : c.value) + entry * m.d;
+        column_bias[column] = (is_time ? layer.time_bias : c.observation ? w.bias : c.bias)[entry];
         for (int j = 0; j < m.d; ++j) keys[size_t(j) * lanes + column] = key[j];
         std::memcpy(values + size_t(column) * m.d, value, m.d * sizeof(float));
       }

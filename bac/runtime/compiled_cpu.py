@@ -11,13 +11,15 @@ from __future__ import annotations
 import copy
 import time
 from collections import Counter
+from collections.abc import Callable
 from ctypes import c_void_p
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bac.errors import Unavailable
-from bac.folding import Folded, observation_tokens
+from bac.folding import Folded
 from bac.loop import DenoisingLoop, Generators, SamplerInputs
 from bac.native import build, engine
 from bac.native.levels import choose_level
@@ -172,7 +174,28 @@ class CompiledCpuSampler:
             solver=array(SolverRow, [SolverRow(*row) for row in solver.table.tolist()], keep),
             ahead=None if self.hoisted.plan.ahead is None else keep(torch.from_numpy(self.hoisted.plan.ahead)),
             clip=solver.clip,
+            **self._condition_encoder(form),
         )
+
+    def _condition_encoder(self, form: Callable[[Tensor], str]) -> dict[str, Any]:
+        """Fields of a Model: what encodes condition tokens one by one, where the library does that."""
+        model = self.model
+        if not self._encodes:
+            return {}
+        embed, (up, _, down), position = model.cond_obs_emb, model.encoder, model.cond_pos_emb[0, 1:]
+        return {
+            "cond_embed": pack(embed.weight, embed.bias, self.keep, form(embed.weight)),
+            "cond_up": pack(up.weight, up.bias, self.keep, form(up.weight)),
+            "cond_down": pack(down.weight, down.bias, self.keep, form(down.weight)),
+            "cond_position": self.keep(position + embed.bias),
+            "cond_tokens": len(position),
+        }
+
+    @property
+    def _encodes(self) -> bool:
+        """Whether condition tokens beside the time token are encoded one by one, which the library does."""
+        model = self.model
+        return not model.encoder_only and model.n_cond_layers == 0 and bool(model.obs_as_cond)
 
     @property
     def _rows(self) -> int:
@@ -188,21 +211,10 @@ class CompiledCpuSampler:
         return mask
 
     # ---- once per observation ----
-    def encode_tokens(self, observation: Tensor | None) -> Tensor | None:
-        """Encoded condition tokens [B, S, D] beside the time token, which the library folds; None: there are none.
-
-        Samples are encoded one by one: in a matrix product over several, a sample's numbers may round differently.
-        """
-        model = self.model
-        if model.encoder_only or model.n_cond_layers > 0 or not model.obs_as_cond or observation is None:
-            return None
-        samples = [observation_tokens(model, observation[i : i + 1]) for i in range(len(observation))]
-        return samples[0] if len(samples) == 1 else torch.cat(samples)
-
     def fold_mixed(self, observation: Tensor | None, batch: int) -> Folded | None:
         """Tables [slots, B, S, H, D] of condition tokens that mix with the time token (`n_cond_layers > 0`), or None.
 
-        Samples one by one, likewise.
+        Samples one by one: in a matrix product over several, a sample's numbers may round differently.
         """
         model = self.model
         if model.encoder_only or model.n_cond_layers == 0:
@@ -243,8 +255,9 @@ class CompiledCpuSampler:
         inputs = inputs.head(self.tokens)
         known, denoised = inputs.known, inputs.known.shape[1]
         keep = Keep()
-        encoded, folded = self.encode_tokens(inputs.observation), self.fold_mixed(inputs.observation, len(inputs))
-        memory = encoded.shape[1] if encoded is not None else 0 if folded is None else folded.key.shape[2]
+        observation = inputs.observation if self._encodes else None
+        folded = self.fold_mixed(inputs.observation, len(inputs))
+        memory = observation.shape[1] if observation is not None else 0 if folded is None else folded.key.shape[2]
         trajectory = initial[:, :denoised].float().contiguous()
         sigmas = self.hoisted.solver.table[:, COLUMNS.index("sigma")]
         pointers = [
@@ -258,7 +271,7 @@ class CompiledCpuSampler:
             memory=memory,
             threads=self.threads or torch.get_num_threads(),
             level=self.level.number,
-            token=None if encoded is None else keep(encoded),
+            observation=None if observation is None else keep(observation),
             memory_slot=None if self.slots is None else keep(self.slots, torch.int32),
             key=None if folded is None else keep(folded.key),
             bias=None if folded is None else keep(folded.bias),
@@ -274,11 +287,9 @@ class CompiledCpuSampler:
         return trajectory.to(known.dtype)
 
     def timed_parts(self, inputs: SamplerInputs, generator: torch.Generator) -> TimedParts:
-        """See `Runtime.timed_parts`; folding and the scheduler's arithmetic are part of the native loop."""
+        """See `Runtime.timed_parts`; the native loop has the scheduler's arithmetic, and condition tokens that
+        do not mix."""
         return {
-            "conditioning": lambda: (
-                self.encode_tokens(inputs.observation),
-                self.fold_mixed(inputs.observation, len(inputs)),
-            ),
+            "conditioning": lambda: self.fold_mixed(inputs.observation, len(inputs)),
             "scheduler": lambda: self.hoisted.draw(inputs.known, generator),
         }

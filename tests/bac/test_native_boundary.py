@@ -84,13 +84,15 @@ WRONG_MODELS = {
     "segments": [None],
     "solver": [None],
     "final_gain": [None],
+    "cond_position": [None],
+    "cond_tokens": [0],
 }
 WRONG_CALLS = {
     "batch": [0, -1, 2**31 - 1],
     "memory": [-1, 2**30],
     "trajectory": [None],
     "noise": [None],
-    "token": [None],
+    "observation": [None],
     "level": [-1, 99],
     "cross_mask": [None],
 }
