@@ -47,7 +47,8 @@ inline int pitch_of(const Conv& conv) { return round_up(conv.weight.k); }
 // Rows of patches that a thread gathers at once.
 inline int rows_at_once(const Conv& conv) { return std::max(int(kPatchFloats / size_t(pitch_of(conv))), kTileRows); }
 
-// Whether a team shares the rows of a convolution, rather than its columns.
+// Whether a team shares the rows of a convolution, rather than its columns. `rows` are those of a call's largest pass, so that
+// all its passes have the memory that was taken for that one.
 inline bool by_rows(int rows, int team) { return rows >= 2 * kTileRows * team; }
 
 // Activations [frames][pixel][channel]; and as bfloat16, where convolutions multiply such.
@@ -87,12 +88,13 @@ struct Sight {
 
 class Observer {
  public:
-  Observer(const Encoder& e, const Frames& call, int first, int frames, const Sight& sight, Barrier& barrier, int id, int team, Parts& parts)
-      : e(e), call(call), first(first), frames(frames), sight(sight), barrier(barrier), id(id), team(team) {
+  // most: frames of the call's largest pass.
+  Observer(const Encoder& e, const Frames& call, int first, int frames, int most, const Sight& sight, Barrier& barrier, int id, int team, Parts& parts)
+      : e(e), call(call), first(first), frames(frames), most(most), sight(sight), barrier(barrier), id(id), team(team) {
     size_t floats = 0, row = 0;
     for (int i = 0; i < e.cameras; ++i) {
       const Shape map = walk(e.camera[i], [&](const Conv& conv, Shape in) {
-        const int rows = frames * after(conv, in).pixels();
+        const int rows = most * after(conv, in).pixels();
         const int own = by_rows(rows, team) ? std::min((rows + team - 1) / team, rows_at_once(conv)) : rows;
         floats = std::max(floats, size_t(own) * pitch_of(conv));
         row = std::max(row, size_t(pitch_of(conv)));
@@ -185,9 +187,9 @@ class Observer {
   Shape convolve(const Conv& conv, Shape in, const Map& x, const Map& out) {
     const Shape shape = after(conv, in);
     const int rows = frames * shape.pixels(), n = conv.weight.n, pitch = pitch_of(conv);
-    const bool own_rows = by_rows(rows, team);
+    const bool own_rows = by_rows(most * shape.pixels(), team);
     const int begin = own_rows ? share(rows, id) : 0, end = own_rows ? share(rows, id + 1) : rows;
-    const int most = own_rows ? rows_at_once(conv) : rows, chunks = (end - begin + most - 1) / most;
+    const int together = own_rows ? rows_at_once(conv) : rows, chunks = (end - begin + together - 1) / together;
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int from = begin + int(int64_t(end - begin) * chunk / chunks), to = begin + int(int64_t(end - begin) * (chunk + 1) / chunks);
       gather(conv, in, shape, x, from, to - from);
@@ -296,7 +298,7 @@ class Observer {
 
   const Encoder& e;
   const Frames& call;
-  const int first, frames;
+  const int first, frames, most;
   const Sight sight;
   Barrier& barrier;
   const int id, team;

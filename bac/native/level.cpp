@@ -64,7 +64,7 @@ void sample(const Model& m, const Call& c, Crew& crew) {
 struct Look {
   const Encoder& e;
   const Frames& call;
-  int first, frames;
+  int first, frames, most;
   const Sight* sight;
   Barrier* barrier;
   float* const* memory;
@@ -73,7 +73,7 @@ struct Look {
 void look(void* context, int id) {
   const auto& work = *static_cast<Look*>(context);
   Parts own{work.memory[id]};
-  Observer(work.e, work.call, work.first, work.frames, *work.sight, *work.barrier, id, work.call.threads, own).run();
+  Observer(work.e, work.call, work.first, work.frames, work.most, *work.sight, *work.barrier, id, work.call.threads, own).run();
 }
 
 // All threads on some frames together, then on the next ones. All memory is taken before a thread starts.
@@ -82,14 +82,14 @@ void encode(const Encoder& e, const Frames& call, Crew& crew) {
   Barrier barrier(call.threads);
   Parts shared, own;
   Sight sight(e, most, shared);
-  (void)Observer(e, call, 0, most, sight, barrier, 0, call.threads, own);
+  (void)Observer(e, call, 0, most, most, sight, barrier, 0, call.threads, own);
   std::vector<float*> memory(static_cast<size_t>(call.threads));
   for (int id = 0; id < call.threads; ++id) memory[size_t(id)] = crew.memory(id, own.used + (id ? 0 : shared.used));
   Parts parts{memory[0] + own.used};
   sight = Sight(e, most, parts);
   for (int group = 0; group < groups; ++group) {
     const int first = int(int64_t(call.frames) * group / groups), last = int(int64_t(call.frames) * (group + 1) / groups);
-    Look work{e, call, first, last - first, &sight, &barrier, memory.data()};
+    Look work{e, call, first, last - first, most, &sight, &barrier, memory.data()};
     crew.run(call.threads, look, &work);
   }
 }
