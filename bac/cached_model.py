@@ -23,8 +23,8 @@ from bac.reused import Stored, feature_of, held, reused
 from bac.schedule import Schedule
 from bac.solver import Solver
 
-# Called as observe(step, block, feature) with every branch output that is computed.
-Observer = Callable[[int, str, Tensor], None]
+#: around(step, block, compute) -> what compute() gives, the output of a branch
+Around = Callable[[int, str, Callable[[], Any]], Any]
 
 
 class CacheError(UserError, RuntimeError):
@@ -60,9 +60,9 @@ class CachedModel:
         blocks: Sequence[str],
         method: str,
         solver: Solver | None,
-        observe: Observer | None,
+        around: Around | None,
     ):
-        self.model, self.schedule, self.observe = model, schedule, observe
+        self.model, self.schedule, self.around = model, schedule, around
         self.blocks = tuple(blocks)
         schedule.check_fits(self.blocks, schedule.steps if solver is None else solver.steps)
         check_reuse(schedule, solver)
@@ -175,9 +175,10 @@ class CachedModel:
         chunk.position += 1
         if not self.schedule.updates[chunk.step, index]:
             return reused(chunk.stored[block], chunk.step, self.schedule.reuse, block)
-        output = original(*args, **kwargs)
-        if self.observe is not None:
-            self.observe(chunk.step, block, feature_of(output, block))
+        if self.around is None:
+            output = original(*args, **kwargs)
+        else:
+            output = self.around(chunk.step, block, lambda: original(*args, **kwargs))
         chunk.stored[block] = held(chunk.stored.get(block), chunk.step, output, block)
         self.block_updates[block] += 1
         return output
@@ -202,6 +203,17 @@ class CachedModel:
             raise CacheError(f"with all blocks computed the model does not give its own result, bit for bit: {advice}")
 
 
+def observing(observe: Callable[[int, str, Tensor], object]) -> Around:
+    """Calls observe(step, block, feature) with every branch output that is computed, [B, ...]."""
+
+    def around(step: int, block: str, compute: Callable[[], Any]) -> Any:
+        output = compute()
+        observe(step, block, feature_of(output, block))
+        return output
+
+    return around
+
+
 def _same(got: Any, expected: Any) -> bool:
     try:
         torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
@@ -216,7 +228,7 @@ def cache(
     blocks: Sequence[str] | None = None,
     method: str = "forward",
     solver: Solver | None = None,
-    observe: Observer | None = None,
+    around: Around | None = None,
 ) -> CachedModel:
     """Caches residual branches of a transformer denoiser, whatever loop calls it, inside a `with` block.
 
@@ -238,7 +250,8 @@ def cache(
         blocks: the model's, see `bac.blocks.Block`; None: those of the schedule.
         method: what a loop calls once per step.
         solver: the loop's, to check its number of steps, and that outputs may be extrapolated; None: unknown.
-        observe: called as observe(step, block, feature) with every branch output that is computed.
+        around: computes branches in the model's place, as around(step, block, compute): to look at them
+            (`observing`), or to time them.
 
     Raises:
         ScheduleError: the schedule is of other blocks, or extrapolates where nobody knows that the loop adds no noise.
@@ -247,4 +260,4 @@ def cache(
         CacheError: the model is none that can be cached, or, at a call: it is not exact, its blocks run in another
             order, or a chunk changes its batch.
     """
-    return CachedModel(model, schedule, schedule.blocks if blocks is None else blocks, method, solver, observe)
+    return CachedModel(model, schedule, schedule.blocks if blocks is None else blocks, method, solver, around)

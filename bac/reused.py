@@ -51,6 +51,11 @@ def feature_of(output: Any, block: str) -> Tensor:
     return feature
 
 
+def with_feature(output: Any, feature: Tensor) -> Any:
+    """A branch output with another tensor in the place of its own."""
+    return (feature, *output[1:]) if isinstance(output, tuple) else feature
+
+
 def held(stored: Stored | None, step: int, output: Any, block: str) -> Stored:
     """What is kept after an update."""
     feature = feature_of(output, block)
@@ -73,7 +78,7 @@ def reused(stored: Stored, step: int, reuse: str, block: str) -> Any:
         return last.value
     earlier = stored[0]
     feature = last.feature + (step - last.step) / (last.step - earlier.step) * (last.feature - earlier.feature)
-    return (feature, *last.value[1:]) if isinstance(last.value, tuple) else feature
+    return with_feature(last.value, feature)
 
 
 def _version(feature: Tensor) -> int | None:

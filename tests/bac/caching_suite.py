@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bac.branches import site_of
-from bac.cached_model import CachedModel, CacheError, cache
+from bac.cached_model import CachedModel, CacheError, cache, observing
 from bac.errors import Unavailable
 from bac.schedule import Schedule
 from bac.uniform import uniform
@@ -62,9 +62,8 @@ def check_all_updates_are_the_model(subject: Subject) -> None:
 def check_reuse_adds_what_the_last_update_gave(subject: Subject) -> None:
     """Told independently: each branch is replaced by what the cached run saw it give at its last update."""
     schedule, log = subject.schedule(), {}
-    with cache(
-        subject.case.model, schedule, method=subject.method, observe=lambda k, block, f: log.update({(k, block): f})
-    ):
+    observer = observing(lambda step, block, feature: log.update({(step, block): feature}))
+    with cache(subject.case.model, schedule, method=subject.method, around=observer):
         got = subject.case.sample(2)
     assert {(k, block) for block, steps in schedule.update_steps.items() for k in steps} == set(log)
     calls: Counter[str] = Counter()
