@@ -6,11 +6,13 @@ A Transformer Diffusion Policy is a model like any other, so what the paper's co
 import numpy as np
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 from torch import nn
 
-from bac import bua, cache
+from bac import Block, Schedule, UserError, bua, cache
 from bac.adapters import find_blocks
 from bac.any_model import loop_costs, model_cost, profile_model
+from bac.blocks import parse
 from bac.cached_model import CacheError
 from bac.flops import denoiser_cost
 from bac.loop import SamplerInputs
@@ -21,7 +23,7 @@ from bac.schedule import ScheduleError
 from bac.sensitivity import holding_costs
 from bac.solver import solver_from_scheduler
 from bac.uniform import uniform
-from tests.bac.foreign_models import ACTION, CONDITION, MODELS, STEPS, TOKENS, case_of
+from tests.bac.foreign_models import ACTION, CONDITION, MODELS, RDT, STEPS, TOKENS, case_of, randomised
 from tests.bac.tiny_policies import observation, random_schedule, tiny_policy
 
 
@@ -152,6 +154,29 @@ def test_arithmetic_is_a_price_for_schedules():
     assert smallest_budget(cost.blocks, STEPS) == sum(cost.blocks.values())
 
 
+@torch.no_grad()
+def test_28_layers_of_rdt_in_five_steps_of_dpm_solver():
+    """RDT-1B's depth and sampler; diffusers' scheduler is the loop."""
+    model = randomised(RDT(layers=28))
+    blocks = find_blocks(model)
+    assert len(blocks) == 84 and [parse(block).kind for block in blocks[:3]] == ["sa", "ca", "ffn"]
+
+    def sample():
+        scheduler = DPMSolverMultistepScheduler(prediction_type="sample", solver_order=2)
+        scheduler.set_timesteps(5)
+        x = torch.ones(2, TOKENS, ACTION)
+        for t in scheduler.timesteps:
+            x = scheduler.step(model(x, (t / 1000).expand(2), torch.ones(2, CONDITION)), t, x).prev_sample
+        return x
+
+    plain = sample()
+    with cache(model, uniform(blocks, 5, 5)) as cached, cached.chunk():
+        assert torch.equal(sample(), plain)
+    with cache(model, uniform(blocks, 5, 3)) as cached, cached.chunk():
+        assert 0 < (sample() - plain).abs().max() < 1e3
+    assert cached.block_updates.total() == 3 * 84
+
+
 def test_a_branch_that_is_a_sequence_is_named():
     class Odd(nn.Module):
         def __init__(self):
@@ -160,8 +185,6 @@ def test_a_branch_that_is_a_sequence_is_named():
 
         def forward(self, x):
             return self.branch({"x": x})["x"] + x
-
-    from bac import Block, Schedule, UserError
 
     with (
         cache(Odd(), Schedule.full([Block("branch")], 2)) as cached,
