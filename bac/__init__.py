@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bac.acceleration import Acceleration, accelerate
+    from bac.blocks import Block
+    from bac.cached_model import CachedModel, cache
     from bac.errors import UserError
     from bac.provenance import ScheduleError
     from bac.schedule import Schedule
@@ -18,13 +20,26 @@ if TYPE_CHECKING:
 _MODULES = {
     "Acceleration": "bac.acceleration",
     "accelerate": "bac.acceleration",
+    "Block": "bac.blocks",
+    "CachedModel": "bac.cached_model",
+    "cache": "bac.cached_model",
     "Schedule": "bac.schedule",
     "ScheduleError": "bac.provenance",
     "Tuned": "bac.tuned",
     "UserError": "bac.errors",
 }
 
-__all__ = ["Acceleration", "Schedule", "ScheduleError", "Tuned", "UserError", "accelerate"]
+__all__ = [
+    "Acceleration",
+    "Block",
+    "CachedModel",
+    "Schedule",
+    "ScheduleError",
+    "Tuned",
+    "UserError",
+    "accelerate",
+    "cache",
+]
 
 
 def __getattr__(name: str) -> Any:
