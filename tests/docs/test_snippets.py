@@ -23,6 +23,7 @@ HYDRA = {
     "figures": "figures",
     "stability": "stability",
     "calibrate": "calibrate",
+    "serve": "serve",
     "train": "train",
     "demos": "make_demos",
     "data convert-actions": "convert_actions",
