@@ -100,10 +100,11 @@ def load_served(settings: Serve, say: Say = print) -> Served:
         warm_up=WARM_UP,
     ).attach()
     info = info_of(experiment)
-    return Served(fast, info, metadata_of(experiment, info), tuple(experiment.notes))
+    return Served(fast, info, metadata_of(policy, info), tuple(experiment.notes))
 
 
 def info_of(experiment: Experiment) -> dict[str, str]:
+    """What is served, as texts."""
     settings = experiment.settings
     return {
         "task": settings.task.name,
@@ -117,8 +118,8 @@ def info_of(experiment: Experiment) -> dict[str, str]:
     }
 
 
-def metadata_of(experiment: Experiment, info: Mapping[str, str]) -> dict[str, Any]:
-    policy = experiment.policy
+def metadata_of(policy: Any, info: Mapping[str, str]) -> dict[str, Any]:
+    """What a client has to send and gets, and `info`."""
     observations = {
         name: {
             "shape": [policy.n_obs_steps, *shape],
