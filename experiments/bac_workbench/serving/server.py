@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http
 import logging
 import time
@@ -117,6 +118,8 @@ class PolicyServer:
             served = await asyncio.get_running_loop().run_in_executor(None, self._load)
             check_replacement(self.worker.served, served)
             await self.worker.replace(served)
+            # The old policy and its sampler refer to each other.
+            await asyncio.get_running_loop().run_in_executor(None, gc.collect)
         except Exception as error:
             self.metrics.reloads["failed"] += 1
             text = str(clearest(error)) if is_users(error) else traceback.format_exc()
