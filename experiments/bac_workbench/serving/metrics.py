@@ -50,7 +50,9 @@ class Metrics:
         )
         yield from _counts("bac_reloads_total", "reloads of the checkpoint", "outcome", RELOADS, self.reloads)
         yield from _metric("bac_clients", "gauge", "clients that are connected", {"": self.clients})
-        yield from _metric("bac_waiting", "gauge", "requests that wait for the policy", {"": self.waiting})
+        yield from _metric(
+            "bac_waiting", "gauge", "requests that wait for the policy or are computed", {"": self.waiting}
+        )
         yield from _summary("bac_chunk_seconds", "computing an action chunk", self.chunk)
         yield from _summary("bac_request_seconds", "a request from its arrival to its answer", self.request)
         missed = self.request.latencies

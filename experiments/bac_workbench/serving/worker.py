@@ -38,6 +38,9 @@ class Worker:
     Args:
         seed: of the noise of requests that give no seed, in the order in which they are computed.
         most: requests that may wait while one is computed.
+
+    Attributes:
+        waiting: requests that wait or are computed.
     """
 
     def __init__(self, served: Served, seed: int, most: int):

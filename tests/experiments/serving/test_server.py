@@ -83,6 +83,17 @@ def test_observations_that_do_not_fit_are_explained(request_, message):
         assert run.metric(outcome("refused")) == 1 and run.metric(ANSWERED) == 1
 
 
+def test_numbers_may_come_in_any_type_and_as_lists():
+    policy, whole = served(), {"obs": np.array([[1, -2, 3], [0, 1, -1]]), "seed": 1}
+    wanted = expected(policy, whole)
+    with running(policy) as run, run.client() as client:
+        for numbers in (
+            *(whole["obs"].astype(kind) for kind in ("<f2", ">f4", "<f8", "i1", ">i8")),
+            whole["obs"].tolist(),
+        ):
+            assert np.array_equal(client.request({"obs": numbers, "seed": 1})["actions"], wanted)
+
+
 def test_malformed_messages_are_answered_and_the_connection_goes_on():
     with running() as run, run.client() as client:
         assert "send msgpack in binary frames" in client.request("hello")
