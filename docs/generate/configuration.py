@@ -28,6 +28,7 @@ COMMANDS = {
     "figures": "bac figures",
     "stability": "bac stability",
     "calibrate": "bac calibrate",
+    "serve": "bac serve",
     "train": "bac train",
     "make_demos": "bac demos",
     "collect": "bac collect",

@@ -15,6 +15,7 @@ WORDS = {
     "stability": "stability",
     "calibrate": "calibrate",
     "benchmark": "benchmark",
+    "serve": "serve",
     "train": "train",
     "make_demos": "demos",
     "collect": "collect",

@@ -23,6 +23,7 @@ COMMANDS = MappingProxyType(
         "stability": ("stability", "study how much schedules depend on what was profiled"),
         "calibrate": ("calibrate", "move a few-step sampler's timesteps nearest to the full policy"),
         "benchmark": ("benchmark", "time methods in every runtime, interleaved"),
+        "serve": ("serve", "serve a policy to clients of openpi's protocol"),
         "train": ("train", "train a policy, or go on with a training"),
         "make_demos": ("demos", "make demonstrations with a task's scripted expert"),
         "collect": ("collect", "collect episodes of a policy as a LeRobot data set"),

@@ -26,6 +26,7 @@ SCHEMAS = {
     "figures": "figures.Figures",
     "stability": "stability.Stability",
     "calibrate": "calibration.Calibrate",
+    "serve": "serving.Serve",
     "train": "training.Train",
     "make_demos": "data.MakeDemos",
     "collect": "collection.Collect",
