@@ -32,6 +32,7 @@ OTHERS = (
     "compare",
     "dashboard",
     "report",
+    "reproduce",
     "doctor",
     "build",
     "data download",
