@@ -57,8 +57,8 @@ def open_folder(output: Path, settings: Reproduce, others: Sequence[str]) -> Non
             raise ConfigError(f"{path} is damaged ({error!r}): restore it, or choose another output_dir=") from error
         if stored != decides:
             raise ConfigError(
-                f"{output} holds a reproduction with {shown(stored)}, and this one has {shown(decides)}: choose another "
-                "output_dir="
+                f"{output} holds a reproduction with {shown(stored)}, and this one has {shown(decides)}: choose "
+                "another output_dir="
             )
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} is there, and no folder of bac reproduce: choose another output_dir=")
@@ -144,6 +144,6 @@ def conditions(comparison: Comparison) -> str:
     seeds = ", ".join(map(str, facts["seeds"]))
     return (
         f"test seeds from {facts['test_seeds_from']}, at most {facts['max_steps']} steps; noise seeds {seeds}; weights "
-        f"{facts['weights']}, {facts['precision']}, rollouts in runtime {facts['runtime']}; every method paired with the "
-        "full policy on the same episodes and noise"
+        f"{facts['weights']}, {facts['precision']}, rollouts in runtime {facts['runtime']}; every method paired with "
+        "the full policy on the same episodes and noise"
     )
