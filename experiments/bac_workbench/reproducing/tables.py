@@ -22,7 +22,7 @@ NOTES = (
     "FLOPs are those of the denoiser. Speed-ups are wall-clock at batch 1 against the full policy in the same runtime "
     "and on the same tokens, from one interleaved run per task. The paper's are of its own eager runtime, to which "
     "ours of `reference` is nearest.",
-    "Lines that begin with *paper* are printed there. Its fastest Uniform is of another budget than ours.",
+    "Lines that begin with 'paper' are printed there. Its fastest Uniform is of another budget than ours.",
 )
 OWN_NOTE = (
     "These policies are not the paper's, so that none of its success rates compares with these: the paper's lines give "
@@ -36,8 +36,9 @@ def groups_of(rows: Sequence[Row]) -> list[str]:
 
 def ordered(methods: Iterable[str], table: int) -> list[str]:
     """The order of the lines: as in the ablation, or by family and budget."""
+    there = set(methods)
     if table == 2:
-        return [name for name in ABLATION if name in set(methods)]
+        return [name for name in ABLATION if name in there]
     families = list(FAMILIES)
 
     def place(method: str) -> tuple[int, int, str]:
@@ -46,7 +47,7 @@ def ordered(methods: Iterable[str], table: int) -> list[str]:
         budget = "".join(letter for letter in cache.partition("_s")[2] if letter.isdigit())
         return families.index(kind), int(budget or 0), method
 
-    return sorted(set(methods), key=place)
+    return sorted(there, key=place)
 
 
 # ---- the paper's shape ----

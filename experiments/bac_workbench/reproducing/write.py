@@ -118,7 +118,7 @@ def write_table(
     sections: list[tuple[str, Lines, list[str]]] = []
     for group in groups_of(rows):
         own = [row for row in rows if row.group == group]
-        notes = [*NOTES, *([OWN_NOTE] if group == OWN else [])]
+        notes = [*(NOTES if not sections else ()), *([OWN_NOTE] if group == OWN else [])]
         sections.append((f"{TITLES[table]}. {HEADINGS[group]}", main_table(own, group, table), notes))
     for task in dict.fromkeys(row.task for row in rows):
         own = [row for row in rows if row.task == task]
