@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bac_workbench.commands.reproduce import DEFAULTS
-from bac_workbench.reproducing.cells import methods_of, overrides_of
+from bac_workbench.reproducing.cells import Cell, methods_of, overrides_of
+from bac_workbench.reproducing.duration import Pace, told
 from bac_workbench.reproducing.published import BUDGET
-from bac_workbench.reproducing.sources import require_all, sources_of
+from bac_workbench.reproducing.sources import Source, require_all, sources_of
 from bac_workbench.settings import read_arguments
 from bac_workbench.settings.methods import parse_method
 from bac_workbench.settings.reproducing import Reproduce, split
+from bac_workbench.setup.task_files import TaskFile
 from bac_workbench.setup.trainings import BEST, LAST
 from diffusion_policy.common.config import ConfigError
+
+SOURCE = Source(TaskFile("pusht_lowdim", "pusht_lowdim", None))
 
 
 def asked(*arguments: str) -> Reproduce:
@@ -112,3 +118,15 @@ def test_a_task_without_published_trainings_has_none(tmp_path, monkeypatch):
         sources_of(asked("tasks=kitchen_scripted_demos", "trainings=0"), [])
     with pytest.raises(ConfigError, match="did you mean can_ph"):
         sources_of(asked("tasks=can_hp"), [])
+
+
+# ---- how long ----
+def test_a_cell_takes_the_longer_the_more_it_computes_and_lacks():
+    pace = Pace(policy=1.0, environment=0.1, chunks=10, n_envs=5, steps=100)
+
+    def seconds(method: str, done: int = 0) -> float:
+        return pace.seconds(Cell(SOURCE, method, method, 0, Path("x"), (), "missing", done, 20))
+
+    assert seconds("full") > seconds("bac_s20") > seconds("bac_s10") > seconds("full", done=20) == 0
+    assert seconds("full") == 2 * seconds("full", done=10) == pytest.approx(4 * 10 * 1.1)
+    assert seconds("full@ddim16") < seconds("full") and [told(80), told(600), told(7200)] == ["80 s", "10 min", "2.0 h"]
