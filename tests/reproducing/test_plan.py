@@ -68,6 +68,12 @@ def test_what_the_cells_differ_in_is_refused_for_all_of_them(other):
     assert other.lstrip("+").startswith(name.split(".")[0]) and "use " in says
 
 
+def test_other_settings_are_for_all_cells():
+    assert not list(
+        asked().problems(["task.environment.max_steps=9", "eval.n_envs=2", "device=cpu", "wandb.mode=offline"])
+    )
+
+
 # ---- methods ----
 @pytest.mark.parametrize("tables", ["[1]", "[2]", "[1,2]"])
 def test_every_table_has_the_full_policy_and_bac_at_the_papers_budget(tables):

@@ -62,7 +62,7 @@ class Reproduce(Section):
         for text in others:
             name = text.partition("=")[0].lstrip("+~")
             for chosen, instead in CHOSEN.items():
-                if name == chosen or name.startswith(f"{chosen}."):
+                if name == chosen or chosen != "task" and name.startswith(f"{chosen}."):
                     yield name, f"the cells of the tables differ in it: use {instead}"
         checkpoint = any(text.lstrip("+").startswith("checkpoint=") for text in others)
         if checkpoint and (self.tasks is None or len(self.tasks) > 1 or self.trainings is not None):
