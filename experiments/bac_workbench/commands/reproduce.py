@@ -123,7 +123,10 @@ def say_sources(settings: Reproduce, sources) -> None:
 
 
 def show_plan(plan: Plan) -> None:
-    """A line for each method of a policy: what became of its cells, and about how long the missing ones take."""
+    """A line for each method of a policy: what became of its cells, and about how long the missing ones take.
+
+    Episodes that succeed end before that; a machine that does other work, too, takes longer.
+    """
     from bac_workbench.reproducing.duration import told
 
     rows = []
@@ -132,14 +135,14 @@ def show_plan(plan: Plan) -> None:
         rows.append(
             [source, method, ", ".join(f"{count} {state}" for state, count in states.items()), plan.told(cells)]
         )
-    shown = table("the cells", ["policy", "method", "noise seeds", "takes at most about"], rows)
+    shown = table("the cells", ["policy", "method", "noise seeds", "takes about"], rows)
     for column in shown.columns[1:3]:
         column.justify = "left"
     console.print(shown)
     counts = Counter(cell.state for cell in plan.cells)
     parts = ", ".join(f"{count} {state}" for state, count in counts.items())
     seconds = plan.seconds()
-    long = "" if seconds is None or not plan.open_cells else f"; one after the other at most about {told(seconds)}"
+    long = "" if seconds is None or not plan.open_cells else f"; one after the other about {told(seconds)}"
     say(f"{len(plan.cells)} cells: {parts}{long}")
 
 

@@ -70,31 +70,33 @@ class Row:
         return row.scores[self.task][0 if self.kind == BEST else 1]
 
 
-def read_rows(folder: Path, margin: float) -> tuple[list[Row], Comparison]:
+def read_rows(folder: Path, margin: float, tuned: Mapping[tuple[str, str], str]) -> tuple[list[Row], Comparison]:
     """The rows of one task; writes the comparison's files, too.
 
     Args:
         folder: holds its evaluations and, where it was timed, the benchmark.
+        tuned: task and checkpoint -> what `bac tune` has chosen, by method and sampler.
 
     Raises:
         ConfigError: nothing there can be compared, or a file is damaged.
     """
     comparison = compare(folder, None, margin)
-    return list(rows_of(folder, comparison)), comparison
+    return list(rows_of(folder, comparison, tuned)), comparison
 
 
-def rows_of(folder: Path, comparison: Comparison) -> Iterator[Row]:
+def rows_of(folder: Path, comparison: Comparison, tuned: Mapping[tuple[str, str], str]) -> Iterator[Row]:
     timed = next(iter(benchmarks_of_runs(folder)), None)
     full = {kind_of(row): row for row in comparison.rows if row["is_reference"]}
     own = str(comparison.facts["checkpoint_sampler"])
     for row in comparison.rows:
         key = f"{row['method']}@{row['sampler']}"
         times = {} if timed is None else {item["runtime"]: item for item in timed.run.rows if of(item) == key}
-        kind = kind_of(row)
+        kind, task = kind_of(row), str(comparison.facts["task"])
+        proven = any(tuned.get((task, digest)) == key for digest in row["checkpoint_hashes"])
         yield Row(
-            task=str(comparison.facts["task"]),
+            task=task,
             method=row["method"] if row["sampler"] == own else key,
-            name=name_of(row, own),
+            name=name_of(row, own) + (", tuned" if proven else ""),
             kind=kind,
             found=row,
             full=full[kind],

@@ -12,6 +12,7 @@ from bac_workbench.evaluation.comparison import Comparison
 from bac_workbench.evaluation.comparison_files import latex_section, markdown_section, write_csv, write_text
 from bac_workbench.evaluation.comparison_tables import Lines
 from bac_workbench.provenance import commit
+from bac_workbench.reporting.tuned import tuned_methods
 from bac_workbench.reporting.write import write_report
 from bac_workbench.reproducing.cells import EVALUATIONS
 from bac_workbench.reproducing.published import HEADINGS, OWN
@@ -82,9 +83,10 @@ def write_all(output: Path, settings: Reproduce, assets: str, say: Callable[[str
     folders = sorted(
         path for path in (output / EVALUATIONS).glob("*") if path.is_dir() and not path.name.startswith(".")
     )
+    tuned = tuned_methods(Path(assets), [folder.name for folder in folders])
     for folder in folders:
         try:
-            found, comparison = read_rows(folder, settings.margin)
+            found, comparison = read_rows(folder, settings.margin, tuned)
         except ConfigError as error:
             complete = False
             say(f"left out: {folder.name}: {error}")
