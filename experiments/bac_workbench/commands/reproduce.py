@@ -89,9 +89,9 @@ def reproduce(settings: Reproduce, others: Sequence[str]) -> int:
     output = Path(settings.output_dir).expanduser()
     with config_folder():
         check_others(settings, sources.here, others)
-        say_sources(settings, sources)
         if not settings.dry_run and settings.missing == "error":
             require_all(sources)
+        say_sources(settings, sources)
         if not settings.dry_run:
             check_installed()
             open_folder(output, settings, others)
