@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "bac compare",
     "dashboard": "bac dashboard",
     "report": "bac report",
+    "reproduce": "bac reproduce",
     "tune": "bac tune",
     "profile_blocks": "bac profile",
     "figures": "bac figures",

@@ -9,6 +9,7 @@ WORDS = {
     "compare": "compare",
     "dashboard": "dashboard",
     "report": "report",
+    "reproduce": "reproduce",
     "tune": "tune",
     "profile_blocks": "profile",
     "figures": "figures",

@@ -34,6 +34,7 @@ OTHERS = (
     "compare",
     "dashboard",
     "report",
+    "reproduce",
     "doctor",
     "build",
     "data download",

@@ -17,6 +17,7 @@ COMMANDS = MappingProxyType(
         "compare": ("compare", "compare stored evaluations, paired with the full policy"),
         "dashboard": ("dashboard", "Uniform against BAC: a report in Weights & Biases, or a local page"),
         "report": ("report", "one page of everything that is stored: tables, figures, videos"),
+        "reproduce": ("reproduce", "run what is missing of the paper's tables, and write them to paper/"),
         "tune": ("tune", "find the fastest setting that is proven not worse than the full policy"),
         "profile_blocks": ("profile", "profile a policy and write its schedules"),
         "figures": ("figures", "draw similarity, its changes, two episodes, and errors under caching"),

@@ -21,6 +21,7 @@ SCHEMAS = {
     "compare": "comparing.Compare",
     "dashboard": "comparing.Dashboard",
     "report": "reporting.Report",
+    "reproduce": "reproducing.Reproduce",
     "tune": "tuning.Tune",
     "profile_blocks": "evaluation.ProfileBlocks",
     "figures": "figures.Figures",
