@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bac.acceleration import Acceleration, accelerate
     from bac.errors import UserError
+    from bac.profiling import profile
     from bac.provenance import ScheduleError
     from bac.schedule import Schedule
     from bac.tuned import Tuned
@@ -22,9 +23,10 @@ _MODULES = {
     "ScheduleError": "bac.provenance",
     "Tuned": "bac.tuned",
     "UserError": "bac.errors",
+    "profile": "bac.profiling",
 }
 
-__all__ = ["Acceleration", "Schedule", "ScheduleError", "Tuned", "UserError", "accelerate"]
+__all__ = ["Acceleration", "Schedule", "ScheduleError", "Tuned", "UserError", "accelerate", "profile"]
 
 
 def __getattr__(name: str) -> Any:

@@ -48,7 +48,7 @@ class LeRobotV2Files(LeRobotFiles):
             if episode != index or type(length) is not int or not 0 < length < 10**9:
                 raise DatasetError(f"{path}: line {index + 1} has episode {episode} with {length} rows: {AGAIN}")
             file = (index // size, index)
-            spans.append(Span(index, end, end + length, file, {camera: (file, 0.0) for camera in self.cameras}))
+            spans.append(Span(index, end, end + length, file, dict.fromkeys(self.cameras, (file, 0.0))))
             end += length
         if not spans or (len(spans), end) != (info.get("total_episodes"), info.get("total_frames")):
             raise DatasetError(

@@ -25,7 +25,9 @@ class NpzRecording:
         self._arrays = read_npz(self.path)
         listed = ", ".join(f"{name} {list(values.shape)}" for name, values in self._arrays.items()) or "nothing"
         if not self._arrays or any(values.ndim < 2 or 0 in values.shape for values in self._arrays.values()):
-            raise DatasetError(f"{self.path} holds {listed}: give an array [N, To, ...] for each of the policy's inputs")
+            raise DatasetError(
+                f"{self.path} holds {listed}: give an array [N, To, ...] for each of the policy's inputs"
+            )
         sizes = {values.shape[:2] for values in self._arrays.values()}
         if len(sizes) > 1:
             raise DatasetError(
@@ -34,8 +36,7 @@ class NpzRecording:
         windows, self.window_steps = sizes.pop()
         self.lengths = [self.window_steps] * windows
         self.fields = {
-            name: Field(values.shape[2:], values.dtype, f"{name} [N, To, ...]")
-            for name, values in self._arrays.items()
+            name: Field(values.shape[2:], values.dtype, f"{name} [N, To, ...]") for name, values in self._arrays.items()
         }
 
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:

@@ -79,7 +79,9 @@ def _matched(fields: Mapping[str, Field], text: str, shape: tuple[int, ...], cam
     width = int(np.prod(field.shape[:1] or (1,)))
     taken = len(range(*columns.indices(width)))
     if len(field.shape) > 1 or (taken,) != shape:
-        return Match(shape, None, f"{name} is {list(field.shape)}" + (f", {text} {taken} numbers" if text != name else ""))
+        return Match(
+            shape, None, f"{name} is {list(field.shape)}" + (f", {text} {taken} numbers" if text != name else "")
+        )
     return Match(shape, Source(name, columns, False))
 
 
@@ -180,7 +182,7 @@ def misfit(recording: Recording, matches: Mapping[str, Match]) -> str:
         found = f"<- {item.source}" if item.source else f"missing: {item.problem}"
         lines.append(f"    {name} {list(item.shape)}  {found}")
     lines.append(f"It holds {offered(recording)}.")
-    lines.append(f"Name other fields with observations_map={suggested(recording, matches)}")
+    lines.append(f"Name other fields with observations_map='{suggested(recording, matches)}'")
     return "\n".join(lines)
 
 
@@ -188,9 +190,9 @@ def offered(recording: Recording) -> str:
     return ", ".join(f"{name} {field}" for name, field in recording.fields.items() if name != ACTION) or "nothing"
 
 
-def suggested(recording: Recording, matches: Mapping[str, Match]) -> str:
-    """An `observations_map` for what does not match: fields of the right shape, the most alike name first."""
-    pairs = []
+def suggested(recording: Recording, matches: Mapping[str, Match], names: Mapping[str, str] | None = None) -> str:
+    """An `observations_map`: the `names` that match, and for the rest fields of the right shape, if there are any."""
+    pairs = [f"{name}: {other}" for name, other in (names or {}).items() if matches[name].source is not None]
     for name, item in matches.items():
         if item.source is not None:
             continue
@@ -198,4 +200,4 @@ def suggested(recording: Recording, matches: Mapping[str, Match]) -> str:
         fitting = [other for other, field in recording.fields.items() if field.shape in shapes and other != ACTION]
         near = difflib.get_close_matches(name, fitting, 1, 0.0)
         pairs.append(f"{name}: {near[0] if near else '<field>'}")
-    return "'{" + ", ".join(pairs) + "}'"
+    return "{" + ", ".join(pairs) + "}"

@@ -33,8 +33,8 @@ class ZarrRecording:
             form = file.format(f"data/{stored}")
             if form.shape[:1] != (int(ends[-1]),):
                 raise DatasetError(
-                    f"{self.path}: data/{stored} is {list(form.shape)}, and the episodes end at row {int(ends[-1])}: it "
-                    "is truncated, or not one value a row"
+                    f"{self.path}: data/{stored} is {list(form.shape)}, and the episodes end at row {int(ends[-1])}: "
+                    "it is truncated, or not one value a row"
                 )
             name = ACTION if stored == "actions" else stored
             self._places[name] = f"data/{stored}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bac_workbench.settings.evaluation import Profile as ProfileSection
+from bac_workbench.setup.experiment import Experiment
 
 FOLDER_TAGS = {
     "source": "",
@@ -23,7 +24,7 @@ class ProfileSettings:
     """What a profile is measured with; None: not asked for.
 
     Attributes:
-        source: rollouts or dataset.
+        source: rollouts, dataset, or the recording and its episodes (`bac.profile_source.recording_kind`).
         n_episodes, seed_start: the rollouts of the full policy that supply the observations.
         n_observations: how many, spread evenly over what there is.
         noise_seeds: each observation is denoised once with each.
@@ -36,6 +37,14 @@ class ProfileSettings:
     n_observations: int | None = None
     noise_seeds: tuple[int, ...] | None = None
     batch_size: int = 4
+
+    @classmethod
+    def asked(cls, experiment: Experiment) -> ProfileSettings:
+        """Those of an experiment, which may have recorded observations."""
+        request, recordings = cls.of(experiment.settings.profile), experiment.recordings
+        if recordings is not None and experiment.settings.profiles_observations:
+            return dataclasses.replace(request, source=recordings.profiled_kind)
+        return request
 
     @classmethod
     def of(cls, section: ProfileSection) -> ProfileSettings:

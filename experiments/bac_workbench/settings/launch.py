@@ -20,6 +20,7 @@ from bac_workbench.locations import CONFIG
 from bac_workbench.settings.composition import config_folder, job_problems
 from bac_workbench.settings.help import usage, wants_help
 from bac_workbench.settings.overrides import parsed, text_of, unreadable
+from bac_workbench.settings.recordings import with_task
 from bac_workbench.settings.schema import (
     field_at,
     kind_of,
@@ -46,6 +47,7 @@ def launch(job: Callable[[DictConfig], None], command: str, description: str | N
         if wants_help(sys.argv[1:]):
             print(usage(command, description))
             return
+        sys.argv[1:] = with_task(sys.argv[1:], command)
         check_command_line(sys.argv[1:], command)
 
     @functools.wraps(job)  # Hydra names a job after the file that its function is in

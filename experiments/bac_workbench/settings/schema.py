@@ -17,11 +17,13 @@ from bac_workbench.settings.names import present_name
 # Imported when asked for: a command about data needs nothing of evaluation.
 SCHEMAS = {
     "eval": "evaluation.Eval",
-    "benchmark": "evaluation.Benchmark",
+    "benchmark": "benchmark.Benchmark",
     "compare": "comparing.Compare",
     "dashboard": "comparing.Dashboard",
+    "check": "checking.Check",
+    "inspect_data": "data.InspectData",
     "tune": "tuning.Tune",
-    "profile_blocks": "evaluation.ProfileBlocks",
+    "profile_blocks": "profiling.ProfileBlocks",
     "figures": "figures.Figures",
     "stability": "stability.Stability",
     "calibrate": "calibration.Calibrate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from bac_workbench.settings.evaluation import PolicySettings, method_problems, profile_problems
+from bac_workbench.settings.evaluation import method_problems, profile_problems
 from bac_workbench.settings.kinds import (
     Count,
     CountOrZero,
@@ -22,6 +22,7 @@ from bac_workbench.settings.kinds import (
     nullable,
     number,
 )
+from bac_workbench.settings.recordings import RecordingSettings, recording_problems
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.task import PathOrNull, Precision, Wandb
 
@@ -61,7 +62,7 @@ class TuningTimes(Section):
     warmup: CountOrZero
 
 
-class Tune(PolicySettings):
+class Tune(RecordingSettings):
     margin: number(above=0, below=1)
     alpha: number(above=0, below=0.5)
     target_hz: nullable(Positive)
@@ -70,7 +71,6 @@ class Tune(PolicySettings):
     runtime: choice("auto", "reference", "planned", "compiled")
     precisions: list_of(Precision, "[fp32,bf16]")
     seed: NoiseSeed
-    observations: PathOrNull
     timing: TuningTimes
     screen: Screening
     selection: Selection
@@ -78,6 +78,13 @@ class Tune(PolicySettings):
     rollouts: Rollouts
     output_dir: PathOrNull
     wandb: Wandb
+
+    @property
+    def profiles_observations(self) -> bool:
+        """A task with other states to profile on keeps them: the recording is then screened on alone."""
+        others = self.task.environment is not None or self.task.dataset is not None
+        chosen = self.profile.source == "observations" or self.profile.source == "auto" and not others
+        return self.observations is not None and chosen
 
     @property
     def methods(self) -> list[str]:
@@ -96,6 +103,7 @@ class Tune(PolicySettings):
                 )
             )
         yield from profile_problems(values)
+        yield from recording_problems(values)
         for name in ("candidates", "extra_candidates"):
             yield from method_problems(name, values(name), None)
             if "tuned" in (values(name) or ()):
