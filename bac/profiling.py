@@ -126,7 +126,9 @@ def profile(
     """The profile of a policy on recorded observations: what `bac.acs` and `bac.bua` make schedules from.
 
         found = bac.profile(policy, {"image": images, "agent_pos": positions})
-        schedule = bua.bac(found.matrices["cosine"], found.matrices["l1"], budget=10, provenance=found.info.provenance())
+        schedule = bua.bac(
+            found.matrices["cosine"], found.matrices["l1"], budget=10, provenance=found.info.provenance()
+        )
 
     Args:
         policy: not accelerated; its own sampler is what is profiled.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-#: a spread below this share of an action's range is none: nothing can be a multiple of it
-NO_SPREAD = 1e-6
+from bac.distances import NEGLIGIBLE
+
 RESAMPLES = 1000
 
 
@@ -42,24 +42,21 @@ class Differences:
         return self.spread.mean(0)
 
     @property
-    def ratios(self) -> list[float | None]:
-        """Error over spread of each dimension; None where the full policy has no spread."""
-        return [
-            float(error / spread) if spread > NO_SPREAD * scale else None
-            for error, spread, scale in zip(self.errors, self.spreads, self.scale)
-        ]
+    def ratios(self) -> np.ndarray:
+        """[D], error over spread; a spread below `NEGLIGIBLE` of half the range counts as that much."""
+        spreads = np.maximum(self.spreads, NEGLIGIBLE * self.scale)
+        return np.divide(self.errors, spreads, out=np.where(self.errors > 0, np.inf, 0.0), where=spreads > 0)
 
     @property
-    def worst(self) -> int | None:
-        """The dimension with the largest ratio; None where there is no ratio."""
-        known = [(ratio, index) for index, ratio in enumerate(self.ratios) if ratio is not None]
-        return max(known)[1] if known else None
+    def worst(self) -> int:
+        """The dimension with the largest ratio."""
+        return int(self.ratios.argmax())
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "error": self.errors.tolist(),
             "spread": self.spreads.tolist(),
-            "ratio": self.ratios,
+            "ratio": self.ratios.tolist(),
             "error_p95": self.p95.tolist(),
             "bias": self.bias.tolist(),
             "bias_interval_95": np.stack([self.bias_low, self.bias_high], 1).tolist(),

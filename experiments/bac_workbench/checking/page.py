@@ -93,7 +93,7 @@ def dimensions_table(action: dict[str, Any]) -> str:
                 str(index),
                 f"{error:.3g}",
                 f"{spread:.3g}",
-                "no spread" if ratio is None else f"{ratio:.3f}",
+                f"{ratio:.3f}",
                 f"{p95:.3g}",
                 f"{bias:+.3g} [{low:+.3g}, {high:+.3g}]",
             ]

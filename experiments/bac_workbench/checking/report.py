@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bac.profile_source import recording_kind
 from bac_workbench.checking.measure import Measured
 from bac_workbench.checking.numbers import missed, percentiles
 from bac_workbench.checking.subject import Subject
@@ -42,8 +43,7 @@ def request_of(subject: Subject) -> dict[str, Any]:
         "runtime": settings.runtime,
         "horizon": settings.horizon,
         "device": experiment.device.type,
-        "recording": recordings.digest,
-        "judged": recordings.describe(recordings.judged),
+        "judged": recording_kind(recordings.digest, recordings.judged),
         "seed": settings.seed,
         **{name: getattr(settings, name) for name in ("n_states", "n_samples", "ddim", "deadline_ms")},
         "limits": settings.limits.to_dict(),

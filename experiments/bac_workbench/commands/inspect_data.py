@@ -77,6 +77,6 @@ def mapping(text: str, recording: Any, loaded: Any, settings: dict[str, Any]) ->
     words += [f"observations_map={mapped}"] if mapped else []
     words += ["weights=raw"] if settings["weights"] == "raw" else []
     shown = " ".join(shlex.quote(word) for word in words)
-    lines += ["", "next:" if whole else "next, once every <field> is named:"]
+    lines += ["", "next:" if whole else "next, if these are the fields that you mean:"]
     lines += [f"  bac profile {shown} output=mine/", f"  bac check {shown} output=mine/ cache=bac"]
     return lines

@@ -140,6 +140,10 @@ class Assets:
             if differs := other_settings(info, self.request):
                 lines.append(
                     f"{folder / 'profile.npz'} was measured otherwise ({'; '.join(differs)}) and stays as it is: "
-                    "to use it, leave these profile.* settings out"
+                    + (
+                        "observations= names others"
+                        if self.request.is_recording
+                        else "to use it, leave these profile.* settings out"
+                    )
                 )
         return lines

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from bac_workbench.settings.evaluation import Profile as ProfileSection
 from bac_workbench.setup.experiment import Experiment
 
+RECORDING = re.compile(r"recording-[0-9a-f]{8}-\d+-\d+")  # bac.profile_source.recording_kind
 FOLDER_TAGS = {
     "source": "",
     "n_episodes": "episodes",
@@ -63,6 +65,11 @@ class ProfileSettings:
         """What is asked for, by name."""
         values = {name: getattr(self, name) for name in FOLDER_TAGS}
         return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether nothing is asked for but a recording."""
+        return [*self.requested] == ["source"] and RECORDING.fullmatch(str(self.source)) is not None
 
     def completed(self, usual: ProfileSettings) -> ProfileSettings:
         """What is not asked for as in `usual`."""
