@@ -22,6 +22,7 @@ COMMANDS = {
     "benchmark": "bac benchmark",
     "compare": "bac compare",
     "dashboard": "bac dashboard",
+    "check": "bac check",
     "tune": "bac tune",
     "profile_blocks": "bac profile",
     "figures": "bac figures",
@@ -32,6 +33,7 @@ COMMANDS = {
     "collect": "bac collect",
     "convert_actions": "bac data convert-actions",
     "convert_checkpoint": "bac checkpoint convert",
+    "inspect_data": "bac data inspect",
     "download_data": "bac data download",
     "download_checkpoint": "bac checkpoint download",
 }

@@ -17,6 +17,7 @@ from tests.docs.pages import PAGES, ROOT, blocks, name_of
 HYDRA = {
     "collect": "collect",
     "eval": "eval",
+    "check": "check",
     "tune": "tune",
     "benchmark": "benchmark",
     "profile": "profile_blocks",
@@ -34,6 +35,7 @@ OTHERS = (
     "doctor",
     "build",
     "data download",
+    "data inspect",
     "checkpoint download",
     "checkpoint convert",
 )

@@ -11,8 +11,8 @@ from diffusion_policy.common.config import register_resolvers
 from tests.conftest import ROOT
 
 TASKS = sorted(path.stem for path in (ROOT / "config" / "task").glob("*.yaml"))
-HYDRA = ("eval", "benchmark", "tune", "profile_blocks", "figures", "stability", "calibrate", "train", "make_demos")
-HYDRA += ("collect", "convert_actions")
+HYDRA = ("eval", "benchmark", "tune", "check", "profile_blocks", "figures", "stability", "calibrate", "train")
+HYDRA += ("make_demos", "collect", "convert_actions")
 
 
 def composed(command: str, *overrides: str, task: str = "pusht_lowdim") -> Any:

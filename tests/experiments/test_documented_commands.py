@@ -13,7 +13,7 @@ from bac_workbench.settings.launch import check_command_line
 from tests.conftest import ROOT
 
 HYDRA = ("eval", "benchmark", "profile_blocks", "figures", "stability", "calibrate", "train", "make_demos", "collect")
-HYDRA += ("convert_actions",)
+HYDRA += ("convert_actions", "check")
 COMMANDS = {form: command for command in HYDRA for form in (typed(command), f"python scripts/{command}.py")}
 
 

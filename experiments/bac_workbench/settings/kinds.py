@@ -155,5 +155,5 @@ Positive = number(above=0)
 #: what the policy calls an observation -> what a recording calls it
 Names = Annotated[
     dict[str, str] | None,
-    Kind("names by names such as '{camera0: image}', the policy's first, or null", null=True),
+    Kind("names by names in braces, such as camera0: image (the policy's name first), or null", null=True),
 ]
