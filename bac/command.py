@@ -43,16 +43,14 @@ def add_build(commands: argparse._SubParsersAction) -> None:
         "shipped with a robot's image and named by $BAC_PREBUILT there, so that no compiler is needed.",
     )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="a folder to ship; the cache when left out")
-    parser.add_argument(
-        "--march", default="native", help="the processor to compile for: native (this one), x86-64-v3, armv8-a, ..."
-    )
     parser.set_defaults(run=build)
 
 
 def build(options: argparse.Namespace) -> int:
-    record = native.build(None if options.output is None else options.output.absolute(), options.march)
+    record = native.build(None if options.output is None else options.output.absolute())
     folder = native.cache_folder() if options.output is None else options.output
     print(f"{folder / record['library']}\ncompiler: {record['compiler']}\nflags: {' '.join(record['flags'])}")
+    print(f"levels: {', '.join(level.split()[0] for level in record['levels'])}")
     if options.output is not None:
         print(f"needs: {' '.join(record['needs']) or 'any ' + record['machine']}")
         print(f"use it with BAC_PREBUILT={options.output.absolute()}")

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The multi-stage tables of docs/results: Block Pushing and Kitchen, every method on the same 50 test seeds.
-# Interrupted, it goes on where it stopped. TASKS="kitchen_scripted_demos" picks; extra arguments go to every evaluation, e.g. seed=1.
+# Interrupted, it goes on where it stopped. TASKS="kitchen_scripted_demos" picks; extra arguments go to every evaluation,
+# e.g. seed=1 or launcher=joblib.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -12,11 +13,7 @@ done
 
 for task in ${TASKS:-block_pushing kitchen_scripted_demos}; do
   common=(task="$task" runtime=compiled benchmark.n_chunks=0 "$@")
-  "$python" scripts/eval.py "${common[@]}" cache=full
-  "$python" scripts/eval.py "${common[@]}" cache=uniform
-  "$python" scripts/eval.py "${common[@]}" cache=bac
-  for sampler in ddim16 ddim30; do
-    "$python" scripts/eval.py "${common[@]}" cache=full sampler="$sampler"
-  done
+  "$python" scripts/eval.py -m "${common[@]}" cache=full,uniform,bac
+  "$python" scripts/eval.py -m "${common[@]}" cache=full sampler=ddim16,ddim30
   "$python" scripts/compare.py "results/$task" "$reference"
 done

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The Push-T tables of docs/results: every method on the 50 Push-T test seeds, then the interleaved benchmarks.
-# Interrupted, it goes on where it stopped. Extra arguments go to every evaluation, for example: shs/eval_pusht.sh seed=1
+# Interrupted, it goes on where it stopped. Extra arguments go to every evaluation, for example:
+# shs/eval_pusht.sh seed=1 launcher=joblib
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -11,24 +12,15 @@ for argument in "$@"; do
   case $argument in seed=0) ;; seed=*) reference="full-compiled-seed${argument#seed=}" ;; esac
 done
 
-run() { "$python" scripts/eval.py "${common[@]}" "$@"; }
+run() { "$python" scripts/eval.py -m "${common[@]}" "$@"; }
 
-for cache in full uniform blockwise_acs bac; do
-  run cache="$cache"
-done
-for budget in 15 27; do  # as many block updates as BAC S=10 and S=20
-  run cache=uniform cache.budget="$budget"
-done
-for budget in 7 20; do
-  run cache=bac cache.budget="$budget"
-done
+run cache=full,uniform,blockwise_acs,bac
+run cache=uniform cache.budget=15,27  # as many block updates as BAC S=10 and S=20
+run cache=bac cache.budget=7,20
+run cache=bac cache.top_k=12 cache.budget=5,10
 run cache=bac 'cache.forced_refresh=[99]'
-for sampler in ddim10 ddim16 ddim30; do
-  run cache=full sampler="$sampler"
-done
-for budget in 4 8; do
-  run cache=bac sampler=ddim16 cache.budget="$budget"
-done
+run cache=full sampler=ddim10,ddim16,ddim30
+run cache=bac sampler=ddim16 cache.budget=4,8
 "$python" scripts/compare.py results/pusht_lowdim "$reference"
 methods=full,uniform_s10,bac_s10,bac_s7,bac_s20,full@ddim10,full@ddim16,full@ddim30,bac_s4@ddim16
 "$python" scripts/benchmark.py task=pusht_lowdim device=cpu batch=1 "methods=[$methods]"

@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
 BENCHMARKS = {"pusht", "blockpush", "kitchen", "robomimic", "robomimic-reference"}
-EXTRAS = BENCHMARKS | {"lerobot", "wandb", "report", "docs", "dev", "all"}
+EXTRAS = BENCHMARKS | {"lerobot", "wandb", "report", "sweeps", "ray", "docs", "dev", "all"}
 CODE = ("bac", "diffusion_policy", "experiments", "scripts")
 OWN = {"bac", "bac_workbench", "diffusion_policy", "docs", "door", "stress", "tests"}
 # Import name -> distribution name, where they differ by more than - and _.
@@ -81,7 +81,12 @@ def test_one_version_of_a_package_per_python(python):
 def test_extras_are_the_promised_ones_and_all_has_those_that_users_need():
     assert set(PROJECT["optional-dependencies"]) == EXTRAS
     (everything,) = map(Requirement, PROJECT["optional-dependencies"]["all"])
-    assert everything.name == PROJECT["name"] and everything.extras == EXTRAS - {"all", "docs", "robomimic-reference"}
+    assert everything.name == PROJECT["name"] and everything.extras == EXTRAS - {
+        "all",
+        "docs",
+        "ray",
+        "robomimic-reference",
+    }
 
 
 def test_the_code_imports_only_what_is_listed():
@@ -111,14 +116,20 @@ def packages_in(folder: Path, root: Path) -> set[str]:
     return {".".join(path.parent.relative_to(root).parts) for path in files_of(folder) if path.suffix == ".py"}
 
 
-def test_every_module_of_the_workbench_is_part_of_a_listed_package():
+def test_every_file_of_the_workbench_is_part_of_a_listed_package():
     find = PYPROJECT["tool"]["setuptools"]["packages"]["find"]
+    data = {
+        path
+        for package, patterns in PYPROJECT["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / "experiments" / package.replace(".", "/")).glob(pattern)
+    }
     assert find["namespaces"] is True  # folders without __init__.py count, too
     for package, root in (("diffusion_policy", ROOT), ("bac_workbench", ROOT / "experiments")):
         assert root.relative_to(ROOT).as_posix() in find["where"]
         names = packages_in(root / package, root)
         assert [name for name in names if not any(fnmatchcase(name, pattern) for pattern in find["include"])] == []
-        assert [path for path in files_of(root / package) if path.suffix != ".py"] == []
+        assert [path for path in files_of(root / package) if path.suffix != ".py" and path not in data] == []
     assert {pattern.split(".")[0] for pattern in find["include"]} == {"diffusion_policy", "bac_workbench"}
 
 

@@ -119,6 +119,13 @@ def test_the_shipped_policy_is_evaluated_with_its_shipped_schedule(site, tmp_pat
     assert (tmp_path / "results" / "pusht_lowdim" / "bac" / "eval_results.json").is_file()
 
 
+def test_kept_results_are_reported_with_shipped_profiles(site, tmp_path):
+    pytest.importorskip("plotly")
+    result = bac(site, tmp_path, "report", str(ROOT / "docs" / "results"), "output_dir=report", "pictures=false")
+    assert result.returncode == 0, result.stderr
+    assert "Similarity of block outputs" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_library_accelerates_the_shipped_policy(site, tmp_path):
     code = """
 import bac, torch

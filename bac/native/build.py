@@ -1,8 +1,10 @@
-"""The native denoiser for this processor: prebuilt, from the user's cache folder, or compiled on first use.
+"""The native denoiser for this machine: prebuilt, from the user's cache folder, or compiled on first use.
 
-A library in the cache belongs to these sources, these flags, $CXX and this processor; with which compiler it was made
-is in its record. So it is used without a compiler, and another compiler makes a new one only when asked: through $CXX,
-or by `python -m bac build`.
+A library holds the denoiser for several instruction sets (`compiler.LEVELS`) and chooses when it is called, so it runs
+on every processor of its kind of machine. In the cache it belongs to these sources, these flags and $CXX; with which
+compiler it was made is in its record. So it is used without a compiler, and another compiler makes a new one only when
+asked: through $CXX, or by `python -m bac build`. Options in $CXX may name further instruction sets, which all of the
+code then needs; such a library belongs to this processor, too.
 """
 
 from __future__ import annotations
@@ -39,7 +41,17 @@ __all__ = [
 ]
 
 FOLDER = Path(__file__).parent
-SOURCES = ("kernels.hpp", "layout.hpp", "worker.hpp", "engine.cpp")
+SOURCES = (
+    "layout.hpp",
+    "simd.hpp",
+    "formats.hpp",
+    "product.hpp",
+    "crew.hpp",
+    "worker.hpp",
+    "level.hpp",
+    "level.cpp",
+    "engine.cpp",
+)
 ADVICE = "set BAC_CACHE to a folder of your own, or use runtime=planned"
 PREBUILT_ADVICE = (
     "build it again on such a machine (python -m bac build --output FOLDER), "
@@ -130,8 +142,15 @@ def _library() -> tuple[ctypes.CDLL, LibraryInfo]:
 
 
 def _cache_name() -> str:
-    parts = [sources_digest(), *compiler.FLAGS, "-march=native", "CXX", *compiler.requested(), processor.identity()]
+    requested = compiler.requested()
+    parts = [sources_digest(), *compiler.FLAGS, *_level_options(), platform.machine(), "CXX", *requested]
+    if len(requested) > 1:
+        parts.append(processor.identity())
     return f"denoiser-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
+
+
+def _level_options() -> list[str]:
+    return [" ".join([name, *options]) for name, options in compiler.levels().items()]
 
 
 def _cached_or_built(folder: Path, name: str) -> tuple[ctypes.CDLL, LibraryInfo]:
@@ -226,48 +245,41 @@ def _info(origin: str, folder: Path, record: dict[str, Any]) -> LibraryInfo:
     )
 
 
-def build(folder: Path | None = None, march: str = "native", name: str | None = None) -> dict[str, Any]:
+def build(folder: Path | None = None, name: str | None = None) -> dict[str, Any]:
     """Compiles the library, whether or not there is one, and stores it.
 
     Args:
         folder: where to; the cache folder when None. Any other one can be shipped and named by $BAC_PREBUILT.
-        march: the processor to compile for, as the compiler calls it.
-        name: of the record; made from `march` when None.
+        name: of the record; after the machine when None.
 
     Returns:
-        the record: library, sha256, compiler, flags, needs (processor features), ...
+        the record: library, sha256, compiler, flags, levels, needs (processor features beyond the machine's), ...
 
     Raises:
         CompilerMissing, CacheError: as `library`.
     """
     global build_seconds
-    if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,80}", march):
-        raise NativeError(f"{march!r} is not the name of a processor: use for example native, x86-64-v3 or armv8-a")
     private = folder is None or name is not None
     if folder is None:
-        if march != "native":
-            raise NativeError(
-                "the cache holds libraries for this processor only: give --output FOLDER together with --march"
-            )
         folder, name = cache_folder(), _cache_name()
     advice = ADVICE if private else "give another folder"
     command = find_compiler()
-    known, unknown = processor.needed(compiler.added_macros(command, march))
+    known, unknown = processor.needed(compiler.added_macros(command))
     store.create(folder, private, advice)
     with store.opened(folder, {os.geteuid()}, advice):
         started = time.perf_counter()
-        content = compiler.compile_library(command, FOLDER / "engine.cpp", folder, march, advice)
+        content = compiler.compile_library(command, FOLDER, folder, advice)
         build_seconds = time.perf_counter() - started
         return store.write(
             folder,
-            name or f"denoiser-{platform.machine()}-{march}",
+            name or f"denoiser-{platform.machine()}",
             content,
             {
                 "sources": sources_digest(),
                 "machine": platform.machine(),
-                "march": march,
                 "compiler": compiler.version(command),
-                "flags": [*command[1:], *compiler.FLAGS, f"-march={march}"],
+                "flags": [*command[1:], *compiler.FLAGS],
+                "levels": _level_options(),
                 "needs": sorted(known),
                 "unknown_needs": sorted(unknown),
                 "processor": _processor_digest(),

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bac.native.errors import CacheError, CompilerMissing
 
-FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-ffp-contract=fast")
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-pthread", "-fno-math-errno", "-ffp-contract=fast")
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+#: options of each level of the library, from the least to the most demanding, by machine; engine.cpp lists the same
+#: levels and what they need. The library chooses among them when it is called.
+LEVELS = {
+    "x86_64": {
+        "baseline": (),
+        "avx2": _AVX2,
+        "avx512": _AVX512,
+        "avx512_bf16": (*_AVX512, "-mavx512bf16"),
+    }
+}
 TIMEOUT_S = 900
+
+
+def levels() -> dict[str, tuple[str, ...]]:
+    """The levels of a library for this machine, with their compiler options."""
+    return LEVELS.get(platform.machine(), {"baseline": ()})
 
 
 def requested() -> list[str]:
@@ -54,21 +73,20 @@ def version(command: list[str]) -> str:
     return lines[0][:200] if lines else command[0]
 
 
-def added_macros(command: list[str], march: str) -> set[str]:
-    """Macros that -march=`march` makes the compiler define beyond those it always does: they name instruction sets."""
+def added_macros(command: list[str]) -> set[str]:
+    """Macros that the options of $CXX make the compiler define: they name instruction sets that all code then needs."""
 
     def macros(*options: str) -> set[str]:
-        # options of $CXX may name instruction sets, too: the comparison is with the bare compiler
         result = _run([*options, "-dM", "-E", "-x", "c++", os.devnull])
         if result.returncode:
             raise CompilerMissing(f"{options[0]} does not know {' '.join(options[1:])}: {result.stderr[-500:]}")
         return {line.split()[1].partition("(")[0] for line in result.stdout.splitlines() if line.startswith("#define ")}
 
-    return macros(*command, f"-march={march}") - macros(command[0])
+    return macros(*command) - macros(command[0]) if len(command) > 1 else set()
 
 
-def compile_library(command: list[str], source: Path, folder: Path, march: str, advice: str) -> bytes:
-    """Compiles `source` in a scratch folder inside `folder`; returns the library.
+def compile_library(command: list[str], sources: Path, folder: Path, advice: str) -> bytes:
+    """Compiles the sources in a scratch folder inside `folder`; returns the library.
 
     Raises:
         CompilerMissing: the compiler failed; the message holds its output.
@@ -79,21 +97,34 @@ def compile_library(command: list[str], source: Path, folder: Path, march: str, 
     except OSError as error:
         raise CacheError(f"{folder} cannot be written ({error.strerror}): {advice}") from error
     with scratch as name:
-        target = Path(name) / "denoiser.so"
-        call = [*command, *FLAGS, f"-march={march}", "-o", str(target), str(source)]
-        result = _run(call)
-        if result.returncode and "No space left on device" in result.stderr:
-            raise CacheError(
-                f"no space left to compile the native denoiser in {folder} or {tempfile.gettempdir()}: {advice}"
-            )
-        if result.returncode or not target.is_file():
-            output = result.stderr[-2000:] or f"exit status {result.returncode}, no library"
-            raise CompilerMissing(
-                f"{command[0]} could not compile the native denoiser; use runtime=planned, "
-                f"or another compiler through CXX.\n"
-                f"$ {shlex.join(call)}\n{output}"
-            )
-        return target.read_bytes()
+        parts = {"engine": [str(sources / "engine.cpp")]}
+        for level, options in levels().items():
+            parts[f"level_{level}"] = [*options, f"-DBAC_LEVEL={level}", str(sources / "level.cpp")]
+        calls = {f"{name}/{part}.o": [*command, *FLAGS, "-c", *rest] for part, rest in parts.items()}
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            list(pool.map(lambda target: _compile(calls[target], target, folder, advice), calls))
+        # Of a function of the C++ library that several parts hold a linker takes the first: that of the engine or the
+        # least demanding level, which every processor can run.
+        target = f"{name}/denoiser.so"
+        _compile([*command, "-shared", "-pthread", *calls], target, folder, advice)
+        return Path(target).read_bytes()
+
+
+def _compile(call: list[str], target: str, folder: Path, advice: str) -> None:
+    """Raises CompilerMissing, CacheError: there is no `target` afterwards."""
+    call = [*call, "-o", target]
+    result = _run(call)
+    if result.returncode and "No space left on device" in result.stderr:
+        raise CacheError(
+            f"no space left to compile the native denoiser in {folder} or {tempfile.gettempdir()}: {advice}"
+        )
+    if result.returncode or not Path(target).is_file():
+        output = result.stderr[-2000:] or f"exit status {result.returncode}, no library"
+        raise CompilerMissing(
+            f"{call[0]} could not compile the native denoiser; use runtime=planned, "
+            f"or another compiler through CXX.\n"
+            f"$ {shlex.join(call)}\n{output}"
+        )
 
 
 def _run(call: list[str]) -> subprocess.CompletedProcess[str]:

@@ -1,107 +1,78 @@
 // The whole denoising loop of a Transformer Diffusion Policy in one call, for CPUs. Compiled on first use, or beforehand by
-// `python -m bac build`: threads, the checks of what the caller gives, and the boundary.
-#include <atomic>
+// `python -m bac build`: which level runs, the checks of what the caller gives, and the boundary.
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
-#include <deque>
 #include <exception>
-#include <mutex>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <system_error>
-#include <thread>
 #include <vector>
 
-#include "worker.hpp"
+#include "level.hpp"
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+using namespace bac;
+
+namespace bac {
+extern const Level level_baseline;
+#if defined(__x86_64__)
+extern const Level level_avx2, level_avx512, level_avx512_bf16;
+#endif
+}  // namespace bac
 
 namespace {
 
-// Holds the threads of a team back until all of them exist: one that is missing would leave the others at a barrier.
-struct Gate {
-  bool wait() const {
-    int now;
-    while (!(now = state.load(std::memory_order_acquire))) std::this_thread::yield();
-    return now > 0;
-  }
-  void open(bool go) { state.store(go ? 1 : -1, std::memory_order_release); }
-  std::atomic<int> state{0};
-};
-
-// Threads that are joined whatever happens; `abandon` tells those that wait for the rest to give up.
-template <class Abandon>
-struct Pool {
-  explicit Pool(Abandon abandon) : abandon(abandon) {}
-  ~Pool() {
-    if (!complete) abandon();
-    for (auto& thread : threads) thread.join();
-  }
-  template <class F>
-  void start(int count, F&& task) {
-    threads.reserve(size_t(count));
-    for (int id = 1; id <= count; ++id) threads.emplace_back(task, id);
-    complete = true;
-  }
-  std::vector<std::thread> threads;
-  Abandon abandon;
-  bool complete = false;
-};
-
-// Denoises samples [first, first + count) with a team of threads. All memory is taken before a thread starts.
-void denoise(const Model& m, const Call& c, int first, int count, int team) {
-  Workspace space(m, count * m.tokens, blocks(m));
-  Barrier barrier(team);
-  std::deque<Worker> workers;
-  for (int id = 0; id < team; ++id) workers.emplace_back(m, c, first, count, space, barrier, id, team);
-  Gate gate;
-  auto abandon = [&] { gate.open(false); };
-  Pool<decltype(abandon)> others(abandon);
-  others.start(team - 1, [&](int id) {
-    if (gate.wait()) workers[size_t(id)].run();
-  });
-  gate.open(true);
-  workers[0].run();
+#if defined(__x86_64__)
+bool has_f16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+bool has_avx512_bf16() {  // leaf 7, subleaf 1: not every compiler knows it by name
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+#endif
 
-// Samples that one thread takes through the loop together: enough rows to reuse each weight it reads, few enough that
-// their activations and stored outputs stay in its second-level cache.
-constexpr int kGroup = 8;
+// Levels from the least to the most demanding; the system and the processor must both have what a level uses.
+struct Choice {
+  const Level* level;
+  bool (*here)();
+};
+const Choice kLevels[] = {
+    {&level_baseline, [] { return true; }},
+#if defined(__x86_64__)
+    {&level_avx2, has_avx2},
+    {&level_avx512, has_avx512},
+    {&level_avx512_bf16, has_avx512_bf16},
+#endif
+};
+constexpr int kLevelCount = sizeof(kLevels) / sizeof(kLevels[0]);
 
-// Denoises c.batch samples on c.threads threads. Samples are dealt out to threads; if there are fewer samples than
-// threads, all threads work on all of them together.
+bool usable(int32_t level) { return level >= 0 && level < kLevelCount && kLevels[level].here(); }
+
+int blocks(const Model& m) { return m.layers * (m.cross ? 3 : 2); }
+int round_up(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
 void sample(const Model& model, const Call& call) {
-  const int threads = call.threads;
-  if (call.batch < threads) return denoise(model, call, 0, call.batch, threads);
-  auto share = [&](int thread) {
-    const int64_t batch = call.batch;
-    const int begin = int(batch * thread / threads), end = int(batch * (thread + 1) / threads);
-    const int groups = (end - begin + kGroup - 1) / kGroup;
-    for (int group = 0; group < groups; ++group) {
-      const int first = begin + (end - begin) * group / groups, last = begin + (end - begin) * (group + 1) / groups;
-      denoise(model, call, first, last - first, 1);
-    }
-  };
-  std::exception_ptr failure;
-  std::mutex lock;
-  auto guarded = [&](int thread) noexcept {
-    try {
-      share(thread);
-    } catch (...) {
-      const std::lock_guard<std::mutex> held(lock);
-      if (!failure) failure = std::current_exception();
-    }
-  };
-  {
-    auto abandon = [] {};  // these threads wait for nobody
-    Pool<decltype(abandon)> pool(abandon);
-    pool.start(threads - 1, guarded);
-    guarded(0);
-  }
-  if (failure) std::rethrow_exception(failure);
+  const Lease lease;
+  kLevels[call.level].level->sample(model, call, lease.crew);
 }
 
 // ---- what the caller may get wrong ----
 
 bool fits(int64_t value, int64_t low, int64_t high) { return value >= low && value <= high; }
-bool shaped(const Matrix& w, int64_t n, int64_t k) { return w.data && w.bias && w.n == n && w.k == k; }
+bool shaped(const Matrix& w, int64_t n, int64_t k) {
+  return w.data && w.bias && w.n == n && w.k == k && fits(w.format, 0, kFormats - 1);
+}
 
 // The first thing that does not fit, or null. What a pointer leads to cannot be checked here beyond being there.
 const char* wrong_model(const Model& m) {
@@ -125,10 +96,24 @@ const char* wrong_model(const Model& m) {
 
 const char* wrong_call(const Model& m, const Call& c) {
   if (!fits(c.threads, 1, kMaxThreads)) return "threads";
+  if (!usable(c.level)) return "a level that this processor lacks";
+  const bool* formats = kLevels[c.level].level->formats;
+  if (!formats[m.head.format]) return "weights in a format that this level lacks";
+  for (int i = 0; i < m.layers; ++i)
+    for (const Matrix* w : {&m.layer[i].qkv, &m.layer[i].out, &m.layer[i].up, &m.layer[i].down})
+      if (!formats[w->format]) return "weights in a format that this level lacks";
   if (!fits(c.batch, 1, 1 << 24) || !fits(c.memory, 0, 1 << 16)) return "batch or condition tokens";
   if (!c.trajectory || !c.noise || (c.given && !c.condition)) return "a tensor of the call is missing";
   if (m.cross && !c.cross_mask) return "the mask of the condition is missing";
-  if (m.cross && c.memory && (!c.memory_slot || !c.key || !c.bias || !c.value)) return "tables of the condition are missing";
+  if (m.cross && c.memory && !c.token && (!c.memory_slot || !c.key || !c.bias || !c.value)) return "tables of the condition are missing";
+  if (c.token && (!m.cross || !c.memory)) return "condition tokens of a model that has none";
+  for (int i = 0; c.token && i < m.layers; ++i) {
+    if (!shaped(m.layer[i].key_value, 2 * int64_t(m.d), m.d) || !m.layer[i].query_bias) return "the folding of condition tokens";
+    if (!formats[m.layer[i].key_value.format] || !m.layer[i].fold_query || !m.layer[i].fold_out) return "the folding of condition tokens";
+    for (int head = 0; head < m.heads; ++head)
+      for (const Matrix* w : {&m.layer[i].fold_query[head], &m.layer[i].fold_out[head]})
+        if (!shaped(*w, m.d, m.d / m.heads) || w->format == kBfloat || !formats[w->format]) return "the folding of condition tokens";
+  }
   const int64_t rows = int64_t(c.batch < c.threads ? c.batch : kGroup) * m.tokens;
   if (rows > (1 << 24) || int64_t(m.heads) * (c.memory + 1) > (1 << 24)) return "batch times tokens";
   const int per_layer = m.cross ? 3 : 2, count = blocks(m);
@@ -137,9 +122,10 @@ const char* wrong_call(const Model& m, const Call& c) {
     for (int i = m.segment_start[step]; i < m.segment_start[step + 1]; ++i) {
       const Segment& s = m.segments[i];
       if (!fits(s.start, 0, s.stop) || !fits(s.stop, 0, count) || !fits(s.block, -1, count - 1)) return "the plan";
+      if ((s.store || s.start < s.stop) && !m.stores) return "the plan";
       if (s.gap && (!fits(s.gap, 1, step) || !s.store || !m.ahead)) return "the plan";
       if (s.block < 0 || !m.cross || s.block % per_layer != 1) continue;
-      if (c.memory && c.memory_slot[s.block / per_layer * m.steps + step] < 0) return "a computed cross-attention without a table";
+      if (c.memory && !c.token && c.memory_slot[s.block / per_layer * m.steps + step] < 0) return "a computed cross-attention without a table";
       if (!c.memory && !m.layer[s.block / per_layer].time_key) return "cross-attention to nothing";
     }
   }
@@ -164,7 +150,18 @@ extern "C" int32_t bac_layout(int32_t* numbers, int32_t capacity) noexcept {
   return count;
 }
 
-extern "C" int32_t bac_half_weights() noexcept { return kHalfWeights; }
+// Name of a level, or null beyond the last one.
+extern "C" const char* bac_level_name(int32_t level) noexcept {
+  return level >= 0 && level < kLevelCount ? kLevels[level].level->name : nullptr;
+}
+
+// Whether this processor and system can run a level.
+extern "C" int32_t bac_level_usable(int32_t level) noexcept { return usable(level); }
+
+// Whether a level multiplies weights of a format.
+extern "C" int32_t bac_level_format(int32_t level, int32_t format) noexcept {
+  return level >= 0 && level < kLevelCount && fits(format, 0, kFormats - 1) && kLevels[level].level->formats[format];
+}
 
 // Denoises call->batch samples in place. On a failure the trajectory is undefined and all threads have ended.
 extern "C" int32_t bac_sample(const Model* model, const Call* call, char* message, int32_t size) noexcept {
@@ -185,5 +182,56 @@ extern "C" int32_t bac_sample(const Model* model, const Call* call, char* messag
     return report(kFailed, error.what(), message, size);
   } catch (...) {
     return report(kFailed, "an unknown exception", message, size);
+  }
+}
+
+// What one level does at best on `threads` threads with an array of `bytes` each: with a format, the arithmetic of a product
+// of such weights in GFLOP/s; with format -1, reading it in GB/s. `bytes` that fit the first caches measure the units alone.
+// The best of `repeats` short runs, since something else may take the processor away in a long one.
+extern "C" int32_t bac_rate(int32_t level, int32_t format, int32_t threads, int64_t bytes, int32_t repeats, double* rate) noexcept {
+  constexpr int64_t kLeast = 1 << 15;
+  if (!usable(level) || !fits(threads, 1, kMaxThreads) || !fits(bytes, kLeast, int64_t(1) << 40) || !rate) return kWrongSizes;
+  if (!fits(format, -1, kFormats - 1) || (format >= 0 && !kLevels[level].level->formats[format])) return kWrongSizes;
+  struct Measure {
+    const Level& level;
+    int32_t format;
+    size_t bytes;
+    int rounds;
+    std::vector<float*> memory;
+    std::vector<double> done;
+  };
+  try {
+    const Lease lease;
+    const size_t line = 4096;
+    Measure measure{*kLevels[level].level, format, size_t(bytes), 1, {}, std::vector<double>(size_t(threads))};
+    std::vector<std::unique_ptr<float[]>> arrays;
+    for (int id = 0; id < threads; ++id) {
+      arrays.emplace_back(new float[(size_t(bytes) + line) / sizeof(float)]());
+      const auto at = reinterpret_cast<uintptr_t>(arrays.back().get());
+      measure.memory.push_back(arrays.back().get() + (line - at % line) % line / sizeof(float));
+    }
+    const Crew::Task task = [](void* context, int id) {
+      auto& own = *static_cast<Measure*>(context);
+      const auto* array = reinterpret_cast<const char*>(own.memory[size_t(id)]);
+      static thread_local volatile float sink;
+      float out = 0;
+      if (own.format >= 0) own.done[size_t(id)] = own.level.multiply(Format(own.format), array, own.bytes, own.rounds, &out);
+      else out = own.level.read(array, own.bytes, own.rounds), own.done[size_t(id)] = double(own.rounds) * double(own.bytes);
+      sink = out;
+    };
+    using Clock = std::chrono::steady_clock;
+    *rate = 0;
+    for (int run = 0; run < repeats;) {
+      const auto begin = Clock::now();
+      lease.crew.run(threads, task, &measure);
+      const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+      double total = 0;
+      for (double done : measure.done) total += done;
+      if (seconds < 2e-4) measure.rounds *= 2;  // too short for the clock
+      else *rate = std::max(*rate, total / seconds * 1e-9), ++run;
+    }
+    return kDone;
+  } catch (...) {
+    return kFailed;
   }
 }

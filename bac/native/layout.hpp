@@ -3,14 +3,21 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels.hpp"
+namespace bac {
 
-using namespace bac;
-
-constexpr int32_t kAbi = 4;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number
+constexpr int32_t kAbi = 5;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number
 constexpr int32_t kMaxThreads = 1024;
+constexpr int kLanes = 16;  // columns of a panel of weights; sizes are rounded up to them
 
-extern "C" {
+// Formats of a packed matrix; structs.py holds the same numbers.
+enum Format : int32_t { kFloat = 0, kHalf = 1, kBfloat = 2, kFormats = 3 };
+
+// A weight matrix [k, n] packed as n / 16 panels of [k][16], in bfloat16 of [k / 2][16][2]; with a bias of n values.
+struct Matrix {
+  const char* data;
+  const float* bias;
+  int32_t n, k, format;
+};
 
 struct Layer {
   const float *norm1_gain, *norm1_shift, *norm2_gain, *norm2_shift, *norm3_gain, *norm3_shift;
@@ -19,6 +26,10 @@ struct Layer {
   const float* time_key;     // [steps][heads][d] folded keys of the time token, or null
   const float* time_bias;    // [steps][heads]
   const float* time_value;   // [steps][heads][d]
+  // Folding of the other condition tokens (bac.folding), where they are encoded one by one; else null.
+  Matrix key_value;                       // [d][2 d]
+  const Matrix *fold_query, *fold_out;    // [heads] of [d / heads][d]
+  const float* query_bias;                // [d]
 };
 
 struct Segment {
@@ -32,7 +43,8 @@ struct SolverRow {
 };
 
 struct Model {
-  int32_t layers, heads, d, d_in, d_out, tokens, skip, cross, steps;  // skip: leading tokens without output (time token)
+  int32_t layers, heads, d, d_in, d_out, tokens, skip, cross, steps, stores;  // skip: leading tokens without output (time token)
+                                                                      // stores: whether any segment does
   float eps;
   const float* embed;        // [d_in][d]
   const float* position;     // [tokens][d], input bias included
@@ -48,9 +60,11 @@ struct Model {
   float clip;
 };
 
-// One call. Condition tokens other than the time token: per layer, step slot and sample, `memory` of them.
+// One call. Condition tokens other than the time token: `memory` of them for each sample, either encoded and to be folded
+// here (token), or folded, per slot.
 struct Call {
-  int32_t batch, memory, threads;
+  int32_t batch, memory, threads, level;
+  const float* token;          // [batch][memory][d], or null
   const int32_t* memory_slot;  // [layers][steps] slot of the tables below, -1 where the block does not compute
   const float* key;            // [slots][batch][memory][heads][d]
   const float* bias;           // [slots][batch][memory][heads]
@@ -62,25 +76,28 @@ struct Call {
   const uint8_t* given;        // same shape, or null
 };
 
-}
-
 // Sizes and offsets as this compiler laid them out; bac.native.structs lists the same from its mirror.
 constexpr int32_t kLayout[] = {
     kAbi, kLanes,
-    sizeof(Matrix), offsetof(Matrix, data), offsetof(Matrix, bias), offsetof(Matrix, n), offsetof(Matrix, k), offsetof(Matrix, half),
+    sizeof(Matrix), offsetof(Matrix, data), offsetof(Matrix, bias), offsetof(Matrix, n), offsetof(Matrix, k), offsetof(Matrix, format),
     sizeof(Layer), offsetof(Layer, norm1_gain), offsetof(Layer, norm1_shift), offsetof(Layer, norm2_gain), offsetof(Layer, norm2_shift),
     offsetof(Layer, norm3_gain), offsetof(Layer, norm3_shift), offsetof(Layer, qkv), offsetof(Layer, out), offsetof(Layer, up),
     offsetof(Layer, down), offsetof(Layer, cross_bias), offsetof(Layer, time_key), offsetof(Layer, time_bias), offsetof(Layer, time_value),
+    offsetof(Layer, key_value), offsetof(Layer, fold_query), offsetof(Layer, fold_out), offsetof(Layer, query_bias),
     sizeof(Segment), offsetof(Segment, start), offsetof(Segment, stop), offsetof(Segment, block), offsetof(Segment, store),
     offsetof(Segment, gap),
     sizeof(SolverRow), offsetof(SolverRow, x_gain), offsetof(SolverRow, m_gain), offsetof(SolverRow, to_x), offsetof(SolverRow, to_x0),
     offsetof(SolverRow, to_last), offsetof(SolverRow, to_m), offsetof(SolverRow, sigma),
     sizeof(Model), offsetof(Model, layers), offsetof(Model, heads), offsetof(Model, d), offsetof(Model, d_in), offsetof(Model, d_out),
-    offsetof(Model, tokens), offsetof(Model, skip), offsetof(Model, cross), offsetof(Model, steps), offsetof(Model, eps),
+    offsetof(Model, tokens), offsetof(Model, skip), offsetof(Model, cross), offsetof(Model, steps), offsetof(Model, stores),
+    offsetof(Model, eps),
     offsetof(Model, embed), offsetof(Model, position), offsetof(Model, time_rows), offsetof(Model, self_mask), offsetof(Model, final_gain),
     offsetof(Model, final_shift), offsetof(Model, head), offsetof(Model, layer), offsetof(Model, segments), offsetof(Model, segment_start),
     offsetof(Model, solver), offsetof(Model, ahead), offsetof(Model, clip),
-    sizeof(Call), offsetof(Call, batch), offsetof(Call, memory), offsetof(Call, threads), offsetof(Call, memory_slot), offsetof(Call, key),
+    sizeof(Call), offsetof(Call, batch), offsetof(Call, memory), offsetof(Call, threads),
+    offsetof(Call, level), offsetof(Call, token), offsetof(Call, memory_slot), offsetof(Call, key),
     offsetof(Call, bias), offsetof(Call, value), offsetof(Call, cross_mask), offsetof(Call, trajectory), offsetof(Call, noise),
     offsetof(Call, condition), offsetof(Call, given),
 };
+
+}  // namespace bac

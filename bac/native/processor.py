@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # Instruction sets of x86 that compilers use for plain C++, by their macro, and the flag of /proc/cpuinfo. All others
-# (rdseed, clwb, amx, ...) are used only by code that asks for them by name, which engine.cpp does not.
+# (rdseed, clwb, amx, ...) are used only by code that asks for them by name, which the engine does not.
 _FLAGS = {
     "sse3": "pni",
     "ssse3": "ssse3",

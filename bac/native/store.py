@@ -119,8 +119,8 @@ def read_record(folder: int, name: str, owners: set[int]) -> dict[str, Any] | No
         return None
     except strict_json.StrictJSONError as error:
         raise DamagedLibrary(f"{name}.json is {error}") from error
-    texts = ("library", "sha256", "sources", "machine", "march", "compiler", "processor")
-    lists = ("flags", "needs", "unknown_needs")
+    texts = ("library", "sha256", "sources", "machine", "compiler", "processor")
+    lists = ("flags", "levels", "needs", "unknown_needs")
     if (
         not isinstance(record, dict)
         or record.get("format") != FORMAT
@@ -170,7 +170,8 @@ def check_layout(library: ctypes.CDLL, name: str) -> None:
     numbers = (ctypes.c_int32 * len(expected))()
     try:
         count = library.bac_layout(numbers, len(expected))
-        functions = library.bac_sample, library.bac_half_weights
+        functions = library.bac_sample, library.bac_level_usable, library.bac_level_format, library.bac_rate
+        library.bac_level_name.restype = ctypes.c_char_p
     except AttributeError as error:
         raise DamagedLibrary(f"{name} is not a native library of this project") from error
     if count != len(expected) or list(numbers) != expected:
@@ -178,6 +179,12 @@ def check_layout(library: ctypes.CDLL, name: str) -> None:
     for function in functions:
         function.restype = ctypes.c_int32
     library.bac_sample.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32]
+    library.bac_rate.argtypes = [
+        *[ctypes.c_int32] * 3,
+        ctypes.c_int64,
+        ctypes.c_int32,
+        ctypes.POINTER(ctypes.c_double),
+    ]
 
 
 def write(

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from bac.solver import COLUMNS
 
-ABI = 4  # kAbi of layout.hpp
+ABI = 5  # kAbi of layout.hpp
 LANES = 16
+#: formats of packed weights, numbered as in layout.hpp
+FORMATS = {"float": 0, "half": 1, "bfloat": 2}
+DTYPES = {"float": torch.float32, "half": torch.float16, "bfloat": torch.bfloat16}
 
 
 class Matrix(Structure):
-    _fields_ = [("data", c_void_p), ("bias", c_void_p), ("n", c_int32), ("k", c_int32), ("half", c_int32)]
+    _fields_ = [("data", c_void_p), ("bias", c_void_p), ("n", c_int32), ("k", c_int32), ("format", c_int32)]
 
 
 class Layer(Structure):
@@ -30,6 +33,10 @@ class Layer(Structure):
         ("up", Matrix),
         ("down", Matrix),
         *((name, c_void_p) for name in ("cross_bias", "time_key", "time_bias", "time_value")),
+        ("key_value", Matrix),
+        ("fold_query", POINTER(Matrix)),
+        ("fold_out", POINTER(Matrix)),
+        ("query_bias", c_void_p),
     ]
 
 
@@ -45,7 +52,8 @@ class SolverRow(Structure):
 
 class Model(Structure):
     _fields_ = [
-        *((name, c_int32) for name in ("layers", "heads", "d", "d_in", "d_out", "tokens", "skip", "cross", "steps")),
+        *((name, c_int32) for name in ("layers", "heads", "d", "d_in", "d_out", "tokens", "skip", "cross")),
+        *((name, c_int32) for name in ("steps", "stores")),
         ("eps", c_float),
         *((name, c_void_p) for name in ("embed", "position", "time_rows", "self_mask", "final_gain", "final_shift")),
         ("head", Matrix),
@@ -60,8 +68,9 @@ class Model(Structure):
 
 class Call(Structure):
     _fields_ = [
-        *((name, c_int32) for name in ("batch", "memory", "threads")),
-        *((name, c_void_p) for name in ("memory_slot", "key", "bias", "value", "cross_mask", "trajectory")),
+        *((name, c_int32) for name in ("batch", "memory", "threads", "level")),
+        *((name, c_void_p) for name in ("token", "memory_slot", "key", "bias", "value")),
+        *((name, c_void_p) for name in ("cross_mask", "trajectory")),
         ("noise", POINTER(c_void_p)),
         ("condition", c_void_p),
         ("given", c_void_p),
@@ -87,23 +96,6 @@ class Keep(list):
 
 def round_up(n: int) -> int:
     return -(-n // LANES) * LANES
-
-
-def pack(weight: Tensor, bias: Tensor, keep: Keep, half_available: bool) -> Matrix:
-    """Linear weight [n, k] -> panels [n / 16][k][16], zero-padded; half precision where that loses nothing.
-
-    Weights that came from a half-precision checkpoint are exactly representable, and reading half the bytes is what a
-    batch-1 denoiser is waiting for.
-    """
-    n, k = weight.shape
-    padded = torch.zeros(round_up(n), k)
-    padded[:n] = weight.detach()
-    padded_bias = torch.zeros(round_up(n))
-    padded_bias[:n] = bias.detach()
-    half = half_available and bool((padded.to(torch.float16).to(torch.float32) == padded).all())
-    panels = padded.view(-1, LANES, k).transpose(1, 2)
-    data = keep(panels, torch.float16 if half else torch.float32)
-    return Matrix(data, keep(padded_bias), round_up(n), k, int(half))
 
 
 def array(kind: type[Structure], items: Sequence[Structure], keep: Keep) -> Any:

@@ -6,11 +6,11 @@
 #include <atomic>
 #include <limits>
 #include <thread>
-#include <type_traits>
-#include <vector>
 
-#include "layout.hpp"
+#include "crew.hpp"
+#include "product.hpp"
 
+namespace bac {
 namespace {
 
 struct Barrier {
@@ -23,23 +23,42 @@ struct Barrier {
       generation.store(turn + 1, std::memory_order_release);
       return;
     }
-    for (int spins = 0; generation.load(std::memory_order_acquire) == turn; ++spins)
-      if (spins > 20000) std::this_thread::yield();
+    for (int spins = 0; generation.load(std::memory_order_acquire) == turn; ++spins) spins < 2000 ? relax() : std::this_thread::yield();
   }
   const int size;
-  std::atomic<int> arrived{0}, generation{0};
+  alignas(64) std::atomic<int> arrived{0};
+  alignas(64) std::atomic<int> generation{0};
 };
 
-int blocks(const Model& m) { return m.layers * (m.cross ? 3 : 2); }
+// Hands out consecutive parts of a piece of memory, each on a cache line of its own; with none it only counts.
+struct Parts {
+  float* take(size_t floats) {
+    float* part = start ? start + used : nullptr;
+    used += (floats + 15) / 16 * 16;
+    return part;
+  }
+  float* start = nullptr;
+  size_t used = 0;
+};
 
-int round_up(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
+inline int blocks(const Model& m) { return m.layers * (m.cross ? 3 : 2); }
 
-// Buffers of the samples one team works on.
+inline int round_up(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+// Buffers of the samples one team works on: [rows][d] or as said. Outputs are stored where the plan reuses any.
 struct Workspace {
-  Workspace(const Model& m, int rows, int blocks)
-      : x(size_t(rows) * m.d), wide(size_t(rows) * 4 * m.d), heads_out(size_t(rows) * m.d),
-        stored(size_t(blocks) * rows * m.d), slopes(m.ahead ? stored.size() : 0), last(size_t(rows) * m.d_in) {}
-  std::vector<float> x, wide, heads_out, stored, slopes, last;
+  Workspace(const Model& m, const Call& c, int rows, Parts& parts)
+      : x(parts.take(size_t(rows) * m.d)), wide(parts.take(size_t(rows) * 4 * m.d)), heads_out(parts.take(size_t(rows) * m.d)),
+        stored(parts.take(m.stores ? size_t(blocks(m)) * rows * m.d : 0)), slopes(parts.take(m.ahead ? size_t(blocks(m)) * rows * m.d : 0)),
+        last(parts.take(size_t(rows) * m.d_in)), key(parts.take(folded(m, c, rows) * m.d)), value(parts.take(folded(m, c, rows) * m.d)),
+        bias(parts.take(folded(m, c, rows))) {}
+  static size_t folded(const Model& m, const Call& c, int rows) {
+    return c.token ? size_t(m.layers) * (rows / m.tokens) * c.memory * m.heads : 0;
+  }
+  float *x, *wide, *heads_out;  // wide: [rows][4 d]
+  float *stored, *slopes;       // [blocks][rows][d]
+  float* last;                  // [rows][d_in]
+  float *key, *value, *bias;    // condition tokens, folded: [layers][samples][memory][heads][d], bias without [d]
 };
 
 // Where a branch's output goes besides the residual stream; null where it is not needed later.
@@ -52,15 +71,20 @@ struct Kept {
 // One thread of a team. The team shares a workspace: products are split by columns, everything per row by rows.
 class Worker {
  public:
-  Worker(const Model& m, const Call& c, int first, int samples, Workspace& w, Barrier& barrier, int id, int team)
+  Worker(const Model& m, const Call& c, int first, int samples, const Workspace& w, Barrier& barrier, int id, int team, Parts& parts)
       : m(m), c(c), first(first), samples(samples), rows(samples * m.tokens), w(w), barrier(barrier), id(id), team(team),
-        normed(size_t(rows) * m.d), keys(size_t(m.d) * memory_lanes(m, c)), values(size_t(m.d) * memory_lanes(m, c)),
-        scores(size_t(m.tokens) * memory_lanes(m, c)), column_bias(memory_lanes(m, c)), head_keys(size_t(m.d / m.heads) * round_up(m.tokens)),
-        weights(size_t(m.tokens) * round_up(m.tokens)), head_out(size_t(row_end() - row_begin()) * m.head.n) {}
+        lanes(round_up(m.heads * (c.memory + 1))), normed(parts.take(size_t(rows) * m.d)), keys(parts.take(size_t(m.d) * lanes)),
+        values(parts.take(size_t(m.d) * lanes)), scores(parts.take(size_t(m.tokens) * lanes)), column_bias(parts.take(lanes)),
+        head_keys(parts.take(head_keys_size())), weights(parts.take(size_t(m.tokens) * round_up(m.tokens))),
+        head_out(parts.take(size_t(rows / team + 1) * m.head.n)),
+        projected(parts.take(c.token ? size_t(samples) * c.memory * 2 * m.d : 0)), narrow(parts.take(size_t(rows) * 2 * m.d)) {
+    if (parts.start) std::memset(head_keys, 0, head_keys_size() * sizeof(float));  // padded columns stay finite
+  }
 
   // Allocates nothing and throws nothing: it runs in threads.
   void run() noexcept {
     const int sample_size = (m.tokens - m.skip) * m.d_in;
+    if (c.token) fold();
     for (int step = 0; step < m.steps; ++step) {
       embed(step, sample_size);
       for (int s = m.segment_start[step]; s < m.segment_start[step + 1]; ++s) {
@@ -69,8 +93,8 @@ class Worker {
         if (segment.block < 0) continue;
         const size_t at = size_t(segment.block) * rows * m.d;
         Kept kept{};
-        if (segment.store) kept.value = w.stored.data() + at;
-        if (segment.gap) kept.slope = w.slopes.data() + at, kept.per_step = 1.0f / segment.gap;
+        if (segment.store) kept.value = w.stored + at;
+        if (segment.gap) kept.slope = w.slopes + at, kept.per_step = 1.0f / segment.gap;
         compute(segment.block, step, kept);
       }
       barrier.wait();
@@ -81,7 +105,7 @@ class Worker {
   }
 
  private:
-  static int memory_lanes(const Model& m, const Call& c) { return round_up(m.heads * (c.memory + 1)); }
+  size_t head_keys_size() const { return size_t(m.d / m.heads) * round_up(m.tokens); }
   int row_begin() const { return int(int64_t(rows) * id / team); }
   int row_end() const { return int(int64_t(rows) * (id + 1) / team); }
 
@@ -89,6 +113,36 @@ class Worker {
     const size_t offset = size_t(first) * sample_size;
     for (size_t i = offset; i < offset + size_t(samples) * sample_size; ++i)
       if (c.given[i]) c.trajectory[i] = c.condition[i];
+  }
+
+  // Folds the condition tokens into the cross-attention of every layer (see bac.folding); layers are dealt out.
+  void fold() {
+    const int dh = m.d / m.heads, tokens = samples * c.memory;
+    const float* token = c.token + size_t(first) * c.memory * m.d;
+    const float scale = 1.0f / std::sqrt(float(dh));
+    for (int index = id; index < m.layers; index += team) {
+      const Layer& layer = m.layer[index];
+      product(token, tokens, layer.key_value, nullptr, 0, 1, [&](int row, int column, vf value) {
+        store(projected + size_t(row) * 2 * m.d + column, column < m.d ? value * scale : value);
+      });
+      const size_t at = size_t(index) * tokens * m.heads;
+      for (int head = 0; head < m.heads; ++head) {
+        const float *key = projected + head * dh, *value = key + m.d;
+        auto into = [&](float* table) {
+          return [this, table, at, head](int row, int column, vf folded) {
+            store(table + (at + size_t(row) * m.heads + head) * m.d + column, folded);
+          };
+        };
+        product(key, 2 * m.d, tokens, layer.fold_query[head], 0, 1, into(w.key));
+        product(value, 2 * m.d, tokens, layer.fold_out[head], 0, 1, into(w.value));
+        for (int row = 0; row < tokens; ++row) {
+          float total = 0;
+          for (int i = 0; i < dh; ++i) total += key[size_t(row) * 2 * m.d + i] * layer.query_bias[head * dh + i];
+          w.bias[at + size_t(row) * m.heads + head] = total;
+        }
+      }
+    }
+    barrier.wait();
   }
 
   // x = position + input embedding of the trajectory (+ time token)
@@ -99,7 +153,7 @@ class Worker {
     }
     for (int row = row_begin(); row < row_end(); ++row) {
       const int token = row % m.tokens;
-      float* x = w.x.data() + size_t(row) * m.d;
+      float* x = w.x + size_t(row) * m.d;
       if (token < m.skip) {
         for (int j = 0; j < m.d; j += kWidth) store(x + j, load(m.time_rows + size_t(step) * m.d + j));
         continue;
@@ -119,12 +173,12 @@ class Worker {
     const float* ahead = m.ahead ? m.ahead + size_t(step) * blocks(m) : nullptr;
     const size_t size = size_t(rows) * m.d, begin = size_t(row_begin()) * m.d, end = size_t(row_end()) * m.d;
     for (size_t i = begin; i < end; i += kWidth) {
-      vf total = load(w.x.data() + i);
+      vf total = load(w.x + i);
       for (int block = segment.start; block < segment.stop; ++block) {
-        total += load(w.stored.data() + block * size + i);
-        if (ahead && ahead[block] != 0.0f) total += load(w.slopes.data() + block * size + i) * ahead[block];
+        total += load(w.stored + block * size + i);
+        if (ahead && ahead[block] != 0.0f) total += load(w.slopes + block * size + i) * ahead[block];
       }
-      store(w.x.data() + i, total);
+      store(w.x + i, total);
     }
     barrier.wait();
   }
@@ -143,40 +197,46 @@ class Worker {
   auto residual(const Kept& kept) {
     return [this, kept](int row, int column, vf value) {
       const size_t at = size_t(row) * m.d + column;
-      store(w.x.data() + at, load(w.x.data() + at) + value);
+      store(w.x + at, load(w.x + at) + value);
       if (kept.slope) store(kept.slope + at, (value - load(kept.value + at)) * kept.per_step);
       if (kept.value) store(kept.value + at, value);
     };
   }
 
+  // This worker's columns of activations [rows][w.k] times a matrix, and its bias.
+  template <class Emit>
+  void multiply(const float* a, const Matrix& matrix, Emit&& emit) {
+    product(a, rows, matrix, reinterpret_cast<uint32_t*>(narrow), id, team, emit);
+  }
+
   // Every worker normalises all rows into its own buffer: cheaper than a barrier.
-  void normalise(const float* gain, const float* shift) { layer_norm(w.x.data(), normed.data(), rows, m.d, gain, shift, m.eps); }
+  void normalise(const float* gain, const float* shift) { layer_norm(w.x, normed, rows, m.d, gain, shift, m.eps); }
 
   void self_attention(const Layer& layer, const Kept& kept) {
     normalise(layer.norm1_gain, layer.norm1_shift);
     const int width = 3 * m.d;
-    product(normed.data(), m.d, rows, layer.qkv, id, team,
-            [&](int row, int column, vf value) { store(w.wide.data() + size_t(row) * width + column, value); });
+    multiply(normed, layer.qkv,
+            [&](int row, int column, vf value) { store(w.wide + size_t(row) * width + column, value); });
     barrier.wait();
     for (int task = id; task < samples * m.heads; task += team) attend(task / m.heads, task % m.heads);
     barrier.wait();
-    product(w.heads_out.data(), m.d, rows, layer.out, id, team, residual(kept));
+    multiply(w.heads_out, layer.out, residual(kept));
   }
 
   // softmax(q k^T / sqrt(dh) + mask) v of one sample and head
   void attend(int sample, int head) {
     const int dh = m.d / m.heads, width = 3 * m.d, lanes = round_up(m.tokens);
-    const float* q = w.wide.data() + size_t(sample) * m.tokens * width + head * dh;
+    const float* q = w.wide + size_t(sample) * m.tokens * width + head * dh;
     const float *k = q + m.d, *v = q + 2 * m.d;
     for (int j = 0; j < m.tokens; ++j)
       for (int i = 0; i < dh; ++i) head_keys[size_t(i) * lanes + j] = k[size_t(j) * width + i];
     const float scale = 1.0f / std::sqrt(float(dh));
-    small_product(q, width, m.tokens, head_keys.data(), lanes, dh, lanes, [&](int row, int column, vf value) {
+    small_product(q, width, m.tokens, head_keys, lanes, dh, lanes, [&](int row, int column, vf value) {
       const size_t at = size_t(row) * lanes + column;
-      store(weights.data() + at, value * scale + load(m.self_mask + at));
+      store(weights + at, value * scale + load(m.self_mask + at));
     });
     for (int row = 0; row < m.tokens; ++row) {
-      float* p = weights.data() + size_t(row) * lanes;
+      float* p = weights + size_t(row) * lanes;
       float top = -std::numeric_limits<float>::infinity();
       for (int j = 0; j < m.tokens; ++j) top = p[j] > top ? p[j] : top;
       vf total{};
@@ -188,9 +248,9 @@ class Worker {
       const float inverse = 1.0f / sum(total);
       for (int j = 0; j < lanes; j += kWidth) store(p + j, load(p + j) * inverse);
     }
-    float* out = w.heads_out.data() + size_t(sample) * m.tokens * m.d + head * dh;
+    float* out = w.heads_out + size_t(sample) * m.tokens * m.d + head * dh;
     if (dh % kLanes == 0) {
-      small_product(weights.data(), lanes, m.tokens, v, width, m.tokens, dh,
+      small_product(weights, lanes, m.tokens, v, width, m.tokens, dh,
                     [&](int row, int column, vf value) { store(out + size_t(row) * m.d + column, value); });
       return;
     }
@@ -207,35 +267,39 @@ class Worker {
   void cross_attention(const Layer& layer, int index, int step, const Kept& kept) {
     normalise(layer.norm2_gain, layer.norm2_shift);
     barrier.wait();  // the others may still be reading x
-    const int time = layer.time_key ? 1 : 0, count = time + c.memory, columns = count * m.heads, lanes = round_up(columns);
+    const int time = layer.time_key ? 1 : 0, count = time + c.memory, columns = count * m.heads;
     const int slot = c.memory_slot ? c.memory_slot[index * m.steps + step] : 0;
-    for (int sample = id; sample < samples; sample += team) {
+    // a team that has fewer samples than threads shares the tokens of each
+    const bool split = samples < team;
+    const int begin = split ? m.tokens * id / team : 0, end = split ? m.tokens * (id + 1) / team : m.tokens;
+    for (int sample = split ? 0 : id; sample < samples && begin < end; sample += split ? 1 : team) {
       // columns are ordered (token, head); keys are transposed to [d][lanes], values stay [columns][d]
-      const size_t at = (size_t(slot) * c.batch + first + sample) * c.memory * m.heads;
+      const size_t at = (c.token ? size_t(index) * samples + sample : size_t(slot) * c.batch + first + sample) * c.memory * m.heads;
       for (int column = 0; column < columns; ++column) {
         const bool is_time = column < time * m.heads;
         const size_t entry = is_time ? size_t(step) * m.heads + column : at + column - time * m.heads;
-        const float* key = (is_time ? layer.time_key : c.key) + entry * m.d;
-        const float* value = (is_time ? layer.time_value : c.value) + entry * m.d;
-        column_bias[column] = (is_time ? layer.time_bias : c.bias)[entry];
+        const float* key = (is_time ? layer.time_key : c.token ? w.key : c.key) + entry * m.d;
+        const float* value = (is_time ? layer.time_value : c.token ? w.value : c.value) + entry * m.d;
+        column_bias[column] = (is_time ? layer.time_bias : c.token ? w.bias : c.bias)[entry];
         for (int j = 0; j < m.d; ++j) keys[size_t(j) * lanes + column] = key[j];
-        std::memcpy(values.data() + size_t(column) * m.d, value, m.d * sizeof(float));
+        std::memcpy(values + size_t(column) * m.d, value, m.d * sizeof(float));
       }
       for (int j = 0; j < m.d; ++j)
         for (int column = columns; column < lanes; ++column) keys[size_t(j) * lanes + column] = 0;
-      small_product(normed.data() + size_t(sample) * m.tokens * m.d, m.d, m.tokens, keys.data(), lanes, m.d, lanes,
-                    [&](int row, int column, vf value) { store(scores.data() + size_t(row) * lanes + column, value); });
-      for (int row = 0; row < m.tokens; ++row)
-        softmax_heads(scores.data() + size_t(row) * lanes, c.cross_mask + row * count, count, lanes);
+      const int row0 = sample * m.tokens + begin;
+      small_product(normed + size_t(row0) * m.d, m.d, end - begin, keys, lanes, m.d, lanes,
+                    [&](int row, int column, vf value) { store(scores + size_t(row) * lanes + column, value); });
+      for (int row = 0; row < end - begin; ++row)
+        softmax_heads(scores + size_t(row) * lanes, c.cross_mask + (begin + row) * count, count);
       auto add = residual(kept);
-      small_product(scores.data(), lanes, m.tokens, values.data(), m.d, columns, m.d, [&](int row, int column, vf value) {
-        add(sample * m.tokens + row, column, value + load(layer.cross_bias + column));
+      small_product(scores, lanes, end - begin, values, m.d, columns, m.d, [&](int row, int column, vf value) {
+        add(row0 + row, column, value + load(layer.cross_bias + column));
       });
     }
   }
 
   // softmax over tokens, for each head, of one row ordered (token, head)
-  void softmax_heads(float* row, const float* mask, int count, int lanes) {
+  void softmax_heads(float* row, const float* mask, int count) {
     for (int head = 0; head < m.heads; ++head) {
       float top = -std::numeric_limits<float>::infinity();
       for (int s = 0; s < count; ++s) {
@@ -257,10 +321,10 @@ class Worker {
     if (m.cross) normalise(layer.norm3_gain, layer.norm3_shift);
     else normalise(layer.norm2_gain, layer.norm2_shift);
     const int width = 4 * m.d;
-    product(normed.data(), m.d, rows, layer.up, id, team,
-            [&](int row, int column, vf value) { store(w.wide.data() + size_t(row) * width + column, gelu(value)); });
+    multiply(normed, layer.up,
+            [&](int row, int column, vf value) { store(w.wide + size_t(row) * width + column, gelu(value)); });
     barrier.wait();
-    product(w.wide.data(), width, rows, layer.down, id, team, residual(kept));
+    multiply(w.wide, layer.down, residual(kept));
   }
 
   // final norm, head, and the scheduler's update of the trajectory (see bac.solver)
@@ -268,13 +332,13 @@ class Worker {
     const SolverRow& solve = m.solver[step];
     const int head_width = m.head.n;
     const int begin = row_begin(), count = row_end() - begin;
-    layer_norm(w.x.data() + size_t(begin) * m.d, normed.data(), count, m.d, m.final_gain, m.final_shift, m.eps);
-    product(normed.data(), m.d, count, m.head, 0, 1,
-            [&](int row, int column, vf value) { store(head_out.data() + size_t(row) * head_width + column, value); });
+    layer_norm(w.x + size_t(begin) * m.d, normed, count, m.d, m.final_gain, m.final_shift, m.eps);
+    product(normed, count, m.head, reinterpret_cast<uint32_t*>(narrow), 0, 1,
+            [&](int row, int column, vf value) { store(head_out + size_t(row) * head_width + column, value); });
     for (int row = begin; row < row_end(); ++row) {
       const int token = row % m.tokens;
       if (token < m.skip) continue;
-      const float* out = head_out.data() + size_t(row - begin) * head_width;
+      const float* out = head_out + size_t(row - begin) * head_width;
       const size_t local = size_t(row / m.tokens) * sample_size + (token - m.skip) * m.d_in;
       const size_t at = size_t(first) * sample_size + local;
       const float* noise = c.noise[step];
@@ -294,10 +358,12 @@ class Worker {
   const Model& m;
   const Call& c;
   const int first, samples, rows;
-  Workspace& w;
+  const Workspace w;
   Barrier& barrier;
-  const int id, team;
-  std::vector<float> normed, keys, values, scores, column_bias, head_keys, weights, head_out;
+  const int id, team, lanes;  // lanes: columns of the cross-attention, rounded up
+  float *normed, *keys, *values, *scores, *column_bias, *head_keys, *weights, *head_out, *projected;
+  float* narrow;  // activations in the format of the weights
 };
 
 }  // namespace
+}  // namespace bac

@@ -1,7 +1,8 @@
 """The `compiled` runtime on a CPU: the whole denoising loop in one call of a native library (bac/native).
 
 Same program as `planned`, with prepacked weights, fused epilogues (bias, GELU, residual, store) and no per-operation
-overhead. Every row is computed in the same order whatever the rows beside it: a sample's action does not depend on its
+overhead. With precision=bf16 the products of the blocks multiply bfloat16 numbers and sum in float32; all else is
+float32. Every row is computed in the same order whatever the rows beside it: a sample's action does not depend on its
 batch, nor on whether tokens that it does not depend on are denoised, bit for bit.
 """
 
@@ -19,15 +20,26 @@ from bac.errors import Unavailable
 from bac.folding import Folded, observation_tokens
 from bac.loop import DenoisingLoop, Generators, SamplerInputs
 from bac.native import build, engine
-from bac.native.structs import Call, Keep, Layer, Matrix, Model, Segment, SolverRow, array, pack, round_up
-from bac.runtime.contract import TimedParts, scheduled_updates
+from bac.native.levels import choose_level
+from bac.native.packing import is_half, pack, pack_folding
+from bac.native.structs import FORMATS, Call, Keep, Layer, Matrix, Model, Segment, SolverRow, array, round_up
+from bac.runtime.contract import TimedParts, dtype_of, scheduled_updates
 from bac.runtime.hoisted import Hoisted
 from bac.schedule import Schedule
 from bac.solver import COLUMNS
 
 
 class CompiledCpuSampler:
-    """Denoises in native code. `threads`: torch's number of threads unless given."""
+    """Denoises in native code.
+
+    Args:
+        precision: fp32, or bf16 where the processor multiplies it (AVX512-BF16).
+        threads: torch's number of threads unless given.
+
+    Raises:
+        Unavailable: the precision, level or model is not to be had here.
+        NativeError: there is no native library (see `bac.native.build.library`).
+    """
 
     name = "compiled"
 
@@ -40,10 +52,7 @@ class CompiledCpuSampler:
         threads: int | None = None,
         tokens: int | None = None,
     ):
-        if precision != "fp32":
-            raise Unavailable(
-                f"runtime=compiled computes in fp32 on a CPU; for precision={precision} use runtime=planned"
-            )
+        dtype_of(precision, torch.device("cpu"))
         if base.model.n_emb % 16:
             raise Unavailable(
                 f"runtime=compiled needs n_emb divisible by 16, this model has {base.model.n_emb}: use runtime=planned"
@@ -52,6 +61,13 @@ class CompiledCpuSampler:
             engine.check_threads(threads)
         started = time.perf_counter()
         self.library = build.library()
+        self.level = choose_level(self.library)
+        if precision == "bf16" and "bfloat" not in self.level.formats:
+            raise Unavailable(
+                f"precision=bf16 of runtime=compiled needs a processor with AVX512-BF16, this runs at level "
+                f"{self.level.name}: use precision=fp32, or runtime=planned for bf16"
+            )
+        self.precision = precision
         self.base, self.model, self.threads, self.tokens = base, base.model, threads, tokens
         self.hoisted = Hoisted(base, schedule, self.name, tokens)
         if self.hoisted.device.type != "cpu":
@@ -66,7 +82,7 @@ class CompiledCpuSampler:
     def __deepcopy__(self, memo: dict) -> CompiledCpuSampler:
         """The copy of a policy gets a sampler prepared for the copied weights."""
         return CompiledCpuSampler(
-            copy.deepcopy(self.base, memo), self.schedule, threads=self.threads, tokens=self.tokens
+            copy.deepcopy(self.base, memo), self.schedule, self.precision, self.threads, self.tokens
         )
 
     @property
@@ -75,19 +91,15 @@ class CompiledCpuSampler:
 
     # ---- once per model ----
     def _memory_slots(self) -> tuple[Tensor | None, list[tuple[int, int]]]:
-        """Slots of the condition tables, [layers, steps], and the (layer, step) of each slot where tokens mix.
+        """Slots of the condition tables, [layers, steps], and the (layer, step) of each slot, where tokens mix.
 
-        Observation tokens are the same at every step: one slot per layer. Where tokens mix (`n_cond_layers > 0`), one
-        per computed cross-attention.
+        Those (`n_cond_layers > 0`) have one per computed cross-attention. Others are the same at every step.
         """
         model = self.model
-        if model.encoder_only:
+        if model.encoder_only or model.n_cond_layers == 0:
             return None, []
         n_layers = len(model.trunk.layers)
         slots = torch.full((n_layers, self.schedule.steps), -1, dtype=torch.int32)
-        if model.n_cond_layers == 0:
-            slots[:] = torch.arange(n_layers, dtype=torch.int32)[:, None]
-            return slots, []
         pairs = [
             (layer, step)
             for layer in range(n_layers)
@@ -99,10 +111,13 @@ class CompiledCpuSampler:
 
     def _pack(self) -> Model:
         model, keep = self.model, self.keep
-        half = bool(self.library.bac_half_weights())
 
-        def linear(module: torch.nn.Linear) -> Matrix:
-            return pack(module.weight, module.bias, keep, half)
+        def form(weight: Tensor) -> str:
+            # Where half precision holds the weights it loses nothing, and reading half the bytes is faster.
+            return "half" if "half" in self.level.formats and is_half(weight) else "float"
+
+        def linear(weight: Tensor, bias: Tensor) -> Matrix:
+            return pack(weight, bias, keep, "bfloat" if self.precision == "bf16" else form(weight))
 
         condition, solver = self.hoisted.condition, self.hoisted.solver
         layers = []
@@ -114,16 +129,15 @@ class CompiledCpuSampler:
             layers.append(
                 Layer(
                     *pointers,
-                    pack(attention.in_proj_weight, attention.in_proj_bias, keep, half),
-                    linear(attention.out_proj),
-                    linear(layer.linear1),
-                    linear(layer.linear2),
+                    linear(attention.in_proj_weight, attention.in_proj_bias),
+                    *(linear(m.weight, m.bias) for m in (attention.out_proj, layer.linear1, layer.linear2)),
                     keep(layer.multihead_attn.out_proj.bias) if layer.cross else None,
                     *((keep(folded.key), keep(folded.bias), keep(folded.value)) if folded else (None, None, None)),
+                    *(pack_folding(layer.multihead_attn, keep, form) if folded else ()),
                 )
             )
         matrices = [getattr(layer, name) for layer in layers for name in ("qkv", "out", "up", "down")]
-        self.bytes_per_weight = 2 if all(matrix.half for matrix in matrices) else 4
+        self.bytes_per_weight = 4 if any(matrix.format == FORMATS["float"] for matrix in matrices) else 2
         skip, rows = (1 if model.encoder_only else 0), self._rows
         position = model.pos_emb[0, :rows] + model.input_emb.bias
         time_rows = None
@@ -143,6 +157,7 @@ class CompiledCpuSampler:
             skip=skip,
             cross=int(not model.encoder_only),
             steps=solver.steps,
+            stores=int(any(segment.store for segment in segments)),
             eps=model.ln_f.eps,
             embed=keep(model.input_emb.weight.t()),
             position=keep(position),
@@ -150,7 +165,7 @@ class CompiledCpuSampler:
             self_mask=keep(self._self_mask()),
             final_gain=keep(model.ln_f.weight),
             final_shift=keep(model.ln_f.bias),
-            head=linear(model.head),
+            head=pack(model.head.weight, model.head.bias, keep, form(model.head.weight)),
             layer=array(Layer, layers, keep),
             segments=array(Segment, segments, keep),
             segment_start=keep(torch.tensor(starts), torch.int32),
@@ -173,14 +188,25 @@ class CompiledCpuSampler:
         return mask
 
     # ---- once per observation ----
-    def fold_memory(self, observation: Tensor | None, batch: int) -> tuple[int, Folded | None]:
-        """Number of condition tokens beside the time token and their tables [slots, B, S, H, D].
+    def encode_tokens(self, observation: Tensor | None) -> Tensor | None:
+        """Encoded condition tokens [B, S, D] beside the time token, which the library folds; None: there are none.
 
         Samples are encoded one by one: in a matrix product over several, a sample's numbers may round differently.
         """
         model = self.model
-        if model.encoder_only or (model.n_cond_layers == 0 and not model.obs_as_cond):
-            return 0, None
+        if model.encoder_only or model.n_cond_layers > 0 or not model.obs_as_cond or observation is None:
+            return None
+        samples = [observation_tokens(model, observation[i : i + 1]) for i in range(len(observation))]
+        return samples[0] if len(samples) == 1 else torch.cat(samples)
+
+    def fold_mixed(self, observation: Tensor | None, batch: int) -> Folded | None:
+        """Tables [slots, B, S, H, D] of condition tokens that mix with the time token (`n_cond_layers > 0`), or None.
+
+        Samples one by one, likewise.
+        """
+        model = self.model
+        if model.encoder_only or model.n_cond_layers == 0:
+            return None
         if observation is not None and model.obs_as_cond:
             samples = [self._fold_sample(observation[i : i + 1]) for i in range(batch)]
         else:
@@ -188,8 +214,7 @@ class CompiledCpuSampler:
         tables = (
             torch.stack([getattr(sample, name) for sample in samples], dim=1) for name in ("key", "bias", "value")
         )
-        folded = Folded(*(table.transpose(2, 3) for table in tables))  # [slots, B, H, S, ...] -> [slots, B, S, H, ...]
-        return folded.key.shape[2], folded
+        return Folded(*(table.transpose(2, 3) for table in tables))  # [slots, B, H, S, ...] -> [slots, B, S, H, ...]
 
     def _fold_sample(self, observation: Tensor | None) -> Folded:
         """Condition tokens of one observation [1, To, Do], folded: keys [slots, H, S, D] ..."""
@@ -197,8 +222,6 @@ class CompiledCpuSampler:
         folding = condition.folding
         if folding is None:
             raise ValueError("the encoder-only form has no condition tokens")
-        if self.model.n_cond_layers == 0 and observation is not None:
-            return folding(observation_tokens(self.model, observation))[:, 0]
         encoded = condition.mixed_tokens(observation, 1)[:, 0]  # [N, S, D]
         parts = []
         for layer in range(len(self.model.trunk.layers)):
@@ -220,7 +243,8 @@ class CompiledCpuSampler:
         inputs = inputs.head(self.tokens)
         known, denoised = inputs.known, inputs.known.shape[1]
         keep = Keep()
-        memory, folded = self.fold_memory(inputs.observation, len(inputs))
+        encoded, folded = self.encode_tokens(inputs.observation), self.fold_mixed(inputs.observation, len(inputs))
+        memory = encoded.shape[1] if encoded is not None else 0 if folded is None else folded.key.shape[2]
         trajectory = initial[:, :denoised].float().contiguous()
         sigmas = self.hoisted.solver.table[:, COLUMNS.index("sigma")]
         pointers = [
@@ -233,6 +257,8 @@ class CompiledCpuSampler:
             batch=len(inputs),
             memory=memory,
             threads=self.threads or torch.get_num_threads(),
+            level=self.level.number,
+            token=None if encoded is None else keep(encoded),
             memory_slot=None if self.slots is None else keep(self.slots, torch.int32),
             key=None if folded is None else keep(folded.key),
             bias=None if folded is None else keep(folded.bias),
@@ -248,8 +274,11 @@ class CompiledCpuSampler:
         return trajectory.to(known.dtype)
 
     def timed_parts(self, inputs: SamplerInputs, generator: torch.Generator) -> TimedParts:
-        """See `Runtime.timed_parts`; the scheduler's arithmetic is part of the native loop."""
+        """See `Runtime.timed_parts`; folding and the scheduler's arithmetic are part of the native loop."""
         return {
-            "conditioning": lambda: self.fold_memory(inputs.observation, len(inputs)),
+            "conditioning": lambda: (
+                self.encode_tokens(inputs.observation),
+                self.fold_mixed(inputs.observation, len(inputs)),
+            ),
             "scheduler": lambda: self.hoisted.draw(inputs.known, generator),
         }

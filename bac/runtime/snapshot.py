@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
 
 import torch
 from torch import Tensor, nn
 
 from bac.loop import DenoisingLoop
+
+_of_version = operator.attrgetter("_version")
 
 
 def _version(tensor: Tensor) -> int:
@@ -27,19 +29,23 @@ class ModelSnapshot:
         self._owners = [owner for module in modules for owner in (module._parameters, module._buffers) if owner]
         self._children = [(module._modules, tuple(module._modules.values())) for module in modules if module._modules]
         self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
-        self._state = list(self._tensors())
+        self._tensors = self._current()
+        self._counted = [tensor for tensor in self._tensors if not tensor.is_inference()]
+        self._identities = list(map(id, self._tensors))  # of tensors that are kept, so no other can get one
+        self._state = self._look()
 
-    def _tensors(self) -> Iterator[tuple[int, int]]:
-        for owner in self._owners:
-            for tensor in owner.values():
-                if tensor is not None:
-                    yield tensor.data_ptr(), _version(tensor)
+    def _current(self) -> list[Tensor]:
+        return [tensor for owner in self._owners for tensor in owner.values() if tensor is not None]
+
+    def _look(self) -> tuple[list[int], list[int]]:
+        return list(map(Tensor.data_ptr, self._tensors)), list(map(_of_version, self._counted))
 
     def check(self) -> None:
         """Raises:
         RuntimeError: the model is not what it was.
         """
-        if list(self._tensors()) != self._state:
+        same = list(map(id, self._current())) == self._identities and self._look() == self._state
+        if not same:
             raise RuntimeError("the policy's weights changed after it was accelerated: call accelerate() again")
         if any(tuple(children.values()) != kept for children, kept in self._children):
             raise RuntimeError("a module of the policy was replaced after it was accelerated: call accelerate() again")

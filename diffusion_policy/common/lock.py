@@ -33,7 +33,15 @@ _READ_AGAIN, _READ_PAUSE = 20, 0.01  # a lock file is empty for a moment, until 
 
 
 class LockedError(ConfigError):
-    """Another process writes there; the message names it."""
+    """Another process writes there; the message names it.
+
+    Attributes:
+        file: that the other process has locked; see `wait_for`.
+    """
+
+    def __init__(self, message: str, file: Path):
+        super().__init__(message)
+        self.file = file
 
 
 @dataclass
@@ -120,7 +128,7 @@ def _acquire(file: Path, what: Path, purpose: str, advice: str) -> int | None:
         except BlockingIOError:
             other = _holder(descriptor)
             os.close(descriptor)
-            raise LockedError(f"{what} is in use by {other}. {advice}") from None
+            raise LockedError(f"{what} is in use by {other}. {advice}", file) from None
         except OSError as error:
             os.close(descriptor)
             raise ConfigError(f"{what} cannot be locked ({error.strerror}): choose another folder") from error
@@ -146,6 +154,22 @@ def _acquire(file: Path, what: Path, purpose: str, advice: str) -> int | None:
             f"{what} cannot be written ({error.strerror}): make room there, or choose another folder"
         ) from error
     return descriptor
+
+
+def wait_for(file: Path, pause: float = 0.5) -> None:
+    """Returns once no other process holds the lock of a `LockedError`; who comes first afterwards has it."""
+    while True:
+        try:
+            descriptor = os.open(file, os.O_RDWR)
+        except FileNotFoundError:
+            return
+        try:
+            _lock(descriptor, file)
+            return
+        except BlockingIOError:
+            time.sleep(pause)
+        finally:
+            os.close(descriptor)
 
 
 def _lock(descriptor: int, what: Path) -> bool:

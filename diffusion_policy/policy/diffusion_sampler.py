@@ -13,6 +13,7 @@ from diffusion_policy.policy.sampler_inputs import SamplerInputs
 from diffusion_policy.policy.schedulers import prepared
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
+_AT_ONCE = 16
 
 
 class Sampler(Protocol):
@@ -52,7 +53,14 @@ def draw_noises(count: int, like: Tensor, generator: Generators = None) -> Tenso
     if generators is None:
         generators = [generator]
         devices = {like.device if generator is None else generator.device}
-    noises = torch.empty((count, *like.shape), device=devices.pop(), dtype=like.dtype)
+    device, size = devices.pop(), like[0].numel() * (len(like) if len(generators) == 1 else 1)
+    if device.type == "cpu" and like.dtype == torch.float32 and size % _AT_ONCE == 0:
+        # PyTorch draws this many numbers at a time, so draws of whole multiples of them are those of one long draw.
+        noises = torch.empty((len(generators), count, len(like) // len(generators), *like.shape[1:]))
+        for part, own in zip(noises.unbind(), generators):
+            part.normal_(generator=own)
+        return noises.transpose(0, 1).flatten(1, 2).to(like.device)
+    noises = torch.empty((count, *like.shape), device=device, dtype=like.dtype)
     parts = noises.view(count * len(generators), -1, *like.shape[1:]).unbind()
     for part, own in zip(parts, itertools.cycle(generators)):
         part.normal_(generator=own)

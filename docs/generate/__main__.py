@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from docs.figures import make_concepts, make_scores
+from docs.figures import make_concepts, make_scores, make_surge
 from docs.generate import configuration, observations, readme, results_pages
 from docs.generate.stored import ROOT
 
@@ -33,6 +33,7 @@ def main() -> int:
     if not check:
         make_concepts.main()
         make_scores.main()
+        make_surge.main()
     return 1 if check and changed else 0
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "bac compare",
     "dashboard": "bac dashboard",
     "check": "bac check",
+    "report": "bac report",
     "tune": "bac tune",
     "profile_blocks": "bac profile",
     "figures": "bac figures",
@@ -39,6 +40,12 @@ COMMANDS = {
 }
 # Groups that several commands or many files share are listed once, with the files that set them.
 SHARED = {
+    "launcher": (
+        "How the cells of a sweep (`-m`) run, and the rollouts of `bac tune`: `launcher=joblib` takes the file "
+        "`config/launcher/joblib.yaml`; see [Sweep over settings and seeds](../howto/sweeps.md). Settings of the "
+        "launcher itself are written `hydra.launcher.<setting>=`.",
+        ("launcher/joblib.yaml",),
+    ),
     "cache": ("The caching method. `cache=bac` takes the file `config/cache/bac.yaml`.", ("cache/bac.yaml",)),
     "sampler": (
         "The denoising loop. `sampler=ddim16` takes the file `config/sampler/ddim16.yaml`; the default, `checkpoint`, "

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bac_workbench.evaluation.comparison_tables import verdict_text
-from docs.generate.frontier import key_of, overview, proven, stored, tuned_key
+from bac_workbench.evaluation.comparison_tables import markdown, verdict_text
+from bac_workbench.reporting import tables
+from bac_workbench.reporting.names import label, split_key
+from bac_workbench.reporting.stored import Benchmark, TaskResults
+from bac_workbench.reporting.tables import difference, estimate, key_of
+from docs.generate.frontier import proven, stored, tuned_key
 from docs.generate.results_pages import bold_text, verdict
-from docs.generate.stored import (
-    ROOT,
-    Benchmark,
-    TaskResults,
-    difference,
-    estimate,
-    label,
-    read_benchmark,
-    read_frontier,
-    split_key,
-    table,
-    wrapped,
-)
+from docs.generate.stored import ROOT, read_benchmark, read_frontier, wrapped
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- results: begin (python -m docs.generate) -->", "<!-- results: end -->"
@@ -50,7 +42,8 @@ def block() -> str:
         levers(results),
         "All bundled policies, the paired difference to the full policy:",
     )
-    parts = [table(columns, rows), *map(wrapped, texts), overview(), *map(wrapped, (bold_text(), verdict(stored())))]
+    table, overview = (markdown(lines).strip() for lines in ((columns, rows), tables.overview(stored())))
+    parts = [table, *map(wrapped, texts), overview, *map(wrapped, (bold_text(), verdict(stored())))]
     return "\n\n".join(parts)
 
 

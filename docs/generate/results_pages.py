@@ -5,23 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from bac_workbench.evaluation.comparison_tables import markdown
+from bac_workbench.reporting import tables
+from bac_workbench.reporting.names import TITLES, label, split_key
+from bac_workbench.reporting.stored import Benchmark, TaskResults
+from bac_workbench.reporting.tables import OVERVIEW, OVERVIEW_NAMES, difference, estimate, methods_table, score
 from docs.generate import frontier
+from docs.generate.claims_page import claims_page
 from docs.generate.speed_page import speed_page
-from docs.generate.stored import (
-    MARK,
-    RESULTS,
-    TITLES,
-    Benchmark,
-    TaskResults,
-    difference,
-    estimate,
-    label,
-    read_frontier,
-    read_task,
-    split_key,
-    table,
-    wrapped,
-)
+from docs.generate.stored import MARK, RESULTS, read_frontier, read_task, wrapped
 
 NOTES = Path(__file__).parent / "notes"
 PLACEHOLDER = re.compile(r"\{(\w+)((?::[^{}:]+)*)\}")
@@ -50,7 +42,7 @@ def value(results: TaskResults, name: str, *arguments: str) -> str:
     if name == "score":
         return f"{row['mean_score']:.3f}"
     if name == "scored":
-        return score(results, key)
+        return score(results, row)
     if name == "difference":
         return difference(row)
     if name == "loss":
@@ -64,48 +56,10 @@ def filled(text: str, results: TaskResults) -> str:
     return PLACEHOLDER.sub(lambda match: value(results, match[1], *match[2].split(":")[1:]), text)
 
 
-def score(results: TaskResults, key: str) -> str:
-    row = results.row(key)
-    return estimate(row["mean_score"], row["interval_95"], 2 if results.score_name == "success rate" else 3)
-
-
-def methods_table(results: TaskResults) -> str:
-    """A row per method, in descending order of computation."""
-    columns = ["method", f"{results.score_name} [95 %]", "paired difference to full [95 %]"]
-    columns += [f"{stage} [95 %]" for stage in results.stages] + ["block updates", "GFLOP per chunk"]
-    timed = results.benchmark
-    if timed is not None:
-        columns += ["reference, ms", "compiled, ms", "speed-up, compiled", "actions/s, compiled"]
-    rows = []
-    for stored in sorted(results.rows, key=lambda row: -row["gflop_per_chunk"]):
-        key = f"{stored['method']}@{stored['sampler']}"
-        cells = [label(stored["method"], stored["sampler"]), score(results, key), difference(stored)]
-        cells += [value(results, "metric", stage, key) for stage in results.stages]
-        cells += [value(results, "updates", key), value(results, "gflop", key)]
-        if timed is not None:
-            cells += times(timed, key)
-        rows.append(cells)
-    return table(columns, rows)
-
-
-def times(timed: Benchmark, key: str) -> list[str]:
-    """Milliseconds, speed-up and actions per second of a method; dashes where it was not timed."""
-    compiled = timed.row(key, "compiled")
-    if compiled is None:
-        return ["-"] * 4
-    reference = timed.row(key, "reference")
-    return [
-        f"{reference['ms_p50']:.1f}",
-        f"{compiled['ms_p50']:.1f}",
-        f"{timed.speedup(key, 'compiled'):.2f}x",
-        f"{compiled['action_hz']:.0f}",
-    ]
-
-
 def task_page(task: str) -> str:
     results = read_task(task)
     note = filled((NOTES / f"{task}.md").read_text(encoding="utf-8"), results).strip()
-    note = note.replace("<!-- table -->", "\n\n".join([methods_table(results), *conditions(results)]))
+    note = note.replace("<!-- table -->", "\n\n".join([markdown(methods_table(results)).strip(), *conditions(results)]))
     fastest = read_frontier(task)
     picture = f"![{results.score_name} of each method against what it costs](../figures/{task}.png)"
     files = "\n".join(f"- [`{path.name}`]({path.name})" for path in sorted(RESULTS.glob(f"{task}_*.json")))
@@ -176,8 +130,8 @@ def bold_text() -> str:
 def index_page() -> str:
     tasks = frontier.stored()
     links = {results.task: f"[{results.title}]({results.task}.md)" for results in tasks}
-    keys = ("full", *frontier.OVERVIEW)
-    names = [label(*split_key("full")), *(frontier.NAMES[key] for key in frontier.OVERVIEW)]
+    keys = ("full", *OVERVIEW)
+    names = [label(*split_key("full")), *(OVERVIEW_NAMES[key] for key in OVERVIEW)]
     costs = [[links[results.task], *(value(results, "gflop", key) for key in keys)] for results in tasks]
     few = read_task(tasks[0].task).rows[0]["n_episodes"]
     return f"""{MARK}
@@ -188,13 +142,13 @@ are compared on the same initial states and the same noise. Intervals are 95 %.
 
 Score, or success rate for Lift and Can, and the paired differences to the full policy:
 
-{frontier.overview(lambda results: links[results.task])}
+{markdown(tables.overview(tasks, lambda results: links[results.task])).strip()}
 
 {wrapped(bold_text())}
 
 Arithmetic of the denoiser, GFLOP per action chunk, of the tokens that reach the executed actions:
 
-{table(["task", *names], costs)}
+{markdown((["task", *names], costs)).strip()}
 
 {wrapped(verdict(tasks))}
 
@@ -202,10 +156,12 @@ Arithmetic of the denoiser, GFLOP per action chunk, of the tokens that reach the
   these policies.
 - The pages of the tasks hold more budgets, over one noise seed and {few} episodes.
 - [Speed](speed.md) compares the runtimes on three machines.
+- [The paper's claims](claims.md), one by one, tested on every bundled policy.
 """
 
 
 def pages() -> dict[Path, str]:
     """Path -> content of every generated page about results."""
     written = {RESULTS / f"{task}.md": task_page(task) for task in TITLES}
-    return {**written, RESULTS / "index.md": index_page(), RESULTS / "speed.md": speed_page()}
+    overall = {"index": index_page, "speed": speed_page, "claims": claims_page}
+    return {**written, **{RESULTS / f"{name}.md": page() for name, page in overall.items()}}

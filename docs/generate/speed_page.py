@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from docs.generate.stored import MARK, Benchmark, label, read_benchmark, split_key, table, wrapped
+from bac_workbench.evaluation.comparison_tables import markdown
+from bac_workbench.reporting.names import label, split_key
+from bac_workbench.reporting.stored import Benchmark
+from bac_workbench.reporting.tables import both, runtimes_table
+from docs.generate.stored import MARK, read_benchmark, wrapped
 
 TASK = "pusht_lowdim"
 INTRODUCTION = """Push-T, the bundled policy. `reference` runs the policy module by module, as the original code does;
@@ -12,7 +16,9 @@ full policy in the *same* runtime. The FLOP bound is what the skipped arithmetic
 COMMANDS = """```bash
 bac benchmark task=pusht_lowdim device=cpu batch=1
 bac benchmark task=pusht_lowdim device=auto batch=1
-```"""
+```
+
+`shs/speed.sh` makes these tables again on the machine at hand."""
 
 
 def speed_page() -> str:
@@ -20,8 +26,8 @@ def speed_page() -> str:
     narrow, gpu = read_benchmark(TASK, "cpu_avx2", 1), read_benchmark(TASK, "gpu_h100", 1)
     parts = ["# Speed", INTRODUCTION, "## A processor with AVX-512", batches_table(one, many)]
     parts += [gains(one, many), f"{one.machine}; batch 28: {many.rows[0]['n']} rounds.", floors(one, many)]
-    parts += ["## A processor with AVX2", runtimes_table(narrow), narrow_text(narrow)]
-    parts += ["## A GPU", runtimes_table(gpu), gpu_text(gpu), "## Your machine", COMMANDS]
+    parts += ["## A processor with AVX2", markdown(runtimes_table(narrow)).strip(), narrow_text(narrow)]
+    parts += ["## A GPU", markdown(runtimes_table(gpu)).strip(), gpu_text(gpu), "## Your machine", COMMANDS]
     return f"{MARK}\n" + wrapped("\n\n".join(parts)) + "\n"
 
 
@@ -35,23 +41,7 @@ def batches_table(one: Benchmark, many: Benchmark) -> str:
             cells = [label(*split_key(key)), runtime, both(one, key, runtime), f"{one.speedup(key, runtime):.2f}x"]
             cells += [f"{many.milliseconds(key, runtime):.0f}", f"{many.speedup(key, runtime):.2f}x"]
             rows.append([*cells, f"{one.row(key, runtime)['flop_ratio_bound']:.2f}x"])
-    return table(columns, rows)
-
-
-def runtimes_table(run: Benchmark) -> str:
-    """A row per method, a column per runtime."""
-    rows = [
-        [label(*split_key(key))]
-        + [both(run, key, runtime) for runtime in run.runtimes]
-        + [f"{run.speedup(key, 'compiled'):.2f}x"]
-        for key in run.keys
-    ]
-    return table(["method", *(f"{name}: ms p50 / p95" for name in run.runtimes), "speed-up, compiled"], rows)
-
-
-def both(run: Benchmark, key: str, runtime: str) -> str:
-    row = run.row(key, runtime)
-    return f"{row['ms_p50']:.1f} / {row['ms_p95']:.1f}"
+    return markdown((columns, rows)).strip()
 
 
 def gains(one: Benchmark, many: Benchmark) -> str:

@@ -9,6 +9,7 @@ WORDS = {
     "compare": "compare",
     "dashboard": "dashboard",
     "check": "check",
+    "report": "report",
     "tune": "tune",
     "profile_blocks": "profile",
     "figures": "figures",

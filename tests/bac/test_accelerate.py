@@ -190,10 +190,7 @@ def test_changed_weights_are_noticed(runtime, change):
         ({"runtime": "planned", "precision": "int8"}, "unknown precision 'int8': use fp32, bf16, fp16"),
         ({"runtime": "planned", "precision": "fp16"}, "fp16 needs a GPU: on a CPU use fp32 or bf16"),
         ({"runtime": "reference", "precision": "bf16"}, "reference computes in fp32"),
-        (
-            {"runtime": "compiled", "precision": "bf16"},
-            "computes in fp32 on a CPU; for precision=bf16 use runtime=planned",
-        ),
+        ({"runtime": "compiled", "precision": "fp16"}, "fp16 needs a GPU: on a CPU use fp32 or bf16"),
         ({"runtime": "compiled", "threads": 0}, "threads must lie in 1..1024, got 0"),
         ({"runtime": "planned", "threads": 2}, "threads is an option of runtime=compiled on a CPU"),
     ],

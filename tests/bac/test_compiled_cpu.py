@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from bac.native.structs import FORMATS
 from bac.runtime.compiled_cpu import CompiledCpuSampler
 from bac.runtime.planned import PlannedSampler
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
@@ -68,9 +69,11 @@ def test_compiled_groups_of_many_samples():
 def test_compiled_reads_half_the_bytes_where_that_loses_nothing(half):
     sampler = CompiledCpuSampler(tiny_sampler(tiny_model(half=half)))
     layer = sampler.native_model.layer[0]
-    if not sampler.library.bac_half_weights():
+    if "half" not in sampler.level.formats:
         pytest.skip("this processor does not convert half precision")
-    assert {matrix.half for matrix in (layer.qkv, layer.out, layer.up, layer.down)} == {int(half)}
+    expected = FORMATS["half" if half else "float"]
+    assert {matrix.format for matrix in (layer.qkv, layer.out, layer.up, layer.down)} == {expected}
+    assert sampler.bytes_per_weight == (2 if half else 4)
 
 
 @needs_compiler

@@ -90,8 +90,8 @@ WRONG_CALLS = {
     "memory": [-1, 2**30],
     "trajectory": [None],
     "noise": [None],
-    "memory_slot": [None],
-    "key": [None],
+    "token": [None],
+    "level": [-1, 99],
     "cross_mask": [None],
 }
 

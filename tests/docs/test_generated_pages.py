@@ -6,11 +6,12 @@ import re
 
 import pytest
 
+from bac_workbench.reporting.names import TITLES, label
 from bac_workbench.settings.schema import SCHEMAS, schema_of
-from docs.figures import make_concepts, make_scores
+from docs.figures import make_concepts, make_scores, make_surge
 from docs.generate import configuration, frontier, observations, readme, results_pages
 from docs.generate.__main__ import pages
-from docs.generate.stored import RESULTS, ROOT, TITLES, label, read_frontier, read_task
+from docs.generate.stored import RESULTS, ROOT, read_frontier, read_task
 
 GENERATED = pages()
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+")
@@ -152,5 +153,6 @@ def test_the_parts_of_an_observation_are_all_of_it(task):
 # ---- pictures ----
 def test_the_pictures_are_drawn(tmp_path):
     paths = [*make_scores.main(tmp_path), make_concepts.main(tmp_path / "concepts.png")]
+    paths.append(make_surge.main(tmp_path / "error_surge_pusht.png"))
     for path in paths:
         assert path.read_bytes().startswith(b"\x89PNG") and (make_concepts.FIGURES / path.name).exists()

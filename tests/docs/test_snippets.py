@@ -32,6 +32,7 @@ OTHERS = (
     "demo",
     "compare",
     "dashboard",
+    "report",
     "doctor",
     "build",
     "data download",

@@ -148,6 +148,20 @@ def test_another_evaluation_in_the_same_folder_is_refused(make_settings):
     assert evaluation.results["method"] == "uniform_s2"
 
 
+def test_a_finished_evaluation_can_be_left_as_it_is(make_settings, tmp_path):
+    experiment = load_experiment(make_settings(), n_test=2, n_train=0)
+    first = evaluate(experiment, tmp_path / "out", print, keep_finished=True)
+    assert not first.was_there
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*_results.json")}
+    again = evaluate(experiment, tmp_path / "out", print, keep_finished=True)
+    assert again.was_there and again.results == json.loads(json.dumps(first.results))
+    assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*_results.json")}
+    timed = load_experiment(make_settings("benchmark.n_chunks=1"), n_test=2, n_train=0)
+    assert not evaluate(timed, tmp_path / "out", print, keep_finished=True).was_there, "its times were missing"
+    more = load_experiment(make_settings(), n_test=3, n_train=0)
+    assert not evaluate(more, tmp_path / "out", print, keep_finished=True).was_there
+
+
 def test_latency_is_measured_against_the_plain_policy(make_settings, tmp_path):
     evaluation, _ = run(make_settings("cache=uniform", "cache.budget=1", "benchmark.n_chunks=3", "eval.n_test=1"))
     stored = json.loads((tmp_path / "out" / "benchmark_results.json").read_text())

@@ -47,7 +47,7 @@ def test_help_is_light(command):
         ("benchmark task=pusht_lowdim methods=[fulll]", "method 'fulll' is not known"),
         ("profile task=pusht_lowdim sampler=dim16", "did you mean ddim16?"),
         ("demo fast", "no arguments"),
-        ("build march=", "march=: use a text that is not empty"),
+        ("build outptu=x", "did you mean output?"),
         ("build --output native", "arguments have the form key=value"),
         ("compare nowhere", "there is no folder nowhere"),
     ],

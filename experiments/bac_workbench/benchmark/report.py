@@ -14,7 +14,8 @@ from bac_workbench.evaluation.report import WIDE, method_label
 from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.files import atomic_path
 
-RUNTIME_COLOURS = {"reference": "#9a9a9a", "planned": "#4c8bbe", "compiled": "#d9722e"}
+# Okabe and Ito's palette, told apart without colour vision; each runtime has a mark of its own, too.
+RUNTIME_STYLES = {"reference": ("#000000", "s"), "planned": ("#0072B2", "o"), "compiled": ("#D55E00", "D")}
 
 
 COLUMNS = [
@@ -38,7 +39,7 @@ def benchmark_table(result: dict[str, Any]) -> Iterator[Table]:
     floors, provenance = result["floors"], result["provenance"]
     own = provenance["checkpoint_sampler"]
     machine = (
-        f"{provenance['hardware']}; fp32 product {floors['gflops']:.0f} GFLOP/s, "
+        f"{provenance['hardware']}; fp32 product {floors['gflops']:.0f} GFLOP/s ({floors['measured_with']}), "
         f"weights read at {floors['weights_gb_per_s']:.0f} GB/s"
     )
     kinds = (
@@ -73,7 +74,10 @@ def table_cells(row: dict[str, Any], own_sampler: str) -> list[str]:
 
 
 def plot_benchmark(result: dict[str, Any], path: Path) -> None:
-    """Bars of ms per chunk, a panel per batch size, with each method's speed-up over the plain policy."""
+    """Marks of ms per chunk on a logarithmic axis, a panel per batch size, with speed-ups over the plain policy.
+
+    No bars: a logarithmic axis has no zero that they could start from.
+    """
     from matplotlib.figure import Figure
 
     batches = sorted({row["batch"] for row in result["rows"]})
@@ -82,19 +86,22 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
     for axis, batch in zip(axes, batches):
         rows = [row for row in result["rows"] if row["batch"] == batch]
         methods = list(dict.fromkeys(f"{r['method']} {r['sampler']}" for r in rows))
-        runtimes = [name for name in RUNTIME_COLOURS if any(r["runtime"] == name for r in rows)]
+        runtimes = [name for name in RUNTIME_STYLES if any(r["runtime"] == name for r in rows)]
         height = 0.8 / len(runtimes)
         for r in rows:
             y = (
                 methods.index(f"{r['method']} {r['sampler']}")
                 + (runtimes.index(r["runtime"]) - (len(runtimes) - 1) / 2) * height
             )
-            axis.barh(y, r["ms_p50"], height * 0.92, color=RUNTIME_COLOURS[r["runtime"]])
-            axis.text(
-                r["ms_p50"] * 1.03, y, f"{_short(r['ms_p50'])} ms, {_short(r['speedup'])}x", va="center", fontsize=7
-            )
+            colour, marker = RUNTIME_STYLES[r["runtime"]]
+            axis.plot(r["ms_p50"], y, marker, color=colour, markersize=5)
+            text = f"{_short(r['ms_p50'])} ms, {_short(r['speedup'])}x"
+            axis.annotate(text, (r["ms_p50"], y), (6, 0), textcoords="offset points", va="center", fontsize=7)
         for name in runtimes:
-            axis.barh(0, 0, color=RUNTIME_COLOURS[name], label=name)
+            colour, marker = RUNTIME_STYLES[name]
+            axis.plot([], [], marker, color=colour, label=name)
+        for between in range(1, len(methods)):
+            axis.axhline(between - 0.5, color="#E3E3E3", linewidth=0.6)
         axis.set_xscale("log")
         axis.set_xlim(right=axis.get_xlim()[1] * 2.2)
         axis.set_yticks(range(len(methods)), methods)
@@ -104,6 +111,8 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
             f"{result['provenance']['task']}, batch {batch}, {result['provenance']['hardware']}", fontsize=9, loc="left"
         )
         axis.legend(frameon=False, fontsize=8, loc="lower right")
+        axis.grid(axis="x", color="#E3E3E3", linewidth=0.6)
+        axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=130)

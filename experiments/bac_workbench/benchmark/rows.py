@@ -60,12 +60,15 @@ class Run:
         return ((self.actions[key] - self.actions[reference]) * scale).abs().max().item()
 
 
-def make_row(run: Run, key: Key, schedule: Schedule, parts: dict[str, float], bytes_per_weight: int) -> dict[str, Any]:
+def make_row(
+    run: Run, key: Key, schedule: Schedule, parts: dict[str, float], bytes_per_weight: int, precision: str
+) -> dict[str, Any]:
     """The line of one method in one runtime.
 
     Args:
         parts: milliseconds of each part of a chunk, see `timing.breakdown`.
         bytes_per_weight: as the runtime stores the denoiser's weights.
+        precision: that it computes in.
     """
     method, runtime = key
     label, _, sampler = method.partition("@")
@@ -78,7 +81,7 @@ def make_row(run: Run, key: Key, schedule: Schedule, parts: dict[str, float], by
     speedup_same_runtime = speed_ratio(full, latency)
     own_reference = run.latencies.get((method, "reference"))
     computed = flops if runtime == "reference" else hoisted_cost(model, denoised).flops(schedule)
-    arithmetic_ms = run.batch * computed / run.floors.gflops / 1e6
+    arithmetic_ms = run.batch * computed / run.floors.gflops_of(precision) / 1e6
     weights_ms = weight_bytes_per_chunk(model, schedule, bytes_per_weight) / run.floors.weights_gb_per_s / 1e6
     return {
         "method": label,

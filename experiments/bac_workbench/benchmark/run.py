@@ -62,7 +62,8 @@ def run_benchmark(
     settings, policy = experiment.settings, experiment.policy
     prepared = prepare(experiment, say)
     block_bytes = sum(p.numel() for p in policy.model.trunk.parameters()) * 4
-    floors = measure_floors(experiment.device, block_bytes // 2)
+    native = experiment.device.type == "cpu" and "compiled" in settings.runtimes
+    floors = measure_floors(experiment.device, block_bytes // 2, native)
     rows: list[dict[str, Any]] = []
     for batch in settings.batches:
         latencies, actions = interleaved(policy, prepared.samplers, batch, settings.n_chunks, settings.warmup, progress)
@@ -80,12 +81,13 @@ def run_benchmark(
             actions=actions,
         )
         for key, sampler in prepared.samplers.items():
-            rows.append(make_row(run, key, prepared.schedules[key[0]], parts[key], sampler.bytes_per_weight))
+            precision = "fp32" if key[1] == "reference" else settings.precision
+            rows.append(make_row(run, key, prepared.schedules[key[0]], parts[key], sampler.bytes_per_weight, precision))
     return {
         "rows": rows,
         "floors": {
             **asdict(floors),
-            "note": "fp32 matrix product, reading as many bytes as the packed weights, reading 256 MiB; best of 7",
+            "note": "matrix product, reading as many bytes as the packed weights, reading 256 MiB; best of 7",
         },
         "preparation_s": {
             f"{method} {runtime}": round(seconds, 3) for (method, runtime), seconds in prepared.seconds.items()

@@ -2,7 +2,7 @@
 
 cache=full|uniform|bac|unified_acs|blockwise_acs|sacs|tuned. Profiles the policy first if no schedule fits the
 checkpoint; tuned follows the certificate of bac tune. Results go to results/<task>/<cache>/; the same command after an
-interruption goes on where it stopped. -m sweeps over comma-separated values.
+interruption goes on where it stopped. -m sweeps over comma-separated values, with launcher=joblib several at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from bac_workbench.settings import check, launch
 from bac_workbench.settings.clock import STOPPED
+from bac_workbench.sweeps.cell import Ended, cells_at_once, in_cell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,11 +28,16 @@ def main() -> None:
     launch(evaluate_policy, "eval", __doc__)
 
 
-def evaluate_policy(cfg: DictConfig) -> None:
+def evaluate_policy(cfg: DictConfig) -> Ended:
     from bac_workbench.setup.experiment import load_experiment
 
     settings = check(cfg, "eval")
-    evaluate_experiment(load_experiment(settings, n_test=settings.eval.n_test, n_train=settings.eval.n_train))
+    evaluation = evaluate_experiment(
+        load_experiment(settings, n_test=settings.eval.n_test, n_train=settings.eval.n_train)
+    )
+    split = "" if "mean_score" in evaluation.results else "train_"
+    score = f"{split.replace('_', ' ')}score {evaluation.results[f'{split}mean_score']:.3f}"
+    return Ended(f"{score}, {evaluation.output_dir}", evaluation.was_there)
 
 
 def evaluate_experiment(experiment: Experiment) -> Evaluation:
@@ -49,7 +55,7 @@ def evaluate_experiment(experiment: Experiment) -> Evaluation:
     experiment.task.check_workers(settings.eval.n_envs, settings.eval.n_workers)
     output_dir = open_output_dir(experiment)
     console.print(f"task {settings.task.name}, {experiment.loaded}")
-    for note in experiment.notes:
+    for note in [*experiment.notes, *sweep_notes(settings.benchmark.n_chunks)]:
         console.print(f"note: {note}", style="yellow")
     console.print(
         f"device {experiment.device}, {torch.get_num_threads()} threads, runtime {settings.runtime}, "
@@ -68,7 +74,7 @@ def evaluate_experiment(experiment: Experiment) -> Evaluation:
                 episodes(result)
                 run.log({"progress/episodes": len(episodes.scores), "progress/score": result.score})
 
-            evaluation = evaluate(experiment, output_dir, bar.console.print, on_episode, run.start)
+            evaluation = evaluate(experiment, output_dir, bar.console.print, on_episode, run.start, in_cell())
         run.summarise(evaluation_summary(evaluation.results, evaluation.benchmark))
         maps = similarity_maps(experiment)
         run.log_media(lambda wandb: evaluation_media(wandb, evaluation.episodes, output_dir, maps))
@@ -112,3 +118,12 @@ def similarity_maps(experiment: Experiment) -> Path | None:
 
     folder = Assets.of(experiment).profile_folder() if experiment.cache.needs_profile else None
     return None if folder is None else similarity_picture(folder)
+
+
+def sweep_notes(n_chunks: int) -> list[str]:
+    if cells_at_once() == 1 or n_chunks == 0:
+        return []
+    return [
+        f"up to {cells_at_once()} cells run beside each other on this machine, which disturbs the times that are "
+        "measured: leave them out with benchmark.n_chunks=0, and measure them with bac benchmark"
+    ]

@@ -17,6 +17,7 @@ COMMANDS = MappingProxyType(
         "compare": ("compare", "compare stored evaluations, paired with the full policy"),
         "dashboard": ("dashboard", "Uniform against BAC: a report in Weights & Biases, or a local page"),
         "check": ("check", "how far a faster setting is from the full policy on held-out recordings: a report"),
+        "report": ("report", "one page of everything that is stored: tables, figures, videos"),
         "tune": ("tune", "find the fastest setting that is proven not worse than the full policy"),
         "profile_blocks": ("profile", "profile a policy and write its schedules"),
         "figures": ("figures", "draw similarity, its changes, two episodes, and errors under caching"),

@@ -32,6 +32,7 @@ def tune_policy(cfg: DictConfig) -> None:
     from bac_workbench.setup.task import has_simulator
     from bac_workbench.tracking.identity import Identity, hardware_tag
     from bac_workbench.tracking.run import Tracker
+    from bac_workbench.tuning.beside import beside
     from bac_workbench.tuning.certificate import check_replaceable, request_of
     from bac_workbench.tuning.episodes import open_folder
     from bac_workbench.tuning.progress import TuningProgress
@@ -63,8 +64,8 @@ def tune_policy(cfg: DictConfig) -> None:
             )
             measure(tuning, folder, progress, say)
             if not offline:
-                select(tuning, folder, progress, say)
-                certify(tuning, folder, progress, say)
+                select(tuning, folder, progress, say, beside())
+                certify(tuning, folder, progress, say, beside())
         if offline:
             show_screen(tuning, folder, run)
         else:

@@ -7,6 +7,7 @@ per finished episode, appended as it finishes), `eval_results.json`, `benchmark_
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from bac_workbench.evaluation.summary import PLAIN, SPEEDUPS, summarise
 from bac_workbench.setup.acting import acting, acting_on
 from bac_workbench.setup.clock import giving_chunks
 from bac_workbench.setup.experiment import Experiment
+from bac_workbench.sweeps.cell import cells_at_once
 from bac_workbench.timing.latency import interleaved, levers, speed_ratio
 from diffusion_policy.common.files import write_json
 from diffusion_policy.common.lock import locked
@@ -32,12 +34,17 @@ from diffusion_policy.env_runner.rollout import RolloutStats, rollout
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of one evaluation, as stored."""
+    """Results of one evaluation, as stored.
+
+    Attributes:
+        was_there: it was finished before, and nothing ran.
+    """
 
     results: dict[str, Any]
     benchmark: dict[str, Any] | None
     episodes: list[EpisodeResult]
     output_dir: Path
+    was_there: bool = False
 
 
 def evaluate(
@@ -46,10 +53,12 @@ def evaluate(
     say: Callable[[str], None] = print,
     on_episode=None,
     on_start: Callable[[], None] | None = None,
+    keep_finished: bool = False,
 ) -> Evaluation:
     """Runs what is missing of the evaluation that the experiment describes and writes all its files.
 
     Args:
+        keep_finished: leave the files of a finished evaluation as they are; else its times are measured again.
         say: is told what is done.
         on_episode: is called with each `EpisodeResult` as it is there.
         on_start: is called once, before any episode, when `output_dir` was found to be this evaluation's own.
@@ -60,15 +69,17 @@ def evaluate(
     """
     experiment.cache.check(experiment.blocks, experiment.steps)
     with locked(output_dir, f"evaluation of {experiment.settings.task.name}, {experiment.cache.label}"):
-        return _evaluate(experiment, output_dir, say, on_episode, on_start)
+        return _evaluate(experiment, output_dir, say, on_episode, on_start, keep_finished)
 
 
-def _evaluate(experiment: Experiment, output_dir: Path, say: Callable[[str], None], on_episode, on_start) -> Evaluation:
+def _evaluate(
+    experiment: Experiment, output_dir: Path, say: Callable[[str], None], on_episode, on_start, keep_finished: bool
+) -> Evaluation:
     schedule = schedule_for(experiment, say)
     # Not before: a schedule is for the chunk that is executed, and does not change with the time that it takes.
     experiment = in_real_time(experiment, schedule, output_dir, say)
     with giving_chunks(experiment):
-        return _evaluate_schedule(experiment, schedule, output_dir, say, on_episode, on_start)
+        return _evaluate_schedule(experiment, schedule, output_dir, say, on_episode, on_start, keep_finished)
 
 
 def _evaluate_schedule(
@@ -78,6 +89,7 @@ def _evaluate_schedule(
     say: Callable[[str], None],
     on_episode,
     on_start,
+    keep_finished: bool,
 ) -> Evaluation:
     if experiment.clock is not None:
         say(f"denoising {experiment.tokens}")
@@ -97,6 +109,8 @@ def _evaluate_schedule(
             )
         for result in done if on_episode else ():
             on_episode(result)
+    if keep_finished and (finished := finished_before(experiment, output_dir, done, len(episodes))) is not None:
+        return finished
     if schedule is not None:
         schedule.save(output_dir / "schedule.json")
         plot_schedule(schedule, output_dir / "schedule.png")
@@ -112,6 +126,29 @@ def _evaluate_schedule(
         write_json(output_dir / BENCHMARK, {**benchmark, "provenance": results["provenance"]})
     write_json(output_dir / RESULTS, results)
     return Evaluation(results, benchmark, done, output_dir)
+
+
+def finished_before(
+    experiment: Experiment, output_dir: Path, done: list[EpisodeResult], planned: int
+) -> Evaluation | None:
+    """What an earlier call stored, if it had all `planned` episodes and, where times are asked for, these too."""
+    results = read_stored(output_dir / RESULTS)
+    timed = experiment.settings.benchmark.n_chunks > 0
+    benchmark = read_stored(output_dir / BENCHMARK) if timed else None
+    if len(done) < planned or results is None or len(results.get("episodes", ())) != planned:
+        return None
+    if timed and benchmark is None:
+        return None
+    return Evaluation(results, benchmark, done, output_dir, was_there=True)
+
+
+def read_stored(path: Path) -> dict[str, Any] | None:
+    """The content of a result file; None if it is missing or damaged, after which it is written anew."""
+    try:
+        stored = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return stored if isinstance(stored, dict) else None
 
 
 def roll_out(
@@ -184,6 +221,7 @@ def measure_latency(experiment: Experiment, schedule: Schedule | None, runtime: 
 
     return {
         "batch": 1,
+        "cells_at_once": cells_at_once(),  # of a sweep, on this machine: they disturb each other's times
         "method": entry(method, name, experiment.sampler_name, precision),
         "plain_policy": entry(plain, "full", own, "fp32"),
         "full_same_runtime": entry(full, "full", own, precision),

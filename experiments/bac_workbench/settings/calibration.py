@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from bac_workbench.settings.evaluation import PolicySettings, profile_problems
+from bac_workbench.settings.launcher import Launcher
 from bac_workbench.settings.rules import Problem, Values, device_problems
 from bac_workbench.settings.sampler import Sampler, sampler_problems
 
 
 class Calibrate(PolicySettings):
+    launcher: Launcher
     sampler: Sampler
 
     @property

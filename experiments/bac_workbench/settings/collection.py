@@ -16,6 +16,7 @@ from bac_workbench.settings.kinds import (
     integer,
     number,
 )
+from bac_workbench.settings.launcher import Launcher
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.sampler import sampler_problems
 
@@ -23,6 +24,7 @@ FORMATS = ("lerobot", "original")
 
 
 class Collect(ActingSettings):
+    launcher: Launcher
     output_dir: Path
     format: choice(*FORMATS)
     n_episodes: Count

@@ -86,10 +86,15 @@ def is_choice(override: Override) -> bool:
 
 
 def composed(texts: list[str], command: str, config_dir: str | None) -> DictConfig:
-    if config_dir is not None:
-        folder = str(Path(config_dir).resolve()).replace("\\", "\\\\").replace("'", "\\'")
-        texts = [*texts, f"hydra.searchpath=['file://{folder}']"]
-    return compose(command, texts)
+    return compose(command, [*texts, *searchpath(config_dir)])
+
+
+def searchpath(config_dir: str | None) -> list[str]:
+    """The override that says what --config-dir does, with an absolute path."""
+    if config_dir is None:
+        return []
+    folder = str(Path(config_dir).resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.searchpath=['file://{folder}']"]
 
 
 def exists(cfg: DictConfig, name: str) -> bool:

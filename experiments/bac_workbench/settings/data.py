@@ -22,6 +22,7 @@ from bac_workbench.settings.kinds import (
     choice,
     nullable,
 )
+from bac_workbench.settings.launcher import Launcher
 from bac_workbench.settings.rules import Problem, Values, seed_problems
 from bac_workbench.settings.task import Dataset, PathOrNull, Task
 
@@ -51,6 +52,7 @@ def dataset_problems(values: Values) -> Iterator[Problem]:
 
 
 class MakeDemos(Section):
+    launcher: Launcher
     task: Task
     n_episodes: Count
     seed_start: EnvSeed

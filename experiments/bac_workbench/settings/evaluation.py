@@ -24,6 +24,7 @@ from bac_workbench.settings.kinds import (
     list_of,
     nullable,
 )
+from bac_workbench.settings.launcher import Launcher
 from bac_workbench.settings.methods import parse_method
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.sacs import BUDGETS
@@ -32,7 +33,7 @@ from bac_workbench.settings.schema import kind_of
 from bac_workbench.settings.task import ActingHorizon, PathOrNull, Precision, Runtime, Task, Wandb, Weights
 from diffusion_policy.common.config import ConfigError
 
-PROFILE_SOURCES = ("rollouts", "dataset", "observations")
+PROFILE_SOURCES = ("rollouts", "dataset")
 
 
 class Profile(Section):
@@ -129,6 +130,7 @@ class ActingSettings(PolicySettings):
 
 
 class Eval(ActingSettings):
+    launcher: Launcher
     output_dir: PathOrNull
     eval: Evaluation
     benchmark: Timing

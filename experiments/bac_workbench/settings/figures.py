@@ -11,6 +11,7 @@ from bac.similarity import METRICS
 from bac_workbench.settings.caches import CACHES
 from bac_workbench.settings.evaluation import ProfilingSettings
 from bac_workbench.settings.kinds import Count, CountOrZero, EnvSeed, Kind, choice, list_of, nullable
+from bac_workbench.settings.launcher import Launcher
 from bac_workbench.settings.methods import has_budget
 from bac_workbench.settings.rules import Problem, Values, seed_problems
 from bac_workbench.settings.sampler import Steps
@@ -24,6 +25,7 @@ TwoEpisodes = Annotated[
 
 
 class Figures(ProfilingSettings):
+    launcher: Launcher
     metrics: list_of(choice(*METRICS), "[cosine,l1,mse]")
     episodes: TwoEpisodes
     first_seed: EnvSeed

@@ -6,6 +6,7 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -17,8 +18,9 @@ from omegaconf import DictConfig
 
 from bac_workbench.console import readable_errors
 from bac_workbench.locations import CONFIG
-from bac_workbench.settings.composition import config_folder, job_problems
+from bac_workbench.settings.composition import config_folder, job_problems, searchpath
 from bac_workbench.settings.help import usage, wants_help
+from bac_workbench.settings.launcher import launcher_problems
 from bac_workbench.settings.overrides import parsed, text_of, unreadable
 from bac_workbench.settings.recordings import with_task
 from bac_workbench.settings.schema import (
@@ -28,18 +30,21 @@ from bac_workbench.settings.schema import (
     schema_of,
     section_of,
 )
+from bac_workbench.sweeps.report import tell
+from bac_workbench.sweeps.sweep import Interrupted, Sweep
 from diffusion_policy.common.config import ConfigError, register_resolvers
 
 # Options of Hydra that run nothing, or look for the config elsewhere: Hydra answers them by itself.
 HYDRAS_OWN = ("hydra_help", "info", "cfg", "shell_completion", "config_path", "config_name")
 
 
-def launch(job: Callable[[DictConfig], None], command: str, description: str | None) -> None:
-    """Runs `job` with what Hydra composed, once or, with -m, for each job of a sweep. It calls `check` first.
+def launch(job: Callable[[DictConfig], Any], command: str, description: str | None) -> None:
+    """Runs `job` with what Hydra composed, once or, with -m, for each cell of a sweep. It calls `check` first.
 
     Nothing runs if the command line is wrong in any of them, or asks for help.
 
     Args:
+        job: may return what a sweep says of it, see `sweeps.cell.Ended`.
         command: name of the schema and of the file in config/.
         description: the first part of the help.
     """
@@ -49,6 +54,9 @@ def launch(job: Callable[[DictConfig], None], command: str, description: str | N
             return
         sys.argv[1:] = with_task(sys.argv[1:], command)
         check_command_line(sys.argv[1:], command)
+        arguments = with_texts_quoted(sys.argv[1:], command)
+        if is_sweep(arguments):
+            sys.exit(run_sweep(job, command, arguments))
 
     @functools.wraps(job)  # Hydra names a job after the file that its function is in
     def checked(cfg: DictConfig) -> None:
@@ -56,8 +64,33 @@ def launch(job: Callable[[DictConfig], None], command: str, description: str | N
         with readable_errors():
             job(cfg)
 
-    sys.argv[1:] = with_texts_quoted(sys.argv[1:], command)
+    sys.argv[1:] = arguments
     hydra.main(version_base="1.3", config_path=str(CONFIG), config_name=command)(checked)()
+
+
+def is_sweep(arguments: list[str]) -> bool:
+    """Whether these are cells for a launcher of Hydra, and no sweeper of its plugins or question to Hydra."""
+    options, rest = get_args_parser().parse_known_args(arguments)
+    foreign = any(override.key_or_group == "hydra/sweeper" for override in parsed([*options.overrides, *rest]))
+    return options.multirun and not foreign and not any(getattr(options, name) for name in HYDRAS_OWN)
+
+
+def run_sweep(job: Callable[[DictConfig], Any], command: str, arguments: list[str]) -> int:
+    """Runs every cell; returns the exit status, 0 if all have finished."""
+    options, rest = get_args_parser().parse_known_args(arguments)
+    overrides = [*options.overrides, *rest, *searchpath(options.config_dir)]
+    with config_folder():
+        hydra = GlobalHydra.instance().hydra
+        sweep = Sweep.over(hydra, command, jobs_of(overrides), job)
+        try:
+            outcomes, records = sweep.run()
+        except Interrupted as interrupted:
+            tell(sweep.names, interrupted.outcomes, None)
+            return 130
+    complete = tell(sweep.names, outcomes, records)
+    if complete:
+        records.remove()
+    return 0 if complete else 1
 
 
 def with_texts_quoted(arguments: list[str], command: str) -> list[str]:
@@ -98,6 +131,11 @@ def check_command_line(arguments: list[str], command: str) -> None:
     problems = [problem for text in overrides if (problem := unreadable(text, schema_of(command))) is not None]
     if problems:
         raise ConfigError(report(problems))
+    schema = schema_of(command)
+    if "launcher" in schema.model_fields:
+        problems = list(launcher_problems(parsed(overrides), command, options.multirun))
+    if problems:
+        raise ConfigError(report(problems))
     if options.config_dir is not None and not Path(options.config_dir).is_dir():
         raise ConfigError(f"--config-dir {options.config_dir}: there is no such folder")
     with config_folder():
@@ -118,4 +156,7 @@ def jobs_of(overrides: list[str]) -> list[list[str]]:
     sweep = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
     if any(override.key_or_group == "hydra/sweeper" for override in sweep):
         return []
+    for override in sweep:
+        if override.is_hydra_override() and override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: Hydra's own settings are the same for all cells")
     return [list(job) for batch in BasicSweeper.split_arguments(sweep, None) for job in batch]

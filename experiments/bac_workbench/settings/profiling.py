@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 from bac_workbench.settings.evaluation import ProfilingSettings, method_problems
 from bac_workbench.settings.kinds import Text, list_of
+from bac_workbench.settings.launcher import Launcher
 from bac_workbench.settings.recordings import RecordingSettings, recording_problems
 from bac_workbench.settings.rules import Problem, Values
 from bac_workbench.settings.task import Wandb
 
 
 class ProfileBlocks(RecordingSettings, ProfilingSettings):
+    launcher: Launcher
     schedules: list_of(Text, "[bac_s10,bac_s7]", empty=True)
     wandb: Wandb
 

@@ -27,7 +27,7 @@ class RecordingSettings(PolicySettings):
 
     @property
     def profiles_observations(self) -> bool:
-        return self.observations is not None and self.profile.source in ("auto", "observations")
+        return self.observations is not None and self.profile.source == "auto"
 
 
 def recording_problems(values: Values) -> Iterator[Problem]:
@@ -36,11 +36,8 @@ def recording_problems(values: Values) -> Iterator[Problem]:
     observed = values("observations") is not None
     if not observed and values("observations_map"):
         yield "observations_map", "it says what names mean in a recording: name that with observations="
-    source = values("profile.source")
-    if source == "observations" and not observed:
-        yield "profile.source", "name the recording with observations="
     if observed and (values("profile.n_episodes"), values("profile.seed_start")) != (None, None):
-        if source in ("auto", "observations") and values("task.environment") is None:
+        if values("profile.source") == "auto" and values("task.environment") is None:
             yield "profile.n_episodes", "it is of rollouts: leave it and profile.seed_start out with observations="
     output = values("output")
     if output is not None and place_of(output)[1] != values("task.name"):

@@ -22,6 +22,7 @@ SCHEMAS = {
     "dashboard": "comparing.Dashboard",
     "check": "checking.Check",
     "inspect_data": "data.InspectData",
+    "report": "reporting.Report",
     "tune": "tuning.Tune",
     "profile_blocks": "profiling.ProfileBlocks",
     "figures": "figures.Figures",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from bac_workbench.settings.evaluation import PolicySettings
 from bac_workbench.settings.kinds import Count, CountOrZero, EnvSeed, NoiseSeed, Section, Workers, integer
+from bac_workbench.settings.launcher import Launcher
 from bac_workbench.settings.rules import Problem, Values, device_problems, seed_problems
 from bac_workbench.settings.sampler import Sampler, Steps, sampler_problems
 from bac_workbench.settings.task import PathOrNull, Runtime
@@ -19,6 +20,7 @@ class StudyRollouts(Section):
 
 
 class Stability(PolicySettings):
+    launcher: Launcher
     sampler: Sampler
     budget: Steps
     top_k: CountOrZero

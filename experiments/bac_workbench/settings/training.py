@@ -23,6 +23,7 @@ from bac_workbench.settings.kinds import (
     nullable,
     number,
 )
+from bac_workbench.settings.launcher import Launcher
 from bac_workbench.settings.rules import Problem, Values, device_problems, on_gpu, seed_problems
 from bac_workbench.settings.task import PathOrNull, Runtime, Task, TaskTraining, Wandb
 
@@ -69,6 +70,7 @@ class Objective(Section):
 
 
 class Train(Section):
+    launcher: Launcher
     task: Task
     dataset: ChosenDataset | None
     seed: TrainSeed

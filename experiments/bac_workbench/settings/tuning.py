@@ -22,6 +22,7 @@ from bac_workbench.settings.kinds import (
     nullable,
     number,
 )
+from bac_workbench.settings.launcher import Launcher
 from bac_workbench.settings.recordings import RecordingSettings, recording_problems
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.task import PathOrNull, Precision, Wandb
@@ -63,6 +64,7 @@ class TuningTimes(Section):
 
 
 class Tune(RecordingSettings):
+    launcher: Launcher
     margin: number(above=0, below=1)
     alpha: number(above=0, below=0.5)
     target_hz: nullable(Positive)
@@ -83,8 +85,7 @@ class Tune(RecordingSettings):
     def profiles_observations(self) -> bool:
         """A task with other states to profile on keeps them: the recording is then screened on alone."""
         others = self.task.environment is not None or self.task.dataset is not None
-        chosen = self.profile.source == "observations" or self.profile.source == "auto" and not others
-        return self.observations is not None and chosen
+        return super().profiles_observations and not others
 
     @property
     def methods(self) -> list[str]:

@@ -25,12 +25,14 @@ class Candidate:
         name: cache, sampler where it is not the checkpoint's own, precision where it is not fp32: bac_s10@ddim16.
         experiment: with its sampler and cache.
         schedule: None: every block at every step.
+        method: as it was written.
     """
 
     name: str
     experiment: Experiment
     schedule: Schedule | None
     precision: str
+    method: str
 
     @property
     def computed(self) -> Schedule:
@@ -69,7 +71,7 @@ def make_candidates(
         methods: such as bac_s10@ddim16, see `parse_method`.
         precisions: each method is a candidate in each of them.
     """
-    full = Candidate(FULL, experiment.with_cache(parse_method("full").cache), None, "fp32")
+    full = Candidate(FULL, experiment.with_cache(parse_method("full").cache), None, "fp32", FULL)
     named: dict[str, Candidate] = {}
     impossible: dict[str, Ended] = {}
     seen = {(experiment.own_sampler_name, full.computed.digest, "fp32")}
@@ -82,7 +84,7 @@ def make_candidates(
             impossible[text] = Ended("candidates", f"not possible with this checkpoint: {error}")
             continue
         for precision in precisions:
-            candidate = Candidate(name_of(variant, precision), variant, schedule, precision)
+            candidate = Candidate(name_of(variant, precision), variant, schedule, precision, text)
             key = (variant.sampler_name, candidate.computed.digest, precision)
             if key not in seen:
                 named[candidate.name] = candidate

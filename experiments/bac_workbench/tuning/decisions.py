@@ -13,6 +13,8 @@ from bac_workbench.evaluation.paired_tests import PairedTest, gaffke, tango
 
 #: play(name, n) -> scores of a candidate and of the full policy on the first n seeds, paired
 Play = Callable[[str, int], tuple[Sequence[float], Sequence[float]]]
+#: prepare(names, n): these candidates will be played on the first n seeds, and can be rolled out beside each other
+Prepare = Callable[[Sequence[str], int], None]
 CLEARLY_FASTER = 0.95  # share of another candidate's time
 #: a candidate may go on to the proof if it would pass with at least this probability
 WORTH_PROVING = 0.5
@@ -142,6 +144,7 @@ def successive_halving(
     alpha: float,
     n_proof: int,
     keep: int,
+    prepare: Prepare = lambda names, n: None,
 ) -> Selection:
     """Rolls candidates out on more and more seeds and keeps the promising half each time (Karnin et al. 2013).
 
@@ -155,9 +158,11 @@ def successive_halving(
         rounds: numbers of seeds, ascending.
         n_proof: pairs that the proof can have.
         keep: survivors at most.
+        prepare: is told what `play` will be asked for in a round.
     """
     left, ended, standings = list(times), {}, {}
     for index, n in enumerate(rounds):
+        prepare(left, n)
         for name in left:
             standings[name] = standing(*play(name, n), margin, alpha, n_proof)
         for name in left:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bac_workbench.evaluation.noninferiority import Verdict, noninferior
 from bac_workbench.evaluation.statistics import Estimate, paired_difference
-from bac_workbench.tuning.decisions import Play
+from bac_workbench.tuning.decisions import Play, Prepare
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def fixed_sequence(
     levels: Sequence[float],
     margin: float,
     on_proof: Callable[[Proof], None] = lambda proof: None,
+    prepare: Prepare = lambda names, n: None,
 ) -> list[Proof]:
     """Tests the candidates one after the other, each at the full level, and stops at the first that fails.
 
@@ -62,23 +63,32 @@ def fixed_sequence(
         looks: numbers of pairs, ascending.
         levels: nominal level of each look, which together spend the level of the test.
         on_proof: is called with each outcome.
+        prepare: is told what `play` will be asked for at a look.
     """
     proofs: list[Proof] = []
     for name in order:
-        proofs.append(prove(name, play, looks, levels, margin))
+        proofs.append(prove(name, play, looks, levels, margin, prepare))
         on_proof(proofs[-1])
         if not proofs[-1].passed:
             break
     return proofs
 
 
-def prove(name: str, play: Play, looks: Sequence[int], levels: Sequence[float], margin: float) -> Proof:
+def prove(
+    name: str,
+    play: Play,
+    looks: Sequence[int],
+    levels: Sequence[float],
+    margin: float,
+    prepare: Prepare = lambda names, n: None,
+) -> Proof:
     """One group-sequential test: ends as soon as it is shown, or refuted, or there are no more looks.
 
     To give up early never raises the chance of a false proof.
     """
     done: list[Look] = []
     for n, level in zip(looks, levels, strict=True):
+        prepare([name], n)
         own, full = play(name, n)
         verdict = noninferior(_by_pair(own), _by_pair(full), margin, level)
         done.append(Look(n, verdict, paired_difference(own, full)))

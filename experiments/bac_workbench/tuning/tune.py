@@ -15,6 +15,7 @@ from typing import Any
 
 from bac.errors import Unavailable
 from bac.native import build
+from bac.native.levels import choose_level
 from bac.profile_source import recording_kind
 from bac_workbench.evaluation.folder import simulation_settings
 from bac_workbench.evaluation.noninferiority import least_pairs
@@ -24,7 +25,7 @@ from bac_workbench.settings.tuning import Tune
 from bac_workbench.setup.experiment import Experiment
 from bac_workbench.tuning.candidates import FULL, Candidates, make_candidates
 from bac_workbench.tuning.decisions import Ended, Screened, Selection, screen_out, successive_halving
-from bac_workbench.tuning.episodes import Block
+from bac_workbench.tuning.episodes import Block, RollOutBeside
 from bac_workbench.tuning.evidence import Behaviour, behaviour
 from bac_workbench.tuning.ledger import certification_block, recall, remember
 from bac_workbench.tuning.measure import measure_distances, measure_times, samplers_of, tuning_states
@@ -95,10 +96,10 @@ def resolved_runtime(experiment: Experiment) -> str:
     if experiment.device.type == "cuda":
         return "compiled"
     try:
-        build.library()
+        level = choose_level(build.library())
     except Unavailable:
         return "planned"
-    return "compiled" if set(experiment.settings.precisions) == {"fp32"} else "planned"
+    return "compiled" if "bf16" not in experiment.settings.precisions or "bfloat" in level.formats else "planned"
 
 
 def prepare(experiment: Experiment, say: Say) -> Tuning:
@@ -170,13 +171,20 @@ def identity_of(tuning: Tuning) -> dict[str, Any]:
     }
 
 
-def select(tuning: Tuning, folder: Path, progress: TuningProgress, say: Say) -> None:
-    """Successive halving on the selection seeds."""
+def select(
+    tuning: Tuning, folder: Path, progress: TuningProgress, say: Say, beside: RollOutBeside | None = None
+) -> None:
+    """Successive halving on the selection seeds.
+
+    Args:
+        beside: rolls out candidates beside each other; None: one after the other, in this process.
+    """
     settings, names = tuning.experiment.settings, going_on(tuning)
     if not names:
         say("no candidate is left to roll out")
         return
-    block = Block(tuning.candidates, folder / "selection", settings.selection.start_seed, say, progress.episode)
+    start = settings.selection.start_seed
+    block = Block(tuning.candidates, folder / "selection", start, say, progress.episode, beside)
     rounds = settings.selection.rounds
     with progress.stage("selection", expected_episodes(len(names), rounds, settings.selection.keep)):
         tuning.selection = successive_halving(
@@ -188,6 +196,7 @@ def select(tuning: Tuning, folder: Path, progress: TuningProgress, say: Say) -> 
             settings.alpha,
             settings.certification.looks[-1],
             settings.selection.keep,
+            block.prepare,
         )
     tuning.ended |= tuning.selection.ended
     for name, state in tuning.selection.standings.items():
@@ -204,8 +213,10 @@ def expected_episodes(candidates: int, rounds: list[int], keep: int) -> int:
     return total
 
 
-def certify(tuning: Tuning, folder: Path, progress: TuningProgress, say: Say) -> None:
-    """The fixed sequence on seeds of its own."""
+def certify(
+    tuning: Tuning, folder: Path, progress: TuningProgress, say: Say, beside: RollOutBeside | None = None
+) -> None:
+    """The fixed sequence on seeds of its own; `beside` as in `select`."""
     settings = tuning.experiment.settings
     order = tuning.selection.survivors if tuning.selection is not None else []
     if not order:
@@ -225,7 +236,7 @@ def certify(tuning: Tuning, folder: Path, progress: TuningProgress, say: Say) ->
     tuning.certification_start = start
     if tuning.attempts:
         say(f"{tuning.attempts} other sequences were tested before: this one gets fresh seeds, from {start}")
-    block = Block(tuning.candidates, place, start, say, progress.episode)
+    block = Block(tuning.candidates, place, start, say, progress.episode, beside)
     levels = spending([n / looks[-1] for n in looks], settings.alpha)
 
     def decided(proof: Proof) -> None:
@@ -234,7 +245,7 @@ def certify(tuning: Tuning, folder: Path, progress: TuningProgress, say: Say) ->
         progress.forget(looks[-1] - proof.last.n)
 
     with progress.stage("certification", (len(order) + 1) * looks[-1]):
-        tuning.proofs = fixed_sequence(order, block.play, looks, levels, settings.margin, decided)
+        tuning.proofs = fixed_sequence(order, block.play, looks, levels, settings.margin, decided, block.prepare)
     tested = {proof.name: proof for proof in tuning.proofs}
     for name, proof in tested.items():
         tuning.behaviours[name] = behaviour(block.results(name, proof.last.n), block.results(FULL, proof.last.n))

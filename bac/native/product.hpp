@@ -1,0 +1,118 @@
+// The matrix product of the native denoiser. Weights lie in panels of 16 columns, whatever the processor.
+#pragma once
+#include <type_traits>
+#include <utility>
+
+#include "formats.hpp"
+
+namespace bac {
+namespace {
+
+// One register tile: R rows of a [., lda] times V panels, `panel_step` bytes apart, with `stride` bytes between vectors of
+// weights; depth of them. Meanwhile it fetches what lies `ahead` bytes on: a panel is too short for the processor to notice by
+// itself that the next one follows. Writes out[R][V * 16]. The sum runs in one order for every row, so a row's result does not
+// depend on how rows are tiled or batched. Not inlined: all products share it.
+template <class W, int R, int V>
+[[gnu::noinline]] void tile(const typename W::Input* a, long lda, const char* p, long panel_step, long stride, long ahead, int depth, float* out) {
+  constexpr int N = V * kParts;
+  vf acc[R][N];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) acc[r][v] = vf{};
+  for (int i = 0; i < depth; ++i, ++a, p += stride) {
+    typename W::Weights w[N];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      __builtin_prefetch(p + v * panel_step + ahead, 0, 3);
+#pragma GCC unroll 4
+      for (int part = 0; part < kParts; ++part) w[v * kParts + part] = W::get(p + v * panel_step + part * kWidth * W::kBytes);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const auto x = a[r * lda];
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) acc[r][v] = W::add(acc[r][v], w[v], x);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) store(out + (r * N + v) * kWidth, acc[r][v]);
+}
+
+template <class W>
+using Tile = void (*)(const typename W::Input*, long, const char*, long, long, long, int, float*);
+
+template <class W, int... I>
+constexpr Tile<W> pick(int index, std::integer_sequence<int, I...>) {
+  constexpr Tile<W> all[] = {tile<W, I / kTilePanels + 1, I % kTilePanels + 1>...};
+  return all[index];
+}
+
+template <class W>
+inline Tile<W> tile_of(int rows, int panels) {
+  return pick<W>((rows - 1) * kTilePanels + panels - 1, std::make_integer_sequence<int, kTileRows * kTilePanels>{});
+}
+
+// Panels to take next when `left` remain: full tiles, and 2 + 2 rather than 3 + 1 at the end.
+inline int next_panels(int left) { return left == 4 && kTilePanels == 3 ? 2 : left < kTilePanels ? left : kTilePanels; }
+
+// Panels [first, last) of a product for `rows` rows; emit(row, column, value) takes each finished vector. Rows are split
+// into tiles of nearly equal size, since a tile of few rows leaves the adders waiting.
+template <class W, class Emit>
+inline void product(const typename W::Input* a, long lda, int rows, const char* data, long panel_step, long stride, int depth,
+                    int first, int last, Emit&& emit) {
+  alignas(64) float out[kTileRows * kTilePanels * kLanes];
+  const int tiles = (rows + kTileRows - 1) / kTileRows;
+  for (int panel = first; panel < last;) {
+    const int panels = next_panels(last - panel);
+    for (int i = 0; i < tiles; ++i) {
+      const int row = int(int64_t(rows) * i / tiles), count = int(int64_t(rows) * (i + 1) / tiles) - row;
+      tile_of<W>(count, panels)(a + row * lda, lda, data + panel * panel_step, panel_step, stride, last - panel > panels ? panels * panel_step : 0, depth, out);
+      const float* value = out;
+      for (int r = 0; r < count; ++r)
+        for (int v = 0; v < panels * kParts; ++v, value += kWidth) emit(row + r, panel * kLanes + v * kWidth, load(value));
+    }
+    panel += panels;
+  }
+}
+
+// emit(row, column, a @ w) for a packed matrix and this worker's panels: contiguous shares keep each worker's weights a
+// sequential stream.
+template <class W, class Emit>
+inline void packed_product(const typename W::Input* a, long lda, int rows, const Matrix& w, int worker, int workers, Emit&& emit) {
+  const int panels = w.n / kLanes, depth = w.k / W::kDepth;
+  const long stride = kLanes * W::kBytes;
+  product<W>(a, lda, rows, w.data, depth * stride, stride, depth, panels * worker / workers, panels * (worker + 1) / workers, emit);
+}
+
+// emit(row, column, a @ w) for activations whose rows are lda apart, and weights in float or half precision.
+template <class Emit>
+inline void product(const float* a, long lda, int rows, const Matrix& w, int worker, int workers, Emit&& emit) {
+  if (w.format == kHalf) packed_product<HalfWeights>(a, lda, rows, w, worker, workers, emit);
+  else packed_product<FloatWeights>(a, lda, rows, w, worker, workers, emit);
+}
+
+// emit(row, column, a @ w + bias) for activations a [rows][w.k]; `narrow` has room for them in another format.
+template <class Emit>
+inline void product(const float* a, int rows, const Matrix& w, uint32_t* narrow, int worker, int workers, Emit&& emit) {
+  auto with_bias = [&](int row, int column, vf value) { emit(row, column, value + load(w.bias + column)); };
+#if defined(__AVX512BF16__)
+  if (w.format == kBfloat) {
+    BfloatWeights::narrow(a, narrow, size_t(rows) * w.k);
+    return packed_product<BfloatWeights>(narrow, w.k / 2, rows, w, worker, workers, with_bias);
+  }
+#endif
+  (void)narrow;
+  product(a, w.k, rows, w, worker, workers, with_bias);
+}
+
+// emit(row, column, a @ b) for an ordinary row-major b [k, n], n a multiple of 16.
+template <class Emit>
+inline void small_product(const float* a, int lda, int rows, const float* b, int ldb, int k, int n, Emit&& emit) {
+  product<FloatWeights>(a, lda, rows, reinterpret_cast<const char*>(b), kLanes * 4, 4L * ldb, k, 0, n / kLanes, emit);
+}
+
+}  // namespace
+}  // namespace bac

@@ -1,0 +1,99 @@
+// Vectors of the level this file is compiled for, and the arithmetic on them. Everything here has internal linkage: the
+// same names are compiled once per level, and a linker must not take one level's code for another's.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#include "layout.hpp"
+
+namespace bac {
+namespace {
+
+// Register tile: rows times panels. Its sums and one row of weights fit the registers.
+#if defined(__AVX512F__)
+constexpr int kWidth = 16, kTileRows = 9, kTilePanels = 3;
+#elif defined(__AVX__)
+constexpr int kWidth = 8, kTileRows = 6, kTilePanels = 1;
+#elif defined(__aarch64__)
+constexpr int kWidth = 4, kTileRows = 6, kTilePanels = 1;
+#else
+constexpr int kWidth = 4, kTileRows = 2, kTilePanels = 1;
+#endif
+constexpr int kParts = kLanes / kWidth;  // vectors of a panel
+
+typedef float vf __attribute__((vector_size(4 * kWidth)));
+typedef float vf_unaligned __attribute__((vector_size(4 * kWidth), aligned(4)));
+typedef int32_t vi __attribute__((vector_size(4 * kWidth)));
+
+inline vf splat(float v) { return v - vf{}; }
+inline vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
+inline void store(float* p, vf v) { *reinterpret_cast<vf_unaligned*>(p) = v; }
+inline vf max(vf a, vf b) { return a > b ? a : b; }
+inline vf min(vf a, vf b) { return a < b ? a : b; }
+
+inline float sum(vf v) {
+  float total = 0;
+  for (int i = 0; i < kWidth; ++i) total += v[i];
+  return total;
+}
+
+// exp(x): 2^n * e^r with |r| <= ln(2)/2 and a degree-6 polynomial; relative error about 1e-7. 0 below -80, so that weights of
+// a softmax do not become subnormal, which are slow. NaN stays NaN: `max` and `min` return their second argument for it.
+inline vf exp(vf x) {
+  const vf low = splat(-80.0f);
+  const vf y = max(low, min(splat(88.0f), x));
+  const vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const vf n = (y * 1.44269504f + magic) - magic;
+  const vf r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
+  vf p = splat(1.0f / 720);
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const vi bits = (__builtin_convertvector(n, vi) + 127) << 23;
+  const vf result = p * reinterpret_cast<vf>(bits);
+  return x < low ? vf{} : result;
+}
+
+// GELU(x) = x/2 (1 + erf(x / sqrt 2)); erf(u) = u P(u^2)/Q(u^2) on |u| <= 4, a least-squares fit with error 6e-8.
+inline vf gelu(vf x) {
+  const vf u = max(min(x * 0.70710678f, splat(4.0f)), splat(-4.0f));
+  const vf t = u * u;
+  vf p = splat(1.9208764e-08f);
+  p = p * t - 1.9925794e-06f;
+  p = p * t + 1.5607590e-04f;
+  p = p * t + 4.3147751e-03f;
+  p = p * t + 5.2501515e-02f;
+  p = p * t + 2.1444833e-01f;
+  p = p * t + 1.1283786e+00f;
+  vf q = splat(1.1033633e-03f);
+  q = q * t + 1.5594870e-02f;
+  q = q * t + 1.2100912e-01f;
+  q = q * t + 5.2337742e-01f;
+  q = q * t + 1.0f;
+  return x * 0.5f * (u * p / q + 1.0f);
+}
+
+// out[row] = normalised x[row] * gain + shift over d columns.
+inline void layer_norm(const float* x, float* out, int rows, int d, const float* gain, const float* shift, float eps) {
+  for (int row = 0; row < rows; ++row, x += d, out += d) {
+    vf total{}, squares{};
+    for (int j = 0; j < d; j += kWidth) total += load(x + j);
+    const float mean = sum(total) / d;
+    for (int j = 0; j < d; j += kWidth) {
+      const vf c = load(x + j) - mean;
+      squares += c * c;
+    }
+    const float scale = 1.0f / std::sqrt(sum(squares) / d + eps);
+    for (int j = 0; j < d; j += kWidth) store(out + j, (load(x + j) - mean) * scale * load(gain + j) + load(shift + j));
+  }
+}
+
+}  // namespace
+}  // namespace bac

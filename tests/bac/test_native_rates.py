@@ -1,0 +1,40 @@
+"""What the processor can do at best bounds what the native loop does."""
+
+import pytest
+
+from bac.native import build, rates
+from bac.native.levels import choose_level, usable_levels
+from tests.bac.tiny_policies import needs_compiler
+
+pytestmark = needs_compiler
+
+
+def test_arithmetic_is_measured_at_the_level_that_runs(monkeypatch):
+    levels = usable_levels(build.library())
+    if len(levels) < 2:
+        pytest.skip("this processor has one level")
+    measured = {}
+    for level in (levels[0], levels[-1]):
+        monkeypatch.setenv("BAC_LEVEL", level.name)
+        measured[level.name] = rates.arithmetic("float")
+    assert measured[levels[-1].name] > 1.5 * measured[levels[0].name] > 0
+
+
+def test_bfloat_products_are_faster_than_those_in_single_precision():
+    if "bfloat" not in choose_level(build.library()).formats:
+        pytest.skip("this processor does not multiply bfloat16")
+    assert rates.arithmetic("bfloat") > 1.3 * rates.arithmetic("float")
+
+
+def test_what_is_near_is_read_faster():
+    assert rates.reading(rates.IN_CACHE) > rates.reading(256 << 20, repeats=3) > 0
+
+
+def test_what_cannot_be_measured_is_refused(monkeypatch):
+    monkeypatch.setenv("BAC_LEVEL", "baseline")
+    with pytest.raises(build.NativeError, match="level baseline cannot measure"):
+        rates.arithmetic("bfloat")
+    with pytest.raises(build.NativeError, match="1,000 bytes"):
+        rates.reading(1000)
+    with pytest.raises(ValueError, match=r"threads must lie in 1..1024"):
+        rates.reading(1 << 20, threads=0)
