@@ -124,7 +124,7 @@ def check_command_line(arguments: list[str], command: str) -> None:
         ConfigError: lists all wrong settings of all jobs.
     """
     register_resolvers()
-    options, rest = get_args_parser().parse_known_args(arguments)
+    options, rest = get_args_parser().parse_known_args(with_task(arguments, command))
     if any(getattr(options, name) for name in HYDRAS_OWN):
         return
     overrides = [*options.overrides, *rest]  # rest: what starts with a dash and is no option of Hydra
