@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bac.blocks import Block
     from bac.cached_model import CachedModel, cache
     from bac.errors import UserError
+    from bac.profiling import profile
     from bac.provenance import ScheduleError
     from bac.schedule import Schedule
     from bac.tuned import Tuned
@@ -27,6 +28,7 @@ _MODULES = {
     "ScheduleError": "bac.provenance",
     "Tuned": "bac.tuned",
     "UserError": "bac.errors",
+    "profile": "bac.profiling",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "UserError",
     "accelerate",
     "cache",
+    "profile",
 ]
 
 

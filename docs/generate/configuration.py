@@ -22,6 +22,7 @@ COMMANDS = {
     "benchmark": "bac benchmark",
     "compare": "bac compare",
     "dashboard": "bac dashboard",
+    "check": "bac check",
     "report": "bac report",
     "reproduce": "bac reproduce",
     "tune": "bac tune",
@@ -35,6 +36,7 @@ COMMANDS = {
     "collect": "bac collect",
     "convert_actions": "bac data convert-actions",
     "convert_checkpoint": "bac checkpoint convert",
+    "inspect_data": "bac data inspect",
     "download_data": "bac data download",
     "download_checkpoint": "bac checkpoint download",
 }

@@ -12,7 +12,7 @@ from bac.blocks import Block, decoder_blocks, downstream_ffns, execution_order, 
 from bac.bua import bac
 from bac.figures import plot_errors, plot_schedule, plot_similarity
 from bac.holding import HoldingCosts
-from bac.profile import Profile, ProfileInfo
+from bac.profile_matrices import Profile, ProfileInfo
 from bac.schedule import Schedule, ScheduleError
 from bac.sensitivity_files import SensitivityInfo
 from bac.sensitivity_files import load as load_costs

@@ -18,6 +18,7 @@ from tests.docs.pages import PAGES, ROOT, blocks, name_of
 HYDRA = {
     "collect": "collect",
     "eval": "eval",
+    "check": "check",
     "tune": "tune",
     "benchmark": "benchmark",
     "profile": "profile_blocks",
@@ -38,6 +39,7 @@ OTHERS = (
     "doctor",
     "build",
     "data download",
+    "data inspect",
     "checkpoint download",
     "checkpoint convert",
 )

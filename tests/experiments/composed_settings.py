@@ -15,6 +15,7 @@ HYDRA = (
     "eval",
     "benchmark",
     "tune",
+    "check",
     "profile_blocks",
     "figures",
     "stability",

@@ -25,7 +25,7 @@ HYDRA = (
     "make_demos",
     "collect",
 )
-HYDRA += ("convert_actions",)
+HYDRA += ("convert_actions", "check")
 COMMANDS = {form: command for command in HYDRA for form in (typed(command), f"python scripts/{command}.py")}
 
 

@@ -17,13 +17,15 @@ from bac_workbench.settings.names import present_name
 # Imported when asked for: a command about data needs nothing of evaluation.
 SCHEMAS = {
     "eval": "evaluation.Eval",
-    "benchmark": "evaluation.Benchmark",
+    "benchmark": "benchmark.Benchmark",
     "compare": "comparing.Compare",
     "dashboard": "comparing.Dashboard",
+    "check": "checking.Check",
+    "inspect_data": "data.InspectData",
     "report": "reporting.Report",
     "reproduce": "reproducing.Reproduce",
     "tune": "tuning.Tune",
-    "profile_blocks": "evaluation.ProfileBlocks",
+    "profile_blocks": "profiling.ProfileBlocks",
     "figures": "figures.Figures",
     "stability": "stability.Stability",
     "calibrate": "calibration.Calibrate",
