@@ -9,6 +9,8 @@ EXTRAS ?= pusht,dev
 PYTEST_ARGS ?=
 TEST_WORKERS ?= 2
 STRESS_ARGS ?=
+# The client that tests of `bac serve` drive it with. It asks for numpy below 2, and works with the one that is pinned.
+OPENPI_CLIENT := openpi-client==0.1.2
 
 comma := ,
 # `pusht,dev` is installed once .venv/.installed-pusht+dev is newer than both pyproject.toml.
@@ -21,14 +23,14 @@ help:
 	@echo "             TEST_WORKERS=4 runs them in more processes than two"
 	@echo "make docs    build the documentation as a site in build/site; fails on a broken link"
 	@echo "make lint    check style (ruff), types (mypy) and which package may import which (import-linter)"
-	@echo "make stress  attack this project: damaged and hostile files, kills, races, full disks (about 10 minutes; see"
+	@echo "make stress  attack this project: damaged and hostile files, kills, races, full disks, clients (about 12 minutes; see"
 	@echo "             docs/reliability.md); STRESS_ARGS='seed=1 parts=fuzz inputs=5000' chooses, STRESS_ARGS=help lists"
 	@echo "make setup   install only; EXTRAS=pusht,wandb chooses (pusht, blockpush, kitchen, robomimic, robomimic-reference,"
-	@echo "             lerobot, wandb, report, sweeps, ray, docs, dev, all)"
+	@echo "             lerobot, wandb, report, serve, sweeps, ray, docs, dev, all)"
 	@echo "make wheels  the library and the workbench as wheels to hand on, in dist/"
 	@echo "make check-pins   ask pip whether the pinned versions can be installed together on every supported Python"
-	@echo "make check-lerobot   collect Push-T episodes and read them with the lerobot package, which is installed in an"
-	@echo "             environment of its own (several GB; Python 3.12 or 3.13 with LEROBOT_PYTHON=...)"
+	@echo "make check-lerobot   collect Push-T episodes and read them with the lerobot package, and cache the blocks of its"
+	@echo "             multi_task_dit; in an environment of its own (several GB; Python 3.12 or 3.13 with LEROBOT_PYTHON=...)"
 	@echo "make clean   remove $(VENV), caches and build output; data, checkpoints and results stay"
 	@echo
 	@echo "Packages go into $(VENV), with the versions pinned in pyproject.toml, from wherever pip is configured to look."
@@ -75,6 +77,7 @@ check-lerobot: $(call installed,pusht$(comma)lerobot)
 	@test -x $(LEROBOT_VENV)/bin/python || $(LEROBOT_PYTHON) -m venv $(LEROBOT_VENV)
 	@$(LEROBOT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet 'lerobot[dataset]==0.6.1'
 	@$(VENV)/bin/python scripts/check_lerobot.py $(LEROBOT_VENV)/bin/python
+	@$(LEROBOT_VENV)/bin/python tests/lerobot/multi_task_dit.py
 
 check-pins: $(call installed,pusht$(comma)dev)
 	@$(VENV)/bin/python scripts/check_pins.py
@@ -93,6 +96,8 @@ $(VENV)/.installed-%: pyproject.toml bac/pyproject.toml setup.py $(VENV)/.create
 	    "Installing collected packages"*) echo "  unpacking (can take a minute)" ;; \
 	  esac; done \
 	|| { echo "installing failed; the last lines of $(VENV)/install.log:" >&2; tail -n 25 $(VENV)/install.log >&2; exit 1; }; \
+	case ",$(subst +,$(comma),$*)," in *,dev,*|*,all,*) \
+	  $$pip install --quiet --no-deps $(OPENPI_CLIENT) ;; esac; \
 	touch $@ $(VENV)/.installed-$(firstword $(subst +, ,$*))
 
 # `python -m venv` completes a half-made folder and leaves the packages of an existing one alone.

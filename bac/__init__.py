@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bac.acceleration import Acceleration, accelerate
+    from bac.blocks import Block
+    from bac.cached_model import CachedModel, cache
     from bac.errors import UserError
+    from bac.profiling import profile
     from bac.provenance import ScheduleError
     from bac.schedule import Schedule
     from bac.tuned import Tuned
@@ -18,13 +21,28 @@ if TYPE_CHECKING:
 _MODULES = {
     "Acceleration": "bac.acceleration",
     "accelerate": "bac.acceleration",
+    "Block": "bac.blocks",
+    "CachedModel": "bac.cached_model",
+    "cache": "bac.cached_model",
     "Schedule": "bac.schedule",
     "ScheduleError": "bac.provenance",
     "Tuned": "bac.tuned",
     "UserError": "bac.errors",
+    "profile": "bac.profiling",
 }
 
-__all__ = ["Acceleration", "Schedule", "ScheduleError", "Tuned", "UserError", "accelerate"]
+__all__ = [
+    "Acceleration",
+    "Block",
+    "CachedModel",
+    "Schedule",
+    "ScheduleError",
+    "Tuned",
+    "UserError",
+    "accelerate",
+    "cache",
+    "profile",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,95 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bac.acting_encoder import ReusingEncoder, acting_with, native_encoder
+from bac.belonging import certificate_of, foreign_to, name_of
 from bac.flops import denoiser_cost
-from bac.horizon import Tokens, choose_tokens
+from bac.horizon import choose_tokens
 from bac.loop import DenoisingLoop, Generators, Policy
+from bac.report import Latencies, Report
 from bac.runtime.choose import make_sampler
 from bac.runtime.contract import Runtime
-from bac.sampler_name import loop_name
 from bac.schedule import Schedule, ScheduleError
 from bac.tuned import Tuned, TunedError
-
-
-@dataclass(frozen=True)
-class Report:
-    """What an accelerated policy has done.
-
-    Attributes:
-        chunks: action chunks generated (a batch counts once).
-        sampler: name of the sampler (see `bac.sampler_name`).
-        schedule: what the schedule says of itself; with "made for ..." where that is other weights or another sampler.
-        block_updates: block computations counted over these chunks.
-        scheduled_updates: block computations the schedule asks for per chunk.
-        tokens: those that are denoised, and of how many.
-        gflop_per_chunk: arithmetic of one sample's chunk as it is denoised.
-        full_gflop_per_chunk: likewise of the full policy: all tokens, every block at every step.
-        fewer_by_tokens, fewer_by_schedule: how many times fewer FLOPs because of each; their product is the ratio of
-            the two numbers above.
-        ms_per_chunk: median wall-clock of `predict_action` in milliseconds, observation encoding included; None before
-            any.
-        encoder: what encodes images: 'compiled' with its precision, 'PyTorch' and, where the compiled runtime does not
-            do it, why; 'none' for a policy without cameras.
-        encoder_ms: median milliseconds of it, where it is compiled and there was a chunk.
-        frames, reused_frames: of one camera, and those among them that were not encoded again as the observation
-            before had them, too (see `bac.acting_encoder.ReusingEncoder`).
-        prepare_seconds: one-off preparation (precomputed tables, packing, compilation or graph capture).
-        proof: what the certificate says, where one is followed.
-    """
-
-    runtime: str
-    sampler: str
-    schedule: str
-    chunks: int
-    block_updates: int
-    scheduled_updates: int
-    full_updates: int
-    tokens: Tokens
-    gflop_per_chunk: float
-    full_gflop_per_chunk: float
-    fewer_by_tokens: float
-    fewer_by_schedule: float
-    ms_per_chunk: float | None
-    prepare_seconds: float
-    proof: str | None = None
-    encoder: str = "none"
-    encoder_ms: float | None = None
-    frames: int = 0
-    reused_frames: int = 0
-
-    def __str__(self) -> str:
-        latency = "no chunk yet" if self.ms_per_chunk is None else f"{self.ms_per_chunk:.1f} ms per chunk (median)"
-        ratio = self.full_gflop_per_chunk / self.gflop_per_chunk
-        return (
-            f"{self.schedule} on {self.sampler}, runtime {self.runtime}: {self.chunks} chunks, {latency}\n"
-            + ("" if self.encoder == "none" else f"{self._encoder_line()}\n")
-            + f"block updates per chunk {self.scheduled_updates} of {self.full_updates}, "
-            f"{self.block_updates} computed in all; {self.tokens}\n"
-            f"denoiser {self.gflop_per_chunk:.2f} GFLOP per chunk, {ratio:.2f}x fewer than the full policy's "
-            f"{self.full_gflop_per_chunk:.2f} (tokens {self.fewer_by_tokens:.2f}x, schedule "
-            f"{self.fewer_by_schedule:.2f}x; FLOPs, not time); prepared in {self.prepare_seconds:.2f} s"
-            + ("" if self.proof is None else f"\nproven: {self.proof}")
-        )
-
-    def _encoder_line(self) -> str:
-        split = "" if self.encoder_ms is None else f", {self.encoder_ms:.1f} ms of a chunk (median)"
-        reused = f", {self.reused_frames} of {self.frames} frames reused" if self.reused_frames else ""
-        return f"vision encoder: {self.encoder}{split}{reused}"
+from bac.verification import Verification, compare, inputs_of
 
 
 class Acceleration:
     """A reversible acceleration of one policy; made by `accelerate`.
 
-    Attaches on entering the `with` block and restores the policy's own sampler on leaving it, also after an exception.
+    A `with` block attaches it on entering, and on leaving gives the policy its own sampler again, also after an
+    exception. A process that lives long calls `attach()` and `detach()` instead. It may be attached again.
+
+    Calls of `predict_action` may come from several threads. A deep copy has a policy of its own, a copy, and is
+    attached to it if this one is attached to its policy; it has generated no chunks yet.
     """
 
     def __init__(
@@ -102,18 +41,22 @@ class Acceleration:
         threads: int | None,
         allow_foreign: bool = False,
         horizon: str = "executed",
+        deadline_ms: float | None = None,
     ):
         own = getattr(policy, "sampler", None)
         if not isinstance(own, DenoisingLoop):
             state = (
-                "is already accelerated: leave that block first" if own is not None else "has no `sampler` to replace"
+                "is already accelerated: leave that block first, or call its detach()"
+                if own is not None
+                else "has no `sampler` to replace"
             )
             raise ValueError(f"this {type(policy).__name__} {state}")
+        self.latencies = Latencies(deadline_ms)
         self.policy, self.replaced = policy, own
         self.tuned = certificate_of(policy, schedule)
-        loop = own
+        self.loop = own
         if self.tuned is not None:
-            loop, schedule = self.tuned.loop(own), self.tuned.schedule
+            self.loop, schedule = self.tuned.loop(own), self.tuned.schedule
             runtime, precision = runtime or self.tuned.runtime, precision or self.tuned.precision
             if precision != self.tuned.precision:
                 raise TunedError(
@@ -121,53 +64,131 @@ class Acceleration:
                     f"leave precision={precision!r} out"
                 )
         assert not isinstance(schedule, (str, Tuned))
-        self.schedule = schedule
-        self.foreign = [] if schedule is None else foreign_to(schedule, policy, loop)
-        if self.foreign and not allow_foreign:
-            raise ScheduleError(
-                f"this schedule is not for this policy: it was made for {' and '.join(self.foreign)}. "
-                "Profile this policy to get its own, or pass allow_foreign_schedule=True to try this one all the same"
-            )
+        self.schedule, self.allow_foreign = schedule, allow_foreign
+        self.precision = precision or "fp32"
+        self.foreign = self._check_schedule()
         self.tokens = choose_tokens(policy, horizon)
         self.sampler: Runtime = make_sampler(
-            loop, schedule, runtime or "planned", precision or "fp32", threads, self.tokens.kept
+            self.loop, schedule, runtime or "planned", self.precision, threads, self.tokens.kept
         )
         started = time.perf_counter()
         native, self.encoder_words = native_encoder(policy, self.sampler)
         self.encoder = None if native is None else ReusingEncoder(native)
-        self._encoding = contextlib.ExitStack()  # while the policy acts with that encoder
         self.encoder_seconds = time.perf_counter() - started
-        self.own: DenoisingLoop | None = None
-        self.milliseconds: list[float] = []
+        self.verification: Verification | None = None
+        self._uncounted = 0
 
-    def __enter__(self) -> Acceleration:
+    def _check_schedule(self) -> list[str]:
+        """For what else the schedule was made, in words.
+
+        Raises:
+            ScheduleError: for something else, and that is not allowed.
+        """
+        foreign = [] if self.schedule is None else foreign_to(self.schedule, self.policy, self.loop)
+        if foreign and not self.allow_foreign:
+            raise ScheduleError(
+                f"this schedule is not for this policy: it was made for {' and '.join(foreign)}. "
+                "Profile this policy to get its own, or pass allow_foreign_schedule=True to try this one all the same"
+            )
+        return foreign
+
+    # ---- attaching ----
+    @property
+    def attached(self) -> bool:
+        """Whether the policy acts through this acceleration."""
+        return self.policy.sampler is self.sampler
+
+    def attach(self) -> Acceleration:
+        """Accelerates the policy until `detach()`; returns itself.
+
+        Raises:
+            ValueError: the policy is accelerated already, or has got another sampler since.
+            ScheduleError, TunedError: the policy has got other weights than those the schedule was made for.
+        """
         if not isinstance(self.policy.sampler, DenoisingLoop):
-            raise ValueError("the policy is already accelerated: leave that block first")
+            raise ValueError("the policy is already accelerated: leave that block first, or call its detach()")
         if self.policy.sampler is not self.replaced:
             raise ValueError(
                 "the policy has got another sampler since accelerate() prepared this one: call accelerate() again"
             )
-        self.own, self.policy.sampler = self.policy.sampler, self.sampler
-        self._encoding.enter_context(acting_with(self.policy, self.encoder))
+        if self.tuned is not None:
+            self.tuned.check(self.policy, self.replaced)
+        self.foreign = self._check_schedule()
+        self.policy.sampler = self.sampler
+        if self.encoder is not None:
+            self.encoder.attach(self.policy)
         return self
 
+    def detach(self) -> None:
+        """Gives the policy its own sampler again.
+
+        Raises:
+            ValueError: the policy does not act through this acceleration.
+        """
+        if not self.attached:
+            raise ValueError("not attached: there is nothing to detach")
+        self.policy.sampler = self.replaced
+        if self.encoder is not None:
+            self.encoder.detach(self.policy)
+
+    def __enter__(self) -> Acceleration:
+        return self.attach()
+
     def __exit__(self, *exception: Any) -> None:
-        self.policy.sampler, self.own = self.own, None
-        self._encoding.close()
+        if self.attached:  # else it was detached inside the block
+            self.detach()
+
+    def __deepcopy__(self, memo: dict) -> Acceleration:
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        vars(twin).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        twin._uncounted = twin.sampler.chunks
+        return twin
+
+    # ---- acting ----
+    @property
+    def milliseconds(self) -> Any:
+        """Latencies of `predict_action`, the last 10,000, in milliseconds."""
+        return self.latencies.milliseconds
 
     def predict_action(self, obs_dict: dict[str, Tensor], generator: Generators = None) -> dict[str, Tensor]:
         """As the policy's own `predict_action`; latencies are kept for the report (the last 10,000)."""
-        if self.policy.sampler is not self.sampler:
-            raise ValueError("not attached: call this inside `with accelerate(...) as fast:`")
+        if not self.attached:
+            raise ValueError("not attached: call this inside `with accelerate(...) as fast:`, or after attach()")
         self._check_chunk()
         started = time.perf_counter()
         result = self.policy.predict_action(obs_dict, generator)
         if result["action"].is_cuda:
             torch.cuda.synchronize(result["action"].device)
-        self.milliseconds.append((time.perf_counter() - started) * 1e3)
-        if len(self.milliseconds) > 10_000:
-            del self.milliseconds[:5_000]
+        self.latencies.add((time.perf_counter() - started) * 1e3)
         return result
+
+    def warm_up(self, chunks: int = 2, observation: dict[str, Tensor] | None = None) -> None:
+        """Generates chunks that count nowhere, so that the first one that counts is as fast as the others.
+
+        Args:
+            observation: as of `predict_action`; None: one within the limits seen in training.
+        """
+        native = None if self.encoder is None else self.encoder.encoder
+        for _ in range(chunks):
+            with acting_with(self.policy, native):
+                inputs = inputs_of(self.policy, observation)
+            self.sampler(inputs, torch.Generator().manual_seed(0))
+            self._uncounted += 1
+
+    def verify(self, observation: dict[str, Tensor] | None = None) -> Verification:
+        """Compares one chunk with the `reference` runtime, under the same schedule and from the same noise.
+
+        Args:
+            observation: as of `predict_action`; None: one within the limits seen in training.
+
+        Raises:
+            VerificationError: they differ by more than rounding.
+            Unavailable: this is the reference.
+        """
+        self.verification = compare(self.sampler, self.loop, inputs_of(self.policy, observation), self.precision)
+        self._uncounted += 1
+        return self.verification
 
     def _check_chunk(self) -> None:
         """Raises:
@@ -184,13 +205,14 @@ class Acceleration:
         tokens = self.tokens
         flops, full_flops = denoiser_cost(model, tokens.denoised).flops, denoiser_cost(model, tokens.total).flops
         full = Schedule.full(schedule.blocks, self.replaced.num_inference_steps)
-        encoder = self.encoder
+        chunks, encoder = self.sampler.chunks - self._uncounted, self.encoder
+        encoding = None if encoder is None else encoder.latencies.percentiles()
         return Report(
             runtime=self.sampler.name,
-            sampler=_name_of(self.sampler.base, self.policy),
+            sampler=name_of(self.sampler.base, self.policy),
             schedule=schedule.origin + (f" (made for {' and '.join(self.foreign)})" if self.foreign else ""),
-            chunks=self.sampler.chunks,
-            block_updates=sum(self.sampler.block_updates.values()),
+            chunks=chunks,
+            block_updates=sum(self.sampler.block_updates.values()) - self._uncounted * schedule.update_count,
             scheduled_updates=schedule.update_count,
             full_updates=full.update_count,
             tokens=tokens,
@@ -198,56 +220,18 @@ class Acceleration:
             full_gflop_per_chunk=full_flops(full) / 1e9,
             fewer_by_tokens=full_flops(full) / flops(full),
             fewer_by_schedule=flops(full) / flops(schedule),
-            ms_per_chunk=_median(self.milliseconds),
+            latency=self.latencies.percentiles(),
+            deadline_ms=self.latencies.deadline_ms,
+            timed=self.latencies.timed,
+            missed=self.latencies.missed,
             prepare_seconds=self.sampler.prepare_seconds + self.encoder_seconds,
             proof=None if self.tuned is None else str(self.tuned),
+            verified=None if self.verification is None else str(self.verification),
             encoder=self.encoder_words,
-            encoder_ms=None if encoder is None else _median(encoder.milliseconds),
+            encoder_ms=None if encoding is None else encoding["p50"],
             frames=0 if encoder is None else encoder.frames,
             reused_frames=0 if encoder is None else encoder.reused,
         )
-
-
-def _median(values: list[float]) -> float | None:
-    return sorted(values)[len(values) // 2] if values else None
-
-
-def certificate_of(policy: Policy, schedule: Schedule | Tuned | str | None) -> Tuned | None:
-    """The certificate that `accelerate` was told to follow, if any.
-
-    Raises:
-        TunedError: it is for another policy, or there is none.
-        ValueError: a word that is not 'tuned'.
-    """
-    if isinstance(schedule, str):
-        if schedule != "tuned":
-            raise ValueError(f"schedule={schedule!r} is not known: give a Schedule, a Tuned, 'tuned' or None")
-        return Tuned.find(policy)
-    if isinstance(schedule, Tuned):
-        schedule.check(policy)
-        return schedule
-    return None
-
-
-def foreign_to(schedule: Schedule, policy: Policy, own: DenoisingLoop) -> list[str]:
-    """What a schedule was made for, in words, where that is other weights or another sampler than this policy's.
-
-    Weights that were changed since are other weights. Schedules that need no profile, such as uniform ones, fit every
-    policy.
-    """
-    made = schedule.provenance
-    found = []
-    if made.checkpoint_hash is not None:
-        weights = policy.weights_hash()
-        if weights != made.checkpoint_hash:
-            found.append(f"the weights {made.checkpoint_hash[:12]}, which are not the policy's {weights[:12]}")
-    if made.sampler is not None and made.sampler != _name_of(own, policy):
-        found.append(f"the sampler {made.sampler}, which is not the policy's {_name_of(own, policy)}")
-    return found
-
-
-def _name_of(own: DenoisingLoop, policy: Policy) -> str:
-    return loop_name(own, policy.noise_scheduler)
 
 
 def accelerate(
@@ -258,6 +242,9 @@ def accelerate(
     threads: int | None = None,
     allow_foreign_schedule: bool = False,
     horizon: str = "executed",
+    verify: bool = False,
+    warm_up: int = 0,
+    deadline_ms: float | None = None,
 ) -> Acceleration:
     """Speeds up a Transformer Diffusion Policy inside a `with` block; no retraining, no change of its weights.
 
@@ -266,6 +253,10 @@ def accelerate(
         print(fast.report())
 
         with accelerate(policy, "tuned") as fast: ...                  # what bac tune has proven for these weights
+
+        fast = accelerate(policy, "tuned", verify=True, warm_up=2, deadline_ms=50).attach()      # a long-lived process
+        action = fast.predict_action(obs)["action"]
+        fast.detach()
 
     Args:
         policy: a Transformer Diffusion Policy; inside the block its own `predict_action` is accelerated too.
@@ -280,10 +271,20 @@ def accelerate(
         horizon: 'executed' denoises the tokens that reach the executed actions, where leaving out the others is exact
             (see `bac.horizon`): `predict_action` then gives the same 'action' and a shorter 'action_pred'. 'full'
             denoises all of them.
+        verify: compares one chunk with `reference` first, see `Acceleration.verify`.
+        warm_up: chunks to generate before any counts, see `Acceleration.warm_up`.
+        deadline_ms: what `predict_action` may take; the report says how many chunks were later.
 
     Raises:
         ScheduleError: the schedule is for another model, other weights, another sampler or number of steps.
         TunedError: the certificate is for another policy, or there is none.
+        UnknownModule: the model has a part that the runtime would leave out, such as an adapter or a quantised layer.
+        VerificationError: the runtime's actions are not those of the reference.
         ValueError, RuntimeError: the runtime is not available here; the message says what is missing.
     """
-    return Acceleration(policy, schedule, runtime, precision, threads, allow_foreign_schedule, horizon)
+    fast = Acceleration(policy, schedule, runtime, precision, threads, allow_foreign_schedule, horizon, deadline_ms)
+    if verify:
+        fast.verify()
+    if warm_up:
+        fast.warm_up(warm_up)
+    return fast

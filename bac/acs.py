@@ -20,7 +20,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bac.blocks import BlockId, execution_order, parse
+from bac.blocks import Block, BlockId, execution_order, parse
 from bac.provenance import Provenance
 from bac.schedule import Schedule
 from bac.similarity import get_metric
@@ -138,13 +138,15 @@ def unified_acs(
         matrices: block name -> [K, K]; only the source's is used.
         budget: number of updates of each block.
         metric, objective: see `acs_steps`.
-        source: the block whose steps are shared; default the self-attention of layer 0, as in the paper.
+        source: the block whose steps are shared; default the first block that computes, in a Transformer Diffusion
+            Policy the self-attention of layer 0, as in the paper.
         blocks: the blocks to schedule; default all that have a matrix.
         forced_refresh, provenance: see `blockwise_acs`.
     """
     blocks = execution_order(matrices if blocks is None else blocks)
     if source is None:
-        source = BlockId(parse(blocks[0]).stack, 0, "sa").name
+        first = parse(blocks[0])
+        source = first.name if isinstance(first, Block) else BlockId(first.stack, 0, "sa").name
     if source not in matrices:
         raise ValueError(f"no similarity matrix for {source!r}, whose steps all blocks are to share")
     chosen = acs_steps(matrices[source], budget, metric, objective)

@@ -7,6 +7,7 @@ runs, and the report says so.
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bac.report import Latencies
 from bac.runtime.compiled_cpu import CompiledCpuSampler
 from bac.runtime.vision import NativeEncoder, why_unknown
 
@@ -60,15 +62,25 @@ class ReusingEncoder:
     frames: with n_obs_steps=2, at n_action_steps=1 or where chunks are asked for at every control step.
 
     Attributes:
-        milliseconds: of the calls, the last 10,000.
+        latencies: of the calls.
         frames, reused: of one camera, looked at so far, and those among them that were not encoded again.
     """
 
     def __init__(self, encoder: NativeEncoder):
         self.encoder = encoder
-        self.milliseconds: list[float] = []
+        self.latencies = Latencies()
         self.frames = self.reused = 0
         self._last: tuple[dict[str, Tensor], Tensor] | None = None  # images and features of the last observation
+
+    def __deepcopy__(self, memo: dict) -> ReusingEncoder:
+        """A copy has encoded nothing yet."""
+        return ReusingEncoder(copy.deepcopy(self.encoder, memo))
+
+    def attach(self, policy: Any) -> None:
+        policy.acting_encoder = self
+
+    def detach(self, policy: Any) -> None:
+        policy.acting_encoder = None
 
     def __call__(self, nobs: Mapping[str, Tensor]) -> Tensor:
         """Normalised observations [B, To, *shape] by name -> features [B, To, Do]."""
@@ -87,9 +99,7 @@ class ReusingEncoder:
             self.encoder.copy_numbers(nobs, features)
         self._last = {name: image.clone() for name, image in images.items()}, features.clone()
         self.frames, self.reused = self.frames + batch * steps, self.reused + batch * known
-        self.milliseconds.append((time.perf_counter() - started) * 1e3)
-        if len(self.milliseconds) > 10_000:
-            del self.milliseconds[:5_000]
+        self.latencies.add((time.perf_counter() - started) * 1e3)
         return features
 
 

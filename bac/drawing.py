@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DPI = 200
 #: One colour per kind of block, taken from the colour-blind-safe palette of Okabe and Ito.
-KIND_COLOURS: dict[str, str] = {"sa": "#0072B2", "ca": "#E69F00", "ffn": "#009E73"}
+KIND_COLOURS: dict[str, str] = {"sa": "#0072B2", "ca": "#E69F00", "ffn": "#009E73", "other": "#56B4E9"}
 REPAIR_COLOUR = "#AA3377"
 INK = "#333333"
 PAPER = "#F1F1F1"

@@ -7,6 +7,7 @@ layer), a hook or a replaced method would be left out, so they are refused.
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.modules import module as _modules
 
 from bac.errors import UserError
 
@@ -58,6 +59,7 @@ def check_containers(model: nn.Module) -> None:
     Raises:
         UnknownModule: naming the module.
     """
+    _refuse_global_hooks()
     for name, module in model.named_modules():
         if any(_full_name(cls) in _CONTAINERS for cls in type(module).__mro__):
             reason = _strange(module, _CONTAINERS)
@@ -74,6 +76,7 @@ def check_modules(model: nn.Module, runtime: str) -> None:
     Raises:
         UnknownModule: naming the module; `reference` honours what is inside of a layer.
     """
+    _refuse_global_hooks()
     foreign = foreign_part(model)
     if foreign is not None:
         raise UnknownModule(
@@ -99,6 +102,17 @@ def _first_foreign(model: nn.Module, known: frozenset[str], whole: str, owner: s
         if reason:
             return f"{f'{owner} {name}' if name else whole} {reason}"
     return None
+
+
+def _refuse_global_hooks() -> None:
+    """Raises:
+    UnknownModule: PyTorch calls something at every module's forward, which runtimes do not call.
+    """
+    if _modules._global_forward_hooks or _modules._global_forward_pre_hooks:
+        raise UnknownModule(
+            "a forward hook of all modules is registered (register_module_forward_hook), which block-wise caching "
+            "would bypass: take it off, or use the policy plainly"
+        )
 
 
 def _name(name: str) -> str:

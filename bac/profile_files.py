@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from bac import strict_json
+from bac.blocks import Block, blocks_of, described_blocks
 from bac.files import atomic_path, open_limited, read_limited, write_atomic
 from bac.profile_info import MAX_NUMBERS, ProfileError, ProfileInfo, check_blocks
 from bac.schedule_checks import MAX_BLOCKS
@@ -24,6 +25,7 @@ Matrices = dict[str, dict[str, np.ndarray]]  # metric -> block -> [K, K]
 
 INFO, ARRAYS = "profile.json", "profile.npz"
 DIGEST = "npz_sha256"  # ties the two files together; absent in older profiles
+BLOCKS = "blocks"  # what the names of `bac.blocks.Block`s do not say; absent where the names say all
 MAX_INFO_BYTES = 2**20
 MAX_ENTRIES = len(METRICS) * MAX_BLOCKS
 MAX_DIRECTORY_BYTES = 2 * 2**20
@@ -39,6 +41,9 @@ def save(info: ProfileInfo, matrices: Matrices, folder: Path) -> None:
         for block, matrix in blocks.items()
     }
     text = info.to_dict()
+    listed = described_blocks(tuple(next(iter(matrices.values()))))
+    if listed is not None:
+        text[BLOCKS] = listed
     with atomic_path(folder / ARRAYS) as part:
         with open(part, "xb") as file:
             np.savez_compressed(file, **arrays)
@@ -59,14 +64,14 @@ def load(folder: Path, make: Callable[[ProfileInfo, Matrices], Made]) -> Made:
     described = _read(folder)
     if described is None:
         raise FileNotFoundError(f"no profile in {folder}: profile the checkpoint first")
-    info, digest = described
+    info, digest, blocks = described
     path = folder / ARRAYS
     try:
         with open_limited(path, 4 * MAX_NUMBERS + 2 * NPY_OVERHEAD * MAX_ENTRIES) as (file, size):
             if digest is not None and _digest(file) != digest:
                 raise ProfileError(f"its content is not the one that {INFO} describes")
             _check_end(file, size)
-            return make(info, _matrices(file, info.steps))
+            return make(info, _matrices(file, info.steps, blocks))
     except ProfileError as error:
         raise ProfileError(f"{path}: {error}; {ADVICE}") from error
     except (
@@ -81,7 +86,7 @@ def load(folder: Path, make: Callable[[ProfileInfo, Matrices], Made]) -> Made:
         raise ProfileError(f"{path} is damaged ({strict_json.short_repr(str(error), 200)}); {ADVICE}") from error
 
 
-def _read(folder: Path) -> tuple[ProfileInfo, str | None] | None:
+def _read(folder: Path) -> tuple[ProfileInfo, str | None, tuple[Block, ...]] | None:
     path = folder / INFO
     try:
         values = strict_json.loads(read_limited(path, MAX_INFO_BYTES))
@@ -93,12 +98,13 @@ def _read(folder: Path) -> tuple[ProfileInfo, str | None] | None:
         digest = values.pop(DIGEST, None) if isinstance(values, dict) else None
         if digest is not None and not isinstance(digest, str):
             raise ProfileError(f"{DIGEST} must hold text")
+        blocks = blocks_of(values.pop(BLOCKS)) if isinstance(values, dict) and BLOCKS in values else ()
         info = ProfileInfo.from_dict(values)
-    except ProfileError as error:
+    except ValueError as error:
         raise ProfileError(f"{path}: {error}; {ADVICE}") from error
     if not (folder / ARRAYS).exists():
         raise ProfileError(f"{path} has no {ARRAYS} beside it; {ADVICE}")
-    return info, digest
+    return info, digest, blocks
 
 
 def _digest(file: BinaryIO) -> str:
@@ -122,11 +128,12 @@ def _check_end(file: BinaryIO, size: int) -> None:
         raise ProfileError(f"{entries} arrays in a directory of {directory:,} bytes, which no profile has")
 
 
-def _matrices(file: BinaryIO, steps: int) -> Matrices:
+def _matrices(file: BinaryIO, steps: int, blocks: tuple[Block, ...]) -> Matrices:
     file.seek(0)
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        names = [_name(member) for member in members]
+        known: dict[str, str] = {str(block): block for block in blocks}
+        names = [(metric, known.get(block, block)) for metric, block in map(_name, members)]
         if twice := strict_json.repeated(["|".join(name) for name in names]):
             raise ProfileError(f"these arrays occur more than once: {strict_json.some(twice)}")
         check_blocks(tuple(dict.fromkeys(block for _, block in names)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from bac.blocks import execution_order
 from bac.profile_source import Source
-from bac.provenance import ScheduleError, count, integer, sequence, text
+from bac.provenance import Provenance, ScheduleError, count, integer, sequence, text
 from bac.strict_json import short_repr, some
 
 #: What `ProfileInfo.settings` may hold: how the profile was asked for, which may be more than it got.
@@ -73,6 +73,18 @@ class ProfileInfo:
 
     def __reduce__(self):
         return ProfileInfo, tuple(self.to_dict().get(name) for name in self.__dataclass_fields__)
+
+    def provenance(self) -> Provenance:
+        """What a schedule that is made from this profile says of it."""
+        return Provenance(
+            checkpoint_hash=self.checkpoint_hash,
+            weights=self.weights,
+            observations=self.observations,
+            seeds=self.noise_seeds,
+            sampler=self.sampler,
+            sampler_steps=self.steps,
+            extras={"observations_from": self.source},
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `settings` only if they are known."""

@@ -5,7 +5,8 @@ The similarities are means over many observations and noise seeds (paper, sectio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,12 +14,27 @@ from torch import Tensor
 
 from bac.denoiser import model_blocks
 from bac.loop import DenoisingLoop, SamplerInputs
-from bac.profile import Profile, ProfileError, ProfileInfo
+from bac.profile_matrices import Profile, ProfileError, ProfileInfo
 from bac.runtime.reference import ReferenceSampler
+from bac.sampler_name import loop_name
 from bac.schedule import Schedule
 from bac.similarity import METRICS, from_sums
 
-__all__ = ["FeatureSimilarity", "Profile", "ProfileError", "ProfileInfo", "profile_features"]
+__all__ = ["FeatureSimilarity", "Profile", "ProfileError", "ProfileInfo", "profile", "profile_features"]
+
+
+class ProfiledPolicy(Protocol):
+    """What `profile` needs of a policy."""
+
+    @property
+    def sampler(self) -> Any: ...
+
+    @property
+    def noise_scheduler(self) -> Any: ...
+
+    def sampler_inputs(self, obs_dict: dict[str, Tensor], /) -> SamplerInputs: ...
+
+    def weights_hash(self) -> str: ...
 
 
 class FeatureSimilarity:
@@ -96,3 +112,51 @@ def profile_features(
             if progress is not None:
                 progress(done, total)
     return similarity.matrices()
+
+
+def profile(
+    policy: ProfiledPolicy,
+    observations: Mapping[str, Any] | Any,
+    noise_seeds: Sequence[int] = (0, 1),
+    batch_size: int = 4,
+    weights: str = "ema",
+    source: str = "recorded observations",
+    progress: Callable[[int, int], None] | None = None,
+) -> Profile:
+    """The profile of a policy on recorded observations: what `bac.acs` and `bac.bua` make schedules from.
+
+        found = bac.profile(policy, {"image": images, "agent_pos": positions})
+        schedule = bua.bac(
+            found.matrices["cosine"], found.matrices["l1"], budget=10, provenance=found.info.provenance()
+        )
+
+    Args:
+        policy: not accelerated; its own sampler is what is profiled.
+        observations: arrays or tensors [N, To, ...] by name, in the environment's units, images uint8 or in [0, 1];
+            an array alone stands for {"obs": array}. Take N of them, 32 or more, spread over several episodes.
+        noise_seeds: every observation is denoised once with each.
+        batch_size: observations that are denoised together.
+        weights: `ema` or `raw`, which of a checkpoint's weights these are; it is only written down.
+        source: where the observations come from, in words; it is only written down.
+        progress: called with (done, total) pairs of observation and seed.
+
+    Raises:
+        ProfileError: the policy is accelerated, or there are no observations or seeds.
+        ValueError: the observations are not what the policy sees.
+    """
+    own = policy.sampler
+    if not isinstance(own, DenoisingLoop):
+        raise ProfileError("the policy is accelerated: leave the `with accelerate(...)` block, and profile it there")
+    named = observations if isinstance(observations, Mapping) else {"obs": observations}
+    with torch.no_grad():
+        inputs = policy.sampler_inputs({name: torch.as_tensor(values) for name, values in named.items()})
+    info = ProfileInfo(
+        checkpoint_hash=policy.weights_hash(),
+        weights=weights,
+        sampler=loop_name(own, policy.noise_scheduler),
+        steps=own.num_inference_steps,
+        observations=len(inputs),
+        noise_seeds=tuple(noise_seeds),
+        source=source,
+    )
+    return Profile(info, profile_features(own, inputs, info.noise_seeds, batch_size, progress))

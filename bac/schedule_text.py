@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bac import strict_json
-from bac.blocks import parse
+from bac.blocks import blocks_of, described_blocks, parse
 from bac.provenance import Provenance, ScheduleError
 from bac.strict_json import short_repr
 
@@ -65,6 +65,7 @@ def to_json(schedule: ScheduleLike) -> str:
         f'  "steps": {schedule.steps},',
         *([] if schedule.reuse == "hold" else [f'  "reuse": {json.dumps(schedule.reuse)},']),
         f'  "provenance": {provenance},',
+        *_described(schedule.blocks),
         '  "updates": {',
         ",\n".join(rows),
         "  }",
@@ -79,10 +80,17 @@ def to_json(schedule: ScheduleLike) -> str:
     return text
 
 
+def _described(blocks: tuple[str, ...]) -> list[str]:
+    """What the names of `Block`s do not say: one line, or none."""
+    described = described_blocks(blocks)
+    return [] if described is None else [f'  "blocks": {json.dumps(described)},']
+
+
 def from_json(raw: bytes) -> tuple[dict[str, Any], Any, Provenance, Any]:
     """Parse stored bytes into (update steps per block, number of steps, provenance, reuse).
 
-    Steps and reuse are checked by `Schedule.from_steps`. Files without a reuse hold.
+    Steps and reuse are checked by `Schedule.from_steps`. Files without a reuse hold; those with `blocks` are of
+    `Block`s.
 
     Raises:
         ScheduleError: the bytes are not a complete schedule of this format version.
@@ -99,13 +107,22 @@ def from_json(raw: bytes) -> tuple[dict[str, Any], Any, Provenance, Any]:
             "use the code that wrote the file, or profile again"
         )
     expected = {"format", "version", "steps", "provenance", "updates"}
-    if set(data) - {"reuse"} != expected:
+    if set(data) - {"reuse", "blocks"} != expected:
         raise ScheduleError(
             f"the keys must be {sorted(expected)}, got {short_repr(sorted(data), 200)}; restore the file"
         )
     if not isinstance(data["updates"], dict) or not isinstance(data["provenance"], dict):
         raise ScheduleError("'updates' and 'provenance' must be JSON objects; restore the file")
-    return data["updates"], data["steps"], Provenance.from_dict(data["provenance"]), data.get("reuse", "hold")
+    updates = data["updates"]
+    if "blocks" in data:
+        try:
+            blocks = blocks_of(data["blocks"])
+        except ValueError as error:
+            raise ScheduleError(f"{error}; restore the file") from error
+        if list(blocks) != list(updates):
+            raise ScheduleError("'blocks' and 'updates' must name the same blocks in the same order; restore the file")
+        updates = dict(zip(blocks, updates.values()))
+    return updates, data["steps"], Provenance.from_dict(data["provenance"]), data.get("reuse", "hold")
 
 
 def to_grid(schedule: ScheduleLike) -> str:

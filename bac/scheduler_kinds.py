@@ -5,17 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 #: class -> kind of solver
-_DIFFUSERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim", "DPMSolverMultistepScheduler": "dpmpp"}
-#: the same solvers as Diffusion Policy's loop uses them: DDIM along any grid, DPM-Solver++ that clips as trained
-_DIFFUSION_POLICY = {"GridDDIM": "ddim", "ClippedDPMSolver": "dpmpp"}
+_DIFFUSERS = {
+    "DDPMScheduler": "ddpm",
+    "DDIMScheduler": "ddim",
+    "DPMSolverMultistepScheduler": "dpmpp",
+    "FlowMatchEulerDiscreteScheduler": "flow",
+}
+#: the same solvers as Diffusion Policy's loop uses them: DDIM along any grid, DPM-Solver++ that clips as trained, and
+#: Euler's method on the whole timesteps of training
+_DIFFUSION_POLICY = {"GridDDIM": "ddim", "ClippedDPMSolver": "dpmpp", "FlowMatching": "flow"}
+_MODULES = ("diffusion_policy.policy.schedulers", "diffusion_policy.policy.flow_matching")
 
 
 def kind_of(scheduler: Any) -> str | None:
-    """ddpm, ddim or dpmpp; None for any other class, subclasses of these included: their steps may differ."""
+    """ddpm, ddim, dpmpp or flow; None for any other class, subclasses of these included: their steps may differ."""
     cls = type(scheduler)
     if cls.__module__.split(".")[0] == "diffusers":
         return _DIFFUSERS.get(cls.__name__)
-    if cls.__module__ == "diffusion_policy.policy.schedulers":
+    if cls.__module__ in _MODULES:
         return _DIFFUSION_POLICY.get(cls.__name__)
     return None
 
@@ -23,7 +30,7 @@ def kind_of(scheduler: Any) -> str | None:
 def is_known_project(scheduler: Any) -> bool:
     """Whether the class is of diffusers or of Diffusion Policy, so that its name says what it is."""
     module = type(scheduler).__module__
-    return module.split(".")[0] == "diffusers" or module == "diffusion_policy.policy.schedulers"
+    return module.split(".")[0] == "diffusers" or module in _MODULES
 
 
 def clips(scheduler: Any) -> bool:

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from bac.denoiser import Branch, branch, model_blocks
 from bac.errors import Unavailable
-from bac.holding import MAX_EXTRAPOLATION_STEPS, HoldingCosts
+from bac.holding import CostSum, HoldingCosts
 from bac.known_modules import check_containers
 from bac.loop import DenoisingLoop, SamplerInputs, check_inputs
-from bac.solver import COLUMNS, Solver, solver_of
+from bac.solver import Solver, solver_of
 
 
 def holding_costs(
@@ -65,42 +65,13 @@ def holding_costs(
     if not len(range(*chunk.indices(available))) or chunk.indices(available)[1] != chunk.stop:
         raise ValueError(f"the executed chunk {chunk} does not lie within the {available} denoised tokens")
     chain = _Chain(loop, chunk, tokens, inputs.known.shape[2] if action_dim is None else action_dim)
-    steps, n_blocks = chain.solver.steps, len(chain.blocks)
-    hold = np.zeros((n_blocks, steps, steps))
-    line = None
-    if steps <= MAX_EXTRAPOLATION_STEPS and not chain.solver.table[:, COLUMNS.index("sigma")].any():
-        line = np.zeros((n_blocks, steps, steps, steps))
+    costs = CostSum(chain.blocks, chain.solver.steps, chain.solver.deterministic)
     for row in range(len(inputs)):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + row)
-        moved = chain.first_order(inputs[row : row + 1], draws, generator)
-        if not np.isfinite(moved).all():
-            raise ValueError(f"the gradients of state {row} are not finite; check the policy's inputs and weights")
-        own = np.square(np.cumsum(moved, axis=-1)).mean(axis=1)
-        size = float(np.diagonal(own, 1, axis1=1, axis2=2).sum()) or 1.0  # 0: nothing matters at this state
-        hold += own / size
-        if line is not None:
-            for block in range(n_blocks):
-                line[block] += np.square(_line_sums(moved[block])).mean(axis=0) / size
+        costs.add(chain.first_order(inputs[row : row + 1], draws, generator), f"state {row}")
         if progress is not None:
             progress(row + 1, len(inputs))
-    count = len(inputs)
-    return HoldingCosts(chain.blocks, hold / count, None if line is None else line / count)
-
-
-def _line_sums(moved: np.ndarray) -> np.ndarray:
-    """One block's [P, K, K] (step a, step k) -> [P, K, K, K] (a', a, e): the line through a' and a, up to e.
-
-    The line is off by f(a) - f(k) + (k - a) / (a - a') (f(a) - f(a')).
-    """
-    draws, steps, _ = moved.shape
-    sums = np.zeros((draws, steps, steps, steps))
-    k = np.arange(steps)
-    for a in range(1, steps):
-        for before in range(a):
-            # of the steps k > a: g(k) . (f(a) - f(a')) is the difference of two holding errors
-            turn = (k - a) / (a - before) * (moved[:, a] - moved[:, before])
-            sums[:, before, a, a + 1 :] = np.cumsum((moved[:, a] + turn)[:, a + 1 :], axis=-1)
-    return sums
+    return costs.mean()
 
 
 class _Chain:

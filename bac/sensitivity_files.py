@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from bac import strict_json
+from bac.blocks import blocks_of, described_blocks
 from bac.files import read_limited, write_atomic
 from bac.holding import HoldingCosts
 from bac.profile_info import MAX_NUMBERS, ProfileError, ProfileInfo, check_blocks
@@ -84,7 +85,8 @@ def save(info: SensitivityInfo, costs: HoldingCosts, folder: Path, name: str) ->
         arrays["extrapolate"] = costs.extrapolate.astype(np.float32)
     np.savez_compressed(data, **arrays)
     digest = hashlib.sha256(data.getvalue()).hexdigest()
-    described = {**info.to_dict(), "blocks": list(costs.blocks), "npz_sha256": digest}
+    listed: list[Any] = described_blocks(costs.blocks) or list(costs.blocks)
+    described = {**info.to_dict(), "blocks": listed, "npz_sha256": digest}
     (folder / f"{name}.json").unlink(missing_ok=True)
     write_atomic(folder / f"{name}.npz", data.getvalue())
     write_atomic(folder / f"{name}.json", (json.dumps(described, indent=2) + "\n").encode("utf-8"))
@@ -129,7 +131,9 @@ def _read(path: Path) -> tuple[SensitivityInfo, tuple[str, ...], str] | None:
         if not isinstance(values, dict):
             raise ProfileError("a description of holding costs must be a JSON object")
         digest = text(values.pop("npz_sha256", None), "npz_sha256")
-        blocks = tuple(text(name, "blocks") for name in sequence(values.pop("blocks", None), "blocks"))
+        listed = sequence(values.pop("blocks", None), "blocks")
+        named = bool(listed) and not isinstance(listed[0], list)
+        blocks = tuple(text(name, "blocks") for name in listed) if named else blocks_of(listed)
         check_blocks(blocks)
         return SensitivityInfo.from_dict(values), blocks, digest
     except FileNotFoundError:

@@ -6,6 +6,7 @@ Every supported solver does, at step k with model output m and fresh noise z:
     x    = to_x * x + to_x0 * x0 + to_last * x0_last + to_m * m + sigma * z
     x0_last = x0
 
+Flow matching (Lipman et al. 2023) is x <- x + dt m with the velocity m: of the second line, to_x = 1 and to_m = dt.
 DDPM (Ho et al. 2020, eq. 7) and DDIM (Song et al. 2021, eq. 12) do not use `x0_last`; the multistep DPM-Solver++
 (Lu et al. 2022, algorithm 2) does not use `m` there. Values are those of diffusers' schedulers, with
 steps from each timestep of the grid to the next one, whatever their distance.
@@ -14,7 +15,7 @@ steps from each timestep of the grid to the next one, whatever their distance.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ class Solver:
         table: float64 [K, 7], columns as in `COLUMNS`.
         clip: bound of x0, infinity when the scheduler does not clip.
         draws: bool [K], steps at which the scheduler draws noise (it may draw even where sigma is 0).
-        timesteps: int64 [K], what the denoiser is told.
+        timesteps: int64 or float32 [K], what the denoiser is told.
         init_sigma: factor of the initial noise.
     """
 
@@ -78,12 +79,12 @@ def solver_from_scheduler(scheduler: Any, step_kwargs: dict[str, Any] | None = N
         ValueError: the scheduler itself gives no numbers with that many steps.
     """
     kwargs = dict(step_kwargs or {})
-    config = scheduler.config
-    if config.prediction_type not in ("epsilon", "sample", "v_prediction"):
+    config, kind = scheduler.config, kind_of(scheduler) or ""
+    if kind != "flow" and config.prediction_type not in ("epsilon", "sample", "v_prediction"):
         raise UnsupportedSolver(_advice(f"prediction_type={config.prediction_type!r}"))
     if config.get("thresholding", False):
         raise UnsupportedSolver(_advice("thresholding=True"))
-    builder = _BUILDERS.get(kind_of(scheduler) or "")
+    builder = _BUILDERS.get(kind)
     if builder is None:
         raise UnsupportedSolver(_advice(type(scheduler).__name__))
     rows, draws = builder(scheduler, kwargs)
@@ -99,9 +100,34 @@ def solver_from_scheduler(scheduler: Any, step_kwargs: dict[str, Any] | None = N
         table=table,
         clip=float(config.clip_sample_range) if clips(scheduler) else float("inf"),
         draws=np.asarray(draws, dtype=bool),
-        timesteps=scheduler.timesteps.cpu().numpy().astype(np.int64),
-        init_sigma=float(scheduler.init_noise_sigma),
+        timesteps=_told(scheduler.timesteps.cpu().numpy()),
+        init_sigma=float(getattr(scheduler, "init_noise_sigma", 1.0)),  # diffusers' flow matching has none
     )
+
+
+def euler_solver(times: Sequence[float], timesteps: Sequence[float] | None = None) -> Solver:
+    """Euler's method along a flow dx/dt = v(x, t) from noise to the clean sample: x <- x + (t_next - t) v.
+
+    Args:
+        times: [K + 1], from noise to the clean sample, in either direction: 0, .1, ..., 1 or 1, .9, ..., 0.
+        timesteps: [K], what the denoiser is told; None: the times.
+
+    Raises:
+        ValueError: the times neither rise nor fall, or there is not a timestep for each step.
+    """
+    t = np.asarray(times, dtype=np.float64)
+    told = t[:-1] if timesteps is None else np.asarray(timesteps)
+    steps = np.diff(t)
+    if t.ndim != 1 or not len(steps) or not (np.isfinite(t).all() and ((steps > 0).all() or (steps < 0).all())):
+        raise ValueError("the times of a flow have to rise or fall from noise to the clean sample, one step at least")
+    if len(told) != len(steps):
+        raise ValueError(f"{len(steps)} steps need as many timesteps, got {len(told)}")
+    rows = [[1.0, t[-1] - start, 1.0, 0.0, 0.0, step, 0.0] for start, step in zip(t, steps)]
+    return Solver(np.array(rows), float("inf"), np.zeros(len(rows), bool), _told(told), 1.0)
+
+
+def _told(timesteps: np.ndarray) -> np.ndarray:
+    return timesteps.astype(np.int64 if timesteps.dtype.kind == "i" else np.float32)
 
 
 def _advice(what: str) -> str:
@@ -204,4 +230,18 @@ def _dpm_solver(scheduler: Any, kwargs: dict[str, Any]) -> _Rows:
     return rows, [False] * len(rows)
 
 
-_BUILDERS: dict[str, Callable[[Any, dict[str, Any]], _Rows]] = {"ddpm": _ddpm, "ddim": _ddim, "dpmpp": _dpm_solver}
+def _flow(scheduler: Any, kwargs: dict[str, Any]) -> _Rows:
+    config = scheduler.config
+    for option in ("stochastic_sampling", "invert_sigmas"):
+        if config.get(option, False):
+            raise UnsupportedSolver(_advice(f"{option}=True"))
+    table = euler_solver(scheduler.sigmas.tolist()).table
+    return table.tolist(), [False] * len(table)
+
+
+_BUILDERS: dict[str, Callable[[Any, dict[str, Any]], _Rows]] = {
+    "ddpm": _ddpm,
+    "ddim": _ddim,
+    "dpmpp": _dpm_solver,
+    "flow": _flow,
+}

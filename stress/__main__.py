@@ -53,7 +53,8 @@ def run(arguments: Arguments, scratch: Path, findings: Findings) -> list[Row]:
 
     torch.set_num_threads(1)  # before anything is forked
     rows = fuzz(arguments, scratch, findings) if "fuzz" in arguments.parts else []
-    return rows + jobs(arguments, scratch, findings)
+    rows += jobs(arguments, scratch, findings)
+    return rows + (serving(arguments, scratch, findings) if "serve" in arguments.parts else [])
 
 
 def fuzz(arguments: Arguments, scratch: Path, findings: Findings) -> list[Row]:
@@ -111,6 +112,15 @@ def jobs(arguments: Arguments, scratch: Path, findings: Findings) -> list[Row]:
             f"{how} full at a random point, then again with room",
         )
         return spread(tasks, arguments.jobs, scratch, findings)
+
+
+def serving(arguments: Arguments, scratch: Path, findings: Findings) -> list[Row]:
+    try:
+        from stress.serving import campaign
+    except ModuleNotFoundError as error:
+        say(f"not tried: serve, as {error.name} is not installed (the extra serve)")
+        return []
+    return campaign.run(arguments.seed, arguments.serve_seconds, arguments.serve_clients, scratch, findings, say)
 
 
 def try_again(arguments: Arguments, scratch: Path) -> int:

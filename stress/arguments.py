@@ -13,16 +13,18 @@ from bac_workbench.settings.kinds import Boolean, CountOrZero, Kind, NoiseSeed, 
 from bac_workbench.settings.kinds import Path as PathText
 from diffusion_policy.common.config import ConfigError
 
-PARTS = ("fuzz", "kills", "races", "disks", "native")
+PARTS = ("fuzz", "kills", "races", "disks", "native", "serve")
 HELP = """usage: python -m stress [key=value ...]          (make stress STRESS_ARGS="key=value ...")
 
   seed=0            of everything that is random
-  parts=fuzz,kills,races,disks,native
+  parts=fuzz,kills,races,disks,native,serve
   inputs=100000     mutated files, divided among the kinds of files
   kills=20          of each kind of job
   races=10          of each kind of job
   disks=10          of each kind of job, full at so many different points
   damages=40        of the native engine's cache
+  serve_seconds=60  clients of bac serve ask without a pause
+  serve_clients=8   of them at once; hostile ones come beside them
   jobs=2            processes at once
   kinds=null        only kinds of files and jobs whose name contains one of these words: kinds=zarr,conversion
   output=null       folder for findings and stress.json; a temporary one unless given
@@ -44,6 +46,8 @@ class Stress(Section):
     races: CountOrZero
     disks: CountOrZero
     damages: CountOrZero
+    serve_seconds: integer(4, 24 * 3600)
+    serve_clients: integer(1, 1000)
     jobs: integer(1, 1024)
     kinds: nullable(Text)
     output: nullable(PathText)
@@ -63,6 +67,8 @@ class Arguments:
     races: int = 10
     disks: int = 10
     damages: int = 40
+    serve_seconds: int = 60
+    serve_clients: int = 8
     jobs: int = 2
     kinds: str = ""
     output: Path | None = None

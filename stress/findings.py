@@ -16,7 +16,7 @@ class Finding:
     """One thing that must not happen.
 
     Attributes:
-        part, kind: where: fuzz, kills, races, disks or native, and which of them.
+        part, kind: where: fuzz, kills, races, disks, native or serve, and which of them.
         what: death, time, memory, exception, ...
         summary: one line.
         detail: a traceback, or the output of a command.

@@ -133,7 +133,7 @@ def schedule(folder: Path) -> Path:
 
 
 def profile(folder: Path) -> Path:
-    from bac.profile import Profile, ProfileInfo
+    from bac.profile_matrices import Profile, ProfileInfo
     from bac.similarity import METRICS
 
     info = ProfileInfo("a" * 64, "ema", "ddpm6", 6, 2, (0, 1), "rollouts of the full policy from seeds 20000..20003")

@@ -54,17 +54,34 @@ def test_own_denoiser():
     assert "0.ffn" in output and "bac, S=5, k=3" in output and "torch.Size([4, 4, 3])" in output
 
 
+def test_foreign_denoiser():
+    output = run("foreign_denoiser.py")
+    assert "2.ffn" in output and "bac, S=5, k=3" in output and "branches computed; actions moved by 0.0" in output
+
+
+def test_serve_client():
+    pytest.importorskip("openpi_client")
+    serving = pytest.importorskip("tests.experiments.serving.serving_tools")
+    with serving.running() as server:
+        output = run("serve_client.py", "12", str(server.port))
+        assert output.count("step ") == 12 and server.metric('bac_requests_total{outcome="answered"}') == 6
+
+
 def test_examples_are_short_and_need_the_library_and_the_policies_alone():
     paths = sorted(EXAMPLES.glob("*.py"))
-    assert len(paths) == 3
+    assert len(paths) == 4
     for path in paths:
         text = path.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= 40, path
+        assert len(text.splitlines()) <= 55, path
         assert set(re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE)) <= {
             "bac",
+            "concurrent",
             "diffusers",
             "diffusion_policy",
+            "numpy",
+            "openpi_client",
             "pathlib",
             "sys",
+            "time",
             "torch",
         }

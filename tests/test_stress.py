@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stress import arguments
@@ -62,6 +63,27 @@ def test_the_native_cache_is_damaged(tmp_path):
     if "not tried" in result.stdout:
         pytest.skip(result.stdout)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_the_policy_server_is_attacked_under_load(tmp_path):
+    """A minute, as it is usually run; docs/reliability.md has ten."""
+    result = stress("parts=serve", f"output={tmp_path}", timeout=300)
+    if "not tried" in result.stdout:
+        pytest.skip(result.stdout)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    rows = {row["kind"]: row for row in json.loads((tmp_path / "stress.json").read_text())["rows"]}
+    assert {"8 clients", "malformed", "oversized", "slow", "unauthenticated", "killed in mid-request"} <= set(rows)
+    assert all(row["tried"] for row in rows.values())
+
+
+def test_answers_of_the_policy_server_are_compared():
+    process = pytest.importorskip("stress.serving.process")
+    actions = np.arange(4.0).reshape(2, 2)
+    request = process.Request(b"", actions)
+    assert process.problem_of(process.packed({"actions": actions}), request) is None
+    assert "wrong" in process.problem_of(process.packed({"actions": actions + 1e-12}), request)
+    assert "refused: busy" in process.problem_of("busy", request)
 
 
 @pytest.mark.parametrize("text", ["inputs=many", "inputs", "parts=nothing", "forked=maybe", "jobs=0", "unknown=1"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,11 +62,9 @@ class SamplerSnapshot:
 
     def __init__(self, base: DenoisingLoop):
         self._base, self._scheduler, self._settings = base, base.scheduler, self._read(base)
-        self._schedule, self._values = (
-            base.scheduler.alphas_cumprod,
-            torch.as_tensor(base.scheduler.alphas_cumprod).tolist(),
-        )
-        self._version = _version(self._schedule)
+        self._schedule = _noise_of(base.scheduler)
+        self._values = None if self._schedule is None else torch.as_tensor(self._schedule).tolist()
+        self._version = None if self._schedule is None else _version(self._schedule)
 
     @staticmethod
     def _read(base: DenoisingLoop) -> tuple:
@@ -75,9 +74,14 @@ class SamplerSnapshot:
         """Raises:
         RuntimeError: the sampler is not what it was.
         """
-        base, schedule = self._base, self._base.scheduler.alphas_cumprod
+        base, schedule = self._base, _noise_of(self._base.scheduler)
         same = base.scheduler is self._scheduler and self._read(base) == self._settings
-        if same and (schedule is not self._schedule or _version(schedule) != self._version):
+        if same and schedule is not None and (schedule is not self._schedule or _version(schedule) != self._version):
             same = schedule.tolist() == self._values  # it may only have been moved to another device
         if not same:
             raise RuntimeError("the policy's sampler was changed after it was accelerated: call accelerate() again")
+
+
+def _noise_of(scheduler: Any) -> Any:
+    """What may be replaced on the scheduler itself; flow matching has only its config."""
+    return getattr(scheduler, "alphas_cumprod", None)

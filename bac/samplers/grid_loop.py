@@ -49,11 +49,12 @@ class GridLoop:
     def __init__(self, own: DenoisingLoop, settings: GridSettings):
         self.own: DenoisingLoop = own.own if isinstance(own, GridLoop) else own
         scheduler = self.own.scheduler
-        config, products = scheduler.config, torch.as_tensor(scheduler.alphas_cumprod).detach().cpu()
-        check_grid(settings.timesteps, len(products))
+        config = scheduler.config
         self.prediction_type = str(config.prediction_type)
         if self.prediction_type not in ("epsilon", "sample", "v_prediction"):
             raise InvalidGridSettings(f"prediction_type={self.prediction_type} has no grid sampler")
+        products = torch.as_tensor(scheduler.alphas_cumprod).detach().cpu()
+        check_grid(settings.timesteps, len(products))
         if config.get("thresholding", False):
             raise InvalidGridSettings("the policy was trained with thresholding=True, which no grid sampler does")
         self.settings = self._decided(settings, len(products))

@@ -35,6 +35,7 @@ PARTS = {
     name: name
     for name in (
         "diffusion_policy.model.diffusion.transformer_for_diffusion.TransformerForDiffusion",
+        "diffusion_policy.policy.flow_matching.FlowMatching",
         "diffusers.schedulers.scheduling_ddpm.DDPMScheduler",
         "diffusers.schedulers.scheduling_ddim.DDIMScheduler",
         "diffusers.schedulers.scheduling_dpmsolver_multistep.DPMSolverMultistepScheduler",
@@ -97,7 +98,7 @@ def _build(tree: Any, where: str, device: str) -> Any:
     check_own(module)
     try:
         check_arguments(name, arguments)
-        with torch.device("cpu" if location.startswith("diffusers.") else device):
+        with torch.device("cpu" if location.startswith("diffusers.") or name == "FlowMatching" else device):
             return getattr(import_module(module), name)(**arguments)
     except (
         TypeError,

@@ -121,6 +121,7 @@ _RULES: dict[str, Mapping[str, tuple[str, Check]]] = {
         "obs_encoder_group_norm": _FLAG,
         "eval_fixed_crop": _FLAG,
     },
+    "FlowMatching": {"num_train_timesteps": _whole(1, _MOST_TIMESTEPS), "prediction_type": _one_of("flow")},
     **dict.fromkeys(("DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"), _SCHEDULER),
 }
 
@@ -224,8 +225,8 @@ def _check_scheduler(policy: DiffusionTransformerPolicy) -> None:
             )
         if not _STEP[argument][1](value):
             raise ConfigError(f"policy: {argument} is {_text_of(value)}; it has to be {_STEP[argument][0]}")
-    betas = scheduler.betas
-    if (
+    betas = getattr(scheduler, "betas", None)  # flow matching has none
+    if betas is not None and (
         len(betas) != trained
         or not torch.isfinite(scheduler.alphas_cumprod).all()
         or betas.min() < 0

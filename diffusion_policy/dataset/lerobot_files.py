@@ -43,15 +43,20 @@ class LeRobotFiles:
         features: entries of info.json by name.
         fps: frames per second.
         spans: of the episodes, in their order.
+        info_version: as info.json has it.
 
     Raises:
         DatasetError: it is missing, damaged, of another version, or claims more than its files can hold.
         MissingExtraError: pyarrow is not installed.
     """
 
+    versions: tuple[str, ...] = (form.VERSION,)
+    data_path, video_path = form.DATA_PATH, form.VIDEO_PATH
+
     def __init__(self, path: str | Path):
         self.path = Path(path).expanduser()
         info = self._info()
+        self.info_version: str = info["codebase_version"]
         self.features: dict[str, dict[str, Any]] = info["features"]
         self.fps = float(info["fps"])
         self.spans = self._spans(info)
@@ -91,7 +96,7 @@ class LeRobotFiles:
         budget, parts = Budget(), {name: [] for name in names}
         for file in dict.fromkeys(span.file for span in self.spans):
             spans = [span for span in self.spans if span.file == file]
-            path = self.path / form.DATA_PATH.format(chunk_index=file[0], file_index=file[1])
+            path = self.data_file(file)
             table = read_table(path, ["episode_index", "frame_index", *names], budget)
             self._require_rows(path, table, spans)
             for name in names:
@@ -105,10 +110,17 @@ class LeRobotFiles:
     def video(self, camera: str, episode: int) -> tuple[Path, int]:
         """The video file with an episode, and the number of its first frame there."""
         (chunk, file), begin = self.spans[episode].videos[camera]
-        path = self.path / form.VIDEO_PATH.format(video_key=camera, chunk_index=chunk, file_index=file)
+        path = self.video_file(camera, chunk, file)
         if not path.is_file():
             raise DatasetError(f"{path} is missing, which has episode {episode} of {camera}: {AGAIN}")
         return path, round(begin * self.fps)
+
+    def data_file(self, file: tuple[int, int]) -> Path:
+        """Of a `Span.file`."""
+        return self.path / self.data_path.format(chunk_index=file[0], file_index=file[1])
+
+    def video_file(self, camera: str, chunk: int, file: int) -> Path:
+        return self.path / self.video_path.format(video_key=camera, chunk_index=chunk, file_index=file)
 
     def _info(self) -> dict[str, Any]:
         path = self.path / form.INFO
@@ -123,7 +135,7 @@ class LeRobotFiles:
             if not isinstance(info, dict) or "codebase_version" not in info:
                 raise ValueError("it has no codebase_version")
             version = info["codebase_version"]
-            if version != form.VERSION:
+            if version not in self.versions:
                 raise DatasetError(
                     f"{self.path} is a LeRobot data set of version {str(version)[:20]}, and {form.VERSION} is read: "
                     "lerobot converts earlier ones (python -m lerobot.scripts.convert_dataset_v21_to_v30)"
@@ -137,8 +149,8 @@ class LeRobotFiles:
         fps = info["fps"]
         if type(fps) not in (int, float) or not 0 < fps <= 10_000:
             raise ValueError(f"fps is {str(fps)[:40]}")
-        if info["data_path"] != form.DATA_PATH or info.get("video_path") not in (None, form.VIDEO_PATH):
-            raise ValueError(f"its files have other names than {form.DATA_PATH} and {form.VIDEO_PATH}")
+        if info["data_path"] != self.data_path or info.get("video_path") not in (None, self.video_path):
+            raise ValueError(f"its files have other names than {self.data_path} and {self.video_path}")
         if not isinstance(info["features"], dict):
             raise ValueError("features are no names with descriptions")
         for name, feature in info["features"].items():

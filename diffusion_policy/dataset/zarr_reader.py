@@ -120,6 +120,36 @@ class ZarrFile:
                 read(chunk)
         return values.astype(kept, copy=False)
 
+    def read_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Some rows [n, ...] of the array `name`; only the chunks in which they lie are unpacked.
+
+        Args:
+            rows: int [n], each within the array.
+
+        Raises:
+            DatasetError: see `read`.
+        """
+        form, rows = self.format(name), np.asarray(rows)
+        if not form.shape or (rows.size and not 0 <= rows.min() <= rows.max() < form.shape[0]):
+            raise DatasetError(f"{self.store.where}: {name} {list(form.shape)} has not all of the wanted rows")
+        shape = (len(rows), *form.shape[1:])
+        length = form.chunks[0]
+        wanted = set((rows // length).tolist())
+        chunks = [chunk for chunk in self._chunks(name, form) if chunk[1][0] in wanted]
+        kept = form.dtype.newbyteorder("=")
+        self.budget.add(f"{self.store.where}: {name} {list(shape)}", n_bytes(shape, kept.itemsize))
+        values = np.full(shape, form.fill_value, dtype=kept)
+        for file, index, _ in chunks:
+            chunk = self._unpacked(f"{name}/{file}", form)
+            mine = np.flatnonzero(rows // length == index[0])
+            here = tuple(
+                slice(place * size, min((place + 1) * size, total))
+                for place, size, total in zip(index[1:], form.chunks[1:], form.shape[1:])
+            )
+            inside = tuple(slice(0, part.stop - part.start) for part in here)
+            values[(mine, *here)] = chunk[(rows[mine] - index[0] * length, *inside)]
+        return values
+
     def _chunks(self, name: str, form: ArrayFormat) -> Iterator[tuple[str, tuple[int, ...], int]]:
         """(file, place in the grid, stored bytes) of the chunks that are there."""
         number = r"(0|[1-9][0-9]{0,14})"
@@ -134,15 +164,18 @@ class ZarrFile:
     def _read_chunk(
         self, file: str, index: tuple[int, ...], form: ArrayFormat, values: np.ndarray, convert: Convert | None
     ) -> None:
-        content = self.store.read(file, form.chunk_bytes + form.chunk_bytes // 10 + PACKED_OVERHEAD)
-        if content is None:
-            raise DatasetError(f"{self.store.where}: {file} is no file")
-        try:
-            chunk = unpacked(content, form)
-        except DAMAGED as error:
-            raise DatasetError(f"{self.store.where}: {file} is damaged ({error}): get the data set again") from error
+        chunk = self._unpacked(file, form)
         starts = [place * length for place, length in zip(index, form.chunks)]
         here = tuple(slice(start, start + length) for start, length in zip(starts, form.chunks))
         part = values[here]
         chunk = chunk[tuple(slice(0, length) for length in part.shape)]
         part[...] = chunk if convert is None else convert(chunk, starts[0])
+
+    def _unpacked(self, file: str, form: ArrayFormat) -> np.ndarray:
+        content = self.store.read(file, form.chunk_bytes + form.chunk_bytes // 10 + PACKED_OVERHEAD)
+        if content is None:
+            raise DatasetError(f"{self.store.where}: {file} is no file")
+        try:
+            return unpacked(content, form)
+        except DAMAGED as error:
+            raise DatasetError(f"{self.store.where}: {file} is damaged ({error}): get the data set again") from error

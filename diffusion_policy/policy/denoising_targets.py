@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow")
 
 
 def prediction_type(scheduler: Any) -> str:
@@ -18,17 +18,25 @@ def prediction_type(scheduler: Any) -> str:
     """
     kind = scheduler.config.prediction_type
     if kind not in PREDICTION_TYPES:
-        raise ValueError(f"prediction_type {kind!r} is not supported: use 'epsilon', 'sample' or 'v_prediction'")
+        raise ValueError(f"prediction_type {kind!r} is not supported: use one of {', '.join(PREDICTION_TYPES)}")
     return kind
 
 
 def draw_timesteps(
     scheduler: Any, count: int, device: torch.device, generator: torch.Generator | None, snr_gamma: float | None
 ) -> Tensor:
-    """`count` timesteps [count] in 0..K-1, in proportion to `min_snr_weights`; all alike with `snr_gamma=None`."""
+    """`count` timesteps [count] in 0..K-1, in proportion to `min_snr_weights`; all alike with `snr_gamma=None`.
+
+    Raises:
+        ValueError: `snr_gamma` is set, and the policy learns by flow matching, which weighs all levels alike.
+    """
     if snr_gamma is None:
         steps = scheduler.config.num_train_timesteps
         return torch.randint(steps, (count,), generator=generator, device=device)
+    if prediction_type(scheduler) == "flow":
+        raise ValueError(
+            f"training.snr_gamma={snr_gamma} weighs the levels of diffusion: leave it null for flow matching"
+        )
     weights = min_snr_weights(scheduler.alphas_cumprod, snr_gamma, prediction_type(scheduler)).to(device)
     return torch.multinomial(weights, count, replacement=True, generator=generator)
 
@@ -36,9 +44,11 @@ def draw_timesteps(
 def prediction_target(scheduler: Any, trajectory: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     """What the model should predict [B, T, D] of a clean trajectory and its noise [B, T, D] at timesteps [B].
 
-    That is the noise, the trajectory, or the velocity of Salimans and Ho 2022, section 4.
+    That is the noise, the trajectory, the velocity of Salimans and Ho 2022, section 4, or that of a straight path.
     """
     kind = prediction_type(scheduler)
+    if kind == "flow":
+        return noise - trajectory
     if kind == "v_prediction":
         product = scheduler.alphas_cumprod.to(noise.device)[timesteps].view(-1, 1, 1)
         return product**0.5 * noise - (1 - product) ** 0.5 * trajectory

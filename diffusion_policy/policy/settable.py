@@ -128,12 +128,17 @@ class SettablePolicy(nn.Module):
 
     @noise_scheduler.setter
     def noise_scheduler(self, scheduler: Any) -> None:
-        needed = ("config", "alphas_cumprod", "set_timesteps", "step", "add_noise")
+        needed = ("config", "set_timesteps", "step", "add_noise")
         if not all(hasattr(scheduler, name) for name in needed):
             raise AttributeError(
                 f"noise_scheduler has to be a scheduler of diffusers, not a {type(scheduler).__name__}"
             )
         trained = self._noise_scheduler
+        if not all(hasattr(each, "alphas_cumprod") for each in (trained, scheduler)):
+            raise AttributeError(
+                f"noise_scheduler={type(scheduler).__name__} cannot be set on a policy trained with "
+                f"{type(trained).__name__}: flow matching and diffusion predict different things"
+            )
         own, other = (torch.as_tensor(each.alphas_cumprod).cpu() for each in (trained, scheduler))
         same = torch.equal(own, other)
         if not same or scheduler.config.get("prediction_type") != trained.config.prediction_type:

@@ -14,7 +14,7 @@ from bac_workbench.reporting.names import TITLES
 from bac_workbench.reporting.stored import TaskResults
 from docs.generate.claims import ABSENT, SCORED, Claim
 from docs.generate.frontier import margin_of_all, stored
-from docs.generate.stored import MARK, RESULTS, wrapped
+from docs.generate.stored import DOCS, MARK, RESULTS, wrapped
 
 INTRODUCTION = """\
 The paper (arXiv 2506.13456, ICLR 2026) measured other policies: DP-T with the original project's training on human
@@ -128,7 +128,9 @@ def stability(number: int) -> list[str]:
         if not path.exists():
             continue
         found = json.loads(path.read_text(encoding="utf-8"))
-        parts += [stability_text(found, TITLES[task]), stability_table(found)]
+        parts += [stability_text(found, TITLES[task]), stability_table(found), stability_verdict(found)]
+        if (DOCS / "figures" / f"stability_{task}.png").exists():
+            parts.append(f"![how far schedules of single chains are from that of all](../figures/stability_{task}.png)")
     if not parts:
         return []
     text = (
@@ -176,6 +178,20 @@ def stability_table(found: dict[str, Any]) -> str:
     if scored:
         columns.append(f"mean score, {found['scores']['episodes']} episodes each")
     return markdown((columns, rows)).strip()
+
+
+def stability_verdict(found: dict[str, Any]) -> str:
+    """Whether every draw of a single chain is as good as all chains, by the paired intervals of the scores."""
+    if "scores" not in found:
+        return ""
+    single = [row["name"] for row in found["schedules"] if row["observations"] * row["noise_seeds"] == 1]
+    apart = [found["scores"]["by_schedule"][name]["difference"] for name in single]
+    worse, better = (sum(high < 0 for _, _, high in apart), sum(low > 0 for _, low, _ in apart))
+    verdict = "**does not hold**" if worse or better else "open"
+    return (
+        f"Of the {len(single)} schedules from a single chain, those that score lower than that of all chains: {worse}; "
+        f"higher: {better} (95 % intervals of paired differences exclude 0). That one chain is enough {verdict}."
+    )
 
 
 def spread(values: list[float]) -> str:

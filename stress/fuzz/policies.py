@@ -69,7 +69,7 @@ def read_schedule(path: Path) -> Any:
 
 
 def read_profile(path: Path) -> Any:
-    from bac.profile import Profile
+    from bac.profile_matrices import Profile
 
     return Profile.load(path)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bac.blocks import decoder_blocks
-from bac.profile import ProfileInfo
+from bac.profile_matrices import ProfileInfo
 from bac.similarity import METRICS
 
 STEPS, BLOCKS = 5, decoder_blocks(1)

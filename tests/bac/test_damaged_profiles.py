@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from bac.profile import Profile, ProfileError
+from bac.profile_matrices import Profile, ProfileError
 from bac.schedule import ScheduleError
 from bac.similarity import METRICS
 from tests.bac.example_profiles import BLOCKS, info, matrices, matrix, with_entry

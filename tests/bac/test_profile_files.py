@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bac.profile import Profile, ProfileError
+from bac.profile_matrices import Profile, ProfileError
 from tests.bac.example_profiles import BLOCKS, SETTINGS, info, matrices, matrix
 from tests.bac.profile_archives import npy, rewrite
 

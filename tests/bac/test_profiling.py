@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+import bac as bac_package
 from bac import accelerate
 from bac.bua import bac
 from bac.denoiser import model_blocks
-from bac.profiling import FeatureSimilarity, Profile, ProfileInfo, profile_features
+from bac.profiling import FeatureSimilarity, Profile, ProfileError, ProfileInfo, profile_features
 from bac.runtime.reference import ReferenceSampler
 from bac.schedule import Schedule
 from bac.similarity import METRICS, pairwise
@@ -182,3 +183,31 @@ def test_profile_to_accelerated_policy():
         return (predicted - full).square().mean().item()
 
     assert 0 < distance(actions(schedule)) < np.median([distance(predicted) for predicted in others])
+
+
+# ---- of a policy -----------------------------------------------------------------------------------------------------
+
+
+def test_a_policy_and_recorded_arrays_make_a_profile_and_a_schedule_for_it():
+    policy, seen = tiny_policy(), observation(batch=4)
+    found = bac_package.profile(policy, {name: value.numpy() for name, value in seen.items()}, SEEDS, source="my robot")
+    matrices = profile_features(policy.sampler, policy.sampler_inputs(seen), SEEDS)
+    assert largest_difference(found.matrices, matrices) == 0
+    assert (found.info.observations, found.info.noise_seeds, found.info.source) == (4, SEEDS, "my robot")
+    schedule = bac(
+        found.matrices["cosine"], found.matrices["l1"], budget=2, top_k=1, provenance=found.info.provenance()
+    )
+    with accelerate(policy, schedule) as fast:  # it is for these weights and this sampler
+        assert torch.isfinite(fast.predict_action(seen)["action"]).all()
+        with pytest.raises(ProfileError, match="the policy is accelerated"):
+            bac_package.profile(policy, seen)
+
+
+def test_one_array_stands_for_the_only_observation():
+    policy, seen = tiny_policy(), observation(batch=2)
+    alone = bac_package.profile(policy, seen["obs"], [0])
+    assert largest_difference(alone.matrices, bac_package.profile(policy, seen, [0]).matrices) == 0
+    with pytest.raises(ProfileError, match="at least one noise seed"):
+        bac_package.profile(policy, seen, [])
+    with pytest.raises(ValueError, match="obs_dict needs the key 'obs'"):
+        bac_package.profile(policy, {"other": seen["obs"]})

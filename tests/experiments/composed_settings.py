@@ -11,7 +11,19 @@ from diffusion_policy.common.config import register_resolvers
 from tests.conftest import ROOT
 
 TASKS = sorted(path.stem for path in (ROOT / "config" / "task").glob("*.yaml"))
-HYDRA = ("eval", "benchmark", "tune", "profile_blocks", "figures", "stability", "calibrate", "train", "make_demos")
+HYDRA = (
+    "eval",
+    "benchmark",
+    "tune",
+    "check",
+    "profile_blocks",
+    "figures",
+    "stability",
+    "calibrate",
+    "serve",
+    "train",
+    "make_demos",
+)
 HYDRA += ("collect", "convert_actions")
 
 

@@ -9,11 +9,23 @@ import pytest
 import torch
 
 from bac_workbench.command_words import typed
+from bac_workbench.commands.serve import with_task
 from bac_workbench.settings.launch import check_command_line
 from tests.conftest import ROOT
 
-HYDRA = ("eval", "benchmark", "profile_blocks", "figures", "stability", "calibrate", "train", "make_demos", "collect")
-HYDRA += ("convert_actions",)
+HYDRA = (
+    "eval",
+    "benchmark",
+    "profile_blocks",
+    "figures",
+    "stability",
+    "calibrate",
+    "serve",
+    "train",
+    "make_demos",
+    "collect",
+)
+HYDRA += ("convert_actions", "check")
 COMMANDS = {form: command for command in HYDRA for form in (typed(command), f"python scripts/{command}.py")}
 
 
@@ -40,7 +52,8 @@ def documented() -> list[tuple[str, str]]:
 def test_every_documented_command_passes(command, line):
     if not torch.cuda.is_available():  # the same command for this machine
         line = line.replace("device=cuda", "device=cpu").replace("training.precision=tf32", "training.precision=fp32")
-    check_command_line(shlex.split(line), command)
+    arguments = shlex.split(line)
+    check_command_line(with_task(arguments) if command == "serve" else arguments, command)
 
 
 def test_the_documentation_has_commands():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from omegaconf import OmegaConf
 
-from bac.profile import Profile
+from bac.profile_matrices import Profile
 from bac_workbench.figures.files import check_folder, figure_settings, written
 from bac_workbench.figures.numbers import changes, map_distance, relative_errors
 from bac_workbench.figures.run import make_figures

@@ -182,24 +182,6 @@ def test_a_candidate_that_this_checkpoint_cannot_have_is_told(make_tuning):
     assert "use 1 to 100" in tuning.ended["full@ddim200"].why
 
 
-def test_observations_of_another_policy_are_refused(make_tuning, tmp_path):
-    from bac_workbench.tuning.measure import read_observations
-
-    policy = make_tuning().policy
-    path = tmp_path / "observations.npz"
-    np.savez(path, obs=np.zeros((4, 2, 7), np.float32))
-    with pytest.raises(ConfigError, match=r"obs has shape \[4, 2, 7\], not \[N, 2, 20\]"):
-        read_observations(str(path), policy, 4)
-    np.savez(path, other=np.zeros((4, 2, 20), np.float32))
-    with pytest.raises(ConfigError, match="obs .* is missing; the policy does not look at other"):
-        read_observations(str(path), policy, 4)
-    path.write_bytes(b"no archive")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_observations(str(path), policy, 4)
-    np.savez(path, obs=np.arange(5 * 40, dtype=np.float32).reshape(5, 2, 20))
-    assert read_observations(str(path), policy, 3)["obs"][:, 0, 0].tolist() == [0.0, 80.0, 160.0]
-
-
 @pytest.mark.parametrize(
     "overrides, message",
     [

@@ -16,6 +16,7 @@ from tests.conftest import ROOT
 
 CLASSES = {
     "denoising": DenoisingObjective,
+    "flow": DenoisingObjective,  # on a policy whose noise is another
     "condition": ConditionObjective,
     "frozen_encoder": FrozenEncoderObjective,
 }

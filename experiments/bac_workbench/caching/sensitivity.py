@@ -10,7 +10,7 @@ from typing import Any
 from bac.figures import plot_schedule
 from bac.flops import denoiser_cost
 from bac.holding import MAX_EXTRAPOLATION_STEPS
-from bac.profile import ProfileInfo
+from bac.profile_matrices import ProfileInfo
 from bac.sacs import smallest_budget
 from bac.schedule import Schedule, ScheduleError
 from bac.solver import COLUMNS, solver_of

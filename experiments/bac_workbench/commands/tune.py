@@ -3,7 +3,7 @@
 Candidates are timed, screened by their distance from the full policy's actions, rolled out beside it, and tested on
 seeds that nothing else has seen, by the margin that you choose. The result, assets/<task>/tuned.json, is what
 cache=tuned follows. The same command after an interruption goes on where it stopped. Without a simulator
-(observations=<file>.npz) candidates are only screened, which proves nothing.
+(observations=<recording>) candidates are only screened, which proves nothing.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ def make_row(runs: PooledRuns, full: PooledRuns, margin: float = MARGIN) -> dict
         "is_reference": itself,
         "noise_seeds": sorted({noise for (_, _, noise), _ in pairs}),
         "trainings": sorted(runs.trainings),
+        "checkpoint_type": first.draw[1] or None,
         "method": first.method,
         "sampler": first.sampler,
         "runtime": runtime,

@@ -9,7 +9,7 @@ import numpy as np
 from rich.progress import Progress, TaskID
 
 from bac.block_errors import BlockErrors, block_errors
-from bac.profile import Profile
+from bac.profile_matrices import Profile
 from bac.profiling import profile_features
 from bac.schedule import Schedule
 from bac_workbench.figures.numbers import MapDistance, distances

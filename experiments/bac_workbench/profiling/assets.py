@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from bac.profile import ProfileInfo
+from bac.profile_matrices import ProfileInfo
 from bac.schedule import Schedule
 from bac_workbench.locations import roots
 from bac_workbench.profiling.identity import ProfileIdentity, of_schedule, other_settings, read_info, same_origin
@@ -43,7 +43,7 @@ class Assets:
         base = Path(settings.task.name)
         if experiment.sampler_name != experiment.own_sampler_name:
             base = base / experiment.sampler_name
-        request = ProfileSettings.of(settings.profile)
+        request = ProfileSettings.asked(experiment)
         return cls(Path(settings.assets_dir), base, ProfileIdentity.of(experiment), request)
 
     def folders(self) -> Iterator[Path]:
@@ -140,6 +140,10 @@ class Assets:
             if differs := other_settings(info, self.request):
                 lines.append(
                     f"{folder / 'profile.npz'} was measured otherwise ({'; '.join(differs)}) and stays as it is: "
-                    "to use it, leave these profile.* settings out"
+                    + (
+                        "observations= names others"
+                        if self.request.is_recording
+                        else "to use it, leave these profile.* settings out"
+                    )
                 )
         return lines

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffusers import DDPMScheduler
 
-from bac.profile import Profile, ProfileInfo
+from bac.profile_matrices import Profile, ProfileInfo
 from bac.profile_source import Source
 from bac.sampler_name import noise_digest
 from bac.schedule import Schedule

@@ -102,7 +102,10 @@ def demonstration_observations(
 def _data_sets(task: Task) -> Sequence[Any]:
     """Training and validation windows of the task's data set."""
     if task.dataset is None or "_target_" not in task.dataset:
-        raise ConfigError(f"task {task.name} names no data set to profile on: give task.dataset a _target_")
+        raise ConfigError(
+            f"task {task.name} has neither a simulator nor a data set to profile on: name a recording with "
+            "observations=<file> (bac profile, bac check, bac tune, bac benchmark), or give task.dataset a _target_"
+        )
     return instantiate(task.dataset.to_dict())
 
 

@@ -83,7 +83,7 @@ def replace_profile(
 def measure(experiment: Experiment, say: Say, usual: ProfileSettings) -> Profile:
     """Profiles the policy; what the settings leave open is as in `usual`. See `observe` for errors."""
     policy = experiment.policy
-    request = ProfileSettings.of(experiment.settings.profile)
+    request = ProfileSettings.asked(experiment)
     how = request.completed(usual)
     with Progress(transient=True) as bar:
         observations, source = observe(experiment, how, say, bar)
@@ -107,14 +107,20 @@ def observe(experiment: Experiment, how: ProfileSettings, say: Say, bar: Progres
     Raises:
         ConfigError: the settings are of rollouts, and the task has no simulator; or there are no observations.
     """
-    task, request = experiment.settings.task, ProfileSettings.of(experiment.settings.profile)
+    task, request = experiment.settings.task, ProfileSettings.asked(experiment)
     source = request.source or ("rollouts" if has_simulator(task) else "dataset")
-    if source == "dataset" and (request.n_episodes, request.seed_start) != (None, None):
+    if source != "rollouts" and (request.n_episodes, request.seed_start) != (None, None):
         raise ConfigError(
-            f"task {task.name} has no simulator and is profiled on its data set: "
+            f"task {task.name} is profiled on recorded observations: "
             "leave profile.n_episodes and profile.seed_start out"
         )
-    if source == "rollouts":
+    if (recordings := experiment.recordings) is not None and source == recordings.profiled_kind:
+        say(f"profiling on {recordings.describe(recordings.profiled)}")
+        observations, available = recordings.sample(recordings.profiled, how.n_observations)
+        for note in recordings.notes:
+            say(f"note: {note}")
+        origin = recordings.describe(recordings.profiled)
+    elif source == "rollouts":
         say(f"rolling out the full policy, denoising {experiment.tokens}")
         observations, available = visited_observations(
             experiment, how.n_episodes, how.seed_start, how.n_observations, bar

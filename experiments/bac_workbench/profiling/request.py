@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from bac_workbench.settings.evaluation import Profile as ProfileSection
+from bac_workbench.setup.experiment import Experiment
 
+RECORDING = re.compile(r"recording-[0-9a-f]{8}-\d+-\d+")  # bac.profile_source.recording_kind
 FOLDER_TAGS = {
     "source": "",
     "n_episodes": "episodes",
@@ -23,7 +26,7 @@ class ProfileSettings:
     """What a profile is measured with; None: not asked for.
 
     Attributes:
-        source: rollouts or dataset.
+        source: rollouts, dataset, or the recording and its episodes (`bac.profile_source.recording_kind`).
         n_episodes, seed_start: the rollouts of the full policy that supply the observations.
         n_observations: how many, spread evenly over what there is.
         noise_seeds: each observation is denoised once with each.
@@ -36,6 +39,14 @@ class ProfileSettings:
     n_observations: int | None = None
     noise_seeds: tuple[int, ...] | None = None
     batch_size: int = 4
+
+    @classmethod
+    def asked(cls, experiment: Experiment) -> ProfileSettings:
+        """Those of an experiment, which may have recorded observations."""
+        request, recordings = cls.of(experiment.settings.profile), experiment.recordings
+        if recordings is not None and experiment.settings.profiles_observations:
+            return dataclasses.replace(request, source=recordings.profiled_kind)
+        return request
 
     @classmethod
     def of(cls, section: ProfileSection) -> ProfileSettings:
@@ -54,6 +65,11 @@ class ProfileSettings:
         """What is asked for, by name."""
         values = {name: getattr(self, name) for name in FOLDER_TAGS}
         return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether nothing is asked for but a recording."""
+        return [*self.requested] == ["source"] and RECORDING.fullmatch(str(self.source)) is not None
 
     def completed(self, usual: ProfileSettings) -> ProfileSettings:
         """What is not asked for as in `usual`."""

@@ -38,7 +38,7 @@ class Wanted:
             identity=ProfileIdentity.of(experiment),
             cache=experiment.cache,
             chunk=(policy.chunk.start, policy.chunk.stop),
-            request=ProfileSettings.of(experiment.settings.profile),
+            request=ProfileSettings.asked(experiment),
             tag="" if policy.n_action_steps == experiment.own_chunk else f"-actions{policy.n_action_steps}",
         )
 

@@ -24,7 +24,7 @@ from bac_workbench.released.options import Flags, assigned, name_command, settin
 from diffusion_policy.common.config import ConfigError
 
 if TYPE_CHECKING:
-    from bac.profile import Profile
+    from bac.profile_matrices import Profile
     from bac.schedule import Schedule
     from bac_workbench.setup.experiment import Experiment
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from bac.bua import error_scores
-from bac.profile import Profile, ProfileInfo
+from bac.profile_matrices import Profile, ProfileInfo
 from bac.schedule import Schedule
 from bac.similarity import METRICS
 from bac_workbench.released.names import module_of, modules_of, scored_name

@@ -12,7 +12,7 @@ import numpy as np
 
 from bac.acs import blockwise_acs
 from bac.errors import UserError
-from bac.profile import Profile
+from bac.profile_matrices import Profile
 from bac.schedule import Schedule
 from bac_workbench.figures.files import DESCRIPTION, NUMBERS
 from bac_workbench.figures.numbers import relative_errors

@@ -61,11 +61,14 @@ def read_settings(
 
 
 def _value(text: str, field: FieldInfo) -> Any:
-    """A text as it was typed; else a number, truth value, list or null as OmegaConf reads it.
+    """A text, or a list of texts, as it was typed; else a number, truth value, list or null as OmegaConf reads it.
 
     What OmegaConf cannot read stays a text, which the schema then refuses.
     """
-    if kind_of(field).text:
+    kind = kind_of(field)
+    if kind.text and kind.allowed.startswith("a list") and text[:1] == "[" and text[-1:] == "]":
+        return [item.strip() for item in text[1:-1].split(",")] if text[1:-1].strip() else []
+    if kind.text:
         return None if text == "null" else text
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from bac.profile import Profile
+from bac.profile_matrices import Profile
 from bac.schedule import Schedule
 from bac_workbench.settings.kinds import Section
 from bac_workbench.settings.schema import kind_of

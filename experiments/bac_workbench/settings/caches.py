@@ -13,8 +13,7 @@ from pydantic import create_model
 
 from bac.acs import OBJECTIVES, blockwise_acs, unified_acs
 from bac.bua import bac
-from bac.profile import Profile, ProfileInfo
-from bac.provenance import Provenance
+from bac.profile_matrices import Profile
 from bac.schedule import Schedule
 from bac.similarity import METRICS
 from bac.uniform import uniform
@@ -143,7 +142,7 @@ class UnifiedAcs(Adaptive):
     """One adaptive schedule for all blocks, found on the self-attention of layer 0."""
 
     def schedule(self, blocks: Sequence[str], steps: int, profile: Profile | None = None) -> Schedule:
-        matrices, provenance = profile.matrices[self.metric], provenance_of(profile.info)
+        matrices, provenance = profile.matrices[self.metric], profile.info.provenance()
         return unified_acs(matrices, self.budget, self.metric, self.objective, provenance=provenance)
 
 
@@ -152,7 +151,7 @@ class BlockwiseAcs(Adaptive):
     """An adaptive schedule for each block, without repair."""
 
     def schedule(self, blocks: Sequence[str], steps: int, profile: Profile | None = None) -> Schedule:
-        matrices, provenance = profile.matrices[self.metric], provenance_of(profile.info)
+        matrices, provenance = profile.matrices[self.metric], profile.info.provenance()
         return blockwise_acs(matrices, self.budget, self.metric, self.objective, provenance=provenance)
 
 
@@ -198,7 +197,7 @@ class Bac(Adaptive):
             self.metric,
             self.objective,
             forced_refresh=self.refresh_steps,
-            provenance=provenance_of(profile.info),
+            provenance=profile.info.provenance(),
         )
 
     @property
@@ -213,19 +212,6 @@ class Bac(Adaptive):
 
 register("sacs")(Sacs)
 register("tuned")(Tuned)
-
-
-def provenance_of(info: ProfileInfo) -> Provenance:
-    """What a schedule says of the profile that it was made from."""
-    return Provenance(
-        checkpoint_hash=info.checkpoint_hash,
-        weights=info.weights,
-        observations=info.observations,
-        seeds=info.noise_seeds,
-        sampler=info.sampler,
-        sampler_steps=info.steps,
-        extras={"observations_from": info.source},
-    )
 
 
 def make_cache(values: Mapping[str, Any]) -> Cache:

@@ -12,6 +12,7 @@ from bac_workbench.settings.kinds import (
     Count,
     EnvSeed,
     Kind,
+    Names,
     Path,
     Section,
     Sha256,
@@ -93,6 +94,12 @@ class ConvertCheckpoint(Section):
     weights: choice("ema", "raw")
     half: Boolean
     overwrite: Boolean
+
+
+class InspectData(Section):
+    checkpoint: nullable(Path)
+    observations_map: Names
+    weights: choice("ema", "raw")
 
 
 class DownloadData(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from bac_workbench.settings.caches import CACHES, EITHER, Cache, CacheSection, make_cache
 from bac_workbench.settings.clock import Clock, LatencyOrNull, Thinking, clock_problems
@@ -14,11 +14,9 @@ from bac_workbench.settings.kinds import (
     CountOrZero,
     Device,
     EnvSeed,
-    Kind,
     NoiseSeed,
     Path,
     Section,
-    Text,
     Threads,
     Workers,
     choice,
@@ -34,12 +32,6 @@ from bac_workbench.settings.sampler import Sampler, sampler_problems
 from bac_workbench.settings.schema import kind_of
 from bac_workbench.settings.task import ActingHorizon, PathOrNull, Precision, Runtime, Task, Wandb, Weights
 from diffusion_policy.common.config import ConfigError
-
-Batch = Annotated[
-    Count | list_of(Count, "[1,28]"),
-    Kind("a whole number from 1 to 1,000,000, or a list of them without repeats such as [1,28]"),
-]
-
 
 PROFILE_SOURCES = ("rollouts", "dataset")
 
@@ -93,6 +85,11 @@ class PolicySettings(Section):
     def chosen_cache(self) -> Cache | None:
         """The cache of the whole command; None for those that name several, or none."""
         return None
+
+    @property
+    def profiles_observations(self) -> bool:
+        """Whether profiles are made from the recorded observations that the settings name."""
+        return False
 
     @property
     def profiling_runtime(self) -> str:
@@ -188,52 +185,6 @@ class ProfilingSettings(PolicySettings):
             yield "profile.source", "rollouts look at no data set: use dataset or auto with dataset=lerobot"
         yield from profile_problems(values)
         yield from sampler_problems(values)
-
-
-class ProfileBlocks(ProfilingSettings):
-    launcher: Launcher
-    schedules: list_of(Text, "[bac_s10,bac_s7]", empty=True)
-    wandb: Wandb
-
-    @staticmethod
-    def rules(values: Values) -> Iterator[Problem]:
-        yield from ProfilingSettings.rules(values)
-        yield from method_problems("schedules", values("schedules"), values("sampler.steps"))
-
-
-class Benchmark(PolicySettings):
-    methods: list_of(Text, "[full,bac_s10]")
-    runtimes: list_of(Runtime, "[reference,planned]")
-    batch: Batch
-    n_chunks: Count
-    warmup: CountOrZero
-    precision: Precision
-    horizon: ActingHorizon
-    seed: NoiseSeed
-    output_dir: Path
-    trace: Boolean
-    wandb: Wandb
-
-    @property
-    def batches(self) -> list[int]:
-        """Batch sizes, in the order measured."""
-        return self.batch if isinstance(self.batch, list) else [self.batch]
-
-    @property
-    def chosen_horizon(self) -> str:
-        return self.horizon
-
-    @staticmethod
-    def rules(values: Values) -> Iterator[Problem]:
-        yield from device_problems(values)
-        if values("sampler") is not None:
-            yield "sampler", "the benchmark takes samplers in its methods, such as methods=[full@ddim16]"
-        # The reference runtime always computes in fp32: it is what the others are compared with.
-        yield from precision_problems(
-            values, [runtime for runtime in values("runtimes") or () if runtime != "reference"]
-        )
-        yield from profile_problems(values)
-        yield from method_problems("methods", values("methods"), None)
 
 
 def profile_problems(values: Values) -> Iterator[Problem]:

@@ -152,3 +152,9 @@ Threads = nullable(integer(1, 1024))
 Share = number(0, 1)
 NotNegative = number(0)
 Positive = number(above=0)
+#: what the policy calls an observation -> what a recording calls it
+Names = Annotated[
+    dict[str, str] | None,
+    Field(min_length=1),
+    Kind("names by names in braces, such as camera0: image (the policy's name first), or null", null=True),
+]

@@ -22,6 +22,7 @@ from bac_workbench.settings.composition import config_folder, job_problems, sear
 from bac_workbench.settings.help import usage, wants_help
 from bac_workbench.settings.launcher import launcher_problems
 from bac_workbench.settings.overrides import parsed, text_of, unreadable
+from bac_workbench.settings.recordings import with_task
 from bac_workbench.settings.schema import (
     field_at,
     kind_of,
@@ -51,6 +52,7 @@ def launch(job: Callable[[DictConfig], Any], command: str, description: str | No
         if wants_help(sys.argv[1:]):
             print(usage(command, description))
             return
+        sys.argv[1:] = with_task(sys.argv[1:], command)
         check_command_line(sys.argv[1:], command)
         arguments = with_texts_quoted(sys.argv[1:], command)
         if is_sweep(arguments):
@@ -122,7 +124,7 @@ def check_command_line(arguments: list[str], command: str) -> None:
         ConfigError: lists all wrong settings of all jobs.
     """
     register_resolvers()
-    options, rest = get_args_parser().parse_known_args(arguments)
+    options, rest = get_args_parser().parse_known_args(with_task(arguments, command))
     if any(getattr(options, name) for name in HYDRAS_OWN):
         return
     overrides = [*options.overrides, *rest]  # rest: what starts with a dash and is no option of Hydra

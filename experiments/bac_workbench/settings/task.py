@@ -128,7 +128,7 @@ class NoiseScheduler(Section):
         choice("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range")
     )
     clip_sample: Boolean
-    prediction_type: choice("epsilon", "sample", "v_prediction")
+    prediction_type: choice("epsilon", "sample", "v_prediction", "flow")
 
 
 class Policy(Transformer):

@@ -93,6 +93,8 @@ class Train(Section):
             yield "training.precision", "tf32 is arithmetic of NVIDIA GPUs: use fp32 or bf16 on a CPU"
         if values("init_checkpoint") is not None and values("transfer_from") is not None:
             yield "transfer_from", "init_checkpoint is another place to start from: set one of them"
+        if values("training.snr_gamma") is not None and values("task.policy.noise_scheduler.prediction_type") == "flow":
+            yield "training.snr_gamma", "it weighs the noise of diffusion: use null with flow matching"
         betas = values("training.betas")
         if betas is not None and len(betas) != 2:
             yield "training.betas", "use two numbers, such as [0.9,0.95]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from bac.profile import Profile
+from bac.profile_matrices import Profile
 from bac.schedule import Schedule
 from bac_workbench.settings.cache import Cache
 

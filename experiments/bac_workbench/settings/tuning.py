@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from bac_workbench.settings.evaluation import PolicySettings, method_problems, profile_problems
+from bac_workbench.settings.evaluation import method_problems, profile_problems
 from bac_workbench.settings.kinds import (
     Count,
     CountOrZero,
@@ -23,6 +23,7 @@ from bac_workbench.settings.kinds import (
     number,
 )
 from bac_workbench.settings.launcher import Launcher
+from bac_workbench.settings.recordings import RecordingSettings, recording_problems
 from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
 from bac_workbench.settings.task import PathOrNull, Precision, Wandb
 
@@ -62,7 +63,7 @@ class TuningTimes(Section):
     warmup: CountOrZero
 
 
-class Tune(PolicySettings):
+class Tune(RecordingSettings):
     launcher: Launcher
     margin: number(above=0, below=1)
     alpha: number(above=0, below=0.5)
@@ -72,7 +73,6 @@ class Tune(PolicySettings):
     runtime: choice("auto", "reference", "planned", "compiled")
     precisions: list_of(Precision, "[fp32,bf16]")
     seed: NoiseSeed
-    observations: PathOrNull
     timing: TuningTimes
     screen: Screening
     selection: Selection
@@ -80,6 +80,12 @@ class Tune(PolicySettings):
     rollouts: Rollouts
     output_dir: PathOrNull
     wandb: Wandb
+
+    @property
+    def profiles_observations(self) -> bool:
+        """A task with other states to profile on keeps them: the recording is then screened on alone."""
+        others = self.task.environment is not None or self.task.dataset is not None
+        return super().profiles_observations and not others
 
     @property
     def methods(self) -> list[str]:
@@ -98,6 +104,7 @@ class Tune(PolicySettings):
                 )
             )
         yield from profile_problems(values)
+        yield from recording_problems(values)
         for name in ("candidates", "extra_candidates"):
             yield from method_problems(name, values(name), None)
             if "tuned" in (values(name) or ()):

@@ -18,6 +18,7 @@ from bac_workbench.settings.evaluation import PolicySettings
 from bac_workbench.settings.tuned import Certified, Tuned
 from bac_workbench.setup.checkpoints import find_checkpoint, notes
 from bac_workbench.setup.clock import clock_note, with_entered_clock
+from bac_workbench.setup.recordings import Recordings, open_recordings
 from bac_workbench.setup.samplers import build_sampler, name_of, resolved
 from bac_workbench.setup.task import execute, has_simulator, misfits, no_simulator
 from bac_workbench.setup.trainings import Training
@@ -45,6 +46,7 @@ class Experiment:
         sampler_settings: the `sampler` section as it turned out: name, type, steps and the options that are set.
         cache: how block outputs are reused; None for a command that names no cache of its own.
         clock: how long a chunk takes where the world goes on meanwhile; None: it waits.
+        recordings: recorded observations that the settings name; None: they name none.
     """
 
     settings: PolicySettings
@@ -57,6 +59,7 @@ class Experiment:
     sampler_settings: Mapping[str, Any]
     cache: Cache | None = None
     clock: Clock | None = None
+    recordings: Recordings | None = None
 
     def with_sampler(self, options: Mapping[str, Any]) -> Experiment:
         """With the sampler of another `sampler` section; empty: the checkpoint's own.
@@ -202,5 +205,6 @@ def load_experiment(settings: PolicySettings, needs_simulator: bool = True, **se
         own_chunk=own_chunk,
         sampler=own_sampler,
         sampler_settings=resolved(own_sampler, own_sampler, {}),
+        recordings=open_recordings(settings, policy),
     )
     return with_entered_clock(plain.with_sampler(settings.sampler_options).with_cache(settings.chosen_cache))

@@ -51,7 +51,7 @@ def build_grid_sampler(
             f"a {kind} sampler has the spacings of diffusers, {', '.join(OF_DIFFUSERS)}: "
             "use sampler.type=ancestral, which is ddpm on any grid"
         )
-    trained = len(own.scheduler.alphas_cumprod)
+    trained = own.scheduler.config["num_train_timesteps"]
     remaining = dict(options)
     timesteps = remaining.pop("timesteps", None)
     if timesteps is not None and steps not in (None, len(timesteps)):

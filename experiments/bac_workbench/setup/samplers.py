@@ -16,9 +16,16 @@ from bac.samplers.grid_loop import GridLoop
 from bac_workbench.setup.grid_samplers import build_grid_sampler, wants_grid
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+from diffusion_policy.policy.flow_matching import FlowMatching
 from diffusion_policy.policy.schedulers import like_trained
 
-SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpmpp": DPMSolverMultistepScheduler}
+FLOW = "flow"
+SCHEDULERS = {
+    "ddpm": DDPMScheduler,
+    "ddim": DDIMScheduler,
+    "dpmpp": DPMSolverMultistepScheduler,
+    FLOW: FlowMatching,
+}
 #: arguments of scheduler.step that a config may set, with the type's usual value
 STEP_OPTIONS = {"eta": 0.0, "use_clipped_model_output": False}
 #: said by the config of the checkpoint, also to solvers whose class in diffusers has no such option
@@ -77,6 +84,11 @@ def _built(
         return own
     same_kind = kind in (None, kind_of(own))
     wanted = kind_of(own) if kind is None else kind
+    if not same_kind and FLOW in (wanted, kind_of(own)):
+        raise ConfigError(
+            f"sampler.type={wanted} does not fit a checkpoint of {kind_of(own)}: a policy learns flow matching or "
+            "diffusion. Leave sampler.type out; sampler.steps is possible"
+        )
     own_steps = own.num_inference_steps if same_kind else None
     if wants_grid(wanted, kind is not None, own_steps if steps is None else steps, spacing, options):
         if steps is None and "timesteps" not in options:

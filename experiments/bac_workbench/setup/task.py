@@ -18,9 +18,12 @@ def no_simulator(task: TaskSection) -> str:
     """What a user can do with a task that has none."""
     return (
         f"task {task.name} has no simulator (task.environment names no _target_), so nothing can be rolled out. "
-        "What can be done instead:\n"
-        "    bac profile task=...     # writes schedules from observations of its data set\n"
-        "    bac benchmark task=...          # times methods on random observations\n"
+        "If the policy is for a task of this project, name it with task=. What can be done without a simulator:\n"
+        "    bac data inspect FILE                                   # what a recording holds for the policy\n"
+        "    bac profile checkpoint=... observations=FILE output=DIR   # writes schedules\n"
+        "    bac check checkpoint=... observations=FILE cache=bac      # how far a schedule is from the full policy\n"
+        "    bac tune checkpoint=... observations=FILE                 # screens many settings, which proves nothing\n"
+        "    bac benchmark checkpoint=...                              # times methods on random observations\n"
         "and on the robot: "
         "with accelerate(load_policy(...).policy, Schedule.load(...)) as fast: fast.predict_action(obs)"
     )

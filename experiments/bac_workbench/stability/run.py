@@ -213,6 +213,7 @@ def scores(experiment: Experiment, variants: list[Variant], folder: Path, say: S
     for name, own in played.items():
         score = score_interval(own)
         rows[name] = {"mean": _rounded(score.mean), "interval_95": [_rounded(score.low), _rounded(score.high)]}
+        rows[name]["scores"] = [_rounded(value) for value in own]  # in the order of the environment seeds
         if name != ALL:
             apart = paired_difference(own, played[ALL])
             rows[name]["difference"] = [_rounded(value) for value in (apart.mean, apart.low, apart.high)]

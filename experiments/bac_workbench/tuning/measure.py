@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from rich.progress import Progress
 
@@ -48,56 +47,29 @@ def measure_times(
     }
 
 
-def tuning_states(experiment: Experiment, file: str | None, bar: Progress) -> tuple[Observation, str]:
+def tuning_states(experiment: Experiment, bar: Progress) -> tuple[Observation, str]:
     """Observations to screen on, and where they come from.
 
-    Those in `file`, else what the full policy visits on tuning seeds, else, for a task without a simulator, windows of
-    its data set.
+    Those of the recording that `observations` names, but for what schedules are made from; else what the full policy
+    visits on tuning seeds; or, for a task without a simulator, windows of its data set.
 
     Raises:
-        ConfigError: the file's observations are of another policy.
+        ConfigError: a recording holds fewer than two.
+        DatasetError: it is damaged.
     """
-    settings = experiment.settings
-    if file is not None:
-        return read_observations(file, experiment.policy, settings.screen.n_states), file
+    settings, recordings = experiment.settings, experiment.recordings
+    if recordings is not None:
+        episodes = recordings.judged if settings.profiles_observations else range(recordings.total)
+        observations, available = recordings.sample(episodes, settings.screen.n_states)
+        if available < 2:
+            raise ConfigError(f"{recordings.describe(episodes)} hold one observation, and a screen needs two at least")
+        return observations, recordings.describe(episodes)
     if experiment.simulated is None:
         observations, n = recorded_observations(settings.task, experiment.policy, settings.screen.n_states)
         return observations, f"the task's data set, {n} windows"
-    start, episodes = settings.selection.start_seed, settings.screen.n_episodes
-    observations, _ = visited_observations(experiment, episodes, start, settings.screen.n_states, bar)
-    return observations, f"{episodes} rollouts of the full policy from seed {start}"
-
-
-def read_observations(path: str, policy: Any, n_states: int) -> Observation:
-    """At most `n_states` observations of an .npz file: an array [N, To, ...] for each of the policy's inputs.
-
-    Raises:
-        ConfigError: the file is damaged, or its observations are not what the policy looks at.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(
-            f"observations={path} cannot be read ({error}): give an .npz file with an array [N, To, ...] for each of "
-            f"{', '.join(policy.obs_shapes)}"
-        ) from error
-    wanted = {name: (policy.n_obs_steps, *shape) for name, shape in policy.obs_shapes.items()}
-    wrong = []
-    for name, shape in wanted.items():
-        expected = f"[N, {', '.join(map(str, shape))}]"
-        if name not in arrays:
-            wrong.append(f"{name} {expected} is missing")
-        elif arrays[name].shape[1:] != shape:
-            wrong.append(f"{name} has shape {list(arrays[name].shape)}, not {expected}")
-    wrong += [f"the policy does not look at {name}" for name in arrays if name not in wanted]
-    counts = {len(arrays[name]) for name in wanted if name in arrays}
-    if not wrong and (len(counts) > 1 or min(counts) < 2):
-        wrong = [f"arrays of {', '.join(map(str, sorted(counts)))} states, where all need the same number, 2 at least"]
-    if wrong:
-        raise ConfigError(f"observations={path} are not of this policy: {'; '.join(wrong)}")
-    rows = np.linspace(0, counts.pop() - 1, n_states).round().astype(int) if n_states < min(counts) else slice(None)
-    return {name: arrays[name][rows] for name in wanted}
+    start, n_episodes = settings.selection.start_seed, settings.screen.n_episodes
+    observations, _ = visited_observations(experiment, n_episodes, start, settings.screen.n_states, bar)
+    return observations, f"{n_episodes} rollouts of the full policy from seed {start}"
 
 
 @torch.no_grad()

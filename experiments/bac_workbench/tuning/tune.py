@@ -16,6 +16,7 @@ from typing import Any
 from bac.errors import Unavailable
 from bac.native import build
 from bac.native.levels import choose_level
+from bac.profile_source import recording_kind
 from bac_workbench.evaluation.folder import simulation_settings
 from bac_workbench.evaluation.noninferiority import least_pairs
 from bac_workbench.evaluation.spending import spending
@@ -115,7 +116,7 @@ def measure(tuning: Tuning, folder: Path, progress: TuningProgress, say: Say) ->
     settings, record = experiment.settings, folder / "measured.json"
     of = identity_of(tuning)
     of_times = {**of, "timing": settings.timing.to_dict(), "hardware": hardware(experiment.device)}
-    of_screen = {**of, "screen": settings.screen.to_dict(), "observations": settings.observations}
+    of_screen = {**of, "screen": settings.screen.to_dict(), "observations": recorded(experiment)}
     times, screened = recall(record, of_times, "times"), recall(record, of_screen, "screen")
     samplers = None if times and screened else samplers_of(candidates, settings.runtime)
     if times is None:
@@ -124,7 +125,7 @@ def measure(tuning: Tuning, folder: Path, progress: TuningProgress, say: Say) ->
             times = measure_times(experiment, samplers, rounds, warmup, advance)
         remember(record, of_times, "times", times)
     if screened is None:
-        observations, states = tuning_states(experiment, settings.observations, progress.bar)
+        observations, states = tuning_states(experiment, progress.bar)
         with progress.stage("screening", len(samplers)) as advance:
             distances = measure_distances(experiment, samplers, observations, settings.screen.n_samples, advance)
         screened = {"states": states, "distances": distances}
@@ -142,6 +143,14 @@ def measure(tuning: Tuning, folder: Path, progress: TuningProgress, say: Say) ->
 
 def going_on(tuning: Tuning) -> list[str]:
     return [name for name in tuning.candidates.named if name not in tuning.ended]
+
+
+def recorded(experiment: Experiment) -> str | None:
+    """The recording that is screened on, and its part; None: it is none."""
+    recordings, held_out = experiment.recordings, experiment.settings.profiles_observations
+    if recordings is None:
+        return None
+    return recording_kind(recordings.digest, recordings.judged if held_out else range(recordings.total))
 
 
 def identity_of(tuning: Tuning) -> dict[str, Any]:
