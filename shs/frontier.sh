@@ -32,7 +32,7 @@ for task in ${TASKS:-pusht_lowdim block_pushing kitchen_scripted_demos lift_scri
     run tuned cache=tuned
   fi
   "$python" scripts/compare.py "results/$task/frontier"
-  methods=full,uniform_s10,bac_s10,sacs_s10
+  methods=full,uniform_s10,unified_acs_s10,blockwise_acs_s10,bac_s10,sacs_s10
   for sampler in $samplers; do
     methods+=,full@$sampler
   done
