@@ -48,9 +48,10 @@ DAMAGES = (
 COMPILER = """#!/bin/sh
 out=; previous=
 for argument; do [ "$previous" = -o ] && out=$argument; previous=$argument; done
-if [ -n "$out" ] && [ -f "$0.library" ]; then cp "$0.library" "$out"; exit; fi
+kept=$0.$(basename "$out")
+if [ -n "$out" ] && [ -f "$kept" ]; then cp "$kept" "$out"; exit; fi
 {real} "$@" || exit
-case $out in "" | /dev/null) ;; *) cp "$out" "$0.library.$$" && mv "$0.library.$$" "$0.library" ;; esac
+case $out in "" | /dev/null) ;; *) cp "$out" "$kept.$$" && mv "$kept.$$" "$kept" ;; esac
 """
 
 

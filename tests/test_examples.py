@@ -69,7 +69,7 @@ def test_serve_client():
 
 def test_examples_are_short_and_need_the_library_and_the_policies_alone():
     paths = sorted(EXAMPLES.glob("*.py"))
-    assert len(paths) == 4
+    assert len(paths) == 5
     for path in paths:
         text = path.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= 55, path

@@ -49,7 +49,7 @@ def test_the_guide_makes_a_schedule_for_this_policy_and_acts(after):
 
 
 def test_the_guide_uses_the_library_alone():
-    assert len(SNIPPETS) == 5
+    assert len(SNIPPETS) == 6
     imported = set(re.findall(r"^(?:from|import) (\w+)", "".join(SNIPPETS), re.MULTILINE))
     assert imported == {"bac", "diffusion_policy", "numpy", "torch"}
 

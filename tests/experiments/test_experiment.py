@@ -92,4 +92,4 @@ def test_a_further_method_is_one_class(experiment, monkeypatch):
 
 
 def test_the_settings_name_the_samplers_that_there_are():
-    assert tuple(SCHEDULERS) == DIFFUSERS_TYPES
+    assert tuple(SCHEDULERS) == (*DIFFUSERS_TYPES, "flow")  # flow matching is trained, and chosen by its checkpoint

@@ -179,7 +179,7 @@ def test_rollouts_without_a_simulator_are_refused(make_cfg):
 def test_a_data_set_that_is_not_the_policys_is_named(make_cfg):
     settings = without_simulator(make_cfg(*BAC))
     settings = settings.replace(task=settings.task.replace(dataset=None))
-    with pytest.raises(ConfigError, match="names no data set"):
+    with pytest.raises(ConfigError, match="neither a simulator nor a data set"):
         profile_for(load_experiment(settings, needs_simulator=False), lambda text: None)
 
 

@@ -69,7 +69,7 @@ def test_the_overview_names_every_command_with_a_line():
     ("line", "says"),
     [
         ("evla task=pusht_lowdim", "there is no command 'evla': use bac eval"),
-        ("data", "data needs a second word: use bac data download or bac data convert-actions"),
+        ("data", "data needs a second word: use bac data inspect or bac data download or bac data convert-actions"),
         ("checkpoint dowload task=can_ph", "use bac checkpoint download"),
         ("--evaluate", "bac --help lists them"),
     ],

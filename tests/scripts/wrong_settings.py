@@ -121,7 +121,7 @@ EVAL = [
     ("precision=fp64", "fp32, bf16 or fp16"),
     ("precision=32", "fp32"),
     ("precision=bfloat16", "did you mean bf16?"),
-    ("precision=bf16 runtime=compiled device=cpu", "runtime=planned for bf16"),
+    ("precision=fp16 runtime=compiled device=cpu", "fp32"),
     ("precision=bf16 runtime=reference", "fp32"),
     ("precision=fp16 device=cpu", "needs a GPU"),
     ("weights=emma", "did you mean ema?"),

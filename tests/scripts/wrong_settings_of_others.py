@@ -85,7 +85,7 @@ OTHERS = [
     ("benchmark", "task=pusht_lowdim runtimes=[]", "a list"),
     ("benchmark", "task=pusht_lowdim runtimes=[reference,complied]", "did you mean compiled?"),
     ("benchmark", "task=pusht_lowdim runtimes=planned", "a list"),
-    ("benchmark", "task=pusht_lowdim precision=bf16 device=cpu", "runtime=compiled"),
+    ("benchmark", "task=pusht_lowdim precision=fp16 device=cpu", "fp32"),
     ("benchmark", "task=pusht_lowdim threads=0", "or null"),
     ("benchmark", "task=pusht_lowdim device=null", "auto"),
     ("benchmark", "task=pusht_lowdim trace=yes", "=true"),
