@@ -32,7 +32,7 @@ for task in ${TASKS:-pusht_lowdim kitchen_scripted_demos block_pushing lift_scri
   }
   cpu=results/$task/latency_benchmark/benchmark.json
   if [ ! -e "$cpu" ]; then
-    "$python" scripts/benchmark.py task="$task" device=cpu threads=1 batch=1 n_chunks=20 "runtimes=[reference,compiled]" \
+    "$python" scripts/benchmark.py task="$task" device=cpu threads=1 batch=1 n_chunks=20 "runtimes=[reference,compiled]" horizon=full \
       "methods=[${methods// /,}]" output_dir="results/$task/latency_benchmark"
   fi
   run full cache=full "$@"

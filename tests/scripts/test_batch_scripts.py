@@ -19,7 +19,7 @@ from tests.experiments.composed_settings import checked
 
 RESULTS = ROOT / "docs" / "results"
 TASKS = sorted(path.name.removesuffix("_comparison.json") for path in RESULTS.glob("*_comparison.json"))
-SCRIPTS = ("eval_pusht.sh", "eval_multistage.sh", "eval_robomimic.sh", "frontier.sh", "speed.sh")
+SCRIPTS = ("eval_pusht.sh", "eval_multistage.sh", "eval_robomimic.sh", "frontier.sh", "latency.sh", "speed.sh")
 #: stands for the interpreter: writes its arguments down, one line a call, separated by tabs
 RECORDER = '#!/usr/bin/env bash\n(IFS=$\'\\t\'; echo "$*" >> "$CALLS")\n[ "$1" != -c ]\n'
 
@@ -70,8 +70,10 @@ def test_every_evaluated_row_has_a_command(calls, script, stored):
 def test_every_timed_row_has_a_command(calls):
     for path in sorted(RESULTS.glob("*_benchmark_*_batch*.json")):
         task, _, kind = path.stem.partition("_benchmark_")
-        tables = {"frontier.sh"} if task.endswith("_frontier") else set(SCRIPTS) - {"frontier.sh"}
-        task, device, batch = task.removesuffix("_frontier"), kind.split("_")[0], kind.rpartition("batch")[2]
+        kept_apart = ("frontier", "latency")
+        table = next((name for name in kept_apart if task.endswith(f"_{name}")), None)
+        tables = {f"{table}.sh"} if table else set(SCRIPTS) - {f"{name}.sh" for name in kept_apart}
+        task, device, batch = task.removesuffix(f"_{table}"), kind.split("_")[0], kind.rpartition("batch")[2]
         methods = set()
         for script in tables:
             for call in calls[script]:
