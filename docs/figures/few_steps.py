@@ -1,4 +1,4 @@
-"""What caching saves and costs where a model samples in five steps: python docs/figures/few_steps.py
+"""What caching saves and costs where a model samples in five steps: python -m docs.figures.few_steps
 
 The bundled Push-T policy under DPM-Solver++ with five steps. Errors are of the executed actions, to those of the five
 steps with every block computed, under the same noise: root mean square over observations, in normalised units.
@@ -6,13 +6,8 @@ steps with every block computed, under the same noise: root mean square over obs
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import torch
 from diffusers import DPMSolverMultistepScheduler
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bac import bua
 from bac.flops import denoiser_cost

@@ -7,11 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bac_workbench.settings.evaluation import ActingSettings, cache_problems, profile_problems
+from bac_workbench.settings.evaluation import ActingSettings
 from bac_workbench.settings.kinds import Boolean, Count, CountOrZero, Kind, Positive, Section, Share, integer, nullable
 from bac_workbench.settings.recordings import RecordingSettings, recording_problems
-from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems
-from bac_workbench.settings.sampler import sampler_problems
+from bac_workbench.settings.rules import Problem, Values
 from bac_workbench.settings.task import PathOrNull
 
 _Bound = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -51,12 +50,8 @@ class Check(RecordingSettings, ActingSettings):
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
-        yield from device_problems(values)
-        yield from precision_problems(values, [values("runtime")])
-        yield from profile_problems(values)
+        yield from ActingSettings.rules(values)
         yield from recording_problems(values)
-        yield from cache_problems(values)
-        yield from sampler_problems(values)
         if values("observations") is None:
             yield (
                 "observations",

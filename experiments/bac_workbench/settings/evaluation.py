@@ -128,6 +128,14 @@ class ActingSettings(PolicySettings):
     def chosen_horizon(self) -> str:
         return self.horizon
 
+    @staticmethod
+    def rules(values: Values) -> Iterator[Problem]:
+        yield from device_problems(values)
+        yield from precision_problems(values, [values("runtime")])
+        yield from profile_problems(values)
+        yield from cache_problems(values)
+        yield from sampler_problems(values)
+
 
 class Eval(ActingSettings):
     launcher: Launcher
@@ -138,8 +146,7 @@ class Eval(ActingSettings):
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
-        yield from device_problems(values)
-        yield from precision_problems(values, [values("runtime")])
+        yield from ActingSettings.rules(values)
         test, train = values("eval.n_test"), values("eval.n_train")
         if test == 0 and train == 0:
             yield "eval.n_test", "there is nothing to evaluate: eval.n_test or eval.n_train has to be at least 1"
@@ -150,9 +157,6 @@ class Eval(ActingSettings):
             values("task.seeds.train_start_seed"), train, "task.seeds.train_start_seed", "eval.n_train"
         )
         yield from clock_problems(values)
-        yield from profile_problems(values)
-        yield from cache_problems(values)
-        yield from sampler_problems(values)
         steps = values("sampler.steps")
         for name in ("cache.budget", "cache.interval"):
             if values(name) is not None and steps is not None and values(name) > steps:

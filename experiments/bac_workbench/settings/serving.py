@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field
 
-from bac_workbench.settings.evaluation import ActingSettings, cache_problems, profile_problems
+from bac_workbench.settings.evaluation import ActingSettings
 from bac_workbench.settings.kinds import Count, Kind, Positive, integer, nullable, number
-from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems
-from bac_workbench.settings.sampler import sampler_problems
 from bac_workbench.settings.task import PathOrNull
 
 Host = Annotated[
@@ -30,11 +27,3 @@ class Serve(ActingSettings):
     timeout_s: Seconds
     drain_s: Seconds
     deadline_ms: nullable(Positive)
-
-    @staticmethod
-    def rules(values: Values) -> Iterator[Problem]:
-        yield from device_problems(values)
-        yield from precision_problems(values, [values("runtime")])
-        yield from profile_problems(values)
-        yield from cache_problems(values)
-        yield from sampler_problems(values)
