@@ -105,7 +105,7 @@ def test_every_picture_is_written_in_both_formats_with_its_numbers(experiment, t
 
 def test_other_figures_are_replaced_only_if_asked_for(experiment):
     folder = make_figures(experiment("metrics=[cosine,l2]", "caches=[uniform]"), str)
-    with pytest.raises(ConfigError, match="holds other figures.*metrics.*overwrite=true"):
+    with pytest.raises(ConfigError, match="holds another set of figures.*metrics.*overwrite=true"):
         make_figures(experiment(*ONE_PAGE), str)
     assert (folder / "similarity_l2.png").exists()
     make_figures(experiment(*ONE_PAGE, "overwrite=true"), str)

@@ -127,7 +127,7 @@ def test_a_report_of_another_check_is_not_replaced(journey, robot):
     given = f"schedule={robot}/peg/schedules/bac_s3.json"
     subject = subject_of(experiment_of(robot, "check", *on(robot, given)), print)
     assert folder_of(subject) == robot / "peg" / "check" / "bac_s3"
-    with pytest.raises(ConfigError, match="is the report of another check .*n_states"):
+    with pytest.raises(ConfigError, match="holds another check .*n_states"):
         check_replaceable(folder_of(subject), request_of(subject), overwrite=False)
     check_replaceable(folder_of(subject), request_of(subject), overwrite=True)
 

@@ -103,7 +103,7 @@ def test_the_study_writes_what_it_found_and_goes_on_with_its_episodes(make_cfg, 
     assert found["schedules"][0] | {"name": "x"} == found["schedules"][2] | {"name": "x"}  # the same chains
     assert set(found["scores"]["by_schedule"]["1_observation-0"]) == {"mean", "interval_95", "scores", "difference"}
     assert any("repaired blocks alike" in line for line in said)
-    with pytest.raises(ConfigError, match="holds a study with other budget.*overwrite=true"):
+    with pytest.raises(ConfigError, match="holds another study .*budget.*overwrite=true"):
         run("budget=4")
 
 

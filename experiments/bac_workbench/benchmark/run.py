@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,12 +19,12 @@ from bac_workbench.benchmark.rows import ALL_TOKENS, Key, Run, make_row
 from bac_workbench.caching.schedules import schedule_for
 from bac_workbench.evaluation.summary import SPEEDUPS
 from bac_workbench.provenance import environment
+from bac_workbench.replacing import refuse_another
 from bac_workbench.settings.methods import parse_method
 from bac_workbench.setup.experiment import Experiment
 from bac_workbench.timing.breakdown import breakdown
 from bac_workbench.timing.floors import measure_floors
 from bac_workbench.timing.latency import interleaved
-from diffusion_policy.common.config import ConfigError
 
 
 @dataclass(frozen=True)
@@ -132,25 +131,8 @@ def check_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
     Raises:
         ConfigError: it does, or its benchmark_info.json is damaged.
     """
-    path = folder / "benchmark_info.json"
-    if not path.exists() or overwrite:
-        return
-    try:
-        stored = json.loads(path.read_bytes())["provenance"]
-        differs = [
-            f"{name} {stored.get(name, 'not recorded')} there, {value} now"
-            for name, value in settings.items()
-            if stored.get(name) != value
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(
-            f"{path} is damaged ({error}): restore it, choose another output_dir=, or overwrite=true to replace it"
-        ) from error
-    if differs:
-        raise ConfigError(
-            f"{folder} holds another benchmark ({'; '.join(differs)}): choose another output_dir=, "
-            "or overwrite=true to replace it"
-        )
+    if not overwrite:
+        refuse_another(folder / "benchmark_info.json", "provenance", settings, "benchmark", alone=False)
 
 
 def planned_methods(experiment: Experiment) -> dict[str, Experiment]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from bac_workbench.checking.numbers import missed, percentiles
 from bac_workbench.checking.subject import Subject
 from bac_workbench.checking.verdict import level, limits_of, sentences
 from bac_workbench.provenance import environment
-from diffusion_policy.common.config import ConfigError
+from bac_workbench.replacing import refuse_another
 from diffusion_policy.common.files import write_json
 
 JSON, HTML = "check.json", "check.html"
@@ -56,20 +55,8 @@ def check_replaceable(folder: Path, request: dict[str, Any], overwrite: bool) ->
     Raises:
         ConfigError: there is one.
     """
-    path = folder / JSON
-    if overwrite or not path.exists():
-        return
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        stored = None  # whatever it is, it is not replaced unasked
-    there = stored.get("request", {}) if isinstance(stored, dict) else {}
-    differs = [name for name, value in request.items() if there.get(name) != value]
-    if differs:
-        raise ConfigError(
-            f"{path} is the report of another check (other {', '.join(differs)}): choose another output_dir=, or "
-            "replace it with overwrite=true"
-        )
+    if not overwrite:
+        refuse_another(folder / JSON, "request", request, "check")
 
 
 def report_of(measured: Measured) -> dict[str, Any]:

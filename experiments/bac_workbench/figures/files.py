@@ -13,6 +13,7 @@ from bac_workbench.evaluation.folder import simulation_settings
 from bac_workbench.evaluation.stored_results import without_code_names
 from bac_workbench.figures.states import source_of
 from bac_workbench.profiling.request import ProfileSettings
+from bac_workbench.replacing import refuse_another
 from bac_workbench.setup.experiment import Experiment
 from bac_workbench.setup.trainings import Training
 from diffusion_policy.common.config import ConfigError
@@ -92,22 +93,7 @@ def check_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
                 "overwrite=true to replace it"
             )
         return
-    try:
-        stored = dict(json.loads(path.read_bytes())["settings"])
-    except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
-        raise ConfigError(
-            f"{path} is damaged ({error}): restore it, choose another output_dir=, or overwrite=true to replace it"
-        ) from error
-    differs = [
-        f"{name} {stored.get(name, 'not recorded')} there, {settings.get(name, 'not asked for')} now"
-        for name in dict.fromkeys([*settings, *stored])
-        if stored.get(name) != settings.get(name)
-    ]
-    if differs:
-        raise ConfigError(
-            f"{folder} holds other figures ({'; '.join(differs)}): choose another output_dir=, or overwrite=true to "
-            "replace them"
-        )
+    refuse_another(path, "settings", settings, "set of figures")
 
 
 def remove_others(folder: Path, metrics: list[str]) -> None:

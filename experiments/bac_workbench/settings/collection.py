@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bac_workbench.settings.evaluation import ActingSettings, cache_problems, profile_problems
+from bac_workbench.settings.evaluation import ActingSettings
 from bac_workbench.settings.kinds import (
     Boolean,
     Count,
@@ -17,8 +17,7 @@ from bac_workbench.settings.kinds import (
     number,
 )
 from bac_workbench.settings.launcher import Launcher
-from bac_workbench.settings.rules import Problem, Values, device_problems, precision_problems, seed_problems
-from bac_workbench.settings.sampler import sampler_problems
+from bac_workbench.settings.rules import Problem, Values, seed_problems
 
 FORMATS = ("lerobot", "original")
 
@@ -38,11 +37,7 @@ class Collect(ActingSettings):
 
     @staticmethod
     def rules(values: Values) -> Iterator[Problem]:
-        yield from device_problems(values)
-        yield from precision_problems(values, [values("runtime")])
+        yield from ActingSettings.rules(values)
         yield from seed_problems(values("seed_start"), values("n_episodes"), "seed_start", "n_episodes")
-        yield from profile_problems(values)
-        yield from cache_problems(values)
-        yield from sampler_problems(values)
         if values("format") == "original" and values("scene") is False:
             yield "scene", "format=original has a video of the scene for each episode: leave it true"

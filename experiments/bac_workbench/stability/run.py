@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from bac_workbench.evaluation.evaluate import roll_out
 from bac_workbench.evaluation.folder import evaluation_settings, resume
 from bac_workbench.evaluation.statistics import paired_difference, score_interval
 from bac_workbench.provenance import environment
+from bac_workbench.replacing import refuse_another
 from bac_workbench.settings.evaluation import Evaluation
 from bac_workbench.settings.methods import named_cache
 from bac_workbench.setup.experiment import Experiment
@@ -104,18 +104,8 @@ def check_folder(folder: Path, asked: dict[str, Any], overwrite: bool) -> None:
     Raises:
         ConfigError: it holds one.
     """
-    path = folder / DESCRIPTION
-    if overwrite or not path.exists():
-        return
-    try:
-        stored = json.loads(path.read_bytes())["asked"]
-        differs = [name for name in asked if stored.get(name) != asked[name]]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{path} is damaged ({error}): restore it, or choose another output_dir=") from error
-    if differs:
-        raise ConfigError(
-            f"{folder} holds a study with other {', '.join(differs)}: choose another output_dir=, or overwrite=true"
-        )
+    if not overwrite:
+        refuse_another(folder / DESCRIPTION, "asked", asked, "study")
 
 
 def variants_of(chains: Chains, budget: int, top_k: int, draws: int, seed: int = 0) -> list[Variant]:
