@@ -63,7 +63,8 @@ class DenoisingLoop(Protocol):
         num_inference_steps: K.
         step_kwargs: further arguments of `scheduler.step` (eta, ...).
 
-    A loop may have `solver()`, its arithmetic as a table (see `bac.solver`); else that is read from its scheduler.
+    A loop may have `solver()`, its arithmetic as a table (see `bac.solver`); else that is read from its scheduler. It
+    may have `noises(count, like, generator)`, that many draws of `noise` as one tensor, which is faster than `draw`.
     """
 
     @property

@@ -49,6 +49,7 @@ class Hoisted:
         check_reuse(self.schedule, self.solver)
         self.plan = Plan.of(self.schedule)
         self.device: torch.device = model.pos_emb.device
+        self._draws: list[bool] = self.solver.draws.tolist()
         self.timesteps = torch.from_numpy(self.solver.timesteps).to(self.device)
         self.condition = ConditionTables(model, self.schedule, self.timesteps)
         self.snapshots = ModelSnapshot(model), SamplerSnapshot(loop)
@@ -62,8 +63,9 @@ class Hoisted:
 
         Of all T tokens, also where fewer are denoised: what a seed means does not depend on that.
         """
-        initial, noise = self.loop.draw(known, self.solver.draws.tolist(), generator)
-        return initial * self.solver.init_sigma, noise
+        initial, noise = self.loop.draw(known, self._draws, generator)
+        sigma = self.solver.init_sigma
+        return (initial if sigma == 1 else initial * sigma), noise
 
     def check(self, inputs: SamplerInputs) -> None:
         """Refuses inputs that do not fit, and weights, a sampler or a device that changed under the tables.

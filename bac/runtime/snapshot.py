@@ -32,7 +32,6 @@ class ModelSnapshot:
         self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
         self._tensors = self._current()
         self._counted = [tensor for tensor in self._tensors if not tensor.is_inference()]
-        self._identities = list(map(id, self._tensors))  # of tensors that are kept, so no other can get one
         self._state = self._look()
 
     def _current(self) -> list[Tensor]:
@@ -45,8 +44,9 @@ class ModelSnapshot:
         """Raises:
         RuntimeError: the model is not what it was.
         """
-        same = list(map(id, self._current())) == self._identities and self._look() == self._state
-        if not same:
+        current = self._current()
+        same = len(current) == len(self._tensors) and all(map(operator.is_, current, self._tensors))
+        if not same or self._look() != self._state:
             raise RuntimeError("the policy's weights changed after it was accelerated: call accelerate() again")
         if any(tuple(children.values()) != kept for children, kept in self._children):
             raise RuntimeError("a module of the policy was replaced after it was accelerated: call accelerate() again")

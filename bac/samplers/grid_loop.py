@@ -148,14 +148,22 @@ class GridLoop:
         """
         if not self.settings.coupled:
             return self.own.draw(like, draws, generator)
-        trained = len(self.scheduler.alphas_cumprod)
-        initial, noises = self.own.draw(like, [True] * (trained - 1) + [False], generator)
+        stacked = self._of_the_full_policy(like, generator)
         if self._weights is not None:
-            stacked = torch.stack([initial, *(noise for noise in noises if noise is not None)])
             # In double precision, so that a sample's noise does not depend on how many are in its batch.
-            mixed = (self._weights.to(like.device) @ stacked.flatten(1).double()).to(like.dtype).view(-1, *like.shape)
-            initial, noises = mixed[0], [*mixed[1:], None]
-        return initial, [noise if drawn else None for noise, drawn in zip(noises, draws)]
+            mixed = self._weights.to(like.device) @ stacked.flatten(1).double()
+            stacked = mixed.to(like.dtype).view(-1, *like.shape)
+        initial, *noises = stacked.unbind()
+        return initial, [noise if drawn else None for noise, drawn in zip([*noises, None], draws)]
+
+    def _of_the_full_policy(self, like: Tensor, generator: Generators) -> Tensor:
+        """Initial noise and that of its steps but the last, [T, B, T', D]."""
+        count = len(self.scheduler.alphas_cumprod)
+        at_once = getattr(self.own, "noises", None)
+        if at_once is not None:
+            return at_once(count, like, generator)
+        initial, noises = self.own.draw(like, [True] * (count - 1) + [False], generator)
+        return torch.stack([initial, *(noise for noise in noises if noise is not None)])
 
     def begin(self, scheduler: Chain, known: Tensor, generator: Generators) -> Tensor:
         """The initial noise [B, T, D]; that of the steps is drawn, too, and kept in `scheduler`."""

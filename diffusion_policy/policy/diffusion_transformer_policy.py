@@ -16,7 +16,7 @@ from diffusion_policy.model.diffusion.mask_generator import LowdimMaskGenerator
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.denoising_targets import draw_timesteps, prediction_target
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler, Generators, Sampler
-from diffusion_policy.policy.observation_checks import checked_observation, unit_images
+from diffusion_policy.policy.observation_checks import all_finite, checked_observation, unit_images
 from diffusion_policy.policy.sampler_inputs import SamplerInputs
 from diffusion_policy.policy.settable import SettablePolicy
 
@@ -173,7 +173,7 @@ class DiffusionTransformerPolicy(SettablePolicy):
                 f"the executed chunk ends at token {self.chunk.stop} and the sampler denoises {sample.shape[1]}: "
                 "n_action_steps was set after accelerate(), call accelerate() again"
             )
-        if not torch.isfinite(sample).all():
+        if not all_finite(sample):
             rows = (~torch.isfinite(sample).flatten(1).all(1)).nonzero().flatten().tolist()
             raise InputError(
                 f"the sampled actions of batch rows {rows[:8]} are not finite: the weights or the sampler's settings "
