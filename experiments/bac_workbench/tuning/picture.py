@@ -13,7 +13,8 @@ from diffusion_policy.common.files import atomic_path
 # Okabe and Ito's palette, told apart without colour vision; every group has a marker of its own beside it.
 CHOSEN, PROVEN, TESTED, SELECTED = "#D55E00", "#0072B2", "#E69F00", "#7f7f7f"
 
-PLACES = [(7, 5), (7, -12), (7, 16), (7, -23)]  # of a name beside its mark, in points
+GAP = 7  # points between a mark and its name
+HEIGHTS = (5, -12, 16, -23, 27, -34, 38, -45)  # of a name above its mark, in points; the first that is free
 
 
 def plot_tuned(tuned: Tuned, path: Path) -> None:
@@ -61,7 +62,9 @@ def plot_tuned(tuned: Tuned, path: Path) -> None:
     figure.legend(unique.values(), unique.keys(), frameon=False, fontsize=8, **place)
     axis.grid(alpha=0.25, linewidth=0.5)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.margins(x=0.12)
+    axis.margins(x=0.12, y=0.1)
+    axis.set_ylim(bottom=floor)
+    figure.draw_without_rendering()  # the layout decides where marks are
     _label(axis, marks, tuned.method)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
@@ -106,25 +109,37 @@ def _draw(axis: Any, row: Mapping[str, Any]) -> tuple[str, float, float] | None:
 
 
 def _label(axis: Any, marks: list[tuple[str, float, float]], chosen: str) -> None:
-    """Names beside the marks, each where it covers no earlier one if there is such a place."""
+    """Names beside the marks, each where it covers no earlier one, or as little of them as can be."""
     scale = 72 / axis.figure.dpi  # points of a pixel
-    taken: list[tuple[float, float, float, float]] = []
+    frame = axis.get_window_extent()
+    left, right, bottom, top = (side * scale for side in (frame.x0, frame.x1, frame.y0, frame.y1))
+    points = {name: axis.transData.transform((x, y)) * scale for name, x, y in marks}
+    taken = [(px - 4, py - 4, 8.0, 8.0) for px, py in points.values()]  # the marks themselves
     for name, x, y in sorted(marks, key=lambda mark: (mark[0] != chosen, mark[1])):
-        px, py = axis.transData.transform((x, y)) * scale
+        px, py = points[name]
         width, height = 4.2 * len(name), 9.0
-        boxes = [(px + dx, py + dy) for dx, dy in PLACES]
-        free = [
+        boxes = [(px + aside, py + up, width, height) for up in HEIGHTS for aside in (GAP, -GAP - width)]
+        boxes = [
             box
             for box in boxes
-            if all(abs(box[0] - left) > max(width, w) or abs(box[1] - low) > h for left, low, w, h in taken)
-        ]
-        left, low = free[0] if free else boxes[0]
-        taken.append((left, low, width, height))
+            if left < box[0] and box[0] + width < right and bottom < box[1] and box[1] + height < top
+        ] or boxes
+        place = min(boxes, key=lambda box: sum(_shared(box, other) for other in taken))  # the first of the best
+        taken.append(place)
         axis.annotate(
             name,
             (x, y),
-            xytext=(left - px, low - py),
+            xytext=(place[0] - px, place[1] - py),
             textcoords="offset points",
             fontsize=7.5,
             weight="bold" if name == chosen else "normal",
         )
+
+
+def _shared(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """The area that two boxes (left, bottom, width, height) share."""
+    sides = (
+        min(one[axis] + one[2 + axis], other[axis] + other[2 + axis]) - max(one[axis], other[axis]) for axis in (0, 1)
+    )
+    across, up = (max(0.0, side) for side in sides)
+    return across * up
