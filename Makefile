@@ -79,6 +79,16 @@ check-lerobot: $(call installed,pusht$(comma)lerobot)
 	@$(VENV)/bin/python scripts/check_lerobot.py $(LEROBOT_VENV)/bin/python
 	@$(LEROBOT_VENV)/bin/python tests/lerobot/multi_task_dit.py
 
+# The Push-T denoiser in other inference engines, beside this project's runtimes. Nothing else should run.
+.PHONY: peers
+PEERS_VENV := build/venv-peers
+PEERS_ARGS ?=
+peers: $(VENV)/.created
+	@test -x $(PEERS_VENV)/bin/python || $(VENV)/bin/python -m venv $(PEERS_VENV)
+	@BAC_LIBRARY_BY_VERSION=1 $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -e . -e ./bac \
+	  onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0 openvino==2026.4.1
+	@$(PEERS_VENV)/bin/python -m speed.peers $(PEERS_ARGS)
+
 check-pins: $(call installed,pusht$(comma)dev)
 	@$(VENV)/bin/python scripts/check_pins.py
 
@@ -122,4 +132,4 @@ $(VENV)/.created:
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info bac/*.egg-info
-	find bac diffusion_policy experiments scripts stress tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find bac diffusion_policy experiments scripts speed stress tests -name __pycache__ -type d -prune -exec rm -rf {} +
