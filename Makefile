@@ -26,7 +26,7 @@ help:
 	@echo "make stress  attack this project: damaged and hostile files, kills, races, full disks, clients (about 12 minutes; see"
 	@echo "             docs/reliability.md); STRESS_ARGS='seed=1 parts=fuzz inputs=5000' chooses, STRESS_ARGS=help lists"
 	@echo "make setup   install only; EXTRAS=pusht,wandb chooses (pusht, blockpush, kitchen, robomimic, robomimic-reference,"
-	@echo "             lerobot, wandb, report, serve, sweeps, ray, docs, dev, all)"
+	@echo "             lerobot, hub, wandb, report, serve, sweeps, ray, docs, dev, all)"
 	@echo "make wheels  the library and the workbench as wheels to hand on, in dist/"
 	@echo "make check-pins   ask pip whether the pinned versions can be installed together on every supported Python"
 	@echo "make check-lerobot   collect Push-T episodes and read them with the lerobot package, and cache the blocks of its"

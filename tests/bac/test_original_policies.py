@@ -75,7 +75,9 @@ def test_runtimes_agree_under_a_schedule():
 def test_a_schedule_from_recordings():
     policy = original()
     found = profile(policy, np.random.default_rng(0).random((4, 2, 3), dtype=np.float32), noise_seeds=(0,))
-    made = bua.bac(found.matrices["cosine"], found.matrices["l1"], budget=3, top_k=2, provenance=found.info.provenance())
+    made = bua.bac(
+        found.matrices["cosine"], found.matrices["l1"], budget=3, top_k=2, provenance=found.info.provenance()
+    )
     with accelerate(policy, made, verify=True, warm_up=1) as fast:
         act(fast)
     assert fast.report().block_updates == made.update_count < fast.report().full_updates
