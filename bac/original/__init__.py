@@ -1,7 +1,7 @@
 """Policies of the original Diffusion Policy project, and of anybody whose denoiser has its parameter names.
 
-They have no denoising loop that can be replaced, only a method `conditional_sample` that does it all. `adopt` gives such
-a policy what this package asks of one (`bac.loop.Policy`); the policy's own code goes on to encode and decode.
+They have no denoising loop that can be replaced, only a method `conditional_sample` that does it all. `adopt` gives
+such a policy what this package asks of one (`bac.loop.Policy`); the policy's own code goes on to encode and decode.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from bac.errors import NoDenoiser
-from bac.loop import DenoisingLoop
 from bac.original.policy import AdoptedPolicy
 
 _NEEDED = ("model", "noise_scheduler", "num_inference_steps", "predict_action", "conditional_sample")
@@ -38,4 +37,4 @@ def adopt(policy: Any) -> Any:
     return AdoptedPolicy(policy)
 
 
-__all__ = ["AdoptedPolicy", "DenoisingLoop", "adopt"]
+__all__ = ["AdoptedPolicy", "adopt"]

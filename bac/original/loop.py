@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,14 +29,14 @@ class OriginalInputs:
         return len(self.known)
 
     def __getitem__(self, rows: slice) -> OriginalInputs:
-        return self._each(lambda tensor: tensor[rows])
+        return OriginalInputs(self.known[rows], *(None if part is None else part[rows] for part in self._optional))
 
     def clone(self) -> OriginalInputs:
-        return self._each(Tensor.clone)
+        return OriginalInputs(self.known.clone(), *(None if part is None else part.clone() for part in self._optional))
 
-    def _each(self, change: Any) -> OriginalInputs:
-        parts = [getattr(self, field.name) for field in dataclasses.fields(self)]
-        return OriginalInputs(*(None if part is None else change(part) for part in parts))
+    @property
+    def _optional(self) -> tuple[Tensor | None, Tensor | None]:
+        return self.mask, self.observation
 
     def head(self, tokens: int | None) -> OriginalInputs:
         mask = None if self.mask is None else self.mask[:, :tokens]

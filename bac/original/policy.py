@@ -157,7 +157,7 @@ class AdoptedPolicy:
         return twin
 
     def predict_action(self, obs_dict: dict[str, Tensor], generator: Generators = None) -> dict[str, Tensor]:
-        """As the policy's own. The original's takes no generator; accelerated it may be given one, or one per sample."""
+        """As the policy's own, which knows no generator; accelerated it may be given one, or one per sample."""
         with _drawing_from(generator):
             return self.original.predict_action(obs_dict)
 

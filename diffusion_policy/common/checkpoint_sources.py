@@ -228,8 +228,8 @@ def _advice(payload: Any) -> str:
     if not isinstance(payload, dict) or not any(isinstance(value, StoredTensor) for value in payload.values()):
         return ""
     return (
-        ". It is a state dict: weights without the settings they were trained with. Load it into the policy of your own "
-        "code and call bac.accelerate(policy), or save the whole checkpoint from the original project's workspace"
+        ". It is a state dict: weights without the settings they were trained with. Load it into the policy of your "
+        "own code and call bac.accelerate(policy), or save the whole checkpoint from the original project's workspace"
     )
 
 

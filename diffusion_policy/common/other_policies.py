@@ -26,8 +26,9 @@ _TRAIN = (
 )
 _UNET = (
     "it is a Diffusion Policy with a U-Net, which has no residual branches of a transformer to cache. In the original "
-    "project fewer steps make it faster: policy.noise_scheduler = DDIMScheduler.from_config(policy.noise_scheduler.config) "
-    "and policy.num_inference_steps = 16. To have a Transformer Diffusion Policy, train one on the same data: bac train"
+    "project fewer steps make it faster: policy.noise_scheduler = "
+    "DDIMScheduler.from_config(policy.noise_scheduler.config) and policy.num_inference_steps = 16. To have a "
+    "Transformer Diffusion Policy, train one on the same data: bac train"
 )
 
 
@@ -58,9 +59,9 @@ def foreign_policy(folder: Path) -> str | None:
         )
     if kind in _LEROBOT:
         return (
-            f"{folder} holds a LeRobot policy of type {kind}, which denoises with {_LEROBOT[kind]}: load it with lerobot, "
-            "and cache its blocks in its own loop: bac.cache(model, schedule), see docs/howto/other-models.md; the "
-            "library (pip install bac-diffusion) installs beside it"
+            f"{folder} holds a LeRobot policy of type {kind}, which denoises with {_LEROBOT[kind]}: load it with "
+            "lerobot, and cache its blocks in its own loop, bac.cache(model, schedule): docs/howto/other-models.md. "
+            "The library (pip install bac-diffusion) installs beside it"
         )
     what = f": {_LEROBOT_OTHERS[kind]}" if kind in _LEROBOT_OTHERS else ""
     return (

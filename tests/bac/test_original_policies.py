@@ -75,9 +75,8 @@ def test_runtimes_agree_under_a_schedule():
 def test_a_schedule_from_recordings():
     policy = original()
     found = profile(policy, np.random.default_rng(0).random((4, 2, 3), dtype=np.float32), noise_seeds=(0,))
-    made = bua.bac(
-        found.matrices["cosine"], found.matrices["l1"], budget=3, top_k=2, provenance=found.info.provenance()
-    )
+    matrices, origin = found.matrices, found.info.provenance()
+    made = bua.bac(matrices["cosine"], matrices["l1"], budget=3, top_k=2, provenance=origin)
     with accelerate(policy, made, verify=True, warm_up=1) as fast:
         act(fast)
     assert fast.report().block_updates == made.update_count < fast.report().full_updates
@@ -87,7 +86,7 @@ def test_a_schedule_from_recordings():
         accelerate(policy, made)
 
 
-# ---- what is set on the policy ----------------------------------------------------------------------------------------
+# ---- what is set on the policy -----------------------------------------------------------------------------------
 
 
 @every_runtime

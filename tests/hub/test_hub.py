@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-constants = pytest.importorskip("huggingface_hub.constants")
+pytest.importorskip("huggingface_hub")
+
+from huggingface_hub import constants
 
 from bac import Schedule, Tuned, accelerate
 from bac_workbench.commands import push_checkpoint

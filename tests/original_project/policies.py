@@ -12,7 +12,10 @@ TRAIN = {"num_train_timesteps": 100, "beta_start": 1e-4, "beta_end": 0.02, "beta
 
 @torch.no_grad()
 def make(model_class: Any, policy_class: Any, normalizer_class: Any, steps: int = 10, **changes: Any) -> Any:
-    """The policy of these three classes; `changes`: obs_as_cond, pred_action_steps_only, n_cond_layers, options of step."""
+    """The policy of these three classes.
+
+    `changes`: obs_as_cond, pred_action_steps_only, n_cond_layers; what else there is are options of `scheduler.step`.
+    """
     torch.manual_seed(0)
     as_cond, chunk_only = changes.pop("obs_as_cond", True), changes.pop("pred_action_steps_only", False)
     width, horizon = (2, 4 if chunk_only else 6) if as_cond else (5, 6)
