@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bac.errors import NoDenoiser
+from bac.errors import Unavailable
 from bac.original.policy import AdoptedPolicy
 
 _NEEDED = ("model", "noise_scheduler", "num_inference_steps", "predict_action", "conditional_sample")
@@ -23,13 +23,13 @@ def adopt(policy: Any) -> Any:
     Raises:
         ValueError: the policy is accelerated already.
         NoDenoiser: its denoiser is no transformer of known parameter names, such as a U-Net.
-        Unavailable: its loop does something else.
+        Unavailable: its loop does something else, or it is no policy of the original project.
     """
     if hasattr(policy, "sampler"):
         return policy
     missing = [name for name in _NEEDED if not hasattr(policy, name)]
     if missing:
-        raise NoDenoiser(
+        raise Unavailable(
             f"this {type(policy).__name__} has no `sampler` to replace, and is no policy of the original Diffusion "
             f"Policy project either: it has no {', '.join(missing)}. For a denoiser in a loop of your own there is "
             "bac.cache(model, schedule)"

@@ -240,7 +240,7 @@ def test_a_unet_is_told_what_helps_it():
     policy.model = ConditionalUnet1D()
     with pytest.raises(NoDenoiser, match="ConditionalUnet1D has no input_emb.*fewer steps"):
         accelerate(policy)
-    with pytest.raises(NoDenoiser, match="no `sampler` to replace"):
+    with pytest.raises(Unavailable, match="no `sampler` to replace.*it has no model, noise_scheduler"):
         accelerate(ConditionalUnet1D())
 
 
