@@ -170,6 +170,29 @@ def test_a_copy_has_a_policy_of_its_own():
     twin.detach()
 
 
+class Hybrid(DiffusionTransformerLowdimPolicy):
+    """Sees images by an encoder of its own."""
+
+    def predict_action(self, obs_dict):
+        return super().predict_action({"obs": self.obs_encoder(obs_dict["image"].flatten(2))})
+
+
+@every_runtime
+def test_a_policy_with_an_encoder_of_its_own(runtime):
+    policy = make(TransformerForDiffusion, Hybrid, LinearNormalizer)
+    policy.obs_encoder = torch.nn.Linear(12, 3)
+    images = {"image": torch.rand(1, 2, 3, 2, 2)}
+    torch.manual_seed(0)
+    expected = policy.predict_action(images)["action"]
+    with accelerate(policy, runtime=runtime) as fast:
+        torch.manual_seed(0)
+        assert error(fast.predict_action(images)["action"], expected) < TOLERANCE
+        fast.warm_up(1, images)
+        with pytest.raises(Unavailable, match="no observation can be made up for a Hybrid: give one"):
+            fast.warm_up()
+    assert fast.report().encoder.startswith("PyTorch") and fast.report().chunks == 1
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 

@@ -4,33 +4,33 @@ import torch
 from torch import nn
 
 
-class SingleFieldLinearNormalizer(nn.Module):
-    def __init__(self, low, high):
-        super().__init__()
-        stats = nn.ParameterDict({"min": low, "max": high, "mean": (low + high) / 2, "std": (high - low) / 4})
-        scale = 2 / (high - low)
-        self.params_dict = nn.ParameterDict({"scale": scale, "offset": -1 - scale * low, "input_stats": stats})
-        self.requires_grad_(False)
+class SingleFieldLinearNormalizer:
+    def __init__(self, params):
+        self.params = params
 
     def normalize(self, x):
-        return x * self.params_dict["scale"] + self.params_dict["offset"]
+        return x * self.params["scale"] + self.params["offset"]
 
     def unnormalize(self, x):
-        return (x - self.params_dict["offset"]) / self.params_dict["scale"]
+        return (x - self.params["offset"]) / self.params["scale"]
 
     def get_input_stats(self):
-        return self.params_dict["input_stats"]
+        return self.params["input_stats"]
 
 
 class LinearNormalizer(nn.Module):
     def __init__(self, limits):
         super().__init__()
-        self.params_dict = nn.ModuleDict(
-            {name: SingleFieldLinearNormalizer(*map(torch.as_tensor, pair)) for name, pair in limits.items()}
-        )
+        self.params_dict = nn.ParameterDict()
+        for name, (low, high) in limits.items():
+            stats = nn.ParameterDict({"min": low, "max": high, "mean": (low + high) / 2, "std": (high - low) / 4})
+            scale = 2 / (high - low)
+            fields = {"scale": scale, "offset": -1 - scale * low, "input_stats": stats}
+            self.params_dict[name] = nn.ParameterDict(fields)
+        self.requires_grad_(False)
 
     def __getitem__(self, name):
-        return self.params_dict[name]
+        return SingleFieldLinearNormalizer(self.params_dict[name])
 
     def normalize(self, values):
-        return {name: self[name].normalize(value) for name, value in values.items()}
+        return {name: self[name].normalize(torch.as_tensor(value)) for name, value in values.items()}
