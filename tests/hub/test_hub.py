@@ -138,3 +138,22 @@ def test_without_the_client(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(CheckpointError, match=r"not installed.*bac-workbench\[hub\]"):
         load_policy("hf:user/name")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("checkpoint=a", "to=<an address hf:user/name> is missing"),
+        ("checkpoint=a to=hf:u/n weights=emma", "did you mean ema"),
+        ("checkpoint=a to=hf:u/n privat=false", "did you mean private"),
+    ],
+)
+def test_wrong_settings_are_named(line, says):
+    with pytest.raises(ConfigError, match=says):
+        push_checkpoint.settings(line.split())
+
+
+@pytest.mark.parametrize(("to", "says"), [("user/name", "is no address"), ("hf:user/name/a.ckpt", "names a file")])
+def test_a_place_that_is_none_is_refused(to, says):
+    with pytest.raises(ConfigError, match=says):
+        push(str(BUNDLED), to)
