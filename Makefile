@@ -26,11 +26,11 @@ help:
 	@echo "make stress  attack this project: damaged and hostile files, kills, races, full disks, clients (about 12 minutes; see"
 	@echo "             docs/reliability.md); STRESS_ARGS='seed=1 parts=fuzz inputs=5000' chooses, STRESS_ARGS=help lists"
 	@echo "make setup   install only; EXTRAS=pusht,wandb chooses (pusht, blockpush, kitchen, robomimic, robomimic-reference,"
-	@echo "             lerobot, wandb, report, serve, sweeps, ray, docs, dev, all)"
+	@echo "             lerobot, hub, wandb, report, serve, sweeps, ray, docs, dev, all)"
 	@echo "make wheels  the library and the workbench as wheels to hand on, in dist/"
 	@echo "make check-pins   ask pip whether the pinned versions can be installed together on every supported Python"
 	@echo "make check-lerobot   collect Push-T episodes and read them with the lerobot package, and cache the blocks of its"
-	@echo "             multi_task_dit; in an environment of its own (several GB; Python 3.12 or 3.13 with LEROBOT_PYTHON=...)"
+	@echo "             multi_task_dit, timed; in an environment of its own (several GB; Python 3.12 or 3.13 with LEROBOT_PYTHON=...)"
 	@echo "make clean   remove $(VENV), caches and build output; data, checkpoints and results stay"
 	@echo
 	@echo "Packages go into $(VENV), with the versions pinned in pyproject.toml, from wherever pip is configured to look."
@@ -78,6 +78,8 @@ check-lerobot: $(call installed,pusht$(comma)lerobot)
 	@$(LEROBOT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet 'lerobot[dataset]==0.6.1'
 	@$(VENV)/bin/python scripts/check_lerobot.py $(LEROBOT_VENV)/bin/python
 	@$(LEROBOT_VENV)/bin/python tests/lerobot/multi_task_dit.py
+	@$(LEROBOT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet ./bac
+	@$(LEROBOT_VENV)/bin/python tests/lerobot/journey.py
 
 # The Push-T denoiser in other inference engines, beside this project's runtimes. Nothing else should run.
 .PHONY: peers

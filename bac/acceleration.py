@@ -14,6 +14,7 @@ from bac.belonging import certificate_of, foreign_to, name_of
 from bac.flops import denoiser_cost
 from bac.horizon import choose_tokens
 from bac.loop import DenoisingLoop, Generators, Policy
+from bac.original import adopt
 from bac.report import Latencies, Report
 from bac.runtime.choose import make_sampler
 from bac.runtime.contract import Runtime
@@ -43,14 +44,12 @@ class Acceleration:
         horizon: str = "executed",
         deadline_ms: float | None = None,
     ):
-        own = getattr(policy, "sampler", None)
+        policy = adopt(policy)
+        own = policy.sampler
         if not isinstance(own, DenoisingLoop):
-            state = (
-                "is already accelerated: leave that block first, or call its detach()"
-                if own is not None
-                else "has no `sampler` to replace"
+            raise ValueError(
+                f"this {type(policy).__name__} is already accelerated: leave that block first, or call its detach()"
             )
-            raise ValueError(f"this {type(policy).__name__} {state}")
         self.latencies = Latencies(deadline_ms)
         self.policy, self.replaced = policy, own
         self.tuned = certificate_of(policy, schedule)
@@ -259,7 +258,8 @@ def accelerate(
         fast.detach()
 
     Args:
-        policy: a Transformer Diffusion Policy; inside the block its own `predict_action` is accelerated too.
+        policy: a Transformer Diffusion Policy, also one of the original project's own classes (see `bac.original`);
+            inside the block its own `predict_action` is accelerated too.
         schedule: which block computes at which step; None computes all of them (the full policy, hoisted). A `Tuned`,
             or 'tuned' for the one of this policy in assets/*/tuned.json: sampler and schedule as they were proven.
         runtime: 'reference', 'planned' or 'compiled'; None: that of the certificate, without one 'planned'.
@@ -278,6 +278,7 @@ def accelerate(
     Raises:
         ScheduleError: the schedule is for another model, other weights, another sampler or number of steps.
         TunedError: the certificate is for another policy, or there is none.
+        NoDenoiser: the policy's model is no transformer whose branches are known, such as a U-Net.
         UnknownModule: the model has a part that the runtime would leave out, such as an adapter or a quantised layer.
         VerificationError: the runtime's actions are not those of the reference.
         ValueError, RuntimeError: the runtime is not available here; the message says what is missing.

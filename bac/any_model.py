@@ -151,12 +151,22 @@ def model_cost(model: nn.Module, blocks: Sequence[str], call: Callable[[], Any],
 @contextmanager
 def _countable() -> Iterator[None]:
     """Attention as matrix products: PyTorch does not count all of its fused kernels."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel  # since PyTorch 2.3
-
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    switch: Any = getattr(torch.backends, "mha", None)  # since PyTorch 2.3
+    fused = switch is not None and switch.get_fastpath_enabled()
+    if fused:
+        switch.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with _as_products():
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+        if fused:
+            switch.set_fastpath_enabled(True)
+
+
+def _as_products() -> Any:
+    """`scaled_dot_product_attention` without its fused kernels."""
+    try:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+    except ImportError:  # before PyTorch 2.3
+        return torch.backends.cuda.sdp_kernel(enable_flash=False, enable_math=True, enable_mem_efficient=False)
+    return sdpa_kernel(SDPBackend.MATH)

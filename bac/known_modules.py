@@ -6,6 +6,8 @@ layer), a hook or a replaced method would be left out, so they are refused.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn.modules import module as _modules
 
@@ -60,9 +62,10 @@ def check_containers(model: nn.Module) -> None:
         UnknownModule: naming the module.
     """
     _refuse_global_hooks()
+    containers = _CONTAINERS | _also_known(model)
     for name, module in model.named_modules():
-        if any(_full_name(cls) in _CONTAINERS for cls in type(module).__mro__):
-            reason = _strange(module, _CONTAINERS)
+        if any(_full_name(cls) in containers for cls in type(module).__mro__):
+            reason = _strange(module, containers)
             if reason:
                 raise UnknownModule(
                     f"{_name(name)} {reason}, which block-wise caching would bypass: "
@@ -87,13 +90,18 @@ def check_modules(model: nn.Module, runtime: str) -> None:
 
 def foreign_part(model: nn.Module) -> str | None:
     """The first part of a model whose computation is not known here, in words; None: there is none."""
-    return _first_foreign(model, _KNOWN, "the model", "the model's")
+    return _first_foreign(model, _KNOWN | _also_known(model), "the model", "the model's")
 
 
 def foreign_encoder_part(encoder: nn.Module) -> str | None:
     """Likewise of a vision encoder."""
     reason = _strange(encoder, frozenset({f"{_VISION}.observation_encoder.ObservationEncoder"}))
     return f"it {reason}" if reason else _first_foreign(encoder, _ENCODER, "it", "its")
+
+
+def _also_known(model: Any) -> frozenset[str]:
+    """Classes that only a model of another make is built of (see `bac.original.denoiser`)."""
+    return getattr(model, "known_modules", frozenset())
 
 
 def _first_foreign(model: nn.Module, known: frozenset[str], whole: str, owner: str) -> str | None:

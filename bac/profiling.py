@@ -6,7 +6,7 @@ The similarities are means over many observations and noise seeds (paper, sectio
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bac.denoiser import model_blocks
 from bac.loop import DenoisingLoop, SamplerInputs
+from bac.original import adopt
 from bac.profile_matrices import Profile, ProfileError, ProfileInfo
 from bac.runtime.reference import ReferenceSampler
 from bac.sampler_name import loop_name
@@ -21,20 +22,6 @@ from bac.schedule import Schedule
 from bac.similarity import METRICS, from_sums
 
 __all__ = ["FeatureSimilarity", "Profile", "ProfileError", "ProfileInfo", "profile", "profile_features"]
-
-
-class ProfiledPolicy(Protocol):
-    """What `profile` needs of a policy."""
-
-    @property
-    def sampler(self) -> Any: ...
-
-    @property
-    def noise_scheduler(self) -> Any: ...
-
-    def sampler_inputs(self, obs_dict: dict[str, Tensor], /) -> SamplerInputs: ...
-
-    def weights_hash(self) -> str: ...
 
 
 class FeatureSimilarity:
@@ -115,7 +102,7 @@ def profile_features(
 
 
 def profile(
-    policy: ProfiledPolicy,
+    policy: Any,
     observations: Mapping[str, Any] | Any,
     noise_seeds: Sequence[int] = (0, 1),
     batch_size: int = 4,
@@ -131,7 +118,7 @@ def profile(
         )
 
     Args:
-        policy: not accelerated; its own sampler is what is profiled.
+        policy: not accelerated; its own sampler is what is profiled. Also one of the original project's own classes.
         observations: arrays or tensors [N, To, ...] by name, in the environment's units, images uint8 or in [0, 1];
             an array alone stands for {"obs": array}. Take N of them, 32 or more, spread over several episodes.
         noise_seeds: every observation is denoised once with each.
@@ -144,6 +131,7 @@ def profile(
         ProfileError: the policy is accelerated, or there are no observations or seeds.
         ValueError: the observations are not what the policy sees.
     """
+    policy = adopt(policy)
     own = policy.sampler
     if not isinstance(own, DenoisingLoop):
         raise ProfileError("the policy is accelerated: leave the `with accelerate(...)` block, and profile it there")

@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
 BENCHMARKS = {"pusht", "blockpush", "kitchen", "robomimic", "robomimic-reference"}
-EXTRAS = BENCHMARKS | {"lerobot", "wandb", "report", "serve", "sweeps", "ray", "docs", "dev", "all"}
+EXTRAS = BENCHMARKS | {"lerobot", "hub", "wandb", "report", "serve", "sweeps", "ray", "docs", "dev", "all"}
 CODE = ("bac", "diffusion_policy", "experiments", "scripts")
 OWN = {"bac", "bac_workbench", "diffusion_policy", "docs", "door", "stress", "tests"}
 # Import name -> distribution name, where they differ by more than - and _.

@@ -68,7 +68,8 @@ def load_policy(
     """Loads a policy; nothing from the file is executed, and nothing is built before it is known to fit the tensors.
 
     Args:
-        path: a folder with policy.safetensors and config.yaml, such a policy.safetensors, or an original `.ckpt`.
+        path: a folder with policy.safetensors and config.yaml, such a policy.safetensors, or an original `.ckpt`; or
+            one on the Hugging Face Hub, `hf:user/name[/folder][@revision]`.
         weights: 'ema' (the averaged weights, which the original evaluates) or 'raw'.
         num_inference_steps: denoising steps K instead of the checkpoint's.
     Raises:

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from diffusion_policy.common import hub
 from diffusion_policy.common.config import CheckpointError
 from diffusion_policy.common.config_files import read_yaml
+from diffusion_policy.common.other_policies import foreign_policy
 from diffusion_policy.common.pickle_standins import Placeholder, printable
 from diffusion_policy.common.policy_files import CONFIG_FILE, WEIGHTS_FILE
 from diffusion_policy.common.restricted_unpickler import (
@@ -53,11 +55,13 @@ class StoredWeights(NamedTuple):
 
 # ---- finding ----
 def find_weights(path: str | Path) -> Path:
-    """The file that holds the weights.
+    """The file that holds the weights; of an address `hf:user/name`, fetched from the Hugging Face Hub.
 
     Raises:
         CheckpointError: there is none.
     """
+    if hub.is_address(path):
+        path = hub.download(path)
     try:
         path = Path(path).expanduser()
     except (TypeError, RuntimeError) as error:
@@ -78,15 +82,15 @@ def _weights_file(path: Path) -> Path:
     if path.is_dir():
         if (path / WEIGHTS_FILE).is_file():
             return path / WEIGHTS_FILE
+        if (said := foreign_policy(path)) is not None:
+            raise CheckpointError(said)
         candidates = [hit for depth in ("", "*/", "*/*/") for hit in _checkpoints_in(path, depth)]
         hint = f"choose one of: {some(candidates)}" if candidates else "give a folder that does, or an original .ckpt"
-        if not candidates and (path / "config.json").is_file():
-            hint = (
-                "it looks like a policy of LeRobot or another library (config.json), which is not read. Give a folder "
-                "that this project wrote, or an original .ckpt"
-            )
         raise CheckpointError(f"{path} holds no {WEIGHTS_FILE}; {hint}")
     if path.is_file():
+        said = foreign_policy(path.parent) if path.name == "model.safetensors" else None
+        if said is not None:
+            raise CheckpointError(said)
         return path
     if path.exists():
         raise CheckpointError(f"{path} is neither a file nor a folder but a device, pipe or socket: give a checkpoint")
@@ -186,7 +190,7 @@ def _open_original(source: Path, weights: str) -> Iterator[StoredWeights]:
             held = some(map(_key, payload)) if isinstance(payload, dict) else f"a {_kind(payload)}"
             raise CheckpointError(
                 f"{source} is a PyTorch file but no checkpoint of the Diffusion Policy project: it holds {held} "
-                "instead of cfg and state_dicts"
+                f"instead of cfg and state_dicts{_advice(payload)}"
             )
         values = _pickles(archive, source)
         state = states.get(WEIGHTS[weights])
@@ -217,6 +221,16 @@ def _open_original(source: Path, weights: str) -> Iterator[StoredWeights]:
             step,
             told,
         )
+
+
+def _advice(payload: Any) -> str:
+    """What can be done with a state dict, which does not say what it is of."""
+    if not isinstance(payload, dict) or not any(isinstance(value, StoredTensor) for value in payload.values()):
+        return ""
+    return (
+        ". It is a state dict: weights without the settings they were trained with. Load it into the policy of your "
+        "own code and call bac.accelerate(policy), or save the whole checkpoint from the original project's workspace"
+    )
 
 
 def _pickles(archive: TorchArchive, source: Path) -> dict[Any, Any]:

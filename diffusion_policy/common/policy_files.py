@@ -15,6 +15,7 @@ from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.distinct_weights import distinct_state
 from diffusion_policy.common.files import atomic_path
 from diffusion_policy.common.origin import check_own
+from diffusion_policy.common.other_policies import of_other_kind
 from diffusion_policy.common.policy_settings import check_arguments, check_policy
 
 if TYPE_CHECKING:
@@ -62,9 +63,8 @@ def build_policy(config: dict[str, Any], device: str = "cpu") -> DiffusionTransf
     tree = config.get("policy")
     target = tree.get("_target_") if isinstance(tree, dict) else None
     if not isinstance(target, str) or target not in POLICIES:
-        raise ConfigError(
-            f"policy._target_ is {_short(target)!r}, which is not a supported policy: use {', '.join(POLICIES)}"
-        )
+        advice = of_other_kind(target) or f"use {', '.join(POLICIES)}"
+        raise ConfigError(f"policy._target_ is {_short(target)!r}, which is not a supported policy: {advice}")
     policy: DiffusionTransformerPolicy = _build(tree, "policy", device).eval()
     check_policy(policy)
     return policy

@@ -36,6 +36,7 @@ COMMANDS = {
     "collect": "bac collect",
     "convert_actions": "bac data convert-actions",
     "convert_checkpoint": "bac checkpoint convert",
+    "push_checkpoint": "bac checkpoint push",
     "inspect_data": "bac data inspect",
     "download_data": "bac data download",
     "download_checkpoint": "bac checkpoint download",

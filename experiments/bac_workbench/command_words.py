@@ -26,6 +26,7 @@ WORDS = {
     "convert_actions": "data convert-actions",
     "download_checkpoint": "checkpoint download",
     "convert_checkpoint": "checkpoint convert",
+    "push_checkpoint": "checkpoint push",
     "doctor": "doctor",
     "build": "build",
 }

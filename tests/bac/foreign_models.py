@@ -35,6 +35,17 @@ class Case:
         return x
 
 
+class RMSNorm(nn.Module):
+    """As `nn.RMSNorm`, which PyTorch has since 2.4."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * self.weight
+
+
 def time_features(t: Tensor, width: int = WIDTH) -> Tensor:
     """[B] -> [B, width]."""
     angles = 100 * t[:, None] * torch.exp(-math.log(1000) * torch.arange(width // 2) / (width // 2))
@@ -112,7 +123,7 @@ class RDTAttention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.q, self.kv, self.proj = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.q_norm, self.k_norm = nn.RMSNorm(WIDTH // HEADS), nn.RMSNorm(WIDTH // HEADS)
+        self.q_norm, self.k_norm = RMSNorm(WIDTH // HEADS), RMSNorm(WIDTH // HEADS)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         k, v = self.kv(x if c is None else c).unflatten(-1, (2, HEADS, -1)).permute(2, 0, 3, 1, 4)
@@ -126,7 +137,7 @@ class RDTLayer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm1, self.norm2, self.norm3 = nn.RMSNorm(WIDTH), nn.RMSNorm(WIDTH), nn.RMSNorm(WIDTH)
+        self.norm1, self.norm2, self.norm3 = RMSNorm(WIDTH), RMSNorm(WIDTH), RMSNorm(WIDTH)
         self.attn, self.cross_attn = RDTAttention(), RDTAttention()
         self.ffn = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(approximate="tanh"), nn.Linear(WIDTH, WIDTH))
 
@@ -182,7 +193,7 @@ class ExpertMLP(nn.Module):
 class ExpertLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.input_layernorm, self.post_attention_layernorm = nn.RMSNorm(WIDTH), nn.RMSNorm(WIDTH)
+        self.input_layernorm, self.post_attention_layernorm = RMSNorm(WIDTH), RMSNorm(WIDTH)
         self.self_attn, self.mlp = ExpertAttention(), ExpertMLP()
 
     def forward(self, x: Tensor, prefix: Tensor) -> Tensor:

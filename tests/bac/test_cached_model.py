@@ -80,6 +80,7 @@ def test_outputs_that_the_model_overwrites_are_not_given_again():
             model(X)
 
 
+@pytest.mark.skipif(not hasattr(torch.backends, "mha"), reason="PyTorch has no switch for it before 2.3")
 @torch.no_grad()
 def test_pytorchs_fused_encoder_is_recognised():
     case = Case(randomised(TorchEncoder(heads=2)), case_of("torch encoder").call)

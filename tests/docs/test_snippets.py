@@ -42,6 +42,7 @@ OTHERS = (
     "data inspect",
     "checkpoint download",
     "checkpoint convert",
+    "checkpoint push",
 )
 # These guides run in folders of their own, see test_library_guide.py and test_new_task_guide.py, or need a server, see
 # test_examples.py.

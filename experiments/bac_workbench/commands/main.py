@@ -34,6 +34,10 @@ COMMANDS = MappingProxyType(
         "convert_actions": ("convert_actions", "turn relative into absolute actions in robomimic's data"),
         "download_checkpoint": ("download_checkpoint", "download a checkpoint that Diffusion Policy's authors publish"),
         "convert_checkpoint": ("convert_checkpoint", "write any loadable checkpoint in this project's form"),
+        "push_checkpoint": (
+            "push_checkpoint",
+            "upload a policy to the Hugging Face Hub, with schedules and certificate",
+        ),
         "doctor": ("doctor", "check this installation and machine, and name repairs"),
         "build": ("build", "compile the native library of runtime=compiled"),
     }

@@ -96,6 +96,15 @@ class ConvertCheckpoint(Section):
     overwrite: Boolean
 
 
+class PushCheckpoint(Section):
+    checkpoint: Path
+    to: Annotated[Path, Kind("an address hf:user/name")]
+    assets: nullable(Path)
+    weights: choice("ema", "raw")
+    private: Boolean
+    overwrite: Boolean
+
+
 class InspectData(Section):
     checkpoint: nullable(Path)
     observations_map: Names

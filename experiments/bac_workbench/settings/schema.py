@@ -35,6 +35,7 @@ SCHEMAS = {
     "collect": "collection.Collect",
     "convert_actions": "data.ConvertActions",
     "convert_checkpoint": "data.ConvertCheckpoint",
+    "push_checkpoint": "data.PushCheckpoint",
     "download_data": "data.DownloadData",
     "download_checkpoint": "data.DownloadCheckpoint",
 }

@@ -23,7 +23,8 @@ KINDS = {"DDPMScheduler": "ancestral", "DDIMScheduler": "ddim", "DPMSolverMultis
 
 
 def find_tuned(experiment: Experiment) -> tuple[Tuned, Path]:
-    """The certificate of this task and checkpoint, in the working directory or where this project is.
+    """The certificate of this task and checkpoint: in the working directory, where this project is, or beside the
+    policy itself, as in a folder from the Hugging Face Hub.
 
     Raises:
         ConfigError: there is none.
@@ -31,7 +32,8 @@ def find_tuned(experiment: Experiment) -> tuple[Tuned, Path]:
     """
     settings = experiment.settings
     relative = Path(settings.task.name) / FILE
-    found = [root / relative for root in roots(settings.assets_dir) if (root / relative).exists()]
+    places = [*(root / relative for root in roots(settings.assets_dir)), experiment.loaded.source.parent / FILE]
+    found = [path for path in places if path.exists()]
     if not found:
         raise ConfigError(
             f"cache=tuned follows {Path(settings.assets_dir) / relative}, which is not there: "
