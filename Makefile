@@ -28,6 +28,8 @@ help:
 	@echo "make setup   install only; EXTRAS=pusht,wandb chooses (pusht, blockpush, kitchen, robomimic, robomimic-reference,"
 	@echo "             lerobot, hub, wandb, report, serve, sweeps, ray, docs, dev, all)"
 	@echo "make wheels  the library and the workbench as wheels to hand on, in dist/"
+	@echo "make peers   time the denoiser in Inductor, ONNX Runtime and OpenVINO beside this project's runtimes; in an environment"
+	@echo "             of its own in build/ (about 2 GB)"
 	@echo "make check-pins   ask pip whether the pinned versions can be installed together on every supported Python"
 	@echo "make check-lerobot   collect Push-T episodes and read them with the lerobot package, and cache the blocks of its"
 	@echo "             multi_task_dit, timed; in an environment of its own (several GB; Python 3.12 or 3.13 with LEROBOT_PYTHON=...)"

@@ -22,7 +22,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 BENCHMARKS = {"pusht", "blockpush", "kitchen", "robomimic", "robomimic-reference"}
 EXTRAS = BENCHMARKS | {"lerobot", "hub", "wandb", "report", "serve", "sweeps", "ray", "docs", "dev", "all"}
 CODE = ("bac", "diffusion_policy", "experiments", "scripts")
-OWN = {"bac", "bac_workbench", "diffusion_policy", "docs", "door", "stress", "tests"}
+OWN = {"bac", "bac_workbench", "diffusion_policy", "docs", "door", "speed", "stress", "tests"}
 # Import name -> distribution name, where they differ by more than - and _.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "hydra": "hydra-core", "yaml": "PyYAML"}
 # Tools of those who work on the project; pytest brings the one, the build backend is the other.

@@ -42,7 +42,7 @@ largest difference of an executed action to the plain policy's, as a share of th
 
 {table}
 
-{machine_of(run)}. `make peers` makes this table on the machine at hand."""
+{machine_of(run)}. `make peers` makes this table on the machine at hand; [stored data](speed_peers.json)."""
 
 
 def growth_text(run: dict[str, Any]) -> str:
@@ -61,4 +61,4 @@ one of these changed at a time. Medians of {run["axes"]["steps"][0]["n"]} rounds
 
 {table}
 
-{machine_of(run)}. `python -m speed.growth` makes this table again."""
+{machine_of(run)}. `python -m speed.growth` makes this table again; [stored data](speed_growth.json)."""

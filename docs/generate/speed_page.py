@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bac_workbench.evaluation.comparison_tables import markdown
 from bac_workbench.reporting.names import label, split_key
-from bac_workbench.reporting.stored import Benchmark
+from bac_workbench.reporting.stored import Benchmark, read_json
 from bac_workbench.reporting.tables import both, runtimes_table
-from docs.generate.stored import MARK, read_benchmark, wrapped
+from docs.generate.speed_growth import growth_text, peers_text
+from docs.generate.stored import MARK, RESULTS, read_benchmark, wrapped
 
 TASK = "pusht_lowdim"
 INTRODUCTION = """Push-T, the bundled policy. `reference` runs the policy module by module, as the original code does;
@@ -27,7 +28,9 @@ def speed_page() -> str:
     parts = ["# Speed", INTRODUCTION, "## A processor with AVX-512", batches_table(one, many)]
     parts += [gains(one, many), f"{one.machine}; batch 28: {many.rows[0]['n']} rounds.", floors(one, many)]
     parts += ["## A processor with AVX2", markdown(runtimes_table(narrow)).strip(), narrow_text(narrow)]
-    parts += ["## A GPU", markdown(runtimes_table(gpu)).strip(), gpu_text(gpu), "## Your machine", COMMANDS]
+    parts += ["## A GPU", markdown(runtimes_table(gpu)).strip(), gpu_text(gpu), "## Beside other engines"]
+    parts += [peers_text(read_json(RESULTS / "speed_peers.json")), "## How time grows"]
+    parts += [growth_text(read_json(RESULTS / "speed_growth.json")), "## Your machine", COMMANDS]
     return f"{MARK}\n" + wrapped("\n\n".join(parts)) + "\n"
 
 
