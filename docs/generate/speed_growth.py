@@ -36,9 +36,10 @@ def peers_text(run: dict[str, Any]) -> str:
         for row in rows
     ]
     table = markdown((["engine", "ms p50 / p95", "time of compiled", "differs by"], cells)).strip()
-    return f"""Push-T, DDIM-{run["steps"]} at batch {run["batch"]}, all 16 tokens unless it says otherwise: the same
-loop around every engine, one interleaved run of {rows[0]["n"]} rounds. Bold: this project's runtimes. The last column is the
-largest difference of an executed action to the plain policy's, as a share of the largest action.
+    setting = f"Push-T, DDIM-{run['steps']} at batch {run['batch']}, all 16 tokens unless it says otherwise"
+    return f"""{setting}: the same loop around every engine, one interleaved run of {rows[0]["n"]} rounds. Bold: this
+project's runtimes. The last column is the largest difference of an executed action to the plain policy's, as a share of
+the largest action.
 
 {table}
 
