@@ -13,15 +13,21 @@ from tests.bac.native_library import again, edit, without_compilers
 from tests.bac.tiny_policies import needs_compiler
 
 
+def replace(path, content):
+    """Another file of that name: this process has mapped the old one, and would die of its truncation."""
+    path.unlink()
+    path.write_bytes(content)
+
+
 def damage_library(path, record):
     """(name, what is done to the library) pairs."""
     return {
-        "truncated": lambda: os.truncate(path, 4096),
-        "empty": lambda: os.truncate(path, 0),
-        "a flipped bit": lambda: path.write_bytes(
-            path.read_bytes()[:5000] + bytes([path.read_bytes()[5000] ^ 1]) + path.read_bytes()[5001:]
+        "truncated": lambda: replace(path, path.read_bytes()[:4096]),
+        "empty": lambda: replace(path, b""),
+        "a flipped bit": lambda: replace(
+            path, path.read_bytes()[:5000] + bytes([path.read_bytes()[5000] ^ 1]) + path.read_bytes()[5001:]
         ),
-        "text": lambda: path.write_text("not a library"),
+        "text": lambda: replace(path, b"not a library"),
         "missing": path.unlink,
         "a link": lambda: (path.rename(path.with_name("moved")), path.symlink_to("moved")),
         "a folder's link": lambda: (path.unlink(), path.symlink_to("/")),
