@@ -12,6 +12,7 @@ from bac_workbench.reporting.stored import Benchmark, TaskResults
 from bac_workbench.reporting.tables import OVERVIEW, OVERVIEW_NAMES, difference, estimate, methods_table, score
 from docs.generate import frontier
 from docs.generate.claims_page import claims_page
+from docs.generate.flow_page import flow_page
 from docs.generate.latency_page import latency_page
 from docs.generate.speed_page import speed_page
 from docs.generate.stored import MARK, RESULTS, read_frontier, read_task, wrapped
@@ -158,6 +159,7 @@ Arithmetic of the denoiser, GFLOP per action chunk, of the tokens that reach the
 - The pages of the tasks hold more budgets, over one noise seed and {few} episodes.
 - [Speed](speed.md) compares the runtimes on three machines.
 - [What speed is worth in score](latency.md), where the world goes on while the policy computes.
+- [Caching in flow matching](flow.md): schedules of ten steps beside fewer steps.
 - [The paper's claims](claims.md), one by one, tested on every bundled policy.
 """
 
@@ -165,5 +167,11 @@ Arithmetic of the denoiser, GFLOP per action chunk, of the tokens that reach the
 def pages() -> dict[Path, str]:
     """Path -> content of every generated page about results."""
     written = {RESULTS / f"{task}.md": task_page(task) for task in TITLES}
-    overall = {"index": index_page, "speed": speed_page, "claims": claims_page, "latency": latency_page}
+    overall = {
+        "index": index_page,
+        "speed": speed_page,
+        "claims": claims_page,
+        "latency": latency_page,
+        "flow": flow_page,
+    }
     return {**written, **{RESULTS / f"{name}.md": page() for name, page in overall.items()}}

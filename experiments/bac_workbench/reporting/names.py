@@ -26,7 +26,7 @@ METHOD_NAMES = {
     "unified_acs": "unified ACS",
     "sacs": "S-ACS",
 }
-SOLVER_NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp": "DPM-Solver++", "ancestral": "ancestral"}
+SOLVER_NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp": "DPM-Solver++", "ancestral": "ancestral", "flow": "Euler"}
 OPTION_NAMES = {"k": "top_k {}", "r": "refresh at step {}"}
 
 
