@@ -64,7 +64,7 @@ class DenoisingLoop(Protocol):
         step_kwargs: further arguments of `scheduler.step` (eta, ...).
 
     A loop may have `solver()`, its arithmetic as a table (see `bac.solver`); else that is read from its scheduler. It
-    may have `noises(count, like, generator)`, that many draws of `noise` as one tensor, which is faster than `draw`.
+    may have `draw_many(count, like, generator)`, that many draws of `noise` as one tensor, which is faster than `draw`.
     """
 
     @property

@@ -159,7 +159,7 @@ class GridLoop:
     def _of_the_full_policy(self, like: Tensor, generator: Generators) -> Tensor:
         """Initial noise and that of its steps but the last, [T, B, T', D]."""
         count = len(self.scheduler.alphas_cumprod)
-        at_once = getattr(self.own, "noises", None)
+        at_once = getattr(self.own, "draw_many", None)
         if at_once is not None:
             return at_once(count, like, generator)
         initial, noises = self.own.draw(like, [True] * (count - 1) + [False], generator)

@@ -91,7 +91,7 @@ class DiffusionSampler:
         """Noise [B, T, D] like `like`; see `draw_noise`."""
         return draw_noise(like.shape, like, generator)
 
-    def noises(self, count: int, like: Tensor, generator: Generators = None) -> Tensor:
+    def draw_many(self, count: int, like: Tensor, generator: Generators = None) -> Tensor:
         """`count` draws of `noise`, one after the other, as one tensor [count, B, T, D]."""
         return draw_noises(count, like, generator)
 
@@ -102,7 +102,7 @@ class DiffusionSampler:
 
         The numbers that a call with this generator would draw, in its order.
         """
-        first, *rest = self.noises(1 + sum(draws), like, generator).unbind()
+        first, *rest = self.draw_many(1 + sum(draws), like, generator).unbind()
         noises = iter(rest)
         return first, [next(noises) if drawn else None for drawn in draws]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from bac.schedule import Schedule
@@ -12,9 +13,12 @@ from bac_workbench.caching.schedules import schedule_for
 from bac_workbench.settings.caches import CACHES, Cache, Uniform, make_cache, register
 from bac_workbench.settings.methods import CACHE_FILES, named_cache
 from bac_workbench.settings.sampler import DIFFUSERS_TYPES
+from bac_workbench.settings.sampler_names import section_of
 from bac_workbench.setup.experiment import load_experiment
-from bac_workbench.setup.samplers import SCHEDULERS
+from bac_workbench.setup.samplers import SCHEDULERS, build_sampler, name_of
 from diffusion_policy.common.config import ConfigError
+from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+from diffusion_policy.policy.flow_matching import FlowMatching
 
 pytest.importorskip("pymunk")
 
@@ -92,4 +96,12 @@ def test_a_further_method_is_one_class(experiment, monkeypatch):
 
 
 def test_the_settings_name_the_samplers_that_there_are():
-    assert tuple(SCHEDULERS) == (*DIFFUSERS_TYPES, "flow")  # flow matching is trained, and chosen by its checkpoint
+    assert tuple(SCHEDULERS) == (*DIFFUSERS_TYPES, "flow")
+
+
+def test_a_flow_is_sampled_in_other_numbers_of_steps_and_on_no_other_grid():
+    flow = DiffusionSampler(torch.nn.Identity(), FlowMatching(100), 10)
+    sampler = build_sampler(flow, section_of("flow4"))
+    assert sampler.num_inference_steps == 4 and name_of(sampler, flow) == "flow4"
+    with pytest.raises(ConfigError, match="leave all but sampler.steps out"):
+        build_sampler(flow, {"type": "flow", "timesteps": [9, 4]})

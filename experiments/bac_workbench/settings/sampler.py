@@ -21,7 +21,8 @@ from bac_workbench.settings.rules import Problem, Values
 
 #: those whose steps are a scheduler's of diffusers, where no other grid is asked for
 DIFFUSERS_TYPES = ("ddpm", "ddim", "dpmpp")
-SAMPLER_TYPES = (*DIFFUSERS_TYPES, "ancestral")
+#: `flow` is Euler's method along a flow, of policies that learned one
+SAMPLER_TYPES = (*DIFFUSERS_TYPES, "ancestral", "flow")
 LONGEST = 100_000
 Steps = integer(1, LONGEST)
 

@@ -46,6 +46,10 @@ def build_grid_sampler(
     Raises:
         ConfigError: it is not possible on this checkpoint, or an option would have no effect.
     """
+    if kind == "flow":
+        raise ConfigError(
+            "flow matching samples with Euler's method on even steps: leave all but sampler.steps out of its sampler"
+        )
     if kind not in KINDS:
         raise ConfigError(
             f"a {kind} sampler has the spacings of diffusers, {', '.join(OF_DIFFUSERS)}: "
