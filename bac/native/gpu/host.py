@@ -60,6 +60,7 @@ class HostMachine:
         library.bac_denoise.argtypes = [ctypes.POINTER(Params), ctypes.c_int, ctypes.c_int]
 
         def launch(params: Params, blocks: int) -> None:
+            ctypes.memset(params.barrier, 0, 4)
             if library.bac_denoise(ctypes.byref(params), blocks, int(self.threads)):
                 raise ValueError("the kernel was given sizes that do not fit each other")
 

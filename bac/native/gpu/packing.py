@@ -71,9 +71,7 @@ def pack_tables(model: object, tokens: int, observed: int, time: Folded, keep: P
     """`TABLES` of structs.py: masks, and the time tokens folded [L, K, H, 1, D]."""
     masks = model.mask, model.memory_mask  # type: ignore[attr-defined]
     sizes = (tokens, tokens), (tokens, 1 + observed)
-    own, cross = (
-        torch.zeros(size) if mask is None else mask[: size[0], : size[1]] for mask, size in zip(masks, sizes)
-    )
+    own, cross = (torch.zeros(size) if mask is None else mask[: size[0], : size[1]] for mask, size in zip(masks, sizes))
     return {
         "self_mask": keep(own),
         "cross_mask": keep(cross),

@@ -16,10 +16,9 @@ BAC_FN void keep(const Params& p, const Segment& segment, int token, int column,
   p.stored[at] = value;
 }
 
-// Where the trajectory is known, it is that.
+// Where the trajectory is known, it is that. All that writes it waits for the thread block afterwards.
 BAC_FN void impose(const Block& b) {
   if (!b.p.given) return;
-  b.team.sync();
   b.team.each_item(b.p.tokens * b.p.numbers, [&](int i) {
     if (b.p.given[i]) b.trajectory[i] = b.p.known[i];
   });
@@ -74,7 +73,6 @@ BAC_FN void queries_keys_values(const Block& b, const Weights<W>& weights, int l
 BAC_FN void attend(const Block& b) {
   const Params& p = b.p;
   const int width = p.width, tokens = p.tokens, each = width / p.heads, row = b.at.row;
-  b.team.sync();
   b.team.each_item(tokens * 3 * width / 4, [&](int i) {
     const int token = 4 * i / (3 * width), column = 4 * i % (3 * width);
     *reinterpret_cast<Quad*>(b.wide + token * row + column) = remote4(p.wide + 4 * i);

@@ -71,7 +71,7 @@ class Launch:
     """Attributes:
     blocks: thread blocks.
     resident: bytes of weights that each keeps in shared memory.
-    share: bytes of weights of the block that has most; what is above `resident` is read from the L2 cache.
+    share: bytes of weights of the block that has most; those above `resident` are read from the L2 cache.
     """
 
     blocks: int

@@ -1,0 +1,45 @@
+"""What `compiled` is on a GPU: one persistent kernel where the policy fits it, else a CUDA graph.
+
+$BAC_GPU names one (persistent, graph) to compare them, or to act while one of them does not work.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from bac.errors import Unavailable
+from bac.loop import DenoisingLoop
+from bac.native.gpu.cuda import CudaMachine, why_no_machine
+from bac.runtime.cuda_graph import CudaGraphSampler
+from bac.runtime.persistent import PersistentSampler, why_not
+from bac.schedule import Schedule
+
+CHOICES = ("persistent", "graph")
+
+
+def cuda_sampler(
+    base: DenoisingLoop, schedule: Schedule | None, precision: str, tokens: int | None
+) -> PersistentSampler | CudaGraphSampler:
+    """The sampler named by $BAC_GPU, else the kernel where it fits. Its `how` says which one runs, and why.
+
+    Raises:
+        Unavailable: $BAC_GPU names none, or the kernel for a policy that does not fit.
+        NativeError: the kernel fits and cannot be compiled or loaded. Only $BAC_GPU=graph puts a graph in its place.
+    """
+    wanted = os.environ.get("BAC_GPU")
+    if wanted and wanted not in CHOICES:
+        raise Unavailable(f"BAC_GPU={wanted} is unknown: use {' or '.join(CHOICES)}, or unset it")
+    if wanted == "graph":
+        return CudaGraphSampler(base, schedule, precision, tokens, "BAC_GPU=graph")
+    device: torch.device = base.model.pos_emb.device
+    reason, machine = why_no_machine(device), None
+    if reason is None:
+        machine = CudaMachine(device)
+        reason = why_not(base.model, precision, tokens, machine.limits)
+    if machine is not None and reason is None:
+        return PersistentSampler(base, schedule, tokens, machine)
+    if wanted:
+        raise Unavailable(f"BAC_GPU=persistent cannot run this policy here: {reason}; unset it for a CUDA graph")
+    return CudaGraphSampler(base, schedule, precision, tokens, reason or "")
