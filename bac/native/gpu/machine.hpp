@@ -188,30 +188,33 @@ BAC_FN void sum_lanes(PerLane<float>& value) {
   }
 }
 
+// One halving of `spread_sums`: the upper of two lanes goes on with the second half of the numbers, the lower with the first.
+template <int N, int Length, int Distance>
+BAC_FN void halve(PerLane<float[N]>& value) {
+  constexpr int kHalf = (Length + 1) / 2;
+#if defined(__CUDACC__)
+  const bool upper = threadIdx.x & Distance;
+  BAC_UNROLL for (int i = 0; i < kHalf; ++i) {
+    const float second = i + kHalf < Length ? value[0][i + kHalf] : 0.0f;
+    value[0][i] = (upper ? second : value[0][i]) + exchange(upper ? value[0][i] : second, Distance);
+  }
+#else
+  const PerLane<float[N]> before = value;
+  for (int lane = 0; lane < kLanes; ++lane)
+    for (int i = 0; i < kHalf; ++i) {
+      const int at = lane & Distance ? i + kHalf : i;
+      value[lane][i] = at < Length ? before.item[lane][at] + before.item[lane ^ Distance][at] : 0.0f;
+    }
+#endif
+  if constexpr (Distance > 1) halve<N, kHalf, Distance / 2>(value);
+}
+
 // Sums N numbers of each lane over all lanes. Lane by lane it halves what it is in charge of: in the end `emit(which, sum)`
 // is called by one lane for each of the N.
 template <int N, class Emit>
 BAC_FN void spread_sums(PerLane<float[N]>& value, Emit emit) {
   static_assert(N <= kLanes, "a lane would be in charge of several numbers");
-  int length = N;
-  BAC_UNROLL for (int distance = kLanes / 2; distance > 0; distance /= 2) {
-    const int half = (length + 1) / 2;
-#if defined(__CUDACC__)
-    const bool upper = threadIdx.x & distance;
-    BAC_UNROLL for (int i = 0; i < half; ++i) {
-      const float second = i + half < length ? value[0][i + half] : 0.0f;
-      value[0][i] = (upper ? second : value[0][i]) + exchange(upper ? value[0][i] : second, distance);
-    }
-#else
-    const PerLane<float[N]> before = value;
-    for (int lane = 0; lane < kLanes; ++lane)
-      for (int i = 0; i < half; ++i) {
-        const int at = lane & distance ? i + half : i;
-        value[lane][i] = at < length ? before.item[lane][at] + before.item[lane ^ distance][at] : 0.0f;
-      }
-#endif
-    length = half;
-  }
+  halve<N, N, kLanes / 2>(value);
   each_lane([&](int lane) {
     int first = 0, count = N, span = N;
     BAC_UNROLL for (int distance = kLanes / 2; distance > 0; distance /= 2) {
