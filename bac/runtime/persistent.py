@@ -171,6 +171,7 @@ class PersistentSampler:
             resident=self.launch.resident,
             scratch=shape.scratch,
             tile=shape.tile,
+            causal=int(packing.is_causal(model.mask, shape.tokens)),
             eps=model.ln_f.eps,
             clip=hoisted.solver.clip,
             noise_stride=model.horizon * shape.numbers,

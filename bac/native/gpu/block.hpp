@@ -8,7 +8,7 @@ namespace bac {
 struct Scratch {
   BAC_FN explicit Scratch(const Params& p)
       : columns(p.heads * (1 + p.observed)), row(3 * p.width + 4), x(0), normed(x + kTile * p.width), wide(normed + kTile * p.width),
-        scores(wide + kTile * row), part(scores + up(most(p.heads * kTile * kTile, columns * kTile))), trajectory(part + kRowsAtOnce * kTile),
+        scores(wide + most(kTile * row, 2 * columns * p.width)), part(scores + up(most(p.heads * kTile * kTile, columns * kTile))), trajectory(part + kRowsAtOnce * kTile),
         last(trajectory + up(kTile * p.numbers)), bytes(4 * (last + up(kTile * p.numbers))) {}
   static BAC_FN int up(int count) { return (count + 3) / 4 * 4; }
   int columns, row;  // columns of the cross-attention; numbers between rows of qkv, no multiple of the banks
@@ -31,7 +31,7 @@ struct Block {
   const int index, blocks;
   char* const shared;
   float *x, *normed;       // [kTile][D] residual stream; its norm, or the heads' outputs
-  float* wide;             // [kTile][3 D + 4] queries, keys and values
+  float* wide;             // [kTile][3 D + 4] queries, keys and values; [2][H (1 + S)][D] folded keys and values
   float* scores;           // [H][kTile][kTile] or [kTile][H (1 + S)]
   float* part;             // [kRowsAtOnce][kTile] partial sums
   float *trajectory, *last;  // [kTile][E] and the estimate of the clean one of the step before
@@ -90,8 +90,10 @@ BAC_FN void product(const Block& b, int rows, int depth, int tokens, RowAt row_a
   }
 }
 
-// normed = norm of the residual stream, with gain and shift [2][D]; the thread block waits before and after.
-BAC_FN void normalise(const Block& b, const float* norm) {
+// normed = norm of the residual stream, with gain and shift [2][D]; the thread block waits before and after. `before_wait` is
+// called by every thread that then waits.
+template <class F>
+BAC_FN void normalise(const Block& b, const float* norm, F before_wait) {
   const int width = b.p.width;
   b.team.sync();
   b.team.each_warp([&](int warp) {
@@ -116,7 +118,11 @@ BAC_FN void normalise(const Block& b, const float* norm) {
       });
     }
   });
+  before_wait();
   b.team.sync();
+}
+BAC_FN void normalise(const Block& b, const float* norm) {
+  normalise(b, norm, [] {});
 }
 
 // A thread block's share of the layers' weights. It owns the rows of each matrix that `Block::begin` deals out, and keeps them

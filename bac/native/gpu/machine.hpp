@@ -64,6 +64,12 @@ BAC_FN Quad remote4(const float* p) {
   return v;
 }
 
+// Starts to copy 16 bytes into shared memory; `arrived` waits for the copies of this thread.
+BAC_FN void fetch(float* to, const float* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(unsigned(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+}
+BAC_FN void arrived() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
 template <class F>
 BAC_FN void each_lane(F f) {
   f(int(threadIdx.x) % kLanes);
@@ -114,6 +120,8 @@ inline float widen(Half h) {
 inline float remote(const float* p) { return *p; }
 inline Pair remote2(const float* p) { return {p[0], p[1]}; }
 inline Quad remote4(const float* p) { return {p[0], p[1], p[2], p[3]}; }
+inline void fetch(float* to, const float* from) { std::memcpy(to, from, sizeof(Quad)); }
+inline void arrived() {}
 
 template <class F>
 inline void each_lane(F f) {

@@ -81,6 +81,11 @@ def pack_tables(model: object, tokens: int, observed: int, time: Folded, keep: P
     }
 
 
+def is_causal(mask: Tensor | None, tokens: int) -> bool:
+    """Whether a mask lets none of the first tokens see a later one."""
+    return mask is not None and bool(torch.isneginf(mask[:tokens, :tokens]).triu(1).sum() == tokens * (tokens - 1) // 2)
+
+
 def pack_condition(model: object, observed: int, folding: Folding, keep: Pointers) -> dict[str, int]:
     """`CONDITION` of structs.py."""
     embed, (up, _, down) = model.cond_obs_emb, model.encoder  # type: ignore[attr-defined]

@@ -35,6 +35,7 @@ struct Params {
   int resident;         // bytes of weights that a thread block keeps in shared memory
   int scratch;          // bytes of shared memory beside them
   int tile;             // kTile of the caller
+  int causal;           // a token's self-attention sees itself and earlier ones at most
   float eps, clip;
 
   const char* weights;      // share of each thread block after the other, see `Weights` of block.hpp

@@ -79,8 +79,14 @@ BAC_FN void attend(const Block& b) {
   });
   b.team.sync();
   const float scale = 1.0f / sqrtf(float(each));
-  b.team.each_item(p.heads * tokens * tokens, [&](int i) {
-    const int head = i / (tokens * tokens), token = i / tokens % tokens, other = i % tokens;
+  const int pairs = p.causal ? tokens * (tokens + 1) / 2 : tokens * tokens;
+  b.team.each_item(p.heads * pairs, [&](int i) {
+    const int head = i / pairs, pair = i % pairs;
+    int token = pair / tokens, other = pair % tokens;
+    if (p.causal) {  // pairs with other <= token, row by row
+      token = int((sqrtf(8.0f * float(pair) + 1.0f) - 1.0f) * 0.5f);
+      other = pair - token * (token + 1) / 2;
+    }
     const float *q = b.wide + token * row + head * each, *k = b.wide + other * row + width + head * each;
     float total = 0;
     for (int j = 0; j < each; j += 4) {
@@ -91,11 +97,12 @@ BAC_FN void attend(const Block& b) {
   });
   b.team.sync();
   b.team.each_item(p.heads * tokens, [&](int i) {
-    float* score = b.scores + (i / tokens * kTile + i % tokens) * kTile;
-    float top = score[0], total = 0;
-    for (int j = 1; j < tokens; ++j) top = fmaxf(top, score[j]);
-    for (int j = 0; j < tokens; ++j) total += score[j] = expf(score[j] - top);
-    for (int j = 0; j < tokens; ++j) score[j] /= total;
+    const int token = i % tokens, seen = p.causal ? token + 1 : tokens;
+    float* score = b.scores + (i / tokens * kTile + token) * kTile;
+    float weight[kTile], top = score[0], total = 0;
+    BAC_UNROLL for (int j = 1; j < kTile; ++j) top = j < seen ? fmaxf(top, score[j]) : top;
+    BAC_UNROLL for (int j = 0; j < kTile; ++j) total += weight[j] = j < seen ? expf(score[j] - top) : 0.0f;
+    BAC_UNROLL for (int j = 0; j < kTile; ++j) score[j] = weight[j] / total;
   });
   b.team.sync();
   const int parts = most(1, kThreads / width);
@@ -106,7 +113,7 @@ BAC_FN void attend(const Block& b) {
     for (int token = i / width; token < tokens; token += parts) {
       const float* weight = b.scores + (head * kTile + token) * kTile;
       float total = 0;
-      BAC_UNROLL for (int j = 0; j < kTile; ++j) total += j < tokens ? weight[j] * v[j] : 0.0f;
+      BAC_UNROLL for (int j = 0; j < kTile; ++j) total += weight[j] * v[j];
       b.normed[token * width + column] = total;
     }
   });
@@ -130,10 +137,16 @@ BAC_FN void cross_attention(const Block& b, int layer, int step, const Segment& 
   const Params& p = b.p;
   const int width = p.width, heads = p.heads, count = 1 + p.observed, columns = heads * count;
   const int of_time = (layer * p.steps + step) * heads, of_observed = layer * p.observed * heads - heads;  // rows of the tables
-  normalise(b, p.norms + (layer * 3 + 1) * 2 * width);
-  // Columns are ordered (token, head). What was folded in this launch was written by other thread blocks.
+  // Columns are ordered (token, head). Keys and values come while the norm is computed.
+  float *keys = b.wide, *values = b.wide + columns * width;
+  b.team.each_item(columns * width / 4, [&](int i) {
+    const int column = 4 * i / width, at = 4 * i % width;
+    fetch(keys + 4 * i, (column < heads ? p.time_key + (of_time + column) * width : p.key + (of_observed + column) * width) + at);
+    fetch(values + 4 * i, (column < heads ? p.time_value + (of_time + column) * width : p.value + (of_observed + column) * width) + at);
+  });
+  normalise(b, p.norms + (layer * 3 + 1) * 2 * width, [] { arrived(); });
   product(
-      b, columns, width, p.tokens, [&](int column) { return (column < heads ? p.time_key + (of_time + column) * width : p.key + (of_observed + column) * width); },
+      b, columns, width, p.tokens, [&](int column) { return keys + column * width; },
       [&](int token, int k) { return pair_at(b.normed + token * width + k); },
       [&](int column, int token, float sum) {
         const float bias = column < heads ? p.time_bias[of_time + column] : remote(p.key_bias + of_observed + column);
@@ -154,7 +167,7 @@ BAC_FN void cross_attention(const Block& b, int layer, int step, const Segment& 
     Pair total[kSome];
     BAC_UNROLL for (int t = 0; t < kSome; ++t) total[t] = pair_at(p.cross_bias + layer * width + column);
     for (int c = 0; c < columns; ++c) {
-      const Pair value = c < heads ? pair_at(p.time_value + (of_time + c) * width + column) : remote2(p.value + (of_observed + c) * width + column);
+      const Pair value = pair_at(values + c * width + column);
       BAC_UNROLL for (int t = 0; t < kSome; ++t) {
         const float weight = b.scores[least(token + t, p.tokens - 1) * columns + c];
         total[t].x += weight * value.x, total[t].y += weight * value.y;

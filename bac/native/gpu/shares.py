@@ -52,7 +52,7 @@ class Shape:
             return -(-count // 4) * 4
 
         tile, columns = self.tile, self.heads * (1 + self.observed)
-        activations = tile * (2 * self.width + 3 * self.width + 4)
+        activations = tile * 2 * self.width + max(tile * (3 * self.width + 4), 2 * columns * self.width)
         scores = up(max(self.heads * tile * tile, columns * tile))
         return 4 * (activations + scores + 2 * WARPS * tile + 2 * up(tile * self.numbers))
 

@@ -21,7 +21,7 @@ class Params(Structure):
     """The one argument of the kernel; pointers are to the memory of the device that runs it."""
 
     _fields_ = [
-        *((name, c_int32) for name in (*INTEGERS, "half", "resident", "scratch", "tile")),
+        *((name, c_int32) for name in (*INTEGERS, "half", "resident", "scratch", "tile", "causal")),
         *((name, c_float) for name in ("eps", "clip")),
         *((name, c_void_p) for name in (*WEIGHTS, *TABLES, *CONDITION, *PLAN, *CALL)),
         ("noise_stride", c_int32),
