@@ -17,3 +17,8 @@ extern "C" __global__ void __launch_bounds__(bac::kThreads, 1) bac_denoise(const
   bac::Grid grid(&block, 1);
   bac::sample<bac::Stored>(grid, p);
 }
+
+// Barriers alone, to measure them.
+extern "C" __global__ void __launch_bounds__(bac::kThreads, 1) bac_barriers(unsigned* counter, int rounds) {
+  for (int i = 1; i <= rounds; ++i) bac::grid_barrier(bac::Team(), counter, unsigned(i) * gridDim.x);
+}

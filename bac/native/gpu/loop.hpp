@@ -28,6 +28,7 @@ class Grid {
   unsigned passed = 0;  // what the barrier counts to
 };
 
+// Its last phase needs no barrier of its own: the self-attention of the first step comes before any cross-attention.
 BAC_FN void encode_condition(Grid& grid) {
   grid.each([](const Block& b) { condition_hidden(b); });
   grid.barrier();
@@ -36,7 +37,6 @@ BAC_FN void encode_condition(Grid& grid) {
   grid.each([](const Block& b) { condition_keys_values(b); });
   grid.barrier();
   grid.each([](const Block& b) { condition_fold(b); });
-  grid.barrier();
 }
 
 BAC_FN void reuse(Grid& grid, int first, int stop, int step) {

@@ -59,7 +59,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Device:
-    """What is asked of a GPU: multiprocessors, bytes of shared memory a thread block may have, bytes of the L2 cache."""
+    """What is asked of a GPU: multiprocessors, bytes of shared memory of a thread block, bytes of the L2 cache."""
 
     multiprocessors: int
     shared: int
