@@ -13,7 +13,8 @@ TASK = "pusht_lowdim"
 INTRODUCTION = """Push-T, the bundled policy. `reference` runs the policy module by module, as the original code does;
 `planned` computes what does not depend on the noise once and fuses the rest in eager PyTorch; `compiled` is a native
 loop on a CPU, and one persistent kernel or one CUDA graph on a GPU. All give the same actions to rounding. A method's
-speed-up is against the full policy in the *same* runtime. The FLOP bound is what the skipped arithmetic alone would give."""
+speed-up is against the full policy in the *same* runtime. The FLOP bound is what the skipped arithmetic alone would
+give."""
 COMMANDS = """```bash
 bac benchmark task=pusht_lowdim device=cpu batch=1
 bac benchmark task=pusht_lowdim device=auto batch=1
