@@ -81,7 +81,6 @@ BAC_FN void sample(Grid& grid, const Params& p) {
   grid.each([](const Block& b) {
     Weights<W>(b).load();
     b.team.each_item(b.p.tokens * b.p.numbers, [&](int i) { b.trajectory[i] = b.p.initial[i]; });
-    b.team.sync();
   });
   if (p.observed) encode_condition(grid);
   for (int step = 0; step < p.steps; ++step) {
@@ -90,8 +89,7 @@ BAC_FN void sample(Grid& grid, const Params& p) {
     grid.each([=](const Block& b) { read_out(b, step); });
   }
   grid.each([](const Block& b) {
-    impose(b);
-    b.team.sync();
+    impose(b);  // by the thread that copies the same number below
     if (b.index == 0) b.team.each_item(b.p.tokens * b.p.numbers, [&](int i) { b.p.out[i] = b.trajectory[i]; });
   });
 }
