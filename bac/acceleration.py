@@ -226,6 +226,7 @@ class Acceleration:
             prepare_seconds=self.sampler.prepare_seconds + self.encoder_seconds,
             proof=None if self.tuned is None else str(self.tuned),
             verified=None if self.verification is None else str(self.verification),
+            how=getattr(self.sampler, "how", None),
             encoder=self.encoder_words,
             encoder_ms=None if encoding is None else encoding["p50"],
             frames=0 if encoder is None else encoder.frames,

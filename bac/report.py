@@ -77,6 +77,7 @@ class Report:
         prepare_seconds: one-off preparation (precomputed tables, packing, compilation or graph capture).
         proof: what the certificate says, where one is followed.
         verified: what the last comparison with the reference found; None: there was none.
+        how: what runs under the runtime's name, where that says little: on a GPU the persistent kernel or a CUDA graph.
         encoder: what encodes images: 'compiled' with its precision, 'PyTorch' and, where the compiled runtime does not
             do it, why; 'none' for a policy without cameras.
         encoder_ms: median milliseconds of it, where it is compiled and there was a chunk.
@@ -103,6 +104,7 @@ class Report:
     prepare_seconds: float
     proof: str | None = None
     verified: str | None = None
+    how: str | None = None
     encoder: str = "none"
     encoder_ms: float | None = None
     frames: int = 0
@@ -123,7 +125,12 @@ class Report:
             f"{self.fewer_by_schedule:.2f}x; FLOPs, not time); prepared in {self.prepare_seconds:.2f} s",
         ]
         encoder = None if self.encoder == "none" else self._encoder_text()
-        named: dict[str, Any] = {"vision encoder": encoder, "verified": self.verified, "proven": self.proof}
+        named: dict[str, Any] = {
+            "denoiser": self.how,
+            "vision encoder": encoder,
+            "verified": self.verified,
+            "proven": self.proof,
+        }
         return "\n".join([*lines, *(f"{name}: {text}" for name, text in named.items() if text is not None)])
 
     def _encoder_text(self) -> str:

@@ -1,4 +1,4 @@
-"""python -m stress.sanitizers: the native engine under g++'s sanitizers, in every form of model, format and team.
+"""python -m stress.sanitizers: the native engine, and the GPU kernel in its CPU form, under g++'s sanitizers.
 
 Stray memory access, undefined behaviour and data races end it with exit status 1 and the sanitizer's report. It takes a
 few minutes.
@@ -47,6 +47,33 @@ def exercise() -> None:
                     known = torch.rand(inputs.known.shape) < 0.2
                     sampler(SamplerInputs(inputs.known, known, inputs.observation))
     exercise_encoder("bfloat" in formats)
+    exercise_kernel("-fsanitize=thread" in os.environ["CXX"])
+
+
+def exercise_kernel(threads: bool) -> None:
+    """Chunks of the GPU kernel's CPU form. With `threads`, a barrier that is missing is a race."""
+    import torch
+
+    from bac.denoiser import model_blocks
+    from bac.native.gpu.host import HostMachine
+    from bac.runtime.persistent import PersistentSampler
+    from bac.schedule import Schedule
+    from bac.uniform import uniform
+    from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+    from diffusion_policy.policy.sampler_inputs import SamplerInputs
+    from stress import samples
+
+    policy, _ = samples.lowdim()
+    base = DiffusionSampler(policy.sampler.model, policy.sampler.scheduler, 6)
+    blocks = model_blocks(base.model)
+    alone = {name: [0, 1, 2, 4] if name.endswith(".ca") else [0] for name in blocks}
+    inputs = policy.sampler_inputs(policy.random_observation(1))
+    given = SamplerInputs(inputs.known, torch.rand(inputs.known.shape) < 0.2, inputs.observation)
+    for schedule in (None, uniform(blocks, 6, 2), Schedule.from_steps(alone, 6)):
+        for count, shared in ((2, 24 * 1024), (3, 227 * 1024)):
+            sampler = PersistentSampler(base, schedule, None, HostMachine(count, shared, threads))
+            for one in (inputs, given):
+                sampler(one)
 
 
 def exercise_encoder(bf16: bool) -> None:

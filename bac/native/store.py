@@ -2,7 +2,7 @@
 
 A library is two files: `<name>-<hash>.so` and the record `<name>.json`, which holds its SHA-256, what it was made of
 and by what. The record is written last. As the library's own name depends on its content, two processes that store one
-at the same time stay right.
+at the same time stay right. A kernel for a GPU is likewise a `.cubin` and its record.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bac.native.errors import CacheError, DamagedLibrary
 FORMAT = "bac-native-library"
 MAX_LIBRARY_BYTES = 64 * 2**20
 MAX_RECORD_BYTES = 64 * 2**10
-_LIBRARY_NAME = re.compile(r"denoiser-[A-Za-z0-9_.+-]{1,120}\.so")
+_LIBRARY_NAME = re.compile(r"denoiser-[A-Za-z0-9_.+-]{1,120}\.so|kernel-[A-Za-z0-9_.+-]{1,120}\.cubin")
 
 
 def create(folder: Path, private: bool, advice: str) -> None:
@@ -134,6 +134,22 @@ def read_record(folder: int, name: str, owners: set[int]) -> dict[str, Any] | No
     return record
 
 
+def read_content(folder: int, record: dict[str, Any], owners: set[int]) -> bytes:
+    """What a record of an opened folder was written for.
+
+    Raises:
+        DamagedLibrary: it is missing or changed.
+    """
+    name = record["library"]
+    try:
+        content = _read(name, folder, owners, MAX_LIBRARY_BYTES)
+    except FileNotFoundError as error:
+        raise DamagedLibrary(f"{name} is missing") from error
+    if hashlib.sha256(content).hexdigest() != record["sha256"]:
+        raise DamagedLibrary(f"{name} is not the file that was stored")
+    return content
+
+
 def load(folder: int, path: Path, record: dict[str, Any], owners: set[int]) -> ctypes.CDLL:
     """Loads a recorded library after its content was found to be the recorded one.
 
@@ -144,12 +160,7 @@ def load(folder: int, path: Path, record: dict[str, Any], owners: set[int]) -> c
         DamagedLibrary: it is missing, changed, cannot be loaded, or does not fit `bac.native.structs`.
     """
     name = record["library"]
-    try:
-        content = _read(name, folder, owners, MAX_LIBRARY_BYTES)
-    except FileNotFoundError as error:
-        raise DamagedLibrary(f"{name} is missing") from error
-    if hashlib.sha256(content).hexdigest() != record["sha256"]:
-        raise DamagedLibrary(f"{name} is not the file that was stored")
+    read_content(folder, record, owners)
     # Through the descriptor it is the folder that was checked, whatever its path leads to by now.
     through = Path(f"/proc/self/fd/{folder}")
     try:
@@ -190,7 +201,13 @@ def check_layout(library: ctypes.CDLL, name: str) -> None:
 
 
 def write(
-    folder: Path, name: str, content: bytes, record: dict[str, Any], private: bool, advice: str
+    folder: Path,
+    name: str,
+    content: bytes,
+    record: dict[str, Any],
+    private: bool,
+    advice: str,
+    suffix: str = ".so",
 ) -> dict[str, Any]:
     """Stores a library and its record; returns the record with the library's name and hash.
 
@@ -200,7 +217,7 @@ def write(
         CacheError: the folder cannot be written.
     """
     digest = hashlib.sha256(content).hexdigest()
-    record = {"format": FORMAT, "library": f"{name}-{digest[:16]}.so", "sha256": digest, **record}
+    record = {"format": FORMAT, "library": f"{name}-{digest[:16]}{suffix}", "sha256": digest, **record}
     mode = 0o600 if private else 0o644
     try:
         write_atomic(folder / record["library"], content, mode)

@@ -7,9 +7,9 @@ import torch
 from bac.denoiser import model_blocks
 from bac.errors import Unavailable
 from bac.loop import DenoisingLoop
+from bac.runtime.choose_cuda import cuda_sampler
 from bac.runtime.compiled_cpu import CompiledCpuSampler
 from bac.runtime.contract import Runtime
-from bac.runtime.cuda_graph import CudaGraphSampler
 from bac.runtime.planned import PlannedSampler
 from bac.runtime.reference import ReferenceSampler
 from bac.schedule import Schedule
@@ -49,5 +49,5 @@ def make_sampler(
     if runtime == "planned":
         return PlannedSampler(base, schedule, precision, tokens)
     if device.type == "cuda":
-        return CudaGraphSampler(base, schedule, precision, tokens)
+        return cuda_sampler(base, schedule, precision, tokens)
     return CompiledCpuSampler(base, schedule, precision, threads, tokens)

@@ -1,4 +1,4 @@
-"""The `compiled` runtime on a GPU: the eager loop captured as one CUDA graph per batch size.
+"""The `compiled` runtime on a GPU where no persistent kernel runs: the eager loop as one CUDA graph per batch size.
 
 The loop launches thousands of small kernels; replaying a graph removes the launch cost from the host. Noise is drawn
 outside the graph, in the order in which the reference draws it, so seeds keep their meaning.
@@ -66,7 +66,11 @@ class _Captured:
 
 
 class CudaGraphSampler:
-    """Replays the eager loop. The first call with a batch size captures its graph; `prepare_seconds` sums these."""
+    """Replays the eager loop. The first call with a batch size captures its graph; `prepare_seconds` sums these.
+
+    Args:
+        why: why it is no persistent kernel that runs, in words.
+    """
 
     name = "compiled"
 
@@ -76,9 +80,10 @@ class CudaGraphSampler:
         schedule: Schedule | None = None,
         precision: str = "fp32",
         tokens: int | None = None,
+        why: str = "",
     ):
         started = time.perf_counter()
-        self.base, self.precision, self.tokens = base, precision, tokens
+        self.base, self.precision, self.tokens, self.why = base, precision, tokens, why
         self.hoisted = Hoisted(base, schedule, self.name, tokens)
         self._check_device(self.hoisted.device)
         self.loop = EagerLoop(self.hoisted, precision)
@@ -95,7 +100,12 @@ class CudaGraphSampler:
 
     def __deepcopy__(self, memo: dict) -> CudaGraphSampler:
         """The copy of a policy gets a sampler prepared for the copied weights."""
-        return CudaGraphSampler(copy.deepcopy(self.base, memo), self.schedule, self.precision, self.tokens)
+        return CudaGraphSampler(copy.deepcopy(self.base, memo), self.schedule, self.precision, self.tokens, self.why)
+
+    @property
+    def how(self) -> str:
+        """What runs, in words."""
+        return "CUDA graph" + (f", no persistent kernel: {self.why}" if self.why else "")
 
     @property
     def block_updates(self) -> Counter[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bac_workbench.evaluation.comparison_tables import markdown
 from bac_workbench.reporting.names import OWN_SAMPLER, label, solver_label
 from bac_workbench.reporting.stored import TaskResults, read_results
@@ -43,8 +45,9 @@ def table(results: TaskResults, own: str) -> str:
     """A row per method, the dearest first."""
     columns = [
         "method", "score [95 %]", "paired difference to full [95 %]", f"not worse by {margin_of(results):g}",
-        "block updates", "GFLOP per chunk",
+        "block updates", "GFLOP per chunk", "ms per chunk",
     ]  # fmt: skip
+    timed = results.benchmark
     rows = [
         [
             name_of(row["method"], row["sampler"], own),
@@ -53,10 +56,15 @@ def table(results: TaskResults, own: str) -> str:
             verdict_text(row),
             str(row["block_updates"]),
             f"{row['gflop_per_chunk']:.2f}",
+            "-" if (found := timed.row(key(row), "compiled")) is None else f"{found['ms_p50']:.1f}",
         ]
         for row in sorted(results.rows, key=lambda row: -row["gflop_per_chunk"])
     ]
     return markdown((columns, rows)).strip()
+
+
+def key(row: dict[str, Any]) -> str:
+    return f"{row['method']}@{row['sampler']}"
 
 
 def cheapest(results: TaskResults, own: str) -> str:
@@ -86,5 +94,5 @@ def conditions(results: TaskResults) -> str:
         f"{row['n_episodes']} episodes per method: {row['n_episodes'] // len(reference['seeds'])} initial states from "
         f"seed {reference['test_seeds_from']} with {len(reference['seeds'])} noise seeds, the same for every method; "
         f"`runtime={reference['runtime']}`, {reference['hardware']}, commit {reference['commit'][:12]}. Arithmetic is "
-        "that of the tokens that reach the executed actions."
+        f"that of the tokens that reach the executed actions. Times: batch 1, {results.benchmark.machine}."
     )

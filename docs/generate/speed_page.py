@@ -6,14 +6,16 @@ from bac_workbench.evaluation.comparison_tables import markdown
 from bac_workbench.reporting.names import label, split_key
 from bac_workbench.reporting.stored import Benchmark, read_json
 from bac_workbench.reporting.tables import both, runtimes_table
+from docs.generate.kernel_estimate import kernel_text
 from docs.generate.speed_growth import growth_text, peers_text
 from docs.generate.stored import MARK, RESULTS, read_benchmark, wrapped
 
 TASK = "pusht_lowdim"
 INTRODUCTION = """Push-T, the bundled policy. `reference` runs the policy module by module, as the original code does;
 `planned` computes what does not depend on the noise once and fuses the rest in eager PyTorch; `compiled` is a native
-loop on a CPU and one CUDA graph on a GPU. All give the same actions to rounding. A method's speed-up is against the
-full policy in the *same* runtime. The FLOP bound is what the skipped arithmetic alone would give."""
+loop on a CPU, and one persistent kernel or one CUDA graph on a GPU. All give the same actions to rounding. A method's
+speed-up is against the full policy in the *same* runtime. The FLOP bound is what the skipped arithmetic alone would
+give."""
 COMMANDS = """```bash
 bac benchmark task=pusht_lowdim device=cpu batch=1
 bac benchmark task=pusht_lowdim device=auto batch=1
@@ -28,7 +30,8 @@ def speed_page() -> str:
     parts = ["# Speed", INTRODUCTION, "## A processor with AVX-512", batches_table(one, many)]
     parts += [gains(one, many), f"{one.machine}; batch 28: {many.rows[0]['n']} rounds.", floors(one, many)]
     parts += ["## A processor with AVX2", markdown(runtimes_table(narrow)).strip(), narrow_text(narrow)]
-    parts += ["## A GPU", markdown(runtimes_table(gpu)).strip(), gpu_text(gpu), "## Beside other engines"]
+    parts += ["## A GPU", markdown(runtimes_table(gpu)).strip(), gpu_text(gpu)]
+    parts += ["## A GPU: one persistent kernel, estimated", kernel_text(), "## Beside other engines"]
     parts += [peers_text(read_json(RESULTS / "speed_peers.json")), "## How time grows"]
     parts += [growth_text(read_json(RESULTS / "speed_growth.json")), "## Your machine", COMMANDS]
     return f"{MARK}\n" + wrapped("\n\n".join(parts)) + "\n"
@@ -86,7 +89,8 @@ def narrow_text(run: Benchmark) -> str:
 def gpu_text(run: Benchmark) -> str:
     full = run.row("full", "compiled")
     return (
-        f"{run.machine}. The runtime alone makes the full policy {run.runtime_gain('compiled'):.2f}x faster. Launching "
+        f"{run.machine}; `compiled` is a CUDA graph here. The runtime alone makes the full policy "
+        f"{run.runtime_gain('compiled'):.2f}x faster. Launching "
         "kernels one by one from the host rules the reference. In the graph the latency of some thousand small kernels "
         f"is left: arithmetic and memory would take {full['share_of_arithmetic_floor']:.0%} and "
         f"{full['share_of_weights_floor']:.0%} of it. Actions agree to {largest_difference(run)}."

@@ -92,6 +92,11 @@ def run_benchmark(
             f"{method} {runtime}": round(seconds, 3) for (method, runtime), seconds in prepared.seconds.items()
         },
         "compilation_s": round(build.build_seconds, 2),
+        "runs_as": {
+            f"{method} {runtime}": sampler.how  # which of several ran under the runtime's name
+            for (method, runtime), sampler in prepared.samplers.items()
+            if hasattr(sampler, "how")
+        },
         "provenance": {
             **benchmark_settings(experiment),
             "checkpoint": str(experiment.loaded.source),

@@ -55,7 +55,7 @@ def _gpu(torch, index: int) -> Row:
 
 
 def native() -> list[Row]:
-    """The cache folder of the native library, the library itself and what it computes; on a GPU the CUDA graph, too."""
+    """The cache folder of the native library, the library and what it computes; on a GPU what runs there, too."""
     import torch
 
     from bac.native import build
@@ -94,7 +94,7 @@ def native() -> list[Row]:
             )
         )
     if torch.cuda.is_available():
-        rows.append(_agreement("CUDA graph", torch.cuda.get_device_name(0), "cuda"))
+        rows.append(_agreement("compiled on a GPU", torch.cuda.get_device_name(0), "cuda"))
     return rows
 
 
@@ -119,7 +119,8 @@ def _agreement(item: str, how: str, device: str) -> Row:
         with accelerate(policy, runtime=runtime) as fast:
             actions[runtime] = fast.predict_action(obs, torch.Generator().manual_seed(2))["action"]
     difference = (actions["compiled"] - actions["reference"]).abs().max() / actions["reference"].abs().max()
-    found = f"{how}, actions within {difference:.1g} of the reference"
+    runs = getattr(fast.sampler, "how", None)
+    found = f"{how}, actions within {difference:.1g} of the reference" + (f": {runs}" if runs else "")
     if difference < TOLERANCE:  # false for NaN
         return Row(item, found, PASS)
     return Row(item, found, FAIL, "use runtime=planned, and report this processor or GPU")

@@ -1,0 +1,261 @@
+"""The `compiled` runtime on a GPU at batch 1: the whole chunk in one launch of one kernel (bac/native/gpu).
+
+One thread block per multiprocessor keeps its share of all weights in shared memory, from the first denoising step to
+the last. The thread blocks meet at barriers inside the kernel, four for each layer that computes. Other batches, and
+inputs of other sizes, go through a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bac.errors import Unavailable
+from bac.loop import DenoisingLoop, Generators, SamplerInputs
+from bac.native.errors import NativeError
+from bac.native.gpu import packing
+from bac.native.gpu.shares import Device, Launch, Shape, launch_of
+from bac.native.gpu.structs import Params
+from bac.native.packing import is_half
+from bac.runtime.contract import TimedParts, scheduled_updates
+from bac.runtime.cuda_graph import CudaGraphSampler
+from bac.runtime.eager import EagerLoop
+from bac.runtime.hoisted import Hoisted
+from bac.schedule import Schedule
+
+#: largest difference of the first chunk to the eager loop's, relative to the largest entry (at least 1): rounding stays
+#: far below
+TOLERANCE = 1e-3
+
+
+class Machine(Protocol):
+    """What runs the kernel: a GPU, or its CPU form.
+
+    Attributes:
+        limits: what it has of each thing that limits a launch.
+        device: whose memory it reads.
+        words: what it is, for reports.
+    """
+
+    limits: Device
+    device: torch.device
+    words: str
+
+    def prepare(self, tile: int, half: bool) -> Callable[[Params, int], None]:
+        """The kernel for a tile and format of weights: it is started with parameters, on so many thread blocks."""
+        ...
+
+
+def shape_of(model: Any, tokens: int | None) -> Shape:
+    """What the size of a launch depends on."""
+    matrices = [
+        weight
+        for layer in model.trunk.layers
+        for weight in (
+            layer.self_attn.in_proj_weight,
+            *(linear.weight for linear in (layer.self_attn.out_proj, layer.linear1, layer.linear2)),
+        )
+    ]
+    return Shape(
+        layers=len(model.trunk.layers),
+        width=model.n_emb,
+        heads=model.n_head,
+        numbers=model.input_dim,
+        tokens=model.horizon if tokens is None else tokens,
+        observed=model.n_obs_steps if model.obs_as_cond else 0,
+        half=all(is_half(weight) for weight in matrices),
+    )
+
+
+def why_not(model: Any, precision: str, tokens: int | None, limits: Device) -> str | None:
+    """Why the kernel cannot run a model, in words; None if it can."""
+    if precision != "fp32":
+        return f"precision={precision}"
+    if model.encoder_only:
+        return "the encoder-only form of the denoiser"
+    if model.n_cond_layers:
+        return "condition tokens that attend to each other"
+    if model.pos_emb.dtype != torch.float32:
+        return f"weights in {model.pos_emb.dtype}"
+    launch = launch_of(shape_of(model, tokens), limits)
+    return launch if isinstance(launch, str) else None
+
+
+class PersistentSampler:
+    """One kernel at batch 1, else a CUDA graph. Its first chunk is compared with the eager loop.
+
+    Args:
+        machine: what runs the kernel.
+
+    Raises:
+        Unavailable: the model does not fit the kernel or the machine.
+        NativeError: the kernel cannot be compiled or loaded.
+    """
+
+    name = "compiled"
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def __init__(
+        self,
+        base: DenoisingLoop,
+        schedule: Schedule | None,
+        tokens: int | None,
+        machine: Machine,
+    ):
+        started = time.perf_counter()
+        self.base, self.tokens, self.machine = base, tokens, machine
+        reason = why_not(base.model, "fp32", tokens, machine.limits)
+        if reason is not None:
+            raise Unavailable(f"the persistent kernel does not run {reason}: set BAC_GPU=graph for a CUDA graph")
+        self.hoisted = Hoisted(base, schedule, self.name, tokens)
+        self.schedule = self.hoisted.schedule
+        self.shape = shape_of(base.model, tokens)
+        launch = launch_of(self.shape, machine.limits)
+        assert isinstance(launch, Launch)  # else there was a reason
+        self.launch: Launch = launch
+        self.kernel = machine.prepare(self.shape.tile, self.shape.half)
+        self.keep = packing.Pointers(machine.device)
+        self.params = self._pack()
+        self.bytes_per_weight = 2 if self.shape.half else 4
+        self.graph: CudaGraphSampler | None = None
+        self.difference: float | None = None  # of the first chunk to that of the eager loop, see `_check`
+        self.lock = threading.Lock()  # thread blocks exchange results in one set of buffers: calls take turns
+        self.chunks = self.launches = 0
+        self.prepare_seconds = self.own_seconds = time.perf_counter() - started
+
+    def __deepcopy__(self, memo: dict) -> PersistentSampler:
+        """The copy of a policy gets a sampler prepared for the copied weights."""
+        return PersistentSampler(copy.deepcopy(self.base, memo), self.schedule, self.tokens, self.machine)
+
+    @property
+    def block_updates(self) -> Counter[str]:
+        return scheduled_updates(self.schedule, self.chunks)
+
+    @property
+    def how(self) -> str:
+        """What has run, in words."""
+        launch = self.launch
+        spilled = launch.share - launch.resident
+        where = "in shared memory" if not spilled else f"in shared memory but for {spilled:,} bytes of each share"
+        text = (
+            f"one persistent kernel {self.machine.words}, {launch.blocks} thread blocks, weights in "
+            f"{'half' if self.shape.half else 'float'} precision {where}"
+        )
+        if self.difference is not None:
+            text += f"; its first chunk differed from the eager loop's by {self.difference:.1e}"
+        others = self.chunks - self.launches
+        return text + (f"; {others} of {self.chunks} chunks by CUDA graph, as batches are" if others else "")
+
+    def _pack(self) -> Params:
+        model, keep, shape, hoisted = self.base.model, self.keep, self.shape, self.hoisted
+        condition = hoisted.condition
+        assert condition.time is not None and condition.folding is not None  # of every form that is not refused
+        params = Params(
+            layers=shape.layers,
+            heads=shape.heads,
+            width=shape.width,
+            numbers=shape.numbers,
+            tokens=shape.tokens,
+            observed=shape.observed,
+            observation_width=model.cond_dim if shape.observed else 0,
+            steps=hoisted.solver.steps,
+            half=int(shape.half),
+            resident=self.launch.resident,
+            scratch=shape.scratch,
+            tile=shape.tile,
+            causal=int(packing.is_causal(model.mask, shape.tokens)),
+            eps=model.ln_f.eps,
+            clip=hoisted.solver.clip,
+            noise_stride=model.horizon * shape.numbers,
+            **packing.pack_model(model, shape.tokens, shape.half, self.launch.blocks, keep),
+            **packing.pack_tables(model, shape.tokens, shape.observed, condition.time, keep),
+            **packing.pack_plan(hoisted.plan, hoisted.solver, keep),
+            **(packing.pack_condition(model, shape.observed, condition.folding, keep) if shape.observed else {}),
+        )
+        for name, address in packing.make_room(params, hoisted.plan.ahead is not None, keep).items():
+            setattr(params, name, address)
+        return params
+
+    def _takes(self, inputs: SamplerInputs) -> bool:
+        """Whether the kernel was made for inputs of this size."""
+        observation, known = inputs.observation, inputs.known
+        seen = 0 if observation is None or not self.base.model.obs_as_cond else observation.shape[1]
+        sized = len(inputs) == 1 and known.shape[1] == self.base.model.horizon and seen == self.shape.observed
+        return sized and known.dtype == torch.float32
+
+    @torch.no_grad()
+    def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor:
+        """See `Runtime.__call__`."""
+        self.hoisted.check(inputs)
+        if not self._takes(inputs):
+            with self.lock:
+                if self.graph is None:
+                    self.graph = CudaGraphSampler(self.base, self.schedule, "fp32", self.tokens, "other inputs")
+                self.chunks += 1
+            out = self.graph(inputs, generator)
+            self.prepare_seconds = self.own_seconds + self.graph.prepare_seconds
+            return out
+        initial, noise = self.hoisted.draw(inputs.known, generator)
+        with self.lock:
+            out = self._run(initial, noise, inputs.head(self.tokens))
+            if self.difference is None:
+                self._check(out, initial, noise, inputs)
+            self.chunks += 1
+            self.launches += 1
+        return out
+
+    def _run(self, initial: Tensor, noise: list[Tensor | None], inputs: SamplerInputs) -> Tensor:
+        known, keep = inputs.known, packing.Pointers(self.machine.device)
+        params, out = Params.from_buffer_copy(self.params), known.new_empty(known.shape)
+        drawn = [draw for draw in noise if draw is not None]
+        params.initial = keep(initial[:, : self.shape.tokens])
+        params.noise = keep(draws_table(drawn)) if drawn else None
+        if inputs.observation is not None and self.shape.observed:
+            params.observation = keep(inputs.observation)
+        if inputs.mask is not None:
+            params.known, params.given = keep(known), keep(inputs.mask, torch.uint8)
+        params.out = out.data_ptr()
+        self.kernel(params, self.launch.blocks)
+        return out
+
+    def _check(self, out: Tensor, initial: Tensor, noise: list[Tensor | None], inputs: SamplerInputs) -> None:
+        """Compares the first chunk with the eager loop's, from the same noise: GPUs and their compilers are many.
+
+        Raises:
+            NativeError: they differ by more than rounding.
+        """
+        loop = EagerLoop(self.hoisted)
+        expected = loop.run(initial, noise, inputs.head(self.tokens), self.hoisted.memory(inputs))
+        difference = ((out - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+        if not difference <= TOLERANCE:
+            raise NativeError(
+                f"the persistent kernel gives other actions here than the eager loop: they differ by {difference:.1e}. "
+                "Set BAC_GPU=graph to use a CUDA graph, and please report this with the output of bac doctor"
+            )
+        self.difference = difference
+
+    def timed_parts(self, inputs: SamplerInputs, generator: torch.Generator) -> TimedParts:
+        """See `Runtime.timed_parts`; the kernel encodes the condition and has the scheduler's arithmetic."""
+        return {"scheduler": lambda: self.hoisted.draw(inputs.known, generator)}
+
+
+def draws_table(draws: list[Tensor]) -> Tensor:
+    """Draws [1, T, E] of one chunk one after the other; without a copy where they lie like that already."""
+    first, size = draws[0], draws[0].numel()
+    start, step = first.data_ptr(), size * first.element_size()
+    adjacent = all(
+        draw.is_contiguous() and draw.data_ptr() == start + i * step and draw.dtype == torch.float32
+        for i, draw in enumerate(draws)
+    )
+    storage = first.untyped_storage()
+    if adjacent and start + len(draws) * step <= storage.data_ptr() + storage.nbytes():
+        return first.as_strided((len(draws), size), (size, 1))
+    return torch.stack(draws).flatten(1)
