@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
-methods="[full,uniform_s10,bac_s10,full@ddim10]"
+methods="[full,uniform_s10,bac_s10,bac_s7,full@ddim10]"
 
 benchmark() {
   name=$1
