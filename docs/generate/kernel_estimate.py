@@ -13,7 +13,7 @@ WORK = {"sa": (3.0, 4.5), "ca": (1.3, 2.0), "ffn": (2.7, 4.0)}
 REUSED, STEP, LAUNCH = (0.12, 0.2), (2.0, 3.0), (25.0, 40.0)  # of a stored output, a step and a chunk
 #: milliseconds to reach, by method
 TARGETS = {"full policy (DDPM-100)": 8.0, "BAC, budget 10": 2.5, "DDIM-10": 0.9, "ancestral-5": 0.5}
-TEXT = """Where it fits, `compiled` at batch 1 is one persistent kernel since the table above was measured. **No GPU has
+TEXT = """With `BAC_GPU=persistent`, `compiled` at batch 1 is one persistent kernel where the policy fits. **No GPU has
 run it yet; what follows is an estimate.** A chunk has counted parts: barriers of all thread blocks (two for each
 self-attention and feed-forward network that computes), the work between them, and stored outputs that are read again.
 Assumed are {low:g} to {high:g} us for a barrier, and for the work of a self-attention {sa}, a cross-attention {ca} and

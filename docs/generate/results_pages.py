@@ -157,7 +157,7 @@ Arithmetic of the denoiser, GFLOP per action chunk, of the tokens that reach the
 - The bundled policies are small and, but for Push-T, learned from scripted demonstrations. The tables rank methods on
   these policies.
 - The pages of the tasks hold more budgets, over one noise seed and {few} episodes.
-- [Speed](speed.md) compares the runtimes on three machines.
+- [Speed](speed.md) compares the runtimes on four machines, and with other inference engines.
 - [What speed is worth in score](latency.md), where the world goes on while the policy computes.
 - [Caching in flow matching](flow.md): schedules of ten steps beside fewer steps.
 - [The paper's claims](claims.md), one by one, tested on every bundled policy.
