@@ -40,6 +40,43 @@ def proven(task: str) -> str:
     )
 
 
+def certificates() -> str:
+    """A row for each bundled policy with a certificate: the setting, its proof on fresh seeds, and its time."""
+    columns = ["task", "proven setting", "difference to full [95 %]", "pairs", "ms per chunk"]
+    columns += ["faster than the plain policy", "than the full one, compiled"]
+    rows = []
+    for results in stored():
+        found = certificate(results.task)
+        if found is None or found["claim"] is None:
+            continue
+        claim, key = found["claim"], tuned_key(results.task)
+        timed = None if results.benchmark is None else results.benchmark.row(key, "compiled")
+        rows.append(
+            [
+                results.title,
+                label(*split_key(found["method"])) + besides(found["statement"]),
+                estimate(claim["difference"], [claim["low"], claim["high"]], 3, sign=True),
+                str(claim["n"]),
+                *(
+                    ["-"] * 3
+                    if timed is None
+                    else [
+                        f"{timed['ms_p50']:.1f}",
+                        f"{timed['speedup']:.0f}x",
+                        f"{results.benchmark.speedup(key, 'compiled'):.1f}x",
+                    ]
+                ),
+            ]
+        )
+    return markdown((columns, rows)).strip()
+
+
+def besides(statement: str) -> str:
+    """What a certificate says besides its claim, such as ' (22 % more steps to success)'; mostly nothing."""
+    _, _, words = statement.partition("; ")
+    return f" ({words})" if words else ""
+
+
 def margin_of_all() -> float:
     """The margin of every stored verdict.
 
