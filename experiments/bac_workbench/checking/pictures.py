@@ -26,7 +26,7 @@ def error_picture(measured: Measured) -> bytes:
     axis.set_xticks(place)
     axis.set_xlabel("dimension of the action")
     axis.set_ylabel("mean difference,\nshare of half its range")
-    axis.legend(frameon=False, fontsize=8)
+    _legend(figure)
     return png(figure)
 
 
@@ -57,10 +57,17 @@ def latency_picture(measured: Measured) -> bytes:
     deadline = measured.subject.experiment.settings.deadline_ms
     if deadline is not None:
         axis.axvline(deadline, color=ORANGE, linestyle="--", label=f"deadline {deadline:g} ms")
-    axis.set_xlabel("milliseconds of a call")
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_xlabel("milliseconds of a call, log scale")
     axis.set_ylabel("share of calls done")
-    axis.legend(frameon=False, fontsize=8)
+    _legend(figure)
     return png(figure)
+
+
+def _legend(figure: Figure) -> None:
+    """Above the axes, where nothing is drawn."""
+    figure.legend(frameon=False, fontsize=8, loc="outside upper left", ncols=4)
 
 
 def png(figure: Figure) -> bytes:
