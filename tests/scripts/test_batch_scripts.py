@@ -19,7 +19,16 @@ from tests.experiments.composed_settings import checked
 
 RESULTS = ROOT / "docs" / "results"
 TASKS = sorted(path.name.removesuffix("_comparison.json") for path in RESULTS.glob("*_comparison.json"))
-SCRIPTS = ("eval_pusht.sh", "eval_multistage.sh", "eval_robomimic.sh", "frontier.sh", "latency.sh", "speed.sh")
+SCRIPTS = (
+    "eval_pusht.sh",
+    "eval_multistage.sh",
+    "eval_robomimic.sh",
+    "frontier.sh",
+    "latency.sh",
+    "speed.sh",
+    "tune.sh",
+    "flow.sh",
+)
 #: stands for the interpreter: writes its arguments down, one line a call, separated by tabs
 RECORDER = '#!/usr/bin/env bash\n(IFS=$\'\\t\'; echo "$*" >> "$CALLS")\n[ "$1" != -c ]\n'
 
@@ -44,7 +53,7 @@ def test_every_command_of_the_scripts_is_right(calls):
     kinds = {}
     for call in (call for made in calls.values() for call in made):
         command, settings = Path(call[0]).stem, dict(part.split("=", 1) for part in call if "=" in part)
-        if command in ("eval", "benchmark"):
+        if command in ("eval", "benchmark", "tune"):
             first = {name: value if value[0] == "[" else value.partition(",")[0] for name, value in settings.items()}
             kinds.setdefault(
                 (command, *first, first.get("cache")), [f"{name}={value}" for name, value in first.items()]
