@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The table of docs/results/flow.md: schedules of ten steps of flow matching beside fewer steps, on Push-T. Writes
-# results/pusht_lowdim/flow/comparison.md. Interrupted, it goes on where it stopped. SEEDS="0 1" are the noise seeds; extra arguments
+# results/pusht_lowdim/flow/comparison.md and the times. Interrupted, it goes on where it stopped. SEEDS="0 1" are the noise seeds; extra arguments
 # go to every evaluation, e.g. eval.n_test=50.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,3 +25,6 @@ for budget in 5 3; do
   done
 done
 "$python" scripts/compare.py "$folder"
+methods=full,uniform_s5,bac_s5,sacs_s5,uniform_s3,bac_s3,sacs_s3,full@flow7,full@flow6,full@flow5,full@flow3,full@flow2
+"$python" scripts/benchmark.py task=pusht_lowdim checkpoint=checkpoint/pusht_lowdim/flow10 device=cpu threads=1 batch=1 n_chunks=40 \
+  "runtimes=[compiled]" "methods=[$methods]" output_dir=results/pusht_lowdim/flow_benchmark

@@ -79,7 +79,7 @@ def test_every_evaluated_row_has_a_command(calls, script, stored):
 def test_every_timed_row_has_a_command(calls):
     for path in sorted(RESULTS.glob("*_benchmark_*_batch*.json")):
         task, _, kind = path.stem.partition("_benchmark_")
-        kept_apart = ("frontier", "latency")
+        kept_apart = ("frontier", "latency", "flow")
         table = next((name for name in kept_apart if task.endswith(f"_{name}")), None)
         tables = {f"{table}.sh"} if table else set(SCRIPTS) - {f"{name}.sh" for name in kept_apart}
         task, device, batch = task.removesuffix(f"_{table}"), kind.split("_")[0], kind.rpartition("batch")[2]
@@ -90,8 +90,9 @@ def test_every_timed_row_has_a_command(calls):
                 if call[0] == "scripts/benchmark.py" and given["task"] == task and given.get("batch", "1") == batch:
                     methods |= set(given["methods"].strip("[]").split(","))
         rows = {(row["method"], row["sampler"]) for row in json.loads(path.read_text())}
-        named = {tuned(task) if method == "tuned" else split(method) for method in methods}
-        missing = rows - named - {("full_all_tokens", "ddpm100")}  # which every benchmark measures
+        own = "flow10" if table == "flow" else "ddpm100"
+        named = {tuned(task) if method == "tuned" else split(method, own) for method in methods}
+        missing = rows - named - {("full_all_tokens", own)}  # which every benchmark measures
         assert methods and not missing, (path.name, device, missing)
 
 
@@ -116,9 +117,9 @@ def label_of(cache: tuple[str, ...]) -> str:
     return make_cache(OmegaConf.to_container(checked("eval", *cache).cache)).label
 
 
-def split(method: str) -> tuple[str, str]:
+def split(method: str, own: str = "ddpm100") -> tuple[str, str]:
     name, _, sampler = method.partition("@")
-    return name, sampler or "ddpm100"
+    return name, sampler or own
 
 
 def tuned(task: str) -> tuple[str, str]:
