@@ -197,7 +197,9 @@ def test_paths_that_are_no_checkpoint(tmp_path, folder):
 def test_the_folder_of_another_library_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(save({"w": torch.ones(1)}))
-    assert "policy of LeRobot or another library" in refusal(tmp_path)
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        assert "policy of another library" in refusal(path)
+    (tmp_path / "config.json").unlink()
     assert "does not say which weights" in refusal(tmp_path / "model.safetensors")
 
 
