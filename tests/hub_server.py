@@ -104,7 +104,10 @@ class _Handler(BaseHTTPRequestHandler):
                 return self.answer([_entry(path, content) for path, content in files.items()])
             siblings = [{"rfilename": path} for path in files]
             return self.answer({"id": f"{user}/{name}", "sha": oid, "siblings": siblings, "private": False})
-        user, name, _, revision, *inside = path.strip("/").split("/")
+        parts = path.strip("/").split("/")
+        if len(parts) < 5:  # whatever the client also asks for, such as the page of the repository
+            return self.missing("EntryNotFound")
+        user, name, _, revision, *inside = parts
         found = self.files(f"{user}/{name}", revision)
         if found is None:
             return None
