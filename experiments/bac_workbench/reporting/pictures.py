@@ -70,6 +70,7 @@ def draw_scores(study: Study) -> Figure:
     figure = new_figure(8, 4.2)
     axis = figure.subplots()
     labelled: set[str] = set()
+    lines = lines_below(study)
     for method in study.methods:
         x = cost_of(method, study)
         if x is None:
@@ -87,7 +88,7 @@ def draw_scores(study: Study) -> Figure:
             label=None if method.family in labelled else look.title,
         )
         name = method.name.replace(", budget ", " ").replace(", on ", " + ") + (", tuned" if tuned else "")
-        write_name(axis, name.replace("full policy (DDPM-100)", "full policy"), method, x, near_before(study, method))
+        write_name(axis, name.replace("full policy (DDPM-100)", "full policy"), method, x, lines.get(key_of(method), 0))
         labelled.add(method.family)
     axis.set_xscale("log")
     axis.set_xlabel(cost_title(study))
@@ -122,17 +123,23 @@ def named_above(method: Method) -> bool:
     return method.family in ("steps", "full") or method.row["interval_95"][0] < 0.1
 
 
-def near_before(study: Study, method: Method) -> int:
-    """How many methods are drawn before this one whose names stand where its own would."""
-    own = cost_of(method, study)
-    drawn = study.methods[: study.methods.index(method)]
-    costs = [(other, cost) for other in drawn if (cost := cost_of(other, study)) and not named_above(other)]
-    return sum(
-        bool(own)
-        and 1 / NEAR < own / cost < NEAR
-        and abs(other.row["interval_95"][0] - method.row["interval_95"][0]) < NEAR_SCORE
-        for other, cost in costs
-    )
+def lines_below(study: Study) -> dict[str, int]:
+    """Method -> the line below its interval for its name: the first that no neighbour drawn before it has."""
+    lines: dict[str, int] = {}
+    placed: list[tuple[Method, float]] = []
+    for method in study.methods:
+        cost = cost_of(method, study)
+        if cost is None or named_above(method):
+            continue
+        low = method.row["interval_95"][0]
+        taken = {
+            lines[key_of(other)]
+            for other, there in placed
+            if 1 / NEAR < cost / there < NEAR and abs(other.row["interval_95"][0] - low) < NEAR_SCORE
+        }
+        lines[key_of(method)] = next(line for line in range(len(placed) + 1) if line not in taken)
+        placed.append((method, cost))
+    return lines
 
 
 def write_name(axis: Axes, name: str, method: Method, x: float, lower: int) -> None:
