@@ -12,20 +12,8 @@ from bac_workbench.command_words import typed
 from bac_workbench.commands.serve import with_task
 from bac_workbench.settings.launch import check_command_line
 from tests.conftest import ROOT
+from tests.experiments.composed_settings import HYDRA
 
-HYDRA = (
-    "eval",
-    "benchmark",
-    "profile_blocks",
-    "figures",
-    "stability",
-    "calibrate",
-    "serve",
-    "train",
-    "make_demos",
-    "collect",
-)
-HYDRA += ("convert_actions", "check")
 COMMANDS = {form: command for command in HYDRA for form in (typed(command), f"python scripts/{command}.py")}
 
 

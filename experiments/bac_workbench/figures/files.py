@@ -13,7 +13,7 @@ from bac_workbench.evaluation.folder import simulation_settings
 from bac_workbench.evaluation.stored_results import without_code_names
 from bac_workbench.figures.states import source_of
 from bac_workbench.profiling.request import ProfileSettings
-from bac_workbench.replacing import refuse_another
+from bac_workbench.replacing import ADVICE, refuse_another
 from bac_workbench.setup.experiment import Experiment
 from bac_workbench.setup.trainings import Training
 from diffusion_policy.common.config import ConfigError
@@ -88,10 +88,7 @@ def check_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
         return
     if not path.exists():
         if there := [name for name in written(tuple(METRICS)) if (folder / name).exists()]:
-            raise ConfigError(
-                f"{folder / there[0]} is there, and nothing says what it shows: choose another output_dir=, or "
-                "overwrite=true to replace it"
-            )
+            raise ConfigError(f"{folder / there[0]} is there, and nothing says what it shows: {ADVICE}")
         return
     refuse_another(path, "settings", settings, "set of figures")
 

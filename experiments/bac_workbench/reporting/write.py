@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bac_workbench.replacing import ADVICE, refuse_another
 from bac_workbench.reporting.content import parts_of
 from bac_workbench.reporting.evidence import evidence_of
 from bac_workbench.reporting.markdown import summary
@@ -75,23 +76,19 @@ def check_folder(output: Path, asked: dict[str, Any], overwrite: bool) -> list[s
         ConfigError: there are files of something else, or what describes them is damaged.
     """
     path = output / DESCRIPTION
-    advice = "choose another output_dir=, or overwrite=true to replace it"
     if not path.exists():
         there = [name for name in (HTML, MARKDOWN) if (output / name).exists()]
         if there and not overwrite:
-            raise ConfigError(f"{output / there[0]} is there, and nothing says what it is of: {advice}")
+            raise ConfigError(f"{output / there[0]} is there, and nothing says what it is of: {ADVICE}")
         return []
+    if not overwrite:
+        refuse_another(path, "settings", asked, "report")
     try:
-        stored = json.loads(path.read_bytes())
-        settings, files = dict(stored["settings"]), [str(name) for name in stored["files"]]
+        files = [str(name) for name in json.loads(path.read_bytes())["files"]]
     except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
         if overwrite:
             return []
-        raise ConfigError(f"{path} is damaged ({error}): {advice}") from error
-    differs = [name for name in {**settings, **asked} if settings.get(name) != asked.get(name)]
-    if differs and not overwrite:
-        told = "; ".join(f"{name} {settings.get(name)} there, {asked.get(name)} now" for name in differs)
-        raise ConfigError(f"{output} holds another report ({told}): {advice}")
+        raise ConfigError(f"{path} is damaged ({error}): {ADVICE}") from error
     own = [name for name in files if name in (HTML, MARKDOWN) or is_picture(name)]
     return own
 
