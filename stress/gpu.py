@@ -2,7 +2,7 @@
 
 Builds it, compares it with the reference on every bundled policy that fits, repeats chunks, and times it beside the
 CUDA graph and the plain policy in one interleaved run. It also measures one barrier, and what each kind of block costs.
-All numbers go into FOLDER/gpu.json. Without a GPU it compiles the kernel with nvcc for every architecture, tile and
+All numbers go into FOLDER/gpu.json. Without a GPU it compiles the kernel with nvcc for every architecture and
 format of weights, and says what the compiler says of registers and spills (some minutes). BAC_CACHE keeps the kernels.
 """
 
@@ -28,13 +28,18 @@ from bac.blocks import parse
 from bac.denoiser import model_blocks
 from bac.native.gpu import cubins, cuda
 from bac.native.gpu.compilers import FOLDER, SOURCE
-from bac.native.gpu.shares import THREADS, TILES
+from bac.native.gpu.shares import THREADS, Device, Shape, launch_of
 from bac.runtime.choose import make_sampler
 from bac.runtime.persistent import PersistentSampler
 from bac.samplers.grid_loop import GridLoop, GridSettings
 
 ROOT = Path(__file__).resolve().parents[1]
-ARCHITECTURES = ("sm_80", "sm_89", "sm_90")
+#: with what a large GPU of each has
+ARCHITECTURES = {
+    "sm_80": Device(108, 163 * 1024, 40 * 2**20),
+    "sm_89": Device(128, 99 * 1024, 72 * 2**20),
+    "sm_90": Device(132, 227 * 1024, 50 * 2**20),
+}
 ROUNDS, REPEATS, BARRIERS = 12, 200, 10_000
 PLAIN, GRAPH, KERNEL = "reference", "graph", "persistent"
 
@@ -82,6 +87,9 @@ def correctness() -> list[dict[str, Any]]:
     """The largest difference to the reference, relative to the largest entry; policies that do not fit say why."""
     rows = []
     for folder in sorted((ROOT / "checkpoint").iterdir()):
+        if not (folder / "ddpm100" / "policy.safetensors").is_file():
+            rows.append({"policy": folder.name, "refused": "its weights are not here"})
+            continue
         policy, inputs = loaded(folder.name)
         stop = int(policy.chunk.stop)
         for tokens in (stop, None):
@@ -170,7 +178,10 @@ def barrier() -> float:
     """Microseconds of one barrier of all thread blocks."""
     machine = cuda.CudaMachine(torch.device("cuda", torch.cuda.current_device()))
     driver, module, function = machine.driver, ctypes.c_void_p(), ctypes.c_void_p()
-    cuda._call(driver, "cuModuleLoadData", ctypes.byref(module), cubins.cubin(machine.architecture, 9, True))
+    shape = Shape(8, 256, 4, 2, 9, 2, half=True)
+    launch = launch_of(shape, machine.limits)
+    assert not isinstance(launch, str), launch
+    cuda._call(driver, "cuModuleLoadData", ctypes.byref(module), cubins.cubin(machine.architecture, shape, launch))
     cuda._call(driver, "cuModuleGetFunction", ctypes.byref(function), module, b"bac_barriers")
     counter = torch.zeros(1, dtype=torch.int32, device="cuda")
     pointer, rounds = ctypes.c_void_p(counter.data_ptr()), ctypes.c_int(BARRIERS)
@@ -186,19 +197,24 @@ def barrier() -> float:
 
 
 def compile_all() -> list[dict[str, Any]]:
-    """What nvcc says of registers and spills, for every architecture, tile and format of weights."""
+    """What nvcc says of registers and spills: architectures, numbers of tokens, formats of weights."""
     command = os.environ.get("NVCC") or "nvcc"
     rows = []
-    for architecture in ARCHITECTURES:
-        for tile in TILES:
+    for architecture, device in ARCHITECTURES.items():
+        for tokens in (4, 9, 16):
             for half in (True, False):
-                options = [f"-arch={architecture}", *cubins.options_of(tile, half)]
+                shape = Shape(8, 256, 4, 2, tokens, 2, half)
+                launch = launch_of(shape, device)
+                if isinstance(launch, str):
+                    print(f"{architecture}, {tokens} tokens, half={half}: does not fit, {launch}")
+                    continue
+                options = [f"-arch={architecture}", *cubins.options_of(shape, launch)]
                 with tempfile.TemporaryDirectory() as scratch:
                     target = ["-cubin", "--resource-usage", str(FOLDER / SOURCE), "-o", f"{scratch}/kernel.cubin"]
                     result = subprocess.run([command, *options, *target], capture_output=True, text=True, check=True)
                 said = result.stdout + result.stderr
                 own = said[said.index("Function properties for bac_denoise") :].splitlines()[1:3]
-                rows.append({"architecture": architecture, "tile": tile, "half": half, "said": " ".join(own)})
+                rows.append({"architecture": architecture, "tokens": tokens, "half": half, "said": " ".join(own)})
                 print(rows[-1], flush=True)
     return rows
 

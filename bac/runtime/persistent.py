@@ -48,8 +48,8 @@ class Machine(Protocol):
     device: torch.device
     words: str
 
-    def prepare(self, tile: int, half: bool) -> Callable[[Params, int], None]:
-        """The kernel for a tile and format of weights: it is started with parameters, on so many thread blocks."""
+    def prepare(self, shape: Shape, launch: Launch) -> Callable[[Params, int], None]:
+        """The kernel for a model of this shape: it is started with parameters, on so many thread blocks."""
         ...
 
 
@@ -63,14 +63,16 @@ def shape_of(model: Any, tokens: int | None) -> Shape:
             *(linear.weight for linear in (layer.self_attn.out_proj, layer.linear1, layer.linear2)),
         )
     ]
+    kept = model.horizon if tokens is None else tokens
     return Shape(
         layers=len(model.trunk.layers),
         width=model.n_emb,
         heads=model.n_head,
         numbers=model.input_dim,
-        tokens=model.horizon if tokens is None else tokens,
+        tokens=kept,
         observed=model.n_obs_steps if model.obs_as_cond else 0,
         half=all(is_half(weight) for weight in matrices),
+        causal=packing.is_causal(model.mask, kept),
     )
 
 
@@ -121,8 +123,9 @@ class PersistentSampler:
         launch = launch_of(self.shape, machine.limits)
         assert isinstance(launch, Launch)  # else there was a reason
         self.launch: Launch = launch
-        self.kernel = machine.prepare(self.shape.tile, self.shape.half)
-        self.keep = packing.Pointers(machine.device)
+        self.kernel = machine.prepare(self.shape, launch)
+        self.keep, self.exchange = packing.Pointers(machine.device), packing.Pointers(machine.device)
+        self.sent = self.passed = 0  # flags and arrivals of all launches, see `Params`
         self.params = self._pack()
         self.bytes_per_weight = 2 if self.shape.half else 4
         self.graph: CudaGraphSampler | None = None
@@ -169,18 +172,23 @@ class PersistentSampler:
             steps=hoisted.solver.steps,
             half=int(shape.half),
             resident=self.launch.resident,
-            scratch=shape.scratch,
-            tile=shape.tile,
-            causal=int(packing.is_causal(model.mask, shape.tokens)),
+            scratch=self.launch.scratch,
+            groups=shape.groups,
+            blocks=self.launch.blocks,
+            causal=int(shape.causal),
             eps=model.ln_f.eps,
             clip=hoisted.solver.clip,
             noise_stride=model.horizon * shape.numbers,
-            **packing.pack_model(model, shape.tokens, shape.half, self.launch.blocks, keep),
+            **packing.pack_model(model, shape.tokens, shape.groups, shape.half, self.launch.blocks, keep),
             **packing.pack_tables(model, shape.tokens, shape.observed, condition.time, keep),
-            **packing.pack_plan(hoisted.plan, hoisted.solver, keep),
+            **packing.pack_plan(hoisted.plan, hoisted.solver, shape.layers, keep),
             **(packing.pack_condition(model, shape.observed, condition.folding, keep) if shape.observed else {}),
         )
-        for name, address in packing.make_room(params, hoisted.plan.ahead is not None, keep).items():
+        stores_cross = any(
+            s.store and s.block is not None and s.block % 3 == 1 for step in hoisted.plan.steps for s in step
+        )
+        room = packing.make_room(params, stores_cross, hoisted.plan.ahead is not None, self.exchange)
+        for name, address in room.items():
             setattr(params, name, address)
         return params
 
@@ -223,7 +231,16 @@ class PersistentSampler:
         if inputs.mask is not None:
             params.known, params.given = keep(known), keep(inputs.mask, torch.uint8)
         params.out = out.data_ptr()
+        exchanges = 3 * bool(self.shape.observed) + 2 * sum(len(step) - 1 for step in self.hoisted.plan.steps)
+        if self.sent + exchanges >= 2**32:  # flags of long ago would be seen again
+            if self.machine.device.type == "cuda":
+                torch.cuda.synchronize(self.machine.device)  # launches on other streams
+            self.exchange.clear()
+            self.sent = self.passed = 0
+        params.sent, params.passed = self.sent, self.passed
         self.kernel(params, self.launch.blocks)
+        self.sent += exchanges
+        self.passed = (self.passed + self.launch.blocks * bool(self.shape.observed)) % 2**32
         return out
 
     def _check(self, out: Tensor, initial: Tensor, noise: list[Tensor | None], inputs: SamplerInputs) -> None:

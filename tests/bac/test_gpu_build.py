@@ -12,7 +12,7 @@ from bac import accelerate
 from bac.native.errors import CacheError, CompilerMissing, NativeError
 from bac.native.gpu import compilers, cubins, cuda
 from bac.native.gpu.compilers import Compiler
-from bac.native.gpu.shares import THREADS, TILES
+from bac.native.gpu.shares import THREADS, Device, Launch, Shape, launch_of
 from bac.native.gpu.structs import Params
 from bac.runtime.choose import make_sampler
 from bac.runtime.persistent import PersistentSampler
@@ -22,6 +22,13 @@ from diffusion_policy.policy.sampler_inputs import SamplerInputs
 from tests.bac.tiny_policies import error, observation, random_schedule, seeded, tiny_model, tiny_policy, tiny_sampler
 
 ELF = b"\x7fELF"
+
+
+def of_size(**changes) -> tuple[Shape, Launch]:
+    """The bundled size on an H100, with other values of some fields."""
+    sizes = {"layers": 8, "width": 256, "heads": 4, "numbers": 2, "tokens": 9, "observed": 2, "half": True}
+    shape = Shape(**sizes | changes)
+    return shape, launch_of(shape, Device(132, 227 * 1024, 50 * 2**20))
 
 
 def nvcc():
@@ -46,19 +53,20 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_a_kernel_is_compiled_once(cache):
-    kernels = {
-        cubins.cubin(name, tile, half) for name in ("sm_80", "sm_90") for tile in TILES for half in (False, True)
-    }
-    assert len(kernels) == len(cache.asked) == 4 * len(TILES)
-    assert cubins.cubin("sm_90", 9, True) in kernels and len(cache.asked) == 4 * len(TILES)
+    cases = [
+        (name, of_size(**changes)) for name in ("sm_80", "sm_90") for changes in ({}, {"half": False}, {"tokens": 8})
+    ]
+    kernels = {cubins.cubin(name, *sizes) for name, sizes in cases}
+    assert len(kernels) == len(cache.asked) == len(cases)
+    assert cubins.cubin("sm_90", *of_size()) in kernels and len(cache.asked) == len(cases)
     assert all(oct(path.stat().st_mode)[-3:] == "600" for path in cache.folder.iterdir())
 
 
 def test_a_damaged_kernel_is_compiled_anew_and_that_is_said(cache, caplog):
-    content = cubins.cubin("sm_90", 9, True)
+    content = cubins.cubin("sm_90", *of_size())
     stored = next(cache.folder.glob("kernel-*.cubin"))
     stored.write_bytes(content[:-1])
-    assert cubins.cubin("sm_90", 9, True) == content and len(cache.asked) == 2
+    assert cubins.cubin("sm_90", *of_size()) == content and len(cache.asked) == 2
     assert "not the file that was stored" in caplog.text
 
 
@@ -66,13 +74,13 @@ def test_a_cache_that_others_can_write_to_is_refused(cache):
     cache.folder.mkdir()
     cache.folder.chmod(0o777)
     with pytest.raises(CacheError, match="others could put code there"):
-        cubins.cubin("sm_90", 9, True)
+        cubins.cubin("sm_90", *of_size())
 
 
 def test_no_compiler_says_what_to_do(cache, monkeypatch):
     monkeypatch.setattr(cubins, "find_compiler", lambda: None)
     with pytest.raises(CompilerMissing, match="BAC_GPU=graph"):
-        cubins.cubin("sm_90", 9, True)
+        cubins.cubin("sm_90", *of_size())
 
 
 def test_a_named_compiler_must_be_there(monkeypatch):
@@ -93,8 +101,8 @@ def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(nvcc() is None, reason="needs nvcc")
 def test_nvcc_compiles_it():
-    """For Hopper; `python -m stress.gpu` compiles every architecture and tile."""
-    assert compilers.nvcc([nvcc()]).compile("sm_90", cubins.options_of(9, True)).startswith(ELF)
+    """For Hopper; `python -m stress.gpu` compiles every architecture."""
+    assert compilers.nvcc([nvcc()]).compile("sm_90", cubins.options_of(*of_size())).startswith(ELF)
 
 
 # ---- launching, with a driver that only listens ----------------------------------------------------------------------
@@ -144,15 +152,14 @@ def listening(monkeypatch):
 
 
 def test_a_launch_gives_the_driver_what_it_needs(listening):
-    """The barrier is set to 0 on the same stream, and launches on other streams wait: they share buffers."""
+    """Launches on other streams wait: they share buffers."""
     kernel, events = listening
     driver = Driver()
-    kernel(driver)(Params(tokens=9, resident=98304, scratch=50000, barrier=4096, eps=0.5), 128)
-    (memset, first), (launch, second) = driver.calls
-    assert (memset, launch) == ("cuMemsetD32Async", "cuLaunchCooperativeKernel")
-    assert first == [4096, 0, 1, 1234]
-    assert second[:9] == [77, 128, 1, 1, THREADS, 1, 1, 148304, 1234]
-    assert (second[9].tokens, second[9].eps) == (9, 0.5)
+    kernel(driver)(Params(tokens=9, resident=98304, scratch=50000, eps=0.5), 128)
+    ((launch, given),) = driver.calls
+    assert launch == "cuLaunchCooperativeKernel"
+    assert given[:9] == [77, 128, 1, 1, THREADS, 1, 1, 148304, 1234]
+    assert (given[9].tokens, given[9].eps) == (9, 0.5)
     assert events == ["wait", "record"]
 
 

@@ -11,6 +11,7 @@ from bac import Schedule, accelerate
 from bac.errors import Unavailable
 from bac.native.errors import NativeError
 from bac.native.gpu.host import HostMachine
+from bac.native.gpu.packing import kept_sums
 from bac.runtime import choose_cuda, persistent
 from bac.runtime.persistent import PersistentSampler
 from bac.runtime.planned import PlannedSampler
@@ -119,12 +120,42 @@ def test_bundled_policy(machine, tokens):
     assert error(sampler(inputs, seeded(0)[0]), expected) < TOLERANCE
 
 
-def test_warps_at_once_give_the_same_numbers(machine):
-    """A thread for each warp of each thread block, which meet at the kernel's own barriers."""
+@pytest.mark.parametrize("changes", [{"threads": True}, {"exact": True}])
+def test_other_forms_give_the_same_numbers(machine, changes):
+    """A thread for each warp of each thread block, which wait as on a GPU; and sizes that are constants."""
     model = tiny_model()
     base, schedule = tiny_sampler(model), random_schedule(model, 10, 0.3, 0)
-    one, many = (PersistentSampler(base, schedule, None, machine(threads=threads)) for threads in (False, True))
-    assert torch.equal(one(case(model), seeded(0)[0]), many(case(model), seeded(0)[0]))
+    one, other = (
+        PersistentSampler(base, schedule, None, machine()),
+        PersistentSampler(base, schedule, None, machine(**changes)),
+    )
+    for seed in range(3):
+        assert torch.equal(one(case(model), seeded(seed)[0]), other(case(model), seeded(seed)[0]))
+
+
+def test_steps_without_updates_take_a_kept_sum(machine):
+    model = tiny_model()
+    schedule = Schedule.from_steps(
+        {name: [0, 4] for name in ReferenceSampler(tiny_sampler(model), None).schedule.blocks}, 10
+    )
+    base = tiny_sampler(model)
+    sampler = PersistentSampler(base, schedule, None, machine())
+    assert sorted(kept_sums(sampler.hoisted.plan).items()) == [
+        ((k, 0), 2 if k in (1, 5) else 4) for k in range(10) if k not in (0, 4)
+    ]
+    expected = ReferenceSampler(base, schedule)(case(model), seeded(0)[0])
+    assert error(sampler(case(model), seeded(0)[0]), expected) < TOLERANCE
+
+
+def test_flags_begin_again_before_they_repeat(machine):
+    """Numbers of 32 bits say when something was sent; after some hours of chunks they are used up."""
+    model = tiny_model()
+    sampler = PersistentSampler(tiny_sampler(model), random_schedule(model, 10, 0.3, 0), None, machine())
+    first = sampler(case(model), seeded(0)[0])
+    each = sampler.sent
+    sampler.sent = 2**32 - each - 1
+    assert torch.equal(sampler(case(model), seeded(0)[0]), first) and sampler.sent == 2**32 - 1
+    assert torch.equal(sampler(case(model), seeded(0)[0]), first) and sampler.sent == each
 
 
 def test_numbers_do_not_depend_on_the_number_of_thread_blocks(machine):
@@ -162,8 +193,8 @@ def choose(monkeypatch, machine):
     return choose
 
 
-def test_a_graph_unless_the_kernel_is_asked_for(choose, monkeypatch):
-    assert "BAC_GPU=persistent tries it" in choose().how
+def test_the_kernel_where_it_fits(choose, monkeypatch):
+    assert isinstance(choose(), PersistentSampler)
     cases = [
         ({"precision": "bf16"}, "precision=bf16"),
         ({"n_cond_layers": 1}, "attend to each other"),
@@ -192,17 +223,15 @@ def test_a_kernel_that_cannot_be_had_is_an_error(choose, monkeypatch):
     """Never a graph without a word."""
 
     class Broken(HostMachine):
-        def prepare(self, tile, half):
+        def prepare(self, shape, launch):
             raise NativeError("the compiler failed: set BAC_GPU=graph")
 
     monkeypatch.setattr(choose_cuda, "CudaMachine", lambda device: Broken())
-    monkeypatch.setenv("BAC_GPU", "persistent")
     with pytest.raises(NativeError, match="BAC_GPU=graph"):
         choose()
 
 
-def test_other_batches_go_through_a_graph(choose, monkeypatch):
-    monkeypatch.setenv("BAC_GPU", "persistent")
+def test_other_batches_go_through_a_graph(choose):
     sampler = choose()
     model = sampler.base.model
     many = SamplerInputs(torch.zeros(3, 6, 2), observation=torch.randn(3, 2, 3))
@@ -214,14 +243,14 @@ def test_other_batches_go_through_a_graph(choose, monkeypatch):
 
 def test_the_first_chunk_is_compared_with_the_eager_loop(machine):
     class Wrong(HostMachine):
-        def prepare(self, tile, half):
-            kernel = super().prepare(tile, half)
+        def prepare(self, shape, launch):
+            kernel = super().prepare(shape, launch)
 
-            def launch(params, blocks):
+            def start(params, blocks):
                 params.eps = 1.0
                 kernel(params, blocks)
 
-            return launch
+            return start
 
     model = tiny_model()
     right, wrong = machine(), Wrong(3, folder=machine().folder)
@@ -233,7 +262,6 @@ def test_the_first_chunk_is_compared_with_the_eager_loop(machine):
 
 
 def test_the_report_says_which_one_ran(choose, monkeypatch):
-    monkeypatch.setenv("BAC_GPU", "persistent")
     monkeypatch.setattr(
         "bac.acceleration.make_sampler",
         lambda base, schedule, *rest: choose_cuda.cuda_sampler(base, schedule, "fp32", None),

@@ -1,7 +1,7 @@
 """Compiled kernels, from the user's cache folder or compiled on first use.
 
-A kernel belongs to its sources, to an architecture, to a tile and to a format of weights. With which compiler it was
-made is in its record.
+A kernel belongs to its sources, to an architecture, and to the sizes of a model and its weights' format. With which
+compiler it was made is in its record.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bac.native import store
 from bac.native.build import cache_folder
 from bac.native.errors import CompilerMissing, DamagedLibrary
 from bac.native.gpu.compilers import ADVICE, FOLDER, HEADERS, SOURCE, find_compiler
-from bac.native.gpu.shares import WARPS
+from bac.native.gpu.shares import WARPS, Launch, Shape, macros_of
 from bac.native.gpu.structs import Params
 
 #: seconds the last compilation in this process took; 0 when none was needed
@@ -28,9 +28,9 @@ _lock = threading.Lock()  # two threads of a process compile once
 _log = logging.getLogger("bac.native")
 
 
-def options_of(tile: int, half: bool) -> tuple[str, ...]:
+def options_of(shape: Shape, launch: Launch) -> tuple[str, ...]:
     """Options of the compiler, whichever it is."""
-    macros = {"TILE": tile, "HALF": int(half), "WARPS": WARPS, "PARAMS": ctypes.sizeof(Params)}
+    macros = {**macros_of(shape, launch), "HALF": int(shape.half), "WARPS": WARPS, "PARAMS": ctypes.sizeof(Params)}
     return ("-std=c++17", *(f"-DBAC_{name}={value}" for name, value in macros.items()))
 
 
@@ -43,7 +43,7 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
-def cubin(architecture: str, tile: int, half: bool) -> bytes:
+def cubin(architecture: str, shape: Shape, launch: Launch) -> bytes:
     """The kernel for an architecture such as sm_90; one that is damaged is compiled anew, which is said in one line.
 
     Raises:
@@ -51,7 +51,7 @@ def cubin(architecture: str, tile: int, half: bool) -> bytes:
         CacheError: the cache folder is not safe or cannot be written.
     """
     global build_seconds
-    options, folder, owners = options_of(tile, half), cache_folder(), {os.geteuid()}
+    options, folder, owners = options_of(shape, launch), cache_folder(), {os.geteuid()}
     parts = [sources_digest(), architecture, *options, "NVCC", os.environ.get("NVCC", "")]
     name = f"kernel-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
     with _lock:

@@ -10,7 +10,7 @@ import torch
 from bac.native.errors import NativeError
 from bac.native.gpu.compilers import ADVICE, find_compiler
 from bac.native.gpu.cubins import cubin
-from bac.native.gpu.shares import THREADS, Device
+from bac.native.gpu.shares import THREADS, Device, Launch, Shape
 from bac.native.gpu.structs import Params
 
 LEAST = (8, 0)  # compute capability: Ampere
@@ -58,13 +58,13 @@ class CudaMachine:
         """A copy of a policy is on the same GPU."""
         return self
 
-    def prepare(self, tile: int, half: bool) -> Callable[[Params, int], None]:
+    def prepare(self, shape: Shape, launch: Launch) -> Callable[[Params, int], None]:
         """See `bac.runtime.persistent.Machine`.
 
         Raises:
             NativeError: the kernel cannot be compiled or loaded.
         """
-        content = cubin(self.architecture, tile, half)
+        content = cubin(self.architecture, shape, launch)
         module, function = ctypes.c_void_p(), ctypes.c_void_p()
         with torch.cuda.device(self.device):
             _call(self.driver, "cuModuleLoadData", ctypes.byref(module), content)
@@ -87,8 +87,6 @@ class _Kernel:
             stream = torch.cuda.current_stream(device)
             stream.wait_event(self.done)
             handle = ctypes.c_void_p(stream.cuda_stream)
-            barrier = ctypes.c_uint64(params.barrier)
-            _call(driver, "cuMemsetD32Async", barrier, ctypes.c_uint(0), ctypes.c_size_t(1), handle)
             sizes = (ctypes.c_uint(size) for size in (blocks, 1, 1, THREADS, 1, 1, params.resident + params.scratch))
             _call(driver, "cuLaunchCooperativeKernel", self.function, *sizes, handle, pointer)
             self.done.record(stream)

@@ -25,7 +25,7 @@ void one_after_another(const Params& p, int blocks) {
   all.reserve(size_t(blocks));
   for (int i = 0; i < blocks; ++i) {
     memory.push_back(shared_memory(p));
-    all.emplace_back(p, reinterpret_cast<char*>(memory.back().get()), i, blocks, Team());
+    all.emplace_back(p, reinterpret_cast<char*>(memory.back().get()), i, Team());
   }
   Grid grid(all.data(), blocks);
   run(grid, p);
@@ -39,10 +39,10 @@ void at_once(const Params& p, int blocks) {
     memory.push_back(shared_memory(p));
     meetings.emplace_back(new Meeting(kWarps));
     for (int warp = 0; warp < kWarps; ++warp)
-      threads.emplace_back([&p, blocks, i, warp, shared = reinterpret_cast<char*>(memory.back().get()), meeting = meetings.back().get()] {
+      threads.emplace_back([&p, i, warp, shared = reinterpret_cast<char*>(memory.back().get()), meeting = meetings.back().get()] {
         Team team;
         team.begin = warp, team.end = warp + 1, team.meeting = meeting;
-        Block block(p, shared, i, blocks, team);
+        Block block(p, shared, i, team);
         Grid grid(&block, 1);
         run(grid, p);
       });
@@ -55,8 +55,10 @@ void at_once(const Params& p, int blocks) {
 
 // Denoises one sample as `blocks` thread blocks would; `threads`: all warps at once. Gives 1 where sizes do not fit.
 extern "C" int bac_denoise(const bac::Params* p, int blocks, int threads) {
-  if (p->tile != bac::kTile || p->tokens > bac::kTile || p->observed > bac::kTile || blocks < 1) return 1;
-  if (bac::Scratch(*p).bytes != p->scratch || p->scratch % 16 || p->resident % 16 || (threads && blocks < 2)) return 1;
+  const bac::Sizes s(*p);
+  if (p->groups != bac::kGroups || s.tokens > bac::kTile || s.observed > bac::kTile || s.width > bac::Sizes::kColumns * bac::kLanes) return 1;
+  if (p->tokens != s.tokens || blocks < 1 || blocks != s.blocks || blocks > s.width || (threads && blocks < 2)) return 1;
+  if (bac::Scratch(s).bytes != p->scratch || p->scratch % 16 || p->resident % 16) return 1;
   if (threads) bac::at_once(*p, blocks);
   else bac::one_after_another(*p, blocks);
   return 0;

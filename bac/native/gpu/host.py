@@ -18,7 +18,7 @@ import torch
 
 from bac.native.compiler import find_compiler
 from bac.native.errors import CompilerMissing
-from bac.native.gpu.shares import WARPS, Device
+from bac.native.gpu.shares import WARPS, Device, Launch, Shape, macros_of
 from bac.native.gpu.structs import Params
 
 FOLDER = Path(__file__).parent
@@ -34,6 +34,7 @@ class HostMachine:
         threads: a thread for each warp.
         folder: keeps the compiled libraries; a temporary one unless given.
         flags: further ones of the compiler, such as -fsanitize=thread.
+        exact: sizes of a model are constants, as they are for a GPU.
     """
 
     def __init__(
@@ -43,31 +44,33 @@ class HostMachine:
         threads: bool = False,
         folder: Path | None = None,
         flags: tuple[str, ...] = (),
+        exact: bool = False,
     ):
         self.limits = Device(blocks, shared, 50 * 2**20)
-        self.device, self.threads, self.flags = torch.device("cpu"), threads, flags
+        self.device, self.threads, self.flags, self.exact = torch.device("cpu"), threads, flags, exact
         self._temporary = None if folder else tempfile.TemporaryDirectory()
         self.folder = Path(self._temporary.name) if self._temporary else Path(folder or ".")
         self.words = "on the CPU"
 
-    def prepare(self, tile: int, half: bool) -> Callable[[Params, int], None]:
-        """The kernel of one tile; every library has both formats of weights.
+    def prepare(self, shape: Shape, launch: Launch) -> Callable[[Params, int], None]:
+        """The kernel of one number of groups; every library has both formats of weights.
 
         Raises:
             CompilerMissing: there is no compiler, or it failed.
         """
-        library = ctypes.CDLL(str(self._compiled(tile)))
+        library = ctypes.CDLL(str(self._compiled(shape, launch)))
         library.bac_denoise.argtypes = [ctypes.POINTER(Params), ctypes.c_int, ctypes.c_int]
 
-        def launch(params: Params, blocks: int) -> None:
-            ctypes.memset(params.barrier, 0, 4)
+        def start(params: Params, blocks: int) -> None:
             if library.bac_denoise(ctypes.byref(params), blocks, int(self.threads)):
                 raise ValueError("the kernel was given sizes that do not fit each other")
 
-        return launch
+        return start
 
-    def _compiled(self, tile: int) -> Path:
-        defined = (f"-DBAC_TILE={tile}", f"-DBAC_WARPS={WARPS}", f"-DBAC_PARAMS={ctypes.sizeof(Params)}")
+    def _compiled(self, shape: Shape, launch: Launch) -> Path:
+        macros = macros_of(shape, launch) if self.exact else {"GROUPS": shape.groups}
+        macros |= {"WARPS": WARPS, "PARAMS": ctypes.sizeof(Params)}
+        defined = [f"-DBAC_{name}={value}" for name, value in macros.items()]
         command = [*find_compiler(), *FLAGS, *self.flags, *defined, str(FOLDER / "host.cpp")]
         digest = hashlib.sha256(shlex.join(command).encode())
         for source in sorted([*FOLDER.glob("*.hpp"), FOLDER / "host.cpp"]):

@@ -1,4 +1,4 @@
-// The kernel: one cooperative launch, a thread block per multiprocessor, for one sample. Compiled for one tile and weight format.
+// The kernel: one cooperative launch, a thread block per multiprocessor, for one sample. Compiled for one model and weight format.
 #include "loop.hpp"
 
 namespace bac {
@@ -12,8 +12,8 @@ static_assert(sizeof(Params) == BAC_PARAMS, "params.hpp is not what structs.py h
 
 extern "C" __global__ void __launch_bounds__(bac::kThreads, 1) bac_denoise(const __grid_constant__ bac::Params p) {
   extern __shared__ __align__(16) char shared[];
-  bac::Block block(p, shared, int(blockIdx.x), int(gridDim.x), bac::Team());
-  if (block.at.bytes != p.scratch || p.tile != bac::kTile) asm volatile("trap;");
+  bac::Block block(p, shared, int(blockIdx.x), bac::Team());
+  if (block.at.bytes != p.scratch || p.groups != bac::kGroups || p.tokens != block.s.tokens || int(gridDim.x) != block.s.blocks) asm volatile("trap;");
   bac::Grid grid(&block, 1);
   bac::sample<bac::Stored>(grid, p);
 }

@@ -6,27 +6,20 @@
 #include "params.hpp"
 
 #if defined(__CUDACC__)
-#define BAC_FN __device__ __forceinline__
 #define BAC_UNROLL _Pragma("unroll")
 #else
 #include <cmath>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <thread>
-#define BAC_FN inline
 #define BAC_UNROLL
 #endif
 
 namespace bac {
 
-struct alignas(8) Pair {
-  float x, y;
-};
-struct alignas(16) Quad {
-  float x, y, z, w;
-};
 struct Half {
   unsigned short bits;
 };
@@ -47,43 +40,75 @@ BAC_FN float widen(Half h) {
   return f;
 }
 
-// Reads what another thread block has written: past the first-level cache, and never before an earlier barrier.
+// Three numbers for other thread blocks, and the flag that says they are there, as one 16-byte store: no barrier is needed.
+BAC_FN void send(Quad* to, float x, float y, float z, unsigned flag) {
+  asm volatile("st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x), "f"(y), "f"(z), "f"(__uint_as_float(flag)) : "memory");
+}
+// Reads what a thread block has sent, past the first-level cache.
+BAC_FN Quad remote(const Quad* p) {
+  Quad v;
+  asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p) : "memory");
+  return v;
+}
+BAC_FN unsigned flag_of(const Quad& v) { return __float_as_uint(v.w); }
 BAC_FN float remote(const float* p) {
   float v;
-  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(p));
-  return v;
-}
-BAC_FN Pair remote2(const float* p) {
-  Pair v;
-  asm volatile("ld.global.cg.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(p));
-  return v;
-}
-BAC_FN Quad remote4(const float* p) {
-  Quad v;
-  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p));
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
   return v;
 }
 
-// Starts to copy 16 bytes into shared memory; `arrived` waits for the copies of this thread.
-BAC_FN void fetch(float* to, const float* from) {
+// Reads N quads, each as soon as it has its flag. `at(i)` points to one, or is null.
+template <int N, class At>
+BAC_FN void receive(Quad (&quad)[N], unsigned flag, At at) {
+  BAC_UNROLL for (int i = 0; i < N; ++i)
+    if (at(i)) quad[i] = remote(at(i));
+  const long long begin = clock64();
+  for (;;) {
+    bool all = true;
+    BAC_UNROLL for (int i = 0; i < N; ++i)
+      if (at(i) && flag_of(quad[i]) != flag) quad[i] = remote(at(i)), all = false;
+    if (all) return;
+    if (clock64() - begin > kPatience) asm volatile("trap;");
+  }
+}
+
+// Starts to copy 16 or 4 bytes into shared memory; `arrived` waits for the copies of this thread.
+BAC_FN void fetch(Quad* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(unsigned(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+}
+BAC_FN void fetch(float* to, const float* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(unsigned(__cvta_generic_to_shared(to))), "l"(from) : "memory");
 }
 BAC_FN void arrived() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+// This thread's number, at every call as if it were new: what follows from it is computed again where it is used, and not kept
+// over the whole loop in registers that are too few for all phases.
+BAC_FN int thread() {
+  int number = int(threadIdx.x);
+  asm volatile("" : "+r"(number));
+  return number;
+}
+
 template <class F>
 BAC_FN void each_lane(F f) {
-  f(int(threadIdx.x) % kLanes);
+  f(thread() % kLanes);
 }
 
 struct Team {
   BAC_FN void sync() const { __syncthreads(); }
+  BAC_FN void sync_once(int) const { __syncthreads(); }  // within `each_warp`
   template <class F>
   BAC_FN void each_warp(F f) const {
-    f(int(threadIdx.x) / kLanes);
+    f(thread() / kLanes);
   }
   template <class F>
   BAC_FN void each_item(int count, F f) const {
-    for (int i = int(threadIdx.x); i < count; i += kThreads) f(i);
+    for (int i = thread(); i < count; i += kThreads) f(i);
+  }
+  // f(index) for N items of a thread at once: index(0) ... index(N - 1), of which those from `count` on are none.
+  template <int N, class F>
+  BAC_FN void each_batch(int count, F f) const {
+    for (int first = thread(); first < count; first += kThreads * N) f([=](int j) { return first + j * kThreads; });
   }
 };
 
@@ -117,11 +142,40 @@ inline float widen(Half h) {
   std::memcpy(&value, &h.bits, sizeof value);
   return float(value);
 }
+inline unsigned flag_of(const Quad& v) {
+  unsigned flag;
+  std::memcpy(&flag, &v.w, sizeof flag);
+  return flag;
+}
+inline unsigned* flag_at(const Quad* p) { return reinterpret_cast<unsigned*>(const_cast<float*>(&p->w)); }
+inline void send(Quad* to, float x, float y, float z, unsigned flag) {
+  to->x = x, to->y = y, to->z = z;
+  __atomic_store_n(flag_at(to), flag, __ATOMIC_RELEASE);
+}
+inline Quad remote(const Quad* p) {
+  const unsigned flag = __atomic_load_n(flag_at(p), __ATOMIC_ACQUIRE);
+  Quad v{p->x, p->y, p->z, 0};
+  std::memcpy(&v.w, &flag, sizeof flag);
+  return v;
+}
 inline float remote(const float* p) { return *p; }
-inline Pair remote2(const float* p) { return {p[0], p[1]}; }
-inline Quad remote4(const float* p) { return {p[0], p[1], p[2], p[3]}; }
-inline void fetch(float* to, const float* from) { std::memcpy(to, from, sizeof(Quad)); }
+inline void fetch(Quad* to, const void* from) { std::memcpy(to, from, sizeof(Quad)); }
+inline void fetch(float* to, const float* from) { *to = *from; }
 inline void arrived() {}
+
+// What was never sent would be waited for without an end, if the thread blocks run one after another.
+template <int N, class At>
+inline void receive(Quad (&quad)[N], unsigned flag, At at) {
+  for (int i = 0; i < N; ++i) {
+    const Quad* from = at(i);
+    if (!from) continue;
+    for (long long tries = 0; __atomic_load_n(flag_at(from), __ATOMIC_ACQUIRE) != flag; ++tries) {
+      if (tries > 1 << 24) std::abort();
+      std::this_thread::yield();
+    }
+    quad[i] = remote(from);
+  }
+}
 
 template <class F>
 inline void each_lane(F f) {
@@ -154,6 +208,9 @@ struct Team {
   void sync() const {
     if (meeting) meeting->wait();
   }
+  void sync_once(int warp) const {
+    if (warp == begin) sync();
+  }
   template <class F>
   void each_warp(F f) const {
     for (int warp = begin; warp < end; ++warp) f(warp);
@@ -162,6 +219,11 @@ struct Team {
   void each_item(int count, F f) const {
     for (int start = 0; start < count; start += kThreads)
       for (int i = start + begin * kLanes; i < least(count, start + end * kLanes); ++i) f(i);
+  }
+  template <int N, class F>
+  void each_batch(int count, F f) const {
+    for (int start = 0; start < count; start += kThreads * N)
+      for (int first = start + begin * kLanes; first < least(count, start + end * kLanes); ++first) f([=](int j) { return first + j * kThreads; });
   }
 };
 
@@ -217,21 +279,22 @@ BAC_FN void halve(PerLane<float[N]>& value) {
   if constexpr (Distance > 1) halve<N, kHalf, Distance / 2>(value);
 }
 
-// Sums N numbers of each lane over all lanes. Lane by lane it halves what it is in charge of: in the end `emit(which, sum)`
-// is called by one lane for each of the N.
-template <int N, class Emit>
+// Sums N numbers of each lane over every `Lanes` lanes that follow each other. Lane by lane these halve what they are in
+// charge of: in the end `emit(lane, which, sum)` is called by one of them for each of the N.
+template <int Lanes, int N, class Emit>
 BAC_FN void spread_sums(PerLane<float[N]>& value, Emit emit) {
-  static_assert(N <= kLanes, "a lane would be in charge of several numbers");
-  halve<N, N, kLanes / 2>(value);
+  halve<N, N, Lanes / 2>(value);
   each_lane([&](int lane) {
     int first = 0, count = N, span = N;
-    BAC_UNROLL for (int distance = kLanes / 2; distance > 0; distance /= 2) {
+    BAC_UNROLL for (int distance = Lanes / 2; distance > 0; distance /= 2) {
       const int half = (span + 1) / 2;
       if (lane & distance) first += half, count -= half;
       else count = least(count, half);
       span = half;
     }
-    if (count > 0) emit(first, value[lane][0]);
+    constexpr int kEach = (N + Lanes - 1) / Lanes;
+    BAC_UNROLL for (int i = 0; i < kEach; ++i)
+      if (i < count) emit(lane, first + i, value[lane][i]);
   });
 }
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bac.folding import Folded, Folding
+from bac.native.gpu.shares import plan_row
 from bac.native.gpu.structs import Params
 from bac.plan import Plan
 from bac.solver import COLUMNS, Solver
@@ -29,6 +30,11 @@ class Pointers:
         """The address of zeros."""
         return self(torch.zeros(shape, device=self.device, dtype=dtype), dtype)
 
+    def clear(self) -> None:
+        """Sets all numbers to zero."""
+        for tensor in self._kept:
+            tensor.zero_()
+
 
 def deal_weights(layers: list[list[Tensor]], blocks: int) -> Tensor:
     """All numbers of the layers' matrices [qkv, output, up, down], those of one thread block after the other.
@@ -44,7 +50,17 @@ def deal_weights(layers: list[list[Tensor]], blocks: int) -> Tensor:
     return torch.cat(parts)
 
 
-def pack_model(model: object, tokens: int, half: bool, blocks: int, keep: Pointers) -> dict[str, int]:
+def in_quads(activations: Tensor, groups: int) -> Tensor:
+    """Activations [T, D] as the kernel exchanges them, [groups, D, 4]: three tokens, and a number that is not used."""
+    tokens, width = activations.shape
+    padded = activations.new_zeros(3 * groups, width)
+    padded[:tokens] = activations
+    quads = activations.new_zeros(groups, width, 4)
+    quads[..., :3] = padded.view(groups, 3, width).transpose(1, 2)
+    return quads
+
+
+def pack_model(model: object, tokens: int, groups: int, half: bool, blocks: int, keep: Pointers) -> dict[str, int]:
     """Weights of a denoiser of the decoder form, `WEIGHTS` of structs.py, for `tokens` leading tokens."""
     layers = list(model.trunk.layers)  # type: ignore[attr-defined]
     matrices, biases, norms = [], [], []
@@ -60,7 +76,7 @@ def pack_model(model: object, tokens: int, half: bool, blocks: int, keep: Pointe
         "norms": keep(torch.stack(norms)),
         "cross_bias": keep(torch.stack([layer.multihead_attn.out_proj.bias for layer in layers])),
         "embed": keep(embed.weight.t()),
-        "position": keep(model.pos_emb[0, :tokens] + embed.bias),  # type: ignore[attr-defined]
+        "position": keep(in_quads(model.pos_emb[0, :tokens] + embed.bias, groups)),  # type: ignore[attr-defined]
         "final_norm": keep(torch.stack([final.weight, final.bias])),
         "head": keep(head.weight),
         "head_bias": keep(head.bias),
@@ -111,33 +127,71 @@ def noise_rows(solver: Solver) -> np.ndarray:
     return np.where(adds, np.cumsum(solver.draws) - 1, -1).astype(np.int32)
 
 
-def pack_plan(plan: Plan, solver: Solver, keep: Pointers) -> dict[str, int | None]:
+def plan_table(plan: Plan, solver: Solver, layers: int) -> np.ndarray:
+    """The plan as `Step` and `Segment` of params.hpp, int32 [K + 1, quads, 4] with floats by their bits."""
+    table = np.zeros((len(plan.steps) + 1, plan_row(layers), 4), np.int32)
+    heads = table[:-1, :2].reshape(-1, 8)
+    heads[:, :7] = solver.table.astype(np.float32).view(np.int32)
+    heads[:, 7] = noise_rows(solver)
+    table[:-1, :2] = heads.reshape(-1, 2, 4)
+    sums = kept_sums(plan)
+    computing = [
+        (k, i, s.block) for k, step in enumerate(plan.steps) for i, s in enumerate(step) if s.block is not None
+    ]
+    following = dict(zip([place[:2] for place in computing], [place[::2] for place in computing[1:]]))
+    for k, step in enumerate(plan.steps):
+        for i, segment in enumerate(step):
+            block = -1 if segment.block is None else segment.block
+            next_step, next_block = following.get((k, i), (-1, -1))
+            cross = (next_block // 3, next_step) if next_block % 3 == 1 else (-1, -1)
+            store = int(segment.store) + sums.get((k, i), 0)
+            row = (segment.start, segment.stop, block, segment.gap, store, *cross, 0)
+            table[k, 2 + 2 * i : 4 + 2 * i] = np.array(row, np.int32).reshape(2, 4)
+    return table
+
+
+def kept_sums(plan: Plan) -> dict[tuple[int, int], int]:
+    """Which runs' sums are kept (2) and taken again (4), by step and segment: a thread block has room for one sum.
+
+    The room is for runs over most blocks, as in steps without any update; short ones cost little to add again.
+    """
+    flags: dict[tuple[int, int], int] = {}
+    kept: tuple[int, int] | None = None
+    for k, step in enumerate(plan.steps):
+        for i, segment in enumerate(step):
+            run = segment.start, segment.stop
+            if segment.memo and run == kept:
+                flags[k, i] = 4
+            elif segment.keep and 2 * (run[1] - run[0]) > len(plan.blocks):
+                flags[k, i], kept = 2, run
+    return flags
+
+
+def pack_plan(plan: Plan, solver: Solver, layers: int, keep: Pointers) -> dict[str, int | None]:
     """`PLAN` of structs.py."""
-    rows: list[list[int]] = []
-    starts = [0]
-    for step in plan.steps:
-        rows += [[s.start, s.stop, -1 if s.block is None else s.block, s.gap, int(s.store)] for s in step]
-        starts.append(len(rows))
     return {
-        "segments": keep(torch.tensor(rows), torch.int32),
-        "segment_start": keep(torch.tensor(starts), torch.int32),
-        "solver": keep(torch.from_numpy(solver.table)),
+        "plan": keep(torch.from_numpy(plan_table(plan, solver, layers)), torch.int32),
         "ahead": None if plan.ahead is None else keep(torch.from_numpy(plan.ahead)),
-        "noise_row": keep(torch.from_numpy(noise_rows(solver)), torch.int32),
     }
 
 
-def make_room(params: Params, extrapolates: bool, keep: Pointers) -> dict[str, int | None]:
+def make_room(params: Params, stores_cross: bool, extrapolates: bool, keep: Pointers) -> dict[str, int | None]:
     """`EXCHANGE` of structs.py: memory that thread blocks exchange results in."""
-    layers, width, heads, observed, tile = params.layers, params.width, params.heads, params.observed, params.tile
-    outputs = 3 * layers, params.tokens, width
+    layers, width, heads, observed, groups = params.layers, params.width, params.heads, params.observed, params.groups
+
+    def quads(*shape: int) -> int:
+        return keep.room(*shape, 4)
+
+    shared, own = (2 * layers, groups, width), (params.blocks, layers, groups, width)
     folded = layers, observed, heads, width
     return {
-        "stored": keep.room(*outputs),
-        "slopes": keep.room(*outputs) if extrapolates else None,
-        "wide": keep.room(tile, 4 * width),
-        "token": keep.room(tile, width),
-        "projected": keep.room(layers, 2 * width, tile),
+        "stored": quads(*shared),
+        "slopes": quads(*shared) if extrapolates else None,
+        "cross": quads(*own) if stores_cross else None,
+        "cross_slopes": quads(*own) if stores_cross and extrapolates else None,
+        "wide": quads(groups, 4 * width),
+        "token": quads(groups, width),
+        "projected": quads(groups, layers * 2 * width),
         "key": keep.room(*folded),
         "key_bias": keep.room(*folded[:-1]),
         "value": keep.room(*folded),

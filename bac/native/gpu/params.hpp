@@ -2,31 +2,43 @@
 //
 // The denoiser is a pre-norm decoder whose condition tokens are encoded one by one (see bac.folding). Shapes are those of
 // one sample: T tokens, width D, H heads, E numbers of a token, L layers, 3 L blocks, K steps, S observed condition tokens.
+// Activations lie in quads: three tokens of one column and a fourth number that says when they were sent (see machine.hpp).
 #pragma once
 
 namespace bac {
 
-#ifndef BAC_TILE
-#error "compile with -DBAC_TILE=<tokens that a thread sums at once>"
+#ifndef BAC_GROUPS
+#error "compile with -DBAC_GROUPS=<groups of three tokens>"
 #endif
 #ifndef BAC_WARPS
 #define BAC_WARPS 16
 #endif
 
-constexpr int kTile = BAC_TILE;              // T at most: buffers of activations have so many rows
+constexpr int kGroups = BAC_GROUPS;          // G
+constexpr int kTile = 3 * kGroups;           // T and S at most
+constexpr int kStride = kGroups | 1;         // quads from a column to the next in shared memory: odd, for its banks
 constexpr int kWarps = BAC_WARPS;            // of a thread block
 constexpr int kLanes = 32;
 constexpr int kThreads = kWarps * kLanes;
-constexpr int kRowsAtOnce = 2 * kWarps;      // rows of weights whose partial sums are kept at once
+constexpr int kMostRows = 32 / kTile < 3 ? 32 / kTile : 3;  // of weights that a warp takes at once
+constexpr int kPart = kWarps * kMostRows * kGroups;         // quads of partial sums
 
 // A run of stored outputs that are added, then at most one block that computes (see bac.plan.Segment).
-struct Segment {
-  int start, stop, block, gap, store;
+struct alignas(16) Segment {
+  int start, stop, block, gap;
+  int store;                   // 1: the output is reused; 2: the run's sum is kept; 4: it is the one that was kept
+  int cross, cross_step;       // layer of the cross-attention that computes next, before any other block, and its step; else -1
+  int unused;
 };
 
-// One row of a solver's table (see bac.solver).
-struct SolverRow {
+// The head of a step's row of the plan: one row of the solver's table (see bac.solver), and which draw is added, or -1.
+struct alignas(16) Step {
   float x_gain, m_gain, to_x, to_x0, to_last, to_m, sigma;
+  int noise;
+};
+
+struct alignas(16) Quad {
+  float x, y, z, w;
 };
 
 struct Params {
@@ -34,7 +46,8 @@ struct Params {
   int half;             // weights are in half precision, else float
   int resident;         // bytes of weights that a thread block keeps in shared memory
   int scratch;          // bytes of shared memory beside them
-  int tile;             // kTile of the caller
+  int groups;           // kGroups of the caller
+  int blocks;           // thread blocks
   int causal;           // a token's self-attention sees itself and earlier ones at most
   float eps, clip;
 
@@ -42,7 +55,8 @@ struct Params {
   const float* bias;        // [L][9 D]: of qkv, output, up and down
   const float* norms;       // [L][3][2][D]: gain and shift
   const float* cross_bias;  // [L][D]
-  const float *embed, *position;            // [E][D], [T][D] with the bias of the embedding
+  const float* embed;       // [E][D]
+  const Quad* position;     // [G][D] with the bias of the embedding
   const float *final_norm, *head, *head_bias;  // [2][D], [E][D], [E]
   const float *self_mask, *cross_mask;      // [T][T], [T][1 + S]
   const float *time_key, *time_bias, *time_value;  // [L][K][H][D], [L][K][H], [L][K][H][D]
@@ -53,11 +67,8 @@ struct Params {
   const float *key_value, *key_value_bias;  // [L][2 D][D], [L][2 D]
   const float *fold_query, *query_bias, *fold_out;  // [L][H][D / H][D], [L][D], [L][H][D / H][D]
 
-  const Segment* segments;
-  const int* segment_start;  // [K + 1]
-  const SolverRow* solver;   // [K]
+  const Quad* plan;          // [K + 1][row]: a Step, then 3 L + 1 Segments; the row of step K is not used
   const float* ahead;        // [K][3 L] steps by which a stored output is extrapolated, or null
-  const int* noise_row;      // [K] row of `noise` that a step adds, or -1
 
   // One call.
   const float* observation;      // [S][numbers], or null
@@ -67,13 +78,40 @@ struct Params {
   const unsigned char* given;    // [T][E] where the trajectory is known, or null
   float* out;                    // [T][E]
   int noise_stride;              // numbers of a draw
+  unsigned sent;                 // flag of the last exchange of the launch before
+  unsigned passed;               // what the barrier has counted before
 
   // Exchange between thread blocks, in global memory.
-  float *stored, *slopes;        // [3 L][T][D] branch outputs, and their slopes per step, or null
-  float* wide;                   // [kTile][4 D] qkv or hidden units
-  float *token, *projected;      // [kTile][D] encoded tokens; [L][2 D][kTile] keys and values
+  Quad *stored, *slopes;         // [2 L][G][D] outputs of self-attentions and feed-forward blocks; their slopes per step, or null
+  Quad *cross, *cross_slopes;    // [thread blocks][L][G][D] outputs of cross-attentions, which every thread block has its own of
+  Quad* wide;                    // [G][4 D] qkv or hidden units
+  Quad *token, *projected;       // [G][D] encoded tokens; [G][L 2 D] keys and values
   float *key, *key_bias, *value; // [L][S][H][D], [L][S][H], [L][S][H][D] folded
-  unsigned* barrier;             // 0 before the launch
+  unsigned* barrier;
+};
+
+#if defined(__CUDACC__)
+#define BAC_FN __device__ __forceinline__
+#else
+#define BAC_FN inline
+#endif
+
+// Sizes of the model: constants where the kernel is compiled for one, else read from its parameters.
+struct Sizes {
+#if defined(BAC_WIDTH)
+  BAC_FN explicit Sizes(const Params&) {}
+  static constexpr int layers = BAC_LAYERS, heads = BAC_HEADS, width = BAC_WIDTH, numbers = BAC_NUMBERS;
+  static constexpr int tokens = BAC_TOKENS, observed = BAC_OBSERVED, blocks = BAC_BLOCKS, causal = BAC_CAUSAL;
+  static constexpr int kColumns = (width + kLanes - 1) / kLanes;  // of a lane
+#else
+  BAC_FN explicit Sizes(const Params& p)
+      : layers(p.layers), heads(p.heads), width(p.width), numbers(p.numbers), tokens(p.tokens), observed(p.observed), blocks(p.blocks), causal(p.causal) {}
+  const int layers, heads, width, numbers, tokens, observed, blocks, causal;
+  static constexpr int kColumns = 32;
+#endif
+  BAC_FN int each() const { return width / heads; }          // numbers of a head
+  BAC_FN int count() const { return 1 + observed; }          // condition tokens
+  BAC_FN int columns() const { return heads * count(); }     // of the folded cross-attention
 };
 
 }  // namespace bac

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 WARPS = 16  # of a thread block
 THREADS = 32 * WARPS
-#: tokens that a thread sums at once; the kernel is compiled for the smallest that holds a policy's
-TILES = (8, 9, 12, 16)
+MOST_TOKENS = 18
 
 
 @dataclass(frozen=True)
@@ -19,6 +18,7 @@ class Shape:
         numbers: of a token of the trajectory.
         observed: condition tokens beside the time token.
         half: weights are kept in half precision.
+        causal: a token's self-attention sees itself and earlier ones at most.
     """
 
     layers: int
@@ -28,11 +28,12 @@ class Shape:
     tokens: int
     observed: int
     half: bool
+    causal: bool = True
 
     @property
-    def tile(self) -> int:
-        """The smallest of `TILES` for these tokens; 0 if there is none."""
-        return next((tile for tile in TILES if tile >= max(self.tokens, self.observed)), 0)
+    def groups(self) -> int:
+        """Groups of three tokens, in which activations are exchanged."""
+        return -(-max(self.tokens, self.observed) // 3)
 
     @property
     def rows(self) -> tuple[tuple[int, int], ...]:
@@ -44,17 +45,28 @@ class Shape:
     def weight_bytes(self) -> int:
         return self.layers * 12 * self.width**2 * (2 if self.half else 4)
 
-    @property
-    def scratch(self) -> int:
-        """Bytes of shared memory beside the weights; `Scratch` of block.hpp computes the same."""
+    def scratch(self, blocks: int) -> int:
+        """Bytes of shared memory of each of so many thread blocks beside the weights.
 
-        def up(count: int) -> int:
-            return -(-count // 4) * 4
+        `Scratch` of block.hpp computes the same.
+        """
 
-        tile, columns = self.tile, self.heads * (1 + self.observed)
-        activations = tile * 2 * self.width + max(tile * (3 * self.width + 4), 2 * columns * self.width)
-        scores = up(max(self.heads * tile * tile, columns * tile))
-        return 4 * (activations + scores + 2 * WARPS * tile + 2 * up(tile * self.numbers))
+        def up(floats: int) -> int:
+            return -(-floats // 4)
+
+        groups, columns, width = self.groups, self.heads * (1 + self.observed), self.width
+        stride, tile = groups | 1, 3 * groups
+        activations = 2 * width * stride + max(3 * width * stride, columns * width // 2) + width * groups
+        cross = width // 4 + up(columns) + max(self.heads * tile, columns) * groups
+        partial = 2 * WARPS * min(32 // tile, 3) * groups
+        biases = up(self.layers * sum(-(-rows // blocks) for rows, _ in self.rows))
+        plan = 2 * plan_row(self.layers)
+        return 16 * (activations + cross + partial + biases + 3 * up(self.tokens * self.numbers) + plan)
+
+
+def plan_row(layers: int) -> int:
+    """Quads of a step's row of the plan: what the sampler does, and the most segments there can be (params.hpp)."""
+    return 2 + 2 * (3 * layers + 1)
 
 
 @dataclass(frozen=True)
@@ -70,11 +82,13 @@ class Device:
 class Launch:
     """Attributes:
     blocks: thread blocks.
+    scratch: bytes of shared memory that each uses beside weights.
     resident: bytes of weights that each keeps in shared memory.
     share: bytes of weights of the block that has most; those above `resident` are read from the L2 cache.
     """
 
     blocks: int
+    scratch: int
     resident: int
     share: int
 
@@ -88,20 +102,31 @@ def share_bytes(shape: Shape, blocks: int) -> int:
 def launch_of(shape: Shape, device: Device) -> Launch | str:
     """The launch for a model, or in words why it does not fit.
 
-    As many thread blocks as make the largest share smallest, and no more: each one waits at every barrier.
+    As many thread blocks as make the largest share smallest, and no more: each one waits for all others.
     """
-    if shape.tile == 0:
-        return f"{max(shape.tokens, shape.observed)} tokens, more than {TILES[-1]}"
+    most = max(shape.tokens, shape.observed)
+    if most > MOST_TOKENS:
+        return f"{most} tokens, more than {MOST_TOKENS}"
     if shape.width % 16 or (shape.width // shape.heads) % 4:
         return f"a width of {shape.width} in {shape.heads} heads, not in multiples of 16 and 4"
-    blocks = min(range(1, device.multiprocessors + 1), key=lambda count: (share_bytes(shape, count), count))
-    room = (device.shared - shape.scratch) // 16 * 16
+    # Each one has rows of every matrix, and so sends what the others wait for.
+    counts = range(1, min(device.multiprocessors, shape.width) + 1)
+    blocks = min(counts, key=lambda count: (share_bytes(shape, count), count))
+    scratch = shape.scratch(blocks)
+    room = (device.shared - scratch) // 16 * 16
     if room < 0:
-        return f"{shape.scratch:,} bytes of activations, more than the {device.shared:,} of shared memory"
+        return f"{scratch:,} bytes of activations, more than the {device.shared:,} of shared memory"
     share = share_bytes(shape, blocks)
-    if share > room and shape.weight_bytes > device.l2 // 2:
+    if (share - room) * blocks > device.l2 // 2:
         return (
-            f"{shape.weight_bytes / 2**20:.0f} MiB of weights, more than fit into shared memory "
-            f"({blocks} times {room:,} bytes) or half of the L2 cache"
+            f"{shape.weight_bytes / 2**20:.0f} MiB of weights, too many for shared memory "
+            f"({blocks} times {room:,} bytes) and half of the L2 cache"
         )
-    return Launch(blocks, min(share, room), share)
+    return Launch(blocks, scratch, min(share, room), share)
+
+
+def macros_of(shape: Shape, launch: Launch) -> dict[str, int]:
+    """What the kernel is compiled for: sizes that are constants to it."""
+    names = ("layers", "heads", "width", "numbers", "tokens", "observed", "groups", "causal")
+    macros = {name.upper(): int(getattr(shape, name)) for name in names}
+    return {**macros, "BLOCKS": launch.blocks, "FITS": int(launch.resident == launch.share)}
