@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -119,7 +120,7 @@ class PersistentSampler:
             raise Unavailable(f"the persistent kernel does not run {reason}: set BAC_GPU=graph for a CUDA graph")
         self.hoisted = Hoisted(base, schedule, self.name, tokens)
         self.schedule = self.hoisted.schedule
-        self.shape = shape_of(base.model, tokens)
+        self.shape = replace(shape_of(base.model, tokens), slopes=self.hoisted.plan.ahead is not None)
         launch = launch_of(self.shape, machine.limits)
         assert isinstance(launch, Launch)  # else there was a reason
         self.launch: Launch = launch

@@ -8,11 +8,12 @@ namespace bac {
 struct Scratch {
   BAC_FN explicit Scratch(const Sizes& s)
       : row(2 + 2 * (3 * s.layers + 1)), x(0), normed(x + s.width * kStride), wide(normed + s.width * kStride),
-        memo(wide + most(3 * s.width * kStride, s.columns() * s.width / 2)), cross_bias(memo + s.width * kGroups),
+        memo(wide + most(3 * s.width * kStride, s.columns() * (key_row(s) + s.width) / 4)), cross_bias(memo + s.width * kGroups),
         column_bias(cross_bias + s.width / 4), scores(column_bias + up(s.columns())),
-        part(scores + most(s.heads * kTile, s.columns()) * kGroups), bias(part + 2 * kPart), trajectory(bias + up(s.layers * rows(s))),
+        part(scores + most(s.heads * kTile, s.columns()) * kGroups), bias(part + kPart), trajectory(bias + up(s.layers * rows(s))),
         last(trajectory + up(s.tokens * s.numbers)), noise(last + up(s.tokens * s.numbers)), plan(noise + up(s.tokens * s.numbers)),
         bytes(16 * (plan + 2 * row)) {}
+  static BAC_FN int key_row(const Sizes& s) { return s.width + 4; }  // numbers from a key to the next: not all in one bank
   static BAC_FN int up(int floats) { return (floats + 3) / 4; }
   // Rows of a layer's four matrices that a thread block has at most.
   static BAC_FN int rows(const Sizes& s) {
@@ -30,7 +31,7 @@ struct Block {
     scores = scratch + at.scores, part = scratch + at.part, plan = scratch + at.plan;
     cross_bias = floats(at.cross_bias), column_bias = floats(at.column_bias), bias = floats(at.bias);
     trajectory = floats(at.trajectory), last = floats(at.last), noise = floats(at.noise);
-    keys = floats(at.wide), values = keys + s.columns() * s.width;
+    keys = floats(at.wide), values = keys + s.columns() * Scratch::key_row(s);
   }
   BAC_FN int begin(int total) const { return share(total, index, s.blocks); }
   BAC_FN int own(int total) const { return share(total, index + 1, s.blocks) - begin(total); }
@@ -45,12 +46,12 @@ struct Block {
   const int index;
   char* const shared;
   Quad *x, *normed;          // [D][kStride] residual stream; its norm, or the heads' outputs
-  Quad* wide;                // [3 D][kStride] queries, keys and values
-  float *keys, *values;      // [H (1 + S)][D] of the folded cross-attention, in place of these
+  Quad* wide;                // [3 D][kStride] queries, keys and values, behind `normed`
+  float *keys, *values;      // [H (1 + S)][D + 4] and [H (1 + S)][D] of the folded cross-attention, in place of these
   Quad* memo;                // [G][D] a sum of stored outputs
   float *cross_bias, *column_bias;  // [D], [H (1 + S)] with the keys
   Quad* scores;              // [H][kTile][G] by queries, or [H (1 + S)][G] by columns
-  Quad* part;                // [2][kPart] partial sums
+  Quad* part;                // [kPart] partial sums
   float* bias;               // [L][own rows of the four matrices]
   float *trajectory, *last, *noise;  // [T][E], the estimate of the clean one of the step before, and this step's draw
   Quad* plan;                // rows of this step and of the next one
@@ -63,77 +64,83 @@ BAC_FN float value(Half w) { return widen(w); }
 // Where token `token` of a column is, in numbers from the column's first.
 BAC_FN int place(int token) { return token / 3 * 4 + token % 3; }
 
-// Activations of a product that lie in shared memory, [depth][kStride].
-struct Near {
-  const Quad* from;
-  template <int N>
-  BAC_FN void operator()(Quad (&quad)[N], int column, int stop, int) const {
-    BAC_UNROLL for (int i = 0; i < N; ++i) {
-      const int k = column + i / kGroups * kLanes;
-      if (k < stop) quad[i] = from[k * kStride + i % kGroups];
-    }
-  }
+// Eight weights that follow each other.
+BAC_FN void eight(const float* w, float (&to)[8]) {
+  const Quad a = *reinterpret_cast<const Quad*>(w), b = *reinterpret_cast<const Quad*>(w + 4);
+  to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w, to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
+}
+struct alignas(16) Halves {
+  Half half[8];
 };
-// Those that all thread blocks have sent, [G][depth].
-struct Far {
-  const Quad* from;
-  unsigned flag;
-  template <int N>
-  BAC_FN void operator()(Quad (&quad)[N], int column, int stop, int depth) const {
-    receive(quad, flag, [&](int i) {
-      const int k = column + i / kGroups * kLanes;
-      return k < stop ? from + i % kGroups * depth + k : nullptr;
-    });
-  }
-};
+BAC_FN void eight(const Half* w, float (&to)[8]) {
+  const Halves halves = *reinterpret_cast<const Halves*>(w);
+  BAC_UNROLL for (int i = 0; i < 8; ++i) to[i] = widen(halves.half[i]);
+}
 
-// emit(row, group, quad) for `rows` rows of weights of length `depth` times activations of all tokens. No thread block has more
-// than `most` rows. row_at(row) points to a row's weights. A warp takes `Rows` rows and a slice of their length; the sum runs in
-// one order whatever the number of thread blocks. Threads that emit do not wait for others: `part` is not used before they do.
-template <int Rows, class RowAt, class Source, class Emit>
-BAC_FN void product(const Block& b, Quad* part, int rows, int most_rows, int depth, RowAt row_at, Source source, Emit emit) {
-  constexpr int kRows = Rows < kMostRows ? Rows : kMostRows, kUnits = 2;  // units of columns that a lane takes at once
-  const int units = (depth + kLanes - 1) / kLanes;
-  for (int from = 0; from < most_rows; from += kWarps * kRows) {
-    const int some = least(rows - from, kWarps * kRows), at_most = least(most_rows - from, kWarps * kRows);
-    const int groups = (at_most + kRows - 1) / kRows, each = most((units + kWarps / groups - 1) / (kWarps / groups), 1), slices = (units + each - 1) / each;
-    if (from > 0) b.team.sync();
+// emit(row, group, quad) for `rows` rows of weights, `most` of any thread block, of length `depth`, times activations
+// [depth][kStride] of all tokens. row_at(row) points to a row's weights.
+//
+// A lane sums one row for one group of tokens, or a few lanes share that: what is done besides multiplying is what takes the
+// time. Warps have slices of the length. The sum runs in one order whatever the number of thread blocks. Threads that emit do
+// not wait for others: `part` is not used again before they do.
+template <class RowAt, class Emit>
+BAC_FN void product(const Block& b, int rows, int most_rows, int depth, RowAt row_at, const Quad* from, Emit emit) {
+  constexpr int kUnit = 8, kDeep = 2;  // columns of a unit; units of a lane at least
+  constexpr int kRows = kLanes / kGroups;  // of a warp at most
+  const int all = (most_rows + kRows - 1) / kRows, some = (most_rows + all - 1) / all, outputs = some * kGroups;
+  const int parts = outputs <= 8 ? 4 : outputs <= 16 ? 2 : 1, units = (depth + kUnit - 1) / kUnit;
+  for (int before = 0; before < all; before += kWarps) {
+    const int chunks = least(all - before, kWarps), slices = most(least(kWarps / chunks, units / (parts * kDeep)), 1);
+    const int each = (units + slices * parts - 1) / (slices * parts);
+    if (before > 0) b.team.sync();
     b.team.each_warp([&](int warp) {
-      const int group = warp % groups, slice = warp / groups, first = group * kRows;
-      if (slice >= slices || first >= some) return;
-      PerLane<float[kRows * kTile]> sums;
+      const int chunk = warp % chunks, slice = warp / chunks;
+      if (slice >= slices) return;
+      PerLane<float[3]> sums;
       each_lane([&](int lane) {
-        BAC_UNROLL for (int i = 0; i < kRows * kTile; ++i) sums[lane][i] = 0;
-        for (int unit = slice * each; unit < least(slice * each + each, units); unit += kUnits) {
-          const int column = unit * kLanes + lane, stop = least(depth, (slice * each + each) * kLanes);
-          float weight[kUnits][kRows];
-          BAC_UNROLL for (int u = 0; u < kUnits; ++u) BAC_UNROLL for (int r = 0; r < kRows; ++r)
-            weight[u][r] = column + u * kLanes < stop ? value(row_at(from + least(first + r, some - 1))[column + u * kLanes]) : 0.0f;
-          Quad quad[kUnits * kGroups];
-          source(quad, column, stop, depth);
-          BAC_UNROLL for (int u = 0; u < kUnits; ++u) {
-            if (column + u * kLanes >= stop) continue;
-            BAC_UNROLL for (int g = 0; g < kGroups; ++g) BAC_UNROLL for (int r = 0; r < kRows; ++r) {
-              float* sum = &sums[lane][r * kTile + 3 * g];
-              const Quad& y = quad[u * kGroups + g];
-              sum[0] += weight[u][r] * y.x, sum[1] += weight[u][r] * y.y, sum[2] += weight[u][r] * y.z;
-            }
+        const int output = least(lane / parts, outputs - 1), row = least((before + chunk) * some + output % some, rows - 1);
+        const auto* weights = row_at(row);
+        float *sum = sums[lane], weight[kUnit];
+        const int first = (slice * parts + lane % parts) * each;
+        sum[0] = sum[1] = sum[2] = 0;
+        BAC_UNROLL for (int u = 0; u < each; ++u) {
+          const int unit = first + u;
+          if (unit >= units) break;
+          eight(weights + unit * kUnit, weight);
+          const Quad* y = from + unit * kUnit * kStride + output / some;
+          BAC_UNROLL for (int k = 0; k < kUnit; ++k) {
+            const Quad q = y[k * kStride];
+            sum[0] += weight[k] * q.x, sum[1] += weight[k] * q.y, sum[2] += weight[k] * q.z;
           }
         }
       });
-      spread_sums<kLanes>(sums, [&](int, int which, float sum) {
-        const int row = first + which / kTile, token = which % kTile;
-        if (row < some) reinterpret_cast<float*>(part + (slice * kGroups + token / 3) * some + row)[token % 3] = sum;
+      sum_parts(sums, parts);
+      each_lane([&](int lane) {
+        if (lane % parts == 0 && lane / parts < outputs) b.part[(slice * chunks + chunk) * outputs + lane / parts] = Quad{sums[lane][0], sums[lane][1], sums[lane][2], 0};
       });
     });
     b.team.sync();
-    b.team.each_item(some * kGroups, [&](int i) {
-      const int row = i % some, group = i / some;
-      Quad total = part[group * some + row];
-      for (int slice = 1; slice < slices; ++slice) add(total, part[(slice * kGroups + group) * some + row]);
-      emit(from + row, group, total);
+    b.team.each_item(chunks * outputs, [&](int i) {
+      const int row = (before + i / outputs) * some + i % some, group = i % outputs / some;
+      if (row >= rows) return;
+      Quad total = b.part[i];
+      BAC_UNROLL for (int slice = 1; slice < slices; ++slice) add(total, b.part[slice * chunks * outputs + i]);
+      emit(row, group, total);
     });
   }
+}
+
+// Collects what all thread blocks send, [G][columns], for a product: to `to` [columns][kStride]. The thread block waits afterwards.
+BAC_FN void collect(const Block& b, const Quad* from, int columns, unsigned flag, Quad* to) {
+  constexpr int kAtOnce = 6;  // loads of a thread that are on their way
+  const int size = columns * kGroups;
+  b.team.each_batch<kAtOnce>(size, [&](const Items& item) {
+    Quad quad[kAtOnce];
+    receive(quad, flag, [&](int j) { return item(j) < size ? from + item(j) : nullptr; });
+    BAC_UNROLL for (int j = 0; j < kAtOnce; ++j)
+      if (item(j) < size) to[item(j) % columns * kStride + item(j) / columns] = quad[j];
+  });
+  b.team.sync();
 }
 
 // normed = norm of the residual stream, with gain and shift [2][D]; the thread block waits before and after. `Fetched`: what was
@@ -165,7 +172,7 @@ BAC_FN void normalise(const Block& b, const float* norm) {
       });
       sum_lanes(mean);
       each_lane([&](int lane) {
-        mean[lane] /= float(width);
+        mean[lane] *= 1.0f / float(width);
         spread[lane] = 0;
         BAC_UNROLL for (int j = 0; j < kColumns; ++j) {
           const float off = x[lane][j] - mean[lane];
@@ -174,10 +181,10 @@ BAC_FN void normalise(const Block& b, const float* norm) {
       });
       sum_lanes(spread);
       each_lane([&](int lane) {
-        const float inverse = 1.0f / sqrtf(spread[lane] / float(width) + b.p.eps);
+        const float scaled = inverse_root(spread[lane] * (1.0f / float(width)) + b.p.eps);
         BAC_UNROLL for (int j = 0; j < kColumns; ++j) {
           const int k = lane + j * kLanes;
-          if (k < width) reinterpret_cast<float*>(b.normed + k * kStride)[at] = (x[lane][j] - mean[lane]) * inverse * scale[lane][2 * j] + scale[lane][2 * j + 1];
+          if (k < width) reinterpret_cast<float*>(b.normed + k * kStride)[at] = (x[lane][j] - mean[lane]) * (scaled * scale[lane][2 * j]) + scale[lane][2 * j + 1];
         }
       });
     }

@@ -17,8 +17,8 @@ BAC_FN void condition_hidden(const Block& b, unsigned flag) {
     reinterpret_cast<float*>(b.normed + column * kStride)[place(token)] = total;
   });
   b.team.sync();
-  product<3>(
-      b, b.part, b.own(4 * width), b.most_rows(4 * width), width, [&](int row) { return p.cond_up + (long long)(begin + row) * width; }, Near{b.normed},
+  product(
+      b, b.own(4 * width), b.most_rows(4 * width), width, [&](int row) { return p.cond_up + (long long)(begin + row) * width; }, b.normed,
       [&](int row, int group, const Quad& q) {
         const float bias = p.cond_up_bias[begin + row];
         send(p.wide + group * 4 * width + begin + row, mish(q.x + bias), mish(q.y + bias), mish(q.z + bias), flag);
@@ -28,9 +28,10 @@ BAC_FN void condition_hidden(const Block& b, unsigned flag) {
 BAC_FN void condition_tokens(const Block& b, unsigned flag) {
   const Params& p = b.p;
   const int width = b.s.width, begin = b.begin(width);
-  product<2>(
-      b, b.part + kPart, b.own(width), b.most_rows(width), 4 * width, [&](int row) { return p.cond_down + (long long)(begin + row) * 4 * width; },
-      Far{p.wide, flag - 1}, [&](int row, int group, const Quad& q) {
+  collect(b, p.wide, 4 * width, flag - 1, b.normed);
+  product(
+      b, b.own(width), b.most_rows(width), 4 * width, [&](int row) { return p.cond_down + (long long)(begin + row) * 4 * width; }, b.normed,
+      [&](int row, int group, const Quad& q) {
         const float bias = p.cond_down_bias[begin + row];
         send(p.token + group * width + begin + row, q.x + bias, q.y + bias, q.z + bias, flag);
       });
@@ -40,9 +41,9 @@ BAC_FN void condition_tokens(const Block& b, unsigned flag) {
 BAC_FN void condition_keys_values(const Block& b, unsigned flag) {
   const Params& p = b.p;
   const int width = b.s.width, rows = b.s.layers * 2 * width, begin = b.begin(rows);
-  b.team.sync();
-  product<3>(
-      b, b.part, b.own(rows), b.most_rows(rows), width, [&](int row) { return p.key_value + (long long)(begin + row) * width; }, Far{p.token, flag - 1},
+  collect(b, p.token, width, flag - 1, b.normed);
+  product(
+      b, b.own(rows), b.most_rows(rows), width, [&](int row) { return p.key_value + (long long)(begin + row) * width; }, b.normed,
       [&](int row, int group, const Quad& q) {
         const float bias = p.key_value_bias[begin + row];
         send(p.projected + group * rows + begin + row, q.x + bias, q.y + bias, q.z + bias, flag);
@@ -54,7 +55,7 @@ BAC_FN void condition_fold(const Block& b, unsigned flag) {
   const Params& p = b.p;
   const int width = b.s.width, heads = b.s.heads, each = b.s.each(), observed = b.s.observed, rows = b.s.layers * 2 * width;
   const int total = b.s.layers * 2 * heads * width, begin = b.begin(total), end = begin + b.own(total);
-  const float scale = 1.0f / sqrtf(float(each));
+  const float scale = inverse_root(float(each));
   for (int part = begin / width; part * width < end; ++part) {  // of a layer, keys or values, and a head
     const int head = part % heads, of_value = part / heads % 2, layer = part / heads / 2;
     b.team.sync();

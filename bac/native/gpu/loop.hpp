@@ -58,7 +58,7 @@ BAC_FN void denoise(Grid& grid, int step) {
     } else if (kind == 1) {
       grid.each([=](const Block& b) { cross_attention(b, layer, segment, flag + 2); });
     } else {
-      grid.each([=](const Block& b) { hidden_units(b, Weights<W>(b), layer, segment, flag + 1); });
+      grid.each([=](const Block& b) { hidden_units(b, Weights<W>(b), layer, flag + 1); });
       grid.each([=](const Block& b) { feed_forward_output(b, Weights<W>(b), layer, segment, flag + 2); });
     }
   }

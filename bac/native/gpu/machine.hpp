@@ -24,10 +24,16 @@ struct Half {
   unsigned short bits;
 };
 
+// The numbers of some items of a thread, which lie so that a warp takes what follows each other.
+struct Items {
+  int first;
+  BAC_FN int operator()(int i) const { return first + i * kThreads; }
+};
+
 BAC_FN int least(int a, int b) { return a < b ? a : b; }
 BAC_FN int most(int a, int b) { return a > b ? a : b; }
 // Where the share of thread block `index` of `total` things begins.
-BAC_FN int share(int total, int index, int blocks) { return int((long long)total * index / blocks); }
+BAC_FN int share(int total, int index, int blocks) { return int(unsigned(total) * unsigned(index) / unsigned(blocks)); }
 
 #if defined(__CUDACC__)
 
@@ -38,6 +44,23 @@ BAC_FN float widen(Half h) {
   float f;
   asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h.bits));
   return f;
+}
+
+// To two units in the last place; softmax and norms need no more, and a division is long.
+BAC_FN float inverse(float x) {
+  float y;
+  asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+BAC_FN float inverse_root(float x) {
+  float y;
+  asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+BAC_FN float power(float x) {  // e^x of x up to 0
+  float y;
+  asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x * 1.4426950408889634f));
+  return y;
 }
 
 // Three numbers for other thread blocks, and the flag that says they are there, as one 16-byte store: no barrier is needed.
@@ -86,6 +109,7 @@ BAC_FN void arrived() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 BAC_FN int thread() {
   int number = int(threadIdx.x);
   asm volatile("" : "+r"(number));
+  __builtin_assume(number >= 0 && number < kThreads);
   return number;
 }
 
@@ -105,10 +129,10 @@ struct Team {
   BAC_FN void each_item(int count, F f) const {
     for (int i = thread(); i < count; i += kThreads) f(i);
   }
-  // f(index) for N items of a thread at once: index(0) ... index(N - 1), of which those from `count` on are none.
+  // f(items) for N items of a thread at once: items(0) ... items(N - 1), of which those from `count` on are none.
   template <int N, class F>
   BAC_FN void each_batch(int count, F f) const {
-    for (int first = thread(); first < count; first += kThreads * N) f([=](int j) { return first + j * kThreads; });
+    for (int first = thread(); first < count; first += kThreads * N) f(Items{first});
   }
 };
 
@@ -142,6 +166,9 @@ inline float widen(Half h) {
   std::memcpy(&value, &h.bits, sizeof value);
   return float(value);
 }
+inline float inverse(float x) { return 1.0f / x; }
+inline float inverse_root(float x) { return 1.0f / std::sqrt(x); }
+inline float power(float x) { return std::exp(x); }
 inline unsigned flag_of(const Quad& v) {
   unsigned flag;
   std::memcpy(&flag, &v.w, sizeof flag);
@@ -223,7 +250,7 @@ struct Team {
   template <int N, class F>
   void each_batch(int count, F f) const {
     for (int start = 0; start < count; start += kThreads * N)
-      for (int first = start + begin * kLanes; first < least(count, start + end * kLanes); ++first) f([=](int j) { return first + j * kThreads; });
+      for (int first = start + begin * kLanes; first < least(count, start + end * kLanes); ++first) f(Items{first});
   }
 };
 
@@ -254,6 +281,21 @@ BAC_FN void sum_lanes(PerLane<float>& value) {
 #else
     const PerLane<float> before = value;
     for (int lane = 0; lane < kLanes; ++lane) value[lane] += before.item[lane ^ distance];
+#endif
+  }
+}
+
+// Each lane's sums over the `parts` (1, 2 or 4) lanes that follow each other.
+template <int N>
+BAC_FN void sum_parts(PerLane<float[N]>& value, int parts) {
+  BAC_UNROLL for (int distance = 1; distance < 4; distance *= 2) {
+    if (distance >= parts) return;
+#if defined(__CUDACC__)
+    BAC_UNROLL for (int i = 0; i < N; ++i) value[0][i] += exchange(value[0][i], distance);
+#else
+    const PerLane<float[N]> before = value;
+    for (int lane = 0; lane < kLanes; ++lane)
+      for (int i = 0; i < N; ++i) value[lane][i] += before.item[lane ^ distance][i];
 #endif
   }
 }

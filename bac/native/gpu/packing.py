@@ -98,8 +98,11 @@ def pack_tables(model: object, tokens: int, observed: int, time: Folded, keep: P
 
 
 def is_causal(mask: Tensor | None, tokens: int) -> bool:
-    """Whether a mask lets none of the first tokens see a later one."""
-    return mask is not None and bool(torch.isneginf(mask[:tokens, :tokens]).triu(1).sum() == tokens * (tokens - 1) // 2)
+    """Whether a mask lets each of the first tokens see itself and all earlier ones, and nothing else."""
+    if mask is None:
+        return False
+    own = mask[:tokens, :tokens].detach().cpu()
+    return bool((own == torch.full_like(own, -torch.inf).triu(1)).all())
 
 
 def pack_condition(model: object, observed: int, folding: Folding, keep: Pointers) -> dict[str, int]:

@@ -20,8 +20,7 @@ constexpr int kStride = kGroups | 1;         // quads from a column to the next 
 constexpr int kWarps = BAC_WARPS;            // of a thread block
 constexpr int kLanes = 32;
 constexpr int kThreads = kWarps * kLanes;
-constexpr int kMostRows = 32 / kTile < 3 ? 32 / kTile : 3;  // of weights that a warp takes at once
-constexpr int kPart = kWarps * kMostRows * kGroups;         // quads of partial sums
+constexpr int kPart = kWarps * kLanes;       // quads of partial sums
 
 // A run of stored outputs that are added, then at most one block that computes (see bac.plan.Segment).
 struct alignas(16) Segment {
@@ -48,7 +47,7 @@ struct Params {
   int scratch;          // bytes of shared memory beside them
   int groups;           // kGroups of the caller
   int blocks;           // thread blocks
-  int causal;           // a token's self-attention sees itself and earlier ones at most
+  int causal;           // a token's self-attention sees itself and all earlier ones
   float eps, clip;
 
   const char* weights;      // share of each thread block after the other, see `Weights` of block.hpp
@@ -101,12 +100,12 @@ struct Sizes {
 #if defined(BAC_WIDTH)
   BAC_FN explicit Sizes(const Params&) {}
   static constexpr int layers = BAC_LAYERS, heads = BAC_HEADS, width = BAC_WIDTH, numbers = BAC_NUMBERS;
-  static constexpr int tokens = BAC_TOKENS, observed = BAC_OBSERVED, blocks = BAC_BLOCKS, causal = BAC_CAUSAL;
+  static constexpr int tokens = BAC_TOKENS, observed = BAC_OBSERVED, blocks = BAC_BLOCKS, causal = BAC_CAUSAL, slopes = BAC_SLOPES;
   static constexpr int kColumns = (width + kLanes - 1) / kLanes;  // of a lane
 #else
   BAC_FN explicit Sizes(const Params& p)
-      : layers(p.layers), heads(p.heads), width(p.width), numbers(p.numbers), tokens(p.tokens), observed(p.observed), blocks(p.blocks), causal(p.causal) {}
-  const int layers, heads, width, numbers, tokens, observed, blocks, causal;
+      : layers(p.layers), heads(p.heads), width(p.width), numbers(p.numbers), tokens(p.tokens), observed(p.observed), blocks(p.blocks), causal(p.causal), slopes(p.slopes != nullptr) {}
+  const int layers, heads, width, numbers, tokens, observed, blocks, causal, slopes;
   static constexpr int kColumns = 32;
 #endif
   BAC_FN int each() const { return width / heads; }          // numbers of a head

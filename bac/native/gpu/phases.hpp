@@ -21,7 +21,7 @@ BAC_FN Quad* output_of(const Block& b, Quad* exchange, Quad* own, int block) {
 // Stores an output, for all or for this thread block, and its slope per step where that is needed later.
 BAC_FN void keep(const Block& b, const Segment& segment, int at, const Quad& q, unsigned flag) {
   Quad* stored = output_of(b, b.p.stored, b.p.cross, segment.block) + at;
-  if (segment.gap) {
+  if (b.s.slopes && segment.gap) {
     const Quad before = remote(stored);
     const float rate = 1.0f / float(segment.gap);
     send(output_of(b, b.p.slopes, b.p.cross_slopes, segment.block) + at, (q.x - before.x) * rate, (q.y - before.y) * rate, (q.z - before.z) * rate, flag);
@@ -67,8 +67,9 @@ BAC_FN void add_stored(const Block& b, const Segment& segment, int step, bool se
   constexpr int kAtOnce = 2, kMine = 2;  // blocks, and quads of a thread, that are on their way
   const Params& p = b.p;
   const int width = b.s.width, size = kGroups * width;
-  const float* ahead = p.ahead ? p.ahead + step * 3 * b.s.layers : nullptr;
-  b.team.each_batch<kMine>(size, [&](auto index) {
+  const float* ahead = b.s.slopes ? p.ahead + step * 3 * b.s.layers : nullptr;
+  if (!sent) b.team.sync();  // a cross-attention may have added to x just now
+  b.team.each_batch<kMine>(size, [&](const Items& index) {
     Quad total[kMine], arrived[kMine];
     BAC_UNROLL for (int m = 0; m < kMine; ++m) total[m] = segment.store & 4 && index(m) < size ? b.memo[index(m)] : Quad{0, 0, 0, 0};
     for (int block = segment.start; !(segment.store & 4) && block < segment.stop; block += kAtOnce) {
@@ -102,9 +103,9 @@ BAC_FN void fetch_cross(const Block& b, int layer, int step) {
   const int width = b.s.width, heads = b.s.heads, columns = b.s.columns();
   const int of_time = (layer * p.steps + step) * heads, of_observed = layer * b.s.observed * heads - heads;  // rows of the tables
   b.team.each_item(columns * width / 4, [&](int i) {
-    const int column = 4 * i / width, at = 4 * i % width;
-    fetch(reinterpret_cast<Quad*>(b.keys) + i, (column < heads ? p.time_key + (of_time + column) * width : p.key + (of_observed + column) * width) + at);
-    fetch(reinterpret_cast<Quad*>(b.values) + i, (column < heads ? p.time_value + (of_time + column) * width : p.value + (of_observed + column) * width) + at);
+    const int column = 4 * i / width, at = 4 * i % width, row = (column < heads ? of_time : of_observed) + column;
+    fetch(reinterpret_cast<Quad*>(b.keys + column * Scratch::key_row(b.s) + at), (column < heads ? p.time_key : p.key) + row * width + at);
+    fetch(reinterpret_cast<Quad*>(b.values) + i, (column < heads ? p.time_value : p.value) + row * width + at);
   });
   b.team.each_item(width / 4, [&](int i) { fetch(reinterpret_cast<Quad*>(b.cross_bias) + i, p.cross_bias + layer * width + 4 * i); });
   b.team.each_item(columns, [&](int i) { fetch(b.column_bias + i, i < heads ? p.time_bias + of_time + i : p.key_bias + of_observed + i); });
@@ -115,8 +116,8 @@ BAC_FN void queries_keys_values(const Block& b, const Weights<W>& weights, int l
   const Params& p = b.p;
   const int width = b.s.width, begin = b.begin(3 * width);
   normalise<false>(b, p.norms + layer * 3 * 2 * width);
-  product<3>(
-      b, b.part, weights.qkv, b.most_rows(3 * width), width, [&](int row) { return weights.row(layer, 0, row, width); }, Near{b.normed},
+  product(
+      b, weights.qkv, b.most_rows(3 * width), width, [&](int row) { return weights.row(layer, 0, row, width); }, b.normed,
       [&](int row, int group, const Quad& q) {
         const float bias = weights.biases(layer)[row];
         send(p.wide + group * 3 * width + begin + row, q.x + bias, q.y + bias, q.z + bias, flag);
@@ -125,18 +126,12 @@ BAC_FN void queries_keys_values(const Block& b, const Weights<W>& weights, int l
 
 // Softmax(q k^T / sqrt(D / H) + mask) v of all heads into `normed`.
 BAC_FN void attend(const Block& b, unsigned flag) {
-  constexpr int kAtOnce = 5, kParts = 8;  // loads on their way; lanes that share the columns of a head
+  constexpr int kParts = 8;  // lanes that share the columns of a head
   const Params& p = b.p;
-  const int width = b.s.width, tokens = b.s.tokens, heads = b.s.heads, each = b.s.each(), size = 3 * width * kGroups;
-  b.team.each_batch<kAtOnce>(size, [&](auto index) {
-    Quad quad[kAtOnce];
-    receive(quad, flag, [&](int j) { return index(j) < size ? p.wide + index(j) : nullptr; });
-    BAC_UNROLL for (int j = 0; j < kAtOnce; ++j)
-      if (index(j) < size) b.wide[index(j) % (3 * width) * kStride + index(j) / (3 * width)] = quad[j];
-  });
-  b.team.sync();
+  const int width = b.s.width, tokens = b.s.tokens, heads = b.s.heads, each = b.s.each();
+  collect(b, p.wide, 3 * width, flag, b.wide);
   // A tile: the products of three queries with three keys of a head.
-  const float scale = 1.0f / sqrtf(float(each));
+  const float scale = inverse_root(float(each));
   const int tiles = b.s.causal ? kGroups * (kGroups + 1) / 2 : kGroups * kGroups;
   b.team.each_warp([&](int warp) {
     constexpr int kTiles = kLanes / kParts;  // of a warp
@@ -168,7 +163,7 @@ BAC_FN void attend(const Block& b, unsigned flag) {
         if (from + lane / kParts >= heads * tiles) return;
         const int row = at[kCopies == 1 ? 0 : lane][0] + which / 3, other = 3 * at[kCopies == 1 ? 0 : lane][1] + which % 3, token = row % kTile;
         if (token >= tokens || other >= tokens) return;
-        reinterpret_cast<float*>(b.scores + row * kGroups)[place(other)] = sum * scale + p.self_mask[token * tokens + other];
+        reinterpret_cast<float*>(b.scores + row * kGroups)[place(other)] = sum * scale + (b.s.causal ? 0.0f : p.self_mask[token * tokens + other]);
       });
     }
   });
@@ -179,8 +174,9 @@ BAC_FN void attend(const Block& b, unsigned flag) {
     float weight[kTile], top = score[0], total = 0;
     BAC_UNROLL for (int j = 0; j < kTile; ++j) weight[j] = j < seen ? score[place(j)] : 0.0f;
     BAC_UNROLL for (int j = 1; j < kTile; ++j) top = j < seen ? fmaxf(top, weight[j]) : top;
-    BAC_UNROLL for (int j = 0; j < kTile; ++j) total += weight[j] = j < seen ? expf(weight[j] - top) : 0.0f;
-    BAC_UNROLL for (int j = 0; j < kTile; ++j) score[place(j)] = weight[j] / total;
+    BAC_UNROLL for (int j = 0; j < kTile; ++j) total += weight[j] = j < seen ? power(weight[j] - top) : 0.0f;
+    const float share = inverse(total);
+    BAC_UNROLL for (int j = 0; j < kTile; ++j) score[place(j)] = weight[j] * share;
   });
   b.team.sync();
   b.team.each_item(width, [&](int column) {
@@ -210,8 +206,8 @@ template <class W>
 BAC_FN void attention_output(const Block& b, const Weights<W>& weights, int layer, const Segment& segment, unsigned flag) {
   const int width = b.s.width, begin = b.begin(width);
   attend(b, flag - 1);
-  product<2>(
-      b, b.part, weights.out, b.most_rows(width), width, [&](int row) { return weights.row(layer, weights.qkv, row, width); }, Near{b.normed},
+  product(
+      b, weights.out, b.most_rows(width), width, [&](int row) { return weights.row(layer, weights.qkv, row, width); }, b.normed,
       [&](int row, int group, const Quad& q) {
         const float bias = weights.biases(layer)[weights.qkv + row];
         keep(b, segment, group * width + begin + row, Quad{q.x + bias, q.y + bias, q.z + bias, 0}, flag);
@@ -224,8 +220,8 @@ BAC_FN void cross_attention(const Block& b, int layer, const Segment& segment, u
   const Params& p = b.p;
   const int width = b.s.width, heads = b.s.heads, count = b.s.count(), columns = b.s.columns();
   normalise<true>(b, p.norms + (layer * 3 + 1) * 2 * width);
-  product<3>(
-      b, b.part, columns, columns, width, [&](int column) { return b.keys + column * width; }, Near{b.normed},
+  product(
+      b, columns, columns, width, [&](int column) { return b.keys + column * Scratch::key_row(b.s); }, b.normed,
       [&](int column, int group, const Quad& q) {
         const float bias = b.column_bias[column];
         const auto mask = [&](int t) { return p.cross_mask[least(3 * group + t, b.s.tokens - 1) * count + column / heads]; };
@@ -237,17 +233,23 @@ BAC_FN void cross_attention(const Block& b, int layer, const Segment& segment, u
     const int next = heads * kGroups * 4;  // numbers from a column to the next one of the head
     float top = score[0], total = 0;
     for (int j = 1; j < count; ++j) top = fmaxf(top, score[j * next]);
-    for (int j = 0; j < count; ++j) total += score[j * next] = expf(score[j * next] - top);
-    for (int j = 0; j < count; ++j) score[j * next] /= total;
+    for (int j = 0; j < count; ++j) total += score[j * next] = power(score[j * next] - top);
+    const float share = inverse(total);
+    for (int j = 0; j < count; ++j) score[j * next] *= share;
   });
   b.team.sync();
-  b.team.each_item(width * kGroups, [&](int i) {
-    const int column = i % width, group = i / width;
+  b.team.each_item(width, [&](int column) {
     const float bias = b.cross_bias[column];
-    Quad total{bias, bias, bias, 0};
-    BAC_UNROLL for (int c = 0; c < columns; ++c) add(total, b.values[c * width + column], b.scores[c * kGroups + group]);
-    add(b.x[column * kStride + group], total);
-    if (segment.store & 1) keep(b, segment, i, total, flag);
+    Quad total[kGroups];
+    BAC_UNROLL for (int g = 0; g < kGroups; ++g) total[g] = Quad{bias, bias, bias, 0};
+    BAC_UNROLL for (int c = 0; c < columns; ++c) {
+      const float value = b.values[c * width + column];
+      BAC_UNROLL for (int g = 0; g < kGroups; ++g) add(total[g], value, b.scores[c * kGroups + g]);
+    }
+    BAC_UNROLL for (int g = 0; g < kGroups; ++g) {
+      add(b.x[column * kStride + g], total[g]);
+      if (segment.store & 1) keep(b, segment, g * width + column, total[g], flag);
+    }
   });
   if (segment.cross < 0) return;
   b.team.sync();
@@ -255,29 +257,31 @@ BAC_FN void cross_attention(const Block& b, int layer, const Segment& segment, u
 }
 
 template <class W>
-BAC_FN void hidden_units(const Block& b, const Weights<W>& weights, int layer, const Segment& segment, unsigned flag) {
+BAC_FN void hidden_units(const Block& b, const Weights<W>& weights, int layer, unsigned flag) {
   const Params& p = b.p;
   const int width = b.s.width, begin = b.begin(4 * width);
   normalise<false>(b, p.norms + (layer * 3 + 2) * 2 * width);
-  product<3>(
-      b, b.part, weights.up, b.most_rows(4 * width), width, [&](int row) { return weights.row(layer, weights.qkv + weights.out, row, width); }, Near{b.normed},
+  product(
+      b, weights.up, b.most_rows(4 * width), width, [&](int row) { return weights.row(layer, weights.qkv + weights.out, row, width); }, b.normed,
       [&](int row, int group, const Quad& q) {
         const float bias = weights.biases(layer)[weights.qkv + weights.out + row];
         send(p.wide + group * 4 * width + begin + row, gelu(q.x + bias), gelu(q.y + bias), gelu(q.z + bias), flag);
       });
-  fetch_cross(b, segment.cross, segment.cross_step);
 }
 
 template <class W>
 BAC_FN void feed_forward_output(const Block& b, const Weights<W>& weights, int layer, const Segment& segment, unsigned flag) {
   const Params& p = b.p;
   const int width = b.s.width, begin = b.begin(width), before = weights.qkv + weights.out + weights.up;
-  product<2>(
-      b, b.part + kPart, weights.down, b.most_rows(width), 4 * width, [&](int row) { return weights.row(layer, before, row, 4 * width); }, Far{p.wide, flag - 1},
+  Quad* hidden = b.normed;  // and what is behind it
+  collect(b, p.wide, 4 * width, flag - 1, hidden);
+  product(
+      b, weights.down, b.most_rows(width), 4 * width, [&](int row) { return weights.row(layer, before, row, 4 * width); }, hidden,
       [&](int row, int group, const Quad& q) {
         const float bias = weights.biases(layer)[before + row];
         keep(b, segment, group * width + begin + row, Quad{q.x + bias, q.y + bias, q.z + bias, 0}, flag);
       });
+  fetch_cross(b, segment.cross, segment.cross_step);
 }
 
 // Final norm, head, and the sampler's update of the trajectory (see bac.solver).
@@ -286,8 +290,8 @@ BAC_FN void read_out(const Block& b, int step) {
   const int width = b.s.width, numbers = b.s.numbers;
   const Step solve = b.step(step);
   normalise<true>(b, p.final_norm);
-  product<3>(
-      b, b.part, numbers, numbers, width, [&](int row) { return p.head + row * width; }, Near{b.normed},
+  product(
+      b, numbers, numbers, width, [&](int row) { return p.head + row * width; }, b.normed,
       [&](int row, int group, const Quad& q) {
         const float bias = p.head_bias[row], sums[3] = {q.x + bias, q.y + bias, q.z + bias};
         BAC_UNROLL for (int t = 0; t < 3; ++t) {

@@ -18,7 +18,8 @@ class Shape:
         numbers: of a token of the trajectory.
         observed: condition tokens beside the time token.
         half: weights are kept in half precision.
-        causal: a token's self-attention sees itself and earlier ones at most.
+        causal: a token's self-attention sees itself and all earlier ones.
+        slopes: outputs are extrapolated.
     """
 
     layers: int
@@ -29,6 +30,7 @@ class Shape:
     observed: int
     half: bool
     causal: bool = True
+    slopes: bool = False
 
     @property
     def groups(self) -> int:
@@ -56,9 +58,9 @@ class Shape:
 
         groups, columns, width = self.groups, self.heads * (1 + self.observed), self.width
         stride, tile = groups | 1, 3 * groups
-        activations = 2 * width * stride + max(3 * width * stride, columns * width // 2) + width * groups
+        activations = 2 * width * stride + max(3 * width * stride, columns * (2 * width + 4) // 4) + width * groups
         cross = width // 4 + up(columns) + max(self.heads * tile, columns) * groups
-        partial = 2 * WARPS * min(32 // tile, 3) * groups
+        partial = THREADS
         biases = up(self.layers * sum(-(-rows // blocks) for rows, _ in self.rows))
         plan = 2 * plan_row(self.layers)
         return 16 * (activations + cross + partial + biases + 3 * up(self.tokens * self.numbers) + plan)
@@ -127,6 +129,6 @@ def launch_of(shape: Shape, device: Device) -> Launch | str:
 
 def macros_of(shape: Shape, launch: Launch) -> dict[str, int]:
     """What the kernel is compiled for: sizes that are constants to it."""
-    names = ("layers", "heads", "width", "numbers", "tokens", "observed", "groups", "causal")
+    names = ("layers", "heads", "width", "numbers", "tokens", "observed", "groups", "causal", "slopes")
     macros = {name.upper(): int(getattr(shape, name)) for name in names}
     return {**macros, "BLOCKS": launch.blocks, "FITS": int(launch.resident == launch.share)}
