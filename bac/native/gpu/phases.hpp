@@ -58,41 +58,54 @@ BAC_FN void embed(const Block& b, int step) {
       const auto at = [&](int t) { return b.trajectory[least(3 * group + t, b.s.tokens - 1) * numbers + e]; };
       add(total, weight, Quad{at(0), at(1), at(2), 0});
     }
-    b.x[column * kStride + group] = total;
+    b.x[i] = total;
   });
 }
 
-// x += the output just sent for block `segment.start - 1` (`sent`: with that flag), and the stored ones of the segment.
-BAC_FN void add_stored(const Block& b, const Segment& segment, int step, bool sent, unsigned flag) {
-  constexpr int kAtOnce = 2, kMine = 2;  // blocks, and quads of a thread, that are on their way
+// What is added to the residual stream before a norm: the output that was just sent, and stored ones.
+struct Added {
+  Segment segment;
+  int step;
+  bool sent;      // the block before the segment has sent its output
+  unsigned flag;  // of that
+};
+
+// x += for a thread's quads, which no other thread writes.
+BAC_FN void add_outputs(const Block& b, const Added& added, const Items& items) {
+  constexpr int kAtOnce = 2;  // blocks whose outputs are on their way
   const Params& p = b.p;
-  const int width = b.s.width, size = kGroups * width;
-  const float* ahead = b.s.slopes ? p.ahead + step * 3 * b.s.layers : nullptr;
-  if (!sent) b.team.sync();  // a cross-attention may have added to x just now
-  b.team.each_batch<kMine>(size, [&](const Items& index) {
-    Quad total[kMine], arrived[kMine];
-    BAC_UNROLL for (int m = 0; m < kMine; ++m) total[m] = segment.store & 4 && index(m) < size ? b.memo[index(m)] : Quad{0, 0, 0, 0};
-    for (int block = segment.start; !(segment.store & 4) && block < segment.stop; block += kAtOnce) {
-      Quad value[kAtOnce][kMine];
-      BAC_UNROLL for (int j = 0; j < kAtOnce; ++j) BAC_UNROLL for (int m = 0; m < kMine; ++m)
-        if (block + j < segment.stop && index(m) < size) value[j][m] = remote(output_of(b, p.stored, p.cross, block + j) + index(m));
-      BAC_UNROLL for (int j = 0; j < kAtOnce; ++j) BAC_UNROLL for (int m = 0; m < kMine; ++m) {
-        if (block + j >= segment.stop || index(m) >= size) continue;
-        add(total[m], value[j][m]);
-        if (!ahead || ahead[block + j] == 0.0f) continue;
-        Quad slope[1];
-        receive(slope, flag_of(value[j][m]), [&](int) { return output_of(b, p.slopes, p.cross_slopes, block + j) + index(m); });
-        add(total[m], ahead[block + j], slope[0]);
-      }
+  const Segment& segment = added.segment;
+  const int size = kGroups * b.s.width;
+  const float* ahead = b.s.slopes ? p.ahead + added.step * 3 * b.s.layers : nullptr;
+  Quad total[kMine], arrived[kMine];
+  BAC_UNROLL for (int m = 0; m < kMine; ++m) total[m] = segment.store & 4 && items(m) < size ? b.memo[items(m)] : Quad{0, 0, 0, 0};
+  for (int block = segment.start; !(segment.store & 4) && block < segment.stop; block += kAtOnce) {
+    Quad value[kAtOnce][kMine];
+    BAC_UNROLL for (int j = 0; j < kAtOnce; ++j) BAC_UNROLL for (int m = 0; m < kMine; ++m)
+      if (block + j < segment.stop && items(m) < size) value[j][m] = remote(output_of(b, p.stored, p.cross, block + j) + items(m));
+    BAC_UNROLL for (int j = 0; j < kAtOnce; ++j) BAC_UNROLL for (int m = 0; m < kMine; ++m) {
+      if (block + j >= segment.stop || items(m) >= size) continue;
+      add(total[m], value[j][m]);
+      if (!ahead || ahead[block + j] == 0.0f) continue;
+      Quad slope[1];
+      receive(slope, flag_of(value[j][m]), [&](int) { return output_of(b, p.slopes, p.cross_slopes, block + j) + items(m); });
+      add(total[m], ahead[block + j], slope[0]);
     }
-    if (sent) receive(arrived, flag, [&](int m) { return index(m) < size ? p.stored + exchanged(segment.start - 1) * size + index(m) : nullptr; });
-    BAC_UNROLL for (int m = 0; m < kMine; ++m) {
-      if (index(m) >= size) continue;
-      if (segment.store & 2) b.memo[index(m)] = total[m];
-      if (sent) add(total[m], arrived[m]);
-      add(b.x[index(m) % width * kStride + index(m) / width], total[m]);
-    }
-  });
+  }
+  if (added.sent) receive(arrived, added.flag, [&](int m) { return items(m) < size ? p.stored + exchanged(segment.start - 1) * size + items(m) : nullptr; });
+  BAC_UNROLL for (int m = 0; m < kMine; ++m) {
+    if (items(m) >= size) continue;
+    if (segment.store & 2) b.memo[items(m)] = total[m];
+    if (added.sent) add(total[m], arrived[m]);
+    add(b.x[items(m)], total[m]);
+  }
+}
+
+// The residual stream up to the block of a segment, and its norm.
+template <bool Fetched>
+BAC_FN void advance(const Block& b, const Added& added, const float* norm) {
+  if (!added.sent) b.team.sync();  // a cross-attention may have added to x just now
+  normalise<Fetched>(b, norm, [&](const Items& items) { add_outputs(b, added, items); });
 }
 
 // Starts to copy what the cross-attention that computes next needs; in place of queries, keys and values. Columns are ordered
@@ -100,23 +113,24 @@ BAC_FN void add_stored(const Block& b, const Segment& segment, int step, bool se
 BAC_FN void fetch_cross(const Block& b, int layer, int step) {
   if (layer < 0) return;
   const Params& p = b.p;
-  const int width = b.s.width, heads = b.s.heads, columns = b.s.columns();
+  const int width = b.s.width, heads = b.s.heads, columns = b.s.columns(), quads = width / 4;  // of a row of either table
   const int of_time = (layer * p.steps + step) * heads, of_observed = layer * b.s.observed * heads - heads;  // rows of the tables
-  b.team.each_item(columns * width / 4, [&](int i) {
-    const int column = 4 * i / width, at = 4 * i % width, row = (column < heads ? of_time : of_observed) + column;
-    fetch(reinterpret_cast<Quad*>(b.keys + column * Scratch::key_row(b.s) + at), (column < heads ? p.time_key : p.key) + row * width + at);
-    fetch(reinterpret_cast<Quad*>(b.values) + i, (column < heads ? p.time_value : p.value) + row * width + at);
+  b.team.each_late_item(columns * quads, [&](int i) {
+    const int column = i / quads, at = i % quads, row = ((column < heads ? of_time : of_observed) + column) * quads + at;
+    const int low = at < quads / 2 ? 0 : Scratch::halves(kPad);
+    fetch(reinterpret_cast<Quad*>(b.keys) + column * 2 * Scratch::halves(Scratch::pitch(width)) + at + low, reinterpret_cast<const Quad*>(column < heads ? p.time_key : p.key) + row);
+    fetch(reinterpret_cast<Quad*>(b.values) + i, reinterpret_cast<const Quad*>(column < heads ? p.time_value : p.value) + row);
   });
-  b.team.each_item(width / 4, [&](int i) { fetch(reinterpret_cast<Quad*>(b.cross_bias) + i, p.cross_bias + layer * width + 4 * i); });
-  b.team.each_item(columns, [&](int i) { fetch(b.column_bias + i, i < heads ? p.time_bias + of_time + i : p.key_bias + of_observed + i); });
+  b.team.each_late_item(quads, [&](int i) { fetch(reinterpret_cast<Quad*>(b.cross_bias) + i, p.cross_bias + layer * width + 4 * i); });
+  b.team.each_late_item(columns, [&](int i) { fetch(b.column_bias + i, i < heads ? p.time_bias + of_time + i : p.key_bias + of_observed + i); });
 }
 
-template <class W>
-BAC_FN void queries_keys_values(const Block& b, const Weights<W>& weights, int layer, unsigned flag) {
+template <bool Low>
+BAC_FN void queries_keys_values(const Block& b, const Weights<Low>& weights, int layer, const Added& added, unsigned flag) {
   const Params& p = b.p;
   const int width = b.s.width, begin = b.begin(3 * width);
-  normalise<false>(b, p.norms + layer * 3 * 2 * width);
-  product(
+  advance<false>(b, added, p.norms + layer * 3 * 2 * width);
+  product<Low>(
       b, weights.qkv, b.most_rows(3 * width), width, [&](int row) { return weights.row(layer, 0, row, width); }, b.normed,
       [&](int row, int group, const Quad& q) {
         const float bias = weights.biases(layer)[row];
@@ -129,7 +143,7 @@ BAC_FN void attend(const Block& b, unsigned flag) {
   constexpr int kParts = 8;  // lanes that share the columns of a head
   const Params& p = b.p;
   const int width = b.s.width, tokens = b.s.tokens, heads = b.s.heads, each = b.s.each();
-  collect(b, p.wide, 3 * width, flag, b.wide);
+  collect(b, p.wide, 3 * width, flag, [&](int column, int group, const Quad& q) { b.wide[column * kStride + group] = q; });
   // A tile: the products of three queries with three keys of a head.
   const float scale = inverse_root(float(each));
   const int tiles = b.s.causal ? kGroups * (kGroups + 1) / 2 : kGroups * kGroups;
@@ -196,32 +210,33 @@ BAC_FN void attend(const Block& b, unsigned flag) {
           if (3 * j + 2 < tokens) out[t] += w.z * v[j].z;
         }
       }
-      b.normed[column * kStride + g] = Quad{out[0], out[1], out[2], 0};
+      put(b, b.normed, width, g, column, Quad{out[0], out[1], out[2], 0});
     }
   });
   b.team.sync();
 }
 
-template <class W>
-BAC_FN void attention_output(const Block& b, const Weights<W>& weights, int layer, const Segment& segment, unsigned flag) {
+template <bool Low>
+BAC_FN void attention_output(const Block& b, const Weights<Low>& weights, int layer, const Segment& segment, unsigned flag) {
   const int width = b.s.width, begin = b.begin(width);
   attend(b, flag - 1);
-  product(
+  fetch_cross(b, segment.cross, segment.cross_step);
+  product<Low>(
       b, weights.out, b.most_rows(width), width, [&](int row) { return weights.row(layer, weights.qkv, row, width); }, b.normed,
       [&](int row, int group, const Quad& q) {
         const float bias = weights.biases(layer)[weights.qkv + row];
         keep(b, segment, group * width + begin + row, Quad{q.x + bias, q.y + bias, q.z + bias, 0}, flag);
       });
-  fetch_cross(b, segment.cross, segment.cross_step);
 }
 
 // The folded cross-attention. Every thread block adds all of it to its residual stream, and stores it to reuse it.
-BAC_FN void cross_attention(const Block& b, int layer, const Segment& segment, unsigned flag) {
+BAC_FN void cross_attention(const Block& b, int layer, const Segment& segment, const Added& added, unsigned flag) {
+  constexpr int kColumns = 4;  // of an item below
   const Params& p = b.p;
   const int width = b.s.width, heads = b.s.heads, count = b.s.count(), columns = b.s.columns();
-  normalise<true>(b, p.norms + (layer * 3 + 1) * 2 * width);
-  product(
-      b, columns, columns, width, [&](int column) { return b.keys + column * Scratch::key_row(b.s); }, b.normed,
+  advance<true>(b, added, p.norms + (layer * 3 + 1) * 2 * width);
+  product<true>(
+      b, columns, columns, width, [&](int column) { return b.keys + column * 2 * Scratch::pitch(width); }, b.normed,
       [&](int column, int group, const Quad& q) {
         const float bias = b.column_bias[column];
         const auto mask = [&](int t) { return p.cross_mask[least(3 * group + t, b.s.tokens - 1) * count + column / heads]; };
@@ -238,17 +253,17 @@ BAC_FN void cross_attention(const Block& b, int layer, const Segment& segment, u
     for (int j = 0; j < count; ++j) score[j * next] *= share;
   });
   b.team.sync();
-  b.team.each_item(width, [&](int column) {
-    const float bias = b.cross_bias[column];
-    Quad total[kGroups];
-    BAC_UNROLL for (int g = 0; g < kGroups; ++g) total[g] = Quad{bias, bias, bias, 0};
+  b.team.each_item(width / kColumns * kGroups, [&](int i) {
+    const int column = i % (width / kColumns) * kColumns, group = i / (width / kColumns), at = group * width + column;
+    const Quad bias = *reinterpret_cast<const Quad*>(b.cross_bias + column);
+    Quad total[kColumns] = {{bias.x, bias.x, bias.x, 0}, {bias.y, bias.y, bias.y, 0}, {bias.z, bias.z, bias.z, 0}, {bias.w, bias.w, bias.w, 0}};
     BAC_UNROLL for (int c = 0; c < columns; ++c) {
-      const float value = b.values[c * width + column];
-      BAC_UNROLL for (int g = 0; g < kGroups; ++g) add(total[g], value, b.scores[c * kGroups + g]);
+      const Quad value = *reinterpret_cast<const Quad*>(b.values + c * width + column), weight = b.scores[c * kGroups + group];
+      add(total[0], value.x, weight), add(total[1], value.y, weight), add(total[2], value.z, weight), add(total[3], value.w, weight);
     }
-    BAC_UNROLL for (int g = 0; g < kGroups; ++g) {
-      add(b.x[column * kStride + g], total[g]);
-      if (segment.store & 1) keep(b, segment, g * width + column, total[g], flag);
+    BAC_UNROLL for (int j = 0; j < kColumns; ++j) {
+      add(b.x[at + j], total[j]);
+      if (segment.store & 1) keep(b, segment, at + j, total[j], flag);
     }
   });
   if (segment.cross < 0) return;
@@ -256,12 +271,12 @@ BAC_FN void cross_attention(const Block& b, int layer, const Segment& segment, u
   fetch_cross(b, segment.cross, segment.cross_step);
 }
 
-template <class W>
-BAC_FN void hidden_units(const Block& b, const Weights<W>& weights, int layer, unsigned flag) {
+template <bool Low>
+BAC_FN void hidden_units(const Block& b, const Weights<Low>& weights, int layer, const Added& added, unsigned flag) {
   const Params& p = b.p;
   const int width = b.s.width, begin = b.begin(4 * width);
-  normalise<false>(b, p.norms + (layer * 3 + 2) * 2 * width);
-  product(
+  advance<false>(b, added, p.norms + (layer * 3 + 2) * 2 * width);
+  product<Low>(
       b, weights.up, b.most_rows(4 * width), width, [&](int row) { return weights.row(layer, weights.qkv + weights.out, row, width); }, b.normed,
       [&](int row, int group, const Quad& q) {
         const float bias = weights.biases(layer)[weights.qkv + weights.out + row];
@@ -269,14 +284,13 @@ BAC_FN void hidden_units(const Block& b, const Weights<W>& weights, int layer, u
       });
 }
 
-template <class W>
-BAC_FN void feed_forward_output(const Block& b, const Weights<W>& weights, int layer, const Segment& segment, unsigned flag) {
+template <bool Low>
+BAC_FN void feed_forward_output(const Block& b, const Weights<Low>& weights, int layer, const Segment& segment, unsigned flag) {
   const Params& p = b.p;
   const int width = b.s.width, begin = b.begin(width), before = weights.qkv + weights.out + weights.up;
-  Quad* hidden = b.normed;  // and what is behind it
-  collect(b, p.wide, 4 * width, flag - 1, hidden);
-  product(
-      b, weights.down, b.most_rows(width), 4 * width, [&](int row) { return weights.row(layer, before, row, 4 * width); }, hidden,
+  collect(b, p.wide, 4 * width, flag - 1, [&](int column, int group, const Quad& q) { put(b, b.hidden, 4 * width, group, column, q); });
+  product<Low>(
+      b, weights.down, b.most_rows(width), 4 * width, [&](int row) { return weights.row(layer, before, row, 4 * width); }, b.hidden,
       [&](int row, int group, const Quad& q) {
         const float bias = weights.biases(layer)[before + row];
         keep(b, segment, group * width + begin + row, Quad{q.x + bias, q.y + bias, q.z + bias, 0}, flag);
@@ -285,13 +299,13 @@ BAC_FN void feed_forward_output(const Block& b, const Weights<W>& weights, int l
 }
 
 // Final norm, head, and the sampler's update of the trajectory (see bac.solver).
-BAC_FN void read_out(const Block& b, int step) {
+BAC_FN void read_out(const Block& b, int step, const Added& added) {
   const Params& p = b.p;
   const int width = b.s.width, numbers = b.s.numbers;
   const Step solve = b.step(step);
-  normalise<true>(b, p.final_norm);
-  product(
-      b, numbers, numbers, width, [&](int row) { return p.head + row * width; }, b.normed,
+  advance<true>(b, added, p.final_norm);
+  product<true>(
+      b, numbers, numbers, width, [&](int row) { return b.head + row * 2 * Scratch::pitch(width); }, b.normed,
       [&](int row, int group, const Quad& q) {
         const float bias = p.head_bias[row], sums[3] = {q.x + bias, q.y + bias, q.z + bias};
         BAC_UNROLL for (int t = 0; t < 3; ++t) {
