@@ -74,14 +74,22 @@ class Hoisted:
             RuntimeError: what was hoisted no longer holds.
             ValueError: the inputs do not fit.
         """
-        model = self.model
+        self.check_same_device(inputs)
+        self.check_unchanged()
+        check_inputs(inputs, self.model)
+
+    def check_same_device(self, inputs: SamplerInputs) -> None:
+        """The part of `check` about devices."""
         if inputs.known.device != self.device:
             raise RuntimeError(
                 f"the policy was accelerated on {self.device} but is now on {inputs.known.device}: "
                 "call accelerate() again"
             )
+
+    def check_unchanged(self) -> None:
+        """The part of `check` that looks at all weights, which takes a while."""
+        model = self.model
         for snapshot in self.snapshots:
             snapshot.check()
         if model.training and model.drop.p + model.trunk.layers[0].dropout.p > 0:
             raise RuntimeError("the policy is in training mode, where dropout is random: call policy.eval() first")
-        check_inputs(inputs, model)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bac.errors import Unavailable
-from bac.loop import DenoisingLoop, Generators, SamplerInputs
+from bac.loop import DenoisingLoop, Generators, SamplerInputs, check_inputs
 from bac.native.errors import NativeError
 from bac.native.gpu import packing
 from bac.native.gpu.shares import Device, Launch, Shape, launch_of
@@ -202,9 +202,11 @@ class PersistentSampler:
 
     @torch.no_grad()
     def __call__(self, inputs: SamplerInputs, generator: Generators = None) -> Tensor:
-        """See `Runtime.__call__`."""
-        self.hoisted.check(inputs)
+        """See `Runtime.__call__`. Weights are looked at while the kernel runs, which has its own copy of them."""
+        self.hoisted.check_same_device(inputs)
+        check_inputs(inputs, self.base.model)
         if not self._takes(inputs):
+            self.hoisted.check_unchanged()
             with self.lock:
                 if self.graph is None:
                     self.graph = CudaGraphSampler(self.base, self.schedule, "fp32", self.tokens, "other inputs")
@@ -215,6 +217,7 @@ class PersistentSampler:
         initial, noise = self.hoisted.draw(inputs.known, generator)
         with self.lock:
             out = self._run(initial, noise, inputs.head(self.tokens))
+            self.hoisted.check_unchanged()
             if self.difference is None:
                 self._check(out, initial, noise, inputs)
             self.chunks += 1

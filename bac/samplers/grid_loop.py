@@ -151,7 +151,9 @@ class GridLoop:
         stacked = self._of_the_full_policy(like, generator)
         if self._weights is not None:
             # In double precision, so that a sample's noise does not depend on how many are in its batch.
-            mixed = self._weights.to(like.device) @ stacked.flatten(1).double()
+            if self._weights.device != like.device:
+                self._weights = self._weights.to(like.device)  # once, and not at every call
+            mixed = self._weights @ stacked.flatten(1).double()
             stacked = mixed.to(like.dtype).view(-1, *like.shape)
         initial, *noises = stacked.unbind()
         return initial, [noise if drawn else None for noise, drawn in zip([*noises, None], draws)]

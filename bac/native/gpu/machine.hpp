@@ -79,7 +79,9 @@ BAC_FN Quad remote(const Quad* p) {
   asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p) : "memory");
   return v;
 }
-BAC_FN unsigned flag_of(const Quad& v) { return __float_as_uint(v.w); }
+BAC_FN unsigned bits_of(float x) { return __float_as_uint(x); }
+BAC_FN float with_bits(unsigned bits) { return __uint_as_float(bits); }
+BAC_FN unsigned flag_of(const Quad& v) { return bits_of(v.w); }
 BAC_FN float remote(const float* p) {
   float v;
   asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
@@ -183,6 +185,9 @@ BAC_FN T exchange(T value, int distance) {
   return __shfl_xor_sync(0xffffffffu, value, distance);
 }
 
+// Lanes that have waited for different things go on together: shuffles are slow where the compiler cannot know that they do.
+BAC_FN void together() { __syncwarp(); }
+
 // sums [16 tokens][8 rows] += activations [16][16 columns] times weights [8][16 columns], by a tensor core. A lane has of each
 // what the instruction mma.m16n8k16 asks for.
 BAC_FN void multiply(PerLane<float[4]>& sums, PerLane<unsigned[4]>& activations, PerLane<unsigned[2]>& weights) {
@@ -211,11 +216,17 @@ inline Half narrow(float x) {
 inline float inverse(float x) { return 1.0f / x; }
 inline float inverse_root(float x) { return 1.0f / std::sqrt(x); }
 inline float power(float x) { return std::exp(x); }
-inline unsigned flag_of(const Quad& v) {
-  unsigned flag;
-  std::memcpy(&flag, &v.w, sizeof flag);
-  return flag;
+inline unsigned bits_of(float x) {
+  unsigned bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
 }
+inline float with_bits(unsigned bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+inline unsigned flag_of(const Quad& v) { return bits_of(v.w); }
 inline unsigned* flag_at(const Quad* p) { return reinterpret_cast<unsigned*>(const_cast<float*>(&p->w)); }
 inline void send(Quad* to, float x, float y, float z, unsigned flag) {
   to->x = x, to->y = y, to->z = z;
@@ -223,9 +234,7 @@ inline void send(Quad* to, float x, float y, float z, unsigned flag) {
 }
 inline Quad remote(const Quad* p) {
   const unsigned flag = __atomic_load_n(flag_at(p), __ATOMIC_ACQUIRE);
-  Quad v{p->x, p->y, p->z, 0};
-  std::memcpy(&v.w, &flag, sizeof flag);
-  return v;
+  return {p->x, p->y, p->z, with_bits(flag)};
 }
 inline float remote(const float* p) { return *p; }
 inline void fetch(Quad* to, const void* from) { std::memcpy(to, from, sizeof(Quad)); }
@@ -322,6 +331,8 @@ inline void grid_barrier(const Team& team, unsigned* counter, unsigned target) {
   team.sync();
 }
 
+inline void together() {}
+
 inline void multiply(PerLane<float[4]>& sums, PerLane<unsigned[4]>& activations, PerLane<unsigned[2]>& weights) {
   const auto part = [](unsigned pair, int which) { return widen(Half{static_cast<unsigned short>(which ? pair >> 16 : pair)}); };
   float a[16][16], w[8][16];
@@ -339,17 +350,17 @@ inline void multiply(PerLane<float[4]>& sums, PerLane<unsigned[4]>& activations,
 
 #endif
 
-// Each lane's sums over the `parts` (1, 2 or 4) lanes that follow each other.
-template <int N>
-BAC_FN void sum_parts(PerLane<float[N]>& value, int parts) {
+// value = op over the four lanes that follow each other, for each of N numbers.
+template <int N, class Op>
+BAC_FN void over_four(PerLane<float[N]>& value, Op op) {
+  together();
   BAC_UNROLL for (int distance = 1; distance < 4; distance *= 2) {
-    if (distance >= parts) return;
 #if defined(__CUDACC__)
-    BAC_UNROLL for (int i = 0; i < N; ++i) value[0][i] += exchange(value[0][i], distance);
+    BAC_UNROLL for (int i = 0; i < N; ++i) value[0][i] = op(value[0][i], exchange(value[0][i], distance));
 #else
-    PerLane<float[N]> before = value;
+    const PerLane<float[N]> before = value;
     for (int lane = 0; lane < kLanes; ++lane)
-      for (int i = 0; i < N; ++i) value[lane][i] += before.item[lane ^ distance][i];
+      for (int i = 0; i < N; ++i) value[lane][i] = op(before.item[lane][i], before.item[lane ^ distance][i]);
 #endif
   }
 }
@@ -362,6 +373,16 @@ constexpr float kLow = 2048;  // what the low part is multiplied with, so that i
 BAC_FN Split split(float x) {
   const Half high = narrow(x);
   return {high, narrow((x - widen(high)) * kLow)};
+}
+BAC_FN unsigned two(Half first, Half second) { return first.bits | unsigned(second.bits) << 16; }
+// Both parts in the place of a float, for those who multiply what they are sent.
+BAC_FN float packed(float x) {
+  const Split parts = split(x);
+  return with_bits(two(parts.high, parts.low));
+}
+BAC_FN Split unpacked(float x) {
+  const unsigned bits = bits_of(x);
+  return {Half{static_cast<unsigned short>(bits)}, Half{static_cast<unsigned short>(bits >> 16)}};
 }
 
 // One halving of `spread_sums`: the upper of two lanes goes on with the second half of the numbers, the lower with the first.
@@ -389,6 +410,7 @@ BAC_FN void halve(PerLane<float[N]>& value) {
 // charge of: in the end `emit(lane, which, sum)` is called by one of them for each of the N.
 template <int Lanes, int N, class Emit>
 BAC_FN void spread_sums(PerLane<float[N]>& value, Emit emit) {
+  together();
   halve<N, N, Lanes / 2>(value);
   each_lane([&](int lane) {
     int first = 0, count = N, span = N;

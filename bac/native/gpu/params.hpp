@@ -19,6 +19,7 @@ namespace bac {
 constexpr int kGroups = BAC_GROUPS;          // G
 constexpr int kTile = 3 * kGroups;           // T and S at most
 constexpr int kStride = kGroups | 1;         // quads from a column to the next in shared memory: odd, for its banks
+constexpr int kValues = 24;                  // halves from a column of values to the next: 16 tokens, and room for the banks
 constexpr int kWarps = BAC_WARPS;            // of a thread block
 constexpr int kLanes = 32;
 constexpr int kThreads = kWarps * kLanes;
@@ -89,7 +90,7 @@ struct Params {
   // Exchange between thread blocks, in global memory.
   Quad *stored, *slopes;         // [2 L][G][D] outputs of self-attentions and feed-forward blocks; their slopes per step, or null
   Quad *cross, *cross_slopes;    // [thread blocks][L][G][D] outputs of cross-attentions, which every thread block has its own of
-  Quad* wide;                    // [G][4 D] qkv or hidden units
+  Quad* wide;                    // [G][4 D] qkv or hidden units, packed
   Quad *token, *projected;       // [G][D] encoded tokens; [G][L 2 D] keys and values
   char* key;                     // [L][S][H][2][D] folded: high and low parts
   float *key_bias, *value;       // [L][S][H], [L][S][H][D]

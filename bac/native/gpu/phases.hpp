@@ -102,10 +102,9 @@ BAC_FN void add_outputs(const Block& b, const Added& added, const Items& items) 
 }
 
 // The residual stream up to the block of a segment, and its norm.
-template <bool Fetched>
 BAC_FN void advance(const Block& b, const Added& added, const float* norm) {
   if (!added.sent) b.team.sync();  // a cross-attention may have added to x just now
-  normalise<Fetched>(b, norm, [&](const Items& items) { add_outputs(b, added, items); });
+  normalise(b, norm, [&](const Items& items) { add_outputs(b, added, items); });
 }
 
 // Starts to copy what the cross-attention that computes next needs; in place of queries, keys and values. Columns are ordered
@@ -129,88 +128,114 @@ template <bool Low>
 BAC_FN void queries_keys_values(const Block& b, const Weights<Low>& weights, int layer, const Added& added, unsigned flag) {
   const Params& p = b.p;
   const int width = b.s.width, begin = b.begin(3 * width);
-  advance<false>(b, added, p.norms + layer * 3 * 2 * width);
+  advance(b, added, p.norms + layer * 3 * 2 * width);
   product<Low>(
       b, weights.qkv, b.most_rows(3 * width), width, [&](int row) { return weights.row(layer, 0, row, width); }, b.normed,
       [&](int row, int group, const Quad& q) {
         const float bias = weights.biases(layer)[row];
-        send(p.wide + group * 3 * width + begin + row, q.x + bias, q.y + bias, q.z + bias, flag);
+        send(p.wide + group * 3 * width + begin + row, packed(q.x + bias), packed(q.y + bias), packed(q.z + bias), flag);
       });
 }
 
-// Softmax(q k^T / sqrt(D / H) + mask) v of all heads into `normed`.
+// Softmax(q k^T / sqrt(D / H) + mask) v of all heads into `normed`. Some warps share a head: each has all its scores, and some
+// columns of its values.
 BAC_FN void attend(const Block& b, unsigned flag) {
-  constexpr int kParts = 8;  // lanes that share the columns of a head
   const Params& p = b.p;
-  const int width = b.s.width, tokens = b.s.tokens, heads = b.s.heads, each = b.s.each();
-  collect(b, p.wide, 3 * width, flag, [&](int column, int group, const Quad& q) { b.wide[column * kStride + group] = q; });
-  // A tile: the products of three queries with three keys of a head.
+  const int width = b.s.width, tokens = b.s.tokens, heads = b.s.heads, each = b.s.each(), pitch = Scratch::pitch(width);
+  Half *queries = b.queries, *keys = queries + 2 * tokens * pitch, *values = keys + 2 * tokens * pitch, *low_values = values + width * kValues;
+  collect(b, p.wide, 3 * width, flag, [&](int column, int group, const Quad& q) {
+    if (column < 2 * width) return put_packed(b, column < width ? queries : keys, pitch, group, column % width, q);
+    const Split parts[3] = {unpacked(q.x), unpacked(q.y), unpacked(q.z)};
+    const int at = (column - 2 * width) * kValues + 3 * group;
+    BAC_UNROLL for (int t = 0; t < 3; ++t)
+      if (3 * group + t < tokens) values[at + t] = parts[t].high, low_values[at + t] = parts[t].low;
+  });
   const float scale = inverse_root(float(each));
-  const int tiles = b.s.causal ? kGroups * (kGroups + 1) / 2 : kGroups * kGroups;
+  const int sharing = most(kWarps / heads, 1);  // warps of a head
+  constexpr int kTiles = kTile > 8 ? 2 : 1;     // of eight keys
   b.team.each_warp([&](int warp) {
-    constexpr int kTiles = kLanes / kParts;  // of a warp
-    for (int from = warp * kTiles; from < heads * tiles; from += kWarps * kTiles) {
-      PerLane<float[9]> sums;
-      int at[kCopies][2];  // where the tile's first query and key are among the scores
+    for (int head = warp / sharing; head < heads; head += kWarps / sharing) {
+      PerLane<float[4]> score[kTiles], low[kTiles];
       each_lane([&](int lane) {
-        const int tile = least(from + lane / kParts, heads * tiles - 1), head = tile / tiles;
-        int query = tile % tiles, key = 0;
-        if (b.s.causal) {
-          while (query >= key + 1) query -= ++key;
-          const int swap = key;
-          key = query, query = swap;
-        } else {
-          key = query % kGroups, query /= kGroups;
-        }
-        at[kCopies == 1 ? 0 : lane][0] = head * kTile + 3 * query, at[kCopies == 1 ? 0 : lane][1] = key;
-        BAC_UNROLL for (int i = 0; i < 9; ++i) sums[lane][i] = 0;
-        const Quad* columns = b.wide + head * each * kStride;
-        BAC_UNROLL for (int part = 0; part < each; part += kParts) {
-          const int column = part + lane % kParts;
-          if (column >= each) continue;
-          const Quad q = columns[column * kStride + query], k = columns[(width + column) * kStride + key];
-          const float of_query[3] = {q.x, q.y, q.z}, of_key[3] = {k.x, k.y, k.z};
-          BAC_UNROLL for (int i = 0; i < 9; ++i) sums[lane][i] += of_query[i / 3] * of_key[i % 3];
-        }
+        BAC_UNROLL for (int tile = 0; tile < kTiles; ++tile) BAC_UNROLL for (int i = 0; i < 4; ++i) score[tile][lane][i] = low[tile][lane][i] = 0;
       });
-      spread_sums<kParts>(sums, [&](int lane, int which, float sum) {
-        if (from + lane / kParts >= heads * tiles) return;
-        const int row = at[kCopies == 1 ? 0 : lane][0] + which / 3, other = 3 * at[kCopies == 1 ? 0 : lane][1] + which % 3, token = row % kTile;
-        if (token >= tokens || other >= tokens) return;
-        reinterpret_cast<float*>(b.scores + row * kGroups)[place(other)] = sum * scale + (b.s.causal ? 0.0f : p.self_mask[token * tokens + other]);
-      });
-    }
-  });
-  b.team.sync();
-  b.team.each_item(heads * tokens, [&](int i) {
-    const int token = i % tokens, seen = b.s.causal ? token + 1 : tokens;
-    float* score = reinterpret_cast<float*>(b.scores + (i / tokens * kTile + token) * kGroups);
-    float weight[kTile], top = score[0], total = 0;
-    BAC_UNROLL for (int j = 0; j < kTile; ++j) weight[j] = j < seen ? score[place(j)] : 0.0f;
-    BAC_UNROLL for (int j = 1; j < kTile; ++j) top = j < seen ? fmaxf(top, weight[j]) : top;
-    BAC_UNROLL for (int j = 0; j < kTile; ++j) total += weight[j] = j < seen ? power(weight[j] - top) : 0.0f;
-    const float share = inverse(total);
-    BAC_UNROLL for (int j = 0; j < kTile; ++j) score[place(j)] = weight[j] * share;
-  });
-  b.team.sync();
-  b.team.each_item(width, [&](int column) {
-    const Quad* weights = b.scores + column / each * kTile * kGroups;
-    const Quad* values = b.wide + (2 * width + column) * kStride;
-    Quad v[kGroups];
-    BAC_UNROLL for (int g = 0; g < kGroups; ++g) v[g] = values[g];
-    BAC_UNROLL for (int g = 0; g < kGroups; ++g) {
-      float out[3];
-      BAC_UNROLL for (int t = 0; t < 3; ++t) {
-        out[t] = 0;
-        if (3 * g + t >= tokens) continue;
-        BAC_UNROLL for (int j = 0; j < kGroups; ++j) {
-          const Quad w = weights[(3 * g + t) * kGroups + j];
-          if (3 * j < tokens) out[t] += w.x * v[j].x;
-          if (3 * j + 1 < tokens) out[t] += w.y * v[j].y;
-          if (3 * j + 2 < tokens) out[t] += w.z * v[j].z;
+      BAC_UNROLL for (int unit = 0; unit < each / kDeep; ++unit) {
+        PerLane<unsigned[4]> query, low_query;
+        PerLane<unsigned[2]> key[kTiles], low_key[kTiles];
+        each_lane([&](int lane) {
+          const int column = head * each + unit * kDeep + lane % 4 * 2;
+          tokens_at(query[lane], queries + column, pitch, lane, tokens);
+          tokens_at(low_query[lane], queries + tokens * pitch + column, pitch, lane, tokens);
+          BAC_UNROLL for (int tile = 0; tile < kTiles; ++tile) {
+            const Half* from = keys + least(tile * 8 + lane / 4, tokens - 1) * pitch + column;
+            key[tile][lane][0] = pair_at(from), key[tile][lane][1] = pair_at(from + 8);
+            from += tokens * pitch;
+            low_key[tile][lane][0] = pair_at(from), low_key[tile][lane][1] = pair_at(from + 8);
+          }
+        });
+        BAC_UNROLL for (int tile = 0; tile < kTiles; ++tile) {
+          multiply(score[tile], query, key[tile]);
+          multiply(low[tile], low_query, key[tile]);
+          multiply(low[tile], query, low_key[tile]);
         }
       }
-      put(b, b.normed, width, g, column, Quad{out[0], out[1], out[2], 0});
+      // A lane has scores of two queries, lane / 4 and the eighth after it, with two keys of each tile.
+      PerLane<float[2]> top, total;
+      each_lane([&](int lane) {
+        BAC_UNROLL for (int i = 0; i < 2; ++i) top[lane][i] = -1e30f;
+        BAC_UNROLL for (int tile = 0; tile < kTiles; ++tile) BAC_UNROLL for (int i = 0; i < 4; ++i) {
+          const int token = least(lane / 4 + i / 2 * 8, tokens - 1), other = tile * 8 + lane % 4 * 2 + i % 2;
+          float& s = score[tile][lane][i];
+          s = (s + low[tile][lane][i] * (1.0f / kLow)) * scale;
+          if (!b.s.causal && other < tokens) s += p.self_mask[token * tokens + other];
+          if (other >= tokens || (b.s.causal && other > token)) s = -1e30f;
+          top[lane][i / 2] = fmaxf(top[lane][i / 2], s);
+        }
+      });
+      over_four(top, [](float x, float y) { return fmaxf(x, y); });
+      PerLane<unsigned[4]> weights, low_weights;
+      each_lane([&](int lane) {
+        BAC_UNROLL for (int i = 0; i < 4; ++i) weights[lane][i] = low_weights[lane][i] = 0;
+        BAC_UNROLL for (int half = 0; half < 2; ++half) {
+          total[lane][half] = 0;
+          BAC_UNROLL for (int tile = 0; tile < kTiles; ++tile) {
+            const float* s = score[tile][lane] + 2 * half;
+            const float first = power(s[0] - top[lane][half]), second = power(s[1] - top[lane][half]);
+            const Split a = split(first), c = split(second);
+            total[lane][half] += first + second;
+            weights[lane][half + 2 * tile] = two(a.high, c.high), low_weights[lane][half + 2 * tile] = two(a.low, c.low);
+          }
+        }
+      });
+      over_four(total, [](float x, float y) { return x + y; });
+      for (int tile = warp % sharing; tile < each / 8; tile += sharing) {
+        PerLane<float[4]> out, low_out;
+        PerLane<unsigned[2]> value, low_value;
+        each_lane([&](int lane) {
+          BAC_UNROLL for (int i = 0; i < 4; ++i) out[lane][i] = low_out[lane][i] = 0;
+          const int at = (head * each + tile * 8 + lane / 4) * kValues + lane % 4 * 2;
+          BAC_UNROLL for (int i = 0; i < 2; ++i) {
+            const int token = 8 * i + lane % 4 * 2;  // and the next one; there is nothing behind the last
+            const unsigned mask = token + 1 < tokens ? 0xffffffffu : token < tokens ? 0xffffu : 0;
+            value[lane][i] = pair_at(values + at + 8 * i) & mask, low_value[lane][i] = pair_at(low_values + at + 8 * i) & mask;
+          }
+        });
+        multiply(out, weights, value);
+        multiply(low_out, low_weights, value);
+        multiply(low_out, weights, low_value);
+        each_lane([&](int lane) {
+          BAC_UNROLL for (int half = 0; half < 2; ++half) {
+            const int token = lane / 4 + 8 * half;
+            if (token >= tokens) continue;
+            const float share = inverse(total[lane][half]);
+            const Split a = split((out[lane][2 * half] + low_out[lane][2 * half] * (1.0f / kLow)) * share);
+            const Split c = split((out[lane][2 * half + 1] + low_out[lane][2 * half + 1] * (1.0f / kLow)) * share);
+            Half* to = b.normed + token * pitch + head * each + tile * 8 + lane % 4 * 2;
+            *reinterpret_cast<unsigned*>(to) = two(a.high, c.high);
+            *reinterpret_cast<unsigned*>(to + tokens * pitch) = two(a.low, c.low);
+          }
+        });
+      }
     }
   });
   b.team.sync();
@@ -234,36 +259,44 @@ BAC_FN void cross_attention(const Block& b, int layer, const Segment& segment, c
   constexpr int kColumns = 4;  // of an item below
   const Params& p = b.p;
   const int width = b.s.width, heads = b.s.heads, count = b.s.count(), columns = b.s.columns();
-  advance<true>(b, added, p.norms + (layer * 3 + 1) * 2 * width);
-  product<true>(
-      b, columns, columns, width, [&](int column) { return b.keys + column * 2 * Scratch::pitch(width); }, b.normed,
-      [&](int column, int group, const Quad& q) {
-        const float bias = b.column_bias[column];
-        const auto mask = [&](int t) { return p.cross_mask[least(3 * group + t, b.s.tokens - 1) * count + column / heads]; };
-        b.scores[column * kGroups + group] = Quad{q.x + bias + mask(0), q.y + bias + mask(1), q.z + bias + mask(2), 0};
-      });
+  advance(b, added, p.norms + (layer * 3 + 1) * 2 * width);
+  const Sums sums = multiply_rows<true>(b, 0, columns, (columns + kRows - 1) / kRows, width, [&](int column) { return b.keys + column * 2 * Scratch::pitch(width); }, b.normed);
   b.team.sync();
-  b.team.each_item(heads * kTile, [&](int i) {
-    float* score = reinterpret_cast<float*>(b.scores + i / kTile * kGroups) + place(i % kTile);
-    const int next = heads * kGroups * 4;  // numbers from a column to the next one of the head
-    float top = score[0], total = 0;
-    for (int j = 1; j < count; ++j) top = fmaxf(top, score[j * next]);
-    for (int j = 0; j < count; ++j) total += score[j * next] = power(score[j * next] - top);
-    const float share = inverse(total);
-    for (int j = 0; j < count; ++j) score[j * next] *= share;
+  b.team.each_item(heads * kGroups, [&](int i) {  // three tokens of a head
+    const int head = i / kGroups, group = i % kGroups;
+    Quad top{-1e30f, -1e30f, -1e30f, 0}, total{0, 0, 0, 0};
+    for (int j = 0; j < count; ++j) {
+      const int column = j * heads + head;
+      const float bias = b.column_bias[column];
+      const auto mask = [&](int t) { return bias + p.cross_mask[least(3 * group + t, b.s.tokens - 1) * count + j]; };
+      Quad score = sums.total(b, column, group);
+      add(score, Quad{mask(0), mask(1), mask(2), 0});
+      b.scores[column * kGroups + group] = score;
+      top = {fmaxf(top.x, score.x), fmaxf(top.y, score.y), fmaxf(top.z, score.z), 0};
+    }
+    for (int j = 0; j < count; ++j) {
+      Quad& score = b.scores[(j * heads + head) * kGroups + group];
+      score = {power(score.x - top.x), power(score.y - top.y), power(score.z - top.z), 0};
+      add(total, score);
+    }
+    total = {inverse(total.x), inverse(total.y), inverse(total.z), 0};
+    for (int j = 0; j < count; ++j) {
+      Quad& score = b.scores[(j * heads + head) * kGroups + group];
+      score = {score.x * total.x, score.y * total.y, score.z * total.z, 0};
+    }
   });
   b.team.sync();
   b.team.each_item(width / kColumns * kGroups, [&](int i) {
-    const int column = i % (width / kColumns) * kColumns, group = i / (width / kColumns), at = group * width + column;
-    const Quad bias = *reinterpret_cast<const Quad*>(b.cross_bias + column);
-    Quad total[kColumns] = {{bias.x, bias.x, bias.x, 0}, {bias.y, bias.y, bias.y, 0}, {bias.z, bias.z, bias.z, 0}, {bias.w, bias.w, bias.w, 0}};
+    const int apart = width / kColumns, column = i % apart, group = i / apart, at = group * width + column;
+    Quad total[kColumns];
+    BAC_UNROLL for (int j = 0; j < kColumns; ++j) total[j].x = total[j].y = total[j].z = b.cross_bias[column + j * apart];
     BAC_UNROLL for (int c = 0; c < columns; ++c) {
-      const Quad value = *reinterpret_cast<const Quad*>(b.values + c * width + column), weight = b.scores[c * kGroups + group];
-      add(total[0], value.x, weight), add(total[1], value.y, weight), add(total[2], value.z, weight), add(total[3], value.w, weight);
+      const Quad weight = b.scores[c * kGroups + group];
+      BAC_UNROLL for (int j = 0; j < kColumns; ++j) add(total[j], b.values[c * width + column + j * apart], weight);
     }
     BAC_UNROLL for (int j = 0; j < kColumns; ++j) {
-      add(b.x[at + j], total[j]);
-      if (segment.store & 1) keep(b, segment, at + j, total[j], flag);
+      add(b.x[at + j * apart], total[j]);
+      if (segment.store & 1) keep(b, segment, at + j * apart, total[j], flag);
     }
   });
   if (segment.cross < 0) return;
@@ -275,12 +308,12 @@ template <bool Low>
 BAC_FN void hidden_units(const Block& b, const Weights<Low>& weights, int layer, const Added& added, unsigned flag) {
   const Params& p = b.p;
   const int width = b.s.width, begin = b.begin(4 * width);
-  advance<false>(b, added, p.norms + (layer * 3 + 2) * 2 * width);
+  advance(b, added, p.norms + (layer * 3 + 2) * 2 * width);
   product<Low>(
       b, weights.up, b.most_rows(4 * width), width, [&](int row) { return weights.row(layer, weights.qkv + weights.out, row, width); }, b.normed,
       [&](int row, int group, const Quad& q) {
         const float bias = weights.biases(layer)[weights.qkv + weights.out + row];
-        send(p.wide + group * 4 * width + begin + row, gelu(q.x + bias), gelu(q.y + bias), gelu(q.z + bias), flag);
+        send(p.wide + group * 4 * width + begin + row, packed(gelu(q.x + bias)), packed(gelu(q.y + bias)), packed(gelu(q.z + bias)), flag);
       });
 }
 
@@ -288,7 +321,7 @@ template <bool Low>
 BAC_FN void feed_forward_output(const Block& b, const Weights<Low>& weights, int layer, const Segment& segment, unsigned flag) {
   const Params& p = b.p;
   const int width = b.s.width, begin = b.begin(width), before = weights.qkv + weights.out + weights.up;
-  collect(b, p.wide, 4 * width, flag - 1, [&](int column, int group, const Quad& q) { put(b, b.hidden, 4 * width, group, column, q); });
+  collect(b, p.wide, 4 * width, flag - 1, [&](int column, int group, const Quad& q) { put_packed(b, b.hidden, Scratch::pitch(4 * width), group, column, q); });
   product<Low>(
       b, weights.down, b.most_rows(width), 4 * width, [&](int row) { return weights.row(layer, before, row, 4 * width); }, b.hidden,
       [&](int row, int group, const Quad& q) {
@@ -303,7 +336,7 @@ BAC_FN void read_out(const Block& b, int step, const Added& added) {
   const Params& p = b.p;
   const int width = b.s.width, numbers = b.s.numbers;
   const Step solve = b.step(step);
-  advance<true>(b, added, p.final_norm);
+  advance(b, added, p.final_norm);
   product<true>(
       b, numbers, numbers, width, [&](int row) { return b.head + row * 2 * Scratch::pitch(width); }, b.normed,
       [&](int row, int group, const Quad& q) {

@@ -8,6 +8,7 @@ WARPS = 16  # of a thread block
 THREADS = 32 * WARPS
 MOST_TOKENS = 16
 PAD = 8  # halves between rows of matrices, for the banks of shared memory
+VALUES = 24  # halves from a column of values to the next
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,9 @@ class Shape:
         groups, columns, width = self.groups, self.heads * (1 + self.observed), self.width
         stream = 2 * width * groups + matrix(2 * self.tokens, width)
         cross = matrix(2 * columns, width) + columns * width // 4
-        wide = max(3 * width * (groups | 1), matrix(2 * self.tokens, 4 * width), cross)
-        small = (
-            matrix(2 * self.numbers, width) + width // 4 + up(columns) + max(self.heads * 3 * groups, columns) * groups
-        )
+        attention = matrix(4 * self.tokens, width) + width * VALUES // 4
+        wide = max(attention, matrix(2 * self.tokens, 4 * width), cross)
+        small = matrix(2 * self.numbers, width) + width // 4 + up(columns) + width // 2 + columns * groups
         partial = WARPS * max(32, 8 * groups)
         biases = up(self.layers * sum(-(-rows // blocks) for rows, _ in self.rows))
         moments = (2 * width // 32 + 3) * groups
@@ -120,8 +120,10 @@ def launch_of(shape: Shape, device: Device) -> Launch | str:
     most = max(shape.tokens, shape.observed)
     if most > MOST_TOKENS:
         return f"{most} tokens, more than {MOST_TOKENS}"
-    if shape.width % 32:
-        return f"a width of {shape.width}, no multiple of 32"
+    if shape.width % 32 or shape.width % (16 * shape.heads):
+        return f"a width of {shape.width} in {shape.heads} heads, not in multiples of 32 and 16"
+    if shape.heads * (1 + shape.observed) > 8 * WARPS:
+        return f"{1 + shape.observed} condition tokens for {shape.heads} heads"
     # Each one has rows of every matrix, and so sends what the others wait for.
     counts = range(1, min(device.multiprocessors, shape.width) + 1)
     blocks = min(counts, key=lambda count: (share_bytes(shape, count), count))
