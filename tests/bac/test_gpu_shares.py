@@ -3,32 +3,25 @@
 import pytest
 import torch
 
-from bac.native.gpu.packing import LOW, deal_weights
-from bac.native.gpu.shares import PAD, Device, Launch, Shape, launch_of, share_bytes
+from bac.native.gpu.packing import deal_weights
+from bac.native.gpu.shares import Device, Launch, Shape, launch_of, share_bytes
 from bac.runtime.persistent import draws_table
 
 H100 = Device(132, 227 * 1024, 50 * 2**20)
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_every_weight_is_dealt_once(half):
-    """As numbers of half precision; others as two of them, whose sum has 22 bits."""
-    shapes = Shape(1, 32, 2, 2, 8, 2, half).rows
-    layers = [[torch.randn(shape) for shape in shapes] for _ in range(2)]
-    if half:
-        layers = [[matrix.half().float() for matrix in matrices] for matrices in layers]
-    expected = torch.cat([matrix.flatten() for matrices in layers for matrix in matrices]).sort().values
-    for blocks in (1, 5, 16, 32):
-        dealt, numbers = deal_weights(layers, blocks, half).float(), []
-        for block in range(blocks):
-            for _ in layers:
-                for rows, length in shapes:
-                    own = rows * (block + 1) // blocks - rows * block // blocks
-                    parts = dealt[: own * (2 - half) * (length + PAD)].view(own, 2 - half, length + PAD)
-                    dealt = dealt[parts.numel() :]
-                    numbers.append((parts[:, 0] + (0 if half else parts[:, 1] / LOW))[:, :length].flatten())
-        assert not len(dealt)
-        assert (torch.cat(numbers).sort().values - expected).abs().max() <= (0 if half else 1e-6)
+def test_every_weight_is_dealt_once():
+    numbers = iter(range(10**6))
+    layers = [
+        [
+            torch.tensor([[next(numbers) for _ in range(length)] for _ in range(rows)])
+            for rows, length in Shape(1, 16, 2, 2, 8, 2, True).rows
+        ]
+        for _ in range(2)
+    ]
+    for blocks in (1, 5, 16, 100):
+        dealt = deal_weights(layers, blocks)
+        assert torch.equal(dealt.sort().values, torch.arange(len(dealt)))
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -44,7 +37,7 @@ def test_the_bundled_size_on_a_large_gpu(half):
 
 
 def test_what_does_not_fit_is_said():
-    assert "17 tokens" in launch_of(Shape(8, 256, 4, 2, 17, 2, True), H100)
+    assert "19 tokens" in launch_of(Shape(8, 256, 4, 2, 19, 2, True), H100)
     assert "activations" in launch_of(Shape(12, 768, 12, 10, 16, 2, True), H100)
     assert "width of 40" in launch_of(Shape(8, 40, 4, 2, 9, 2, True), H100)
     assert "MiB of weights" in launch_of(Shape(8, 256, 4, 2, 9, 2, True), Device(16, 163 * 1024, 4 * 2**20))

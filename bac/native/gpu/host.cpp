@@ -11,8 +11,8 @@ namespace {
 static_assert(sizeof(Params) == BAC_PARAMS, "params.hpp is not what structs.py holds");
 
 void run(Grid& grid, const Params& p) {
-  if (p.half) sample<false>(grid, p);
-  else sample<true>(grid, p);
+  if (p.half) sample<Half>(grid, p);
+  else sample<float>(grid, p);
 }
 
 // Shared memory of a thread block; each has its own allocation, so that a sanitizer sees its ends.
@@ -56,7 +56,7 @@ void at_once(const Params& p, int blocks) {
 // Denoises one sample as `blocks` thread blocks would; `threads`: all warps at once. Gives 1 where sizes do not fit.
 extern "C" int bac_denoise(const bac::Params* p, int blocks, int threads) {
   const bac::Sizes s(*p);
-  if (p->groups != bac::kGroups || s.tokens > bac::kTile || s.observed > bac::kTile || s.width % bac::kLanes) return 1;
+  if (p->groups != bac::kGroups || s.tokens > bac::kTile || s.observed > bac::kTile || s.width > bac::Sizes::kColumns * bac::kLanes) return 1;
   if (p->tokens != s.tokens || blocks < 1 || blocks != s.blocks || blocks > s.width || (threads && blocks < 2)) return 1;
   if (bac::Scratch(s).bytes != p->scratch || p->scratch % 16 || p->resident % 16) return 1;
   if (threads) bac::at_once(*p, blocks);

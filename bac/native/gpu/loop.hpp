@@ -40,40 +40,35 @@ BAC_FN void encode_condition(Grid& grid) {
   grid.flag += 3;
 }
 
-template <bool Low>
+// One denoising step up to the read-out.
+template <class W>
 BAC_FN void denoise(Grid& grid, int step) {
-  grid.each([=](const Block& b) { embed(b, step); });
   bool sent = false;  // the block before has sent its output
   for (int i = 0;; ++i) {
     const Segment segment = grid.segment(step, i);
-    const Added added{segment, step, sent, grid.flag};
-    if (segment.block < 0) {
-      grid.each([=](const Block& b) { read_out(b, step, added); });
-      return;
-    }
+    const unsigned flag = grid.flag;
+    if (sent || segment.start < segment.stop) grid.each([=](const Block& b) { add_stored(b, segment, step, sent, flag); });
+    if (segment.block < 0) return;
     const int layer = segment.block / 3, kind = segment.block % 3;
-    const unsigned flag = grid.flag + 2;
-    if (kind == 0) {
-      grid.each([=](const Block& b) { queries_keys_values(b, Weights<Low>(b), layer, added, flag - 1); });
-      grid.each([=](const Block& b) { attention_output(b, Weights<Low>(b), layer, segment, flag); });
-    } else if (kind == 1) {
-      grid.each([=](const Block& b) { cross_attention(b, layer, segment, added, flag); });
-    } else {
-      grid.each([=](const Block& b) { hidden_units(b, Weights<Low>(b), layer, added, flag - 1); });
-      grid.each([=](const Block& b) { feed_forward_output(b, Weights<Low>(b), layer, segment, flag); });
-    }
-    grid.flag = flag;
+    grid.flag += 2;
     sent = kind != 1;
+    if (kind == 0) {
+      grid.each([=](const Block& b) { queries_keys_values(b, Weights<W>(b), layer, flag + 1); });
+      grid.each([=](const Block& b) { attention_output(b, Weights<W>(b), layer, segment, flag + 2); });
+    } else if (kind == 1) {
+      grid.each([=](const Block& b) { cross_attention(b, layer, segment, flag + 2); });
+    } else {
+      grid.each([=](const Block& b) { hidden_units(b, Weights<W>(b), layer, flag + 1); });
+      grid.each([=](const Block& b) { feed_forward_output(b, Weights<W>(b), layer, segment, flag + 2); });
+    }
   }
 }
 
-template <bool Low>
+template <class W>
 BAC_FN void sample(Grid& grid, const Params& p) {
   grid.each([](const Block& b) {
-    Weights<Low>(b).load();
+    Weights<W>(b).load();
     fetch_plan(b, 0);
-    Quad* shift = b.moments + 2 * b.s.width / kLanes * kGroups;  // see `normalise`
-    b.team.each_item(kGroups, [&](int i) { shift[i] = Quad{0, 0, 0, 0}; });
     b.team.each_item(b.s.tokens * b.s.numbers, [&](int i) { b.trajectory[i] = b.p.initial[i]; });
   });
   if (p.observed) encode_condition(grid);
@@ -81,7 +76,11 @@ BAC_FN void sample(Grid& grid, const Params& p) {
     arrived();
     b.team.sync();
   });
-  for (int step = 0; step < p.steps; ++step) denoise<Low>(grid, step);
+  for (int step = 0; step < p.steps; ++step) {
+    grid.each([=](const Block& b) { embed(b, step); });
+    denoise<W>(grid, step);
+    grid.each([=](const Block& b) { read_out(b, step); });
+  }
   grid.each([](const Block& b) {
     impose(b);  // by the thread that copies the same number below
     b.team.sync();

@@ -46,12 +46,6 @@ BAC_FN float widen(Half h) {
   return f;
 }
 
-BAC_FN Half narrow(float x) {
-  Half h;
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h.bits) : "f"(x));
-  return h;
-}
-
 // To two units in the last place; softmax and norms need no more, and a division is long.
 BAC_FN float inverse(float x) {
   float y;
@@ -79,9 +73,7 @@ BAC_FN Quad remote(const Quad* p) {
   asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p) : "memory");
   return v;
 }
-BAC_FN unsigned bits_of(float x) { return __float_as_uint(x); }
-BAC_FN float with_bits(unsigned bits) { return __uint_as_float(bits); }
-BAC_FN unsigned flag_of(const Quad& v) { return bits_of(v.w); }
+BAC_FN unsigned flag_of(const Quad& v) { return __float_as_uint(v.w); }
 BAC_FN float remote(const float* p) {
   float v;
   asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
@@ -126,15 +118,9 @@ BAC_FN void each_lane(F f) {
   f(thread() % kLanes);
 }
 
-// What each lane of a warp has for itself.
-template <class T>
-struct PerLane {
-  T item[1];
-  BAC_FN T& operator[](int) { return item[0]; }
-};
-
 struct Team {
   BAC_FN void sync() const { __syncthreads(); }
+  BAC_FN void sync_once(int) const { __syncthreads(); }  // within `each_warp`
   template <class F>
   BAC_FN void each_warp(F f) const {
     f(thread() / kLanes);
@@ -142,20 +128,6 @@ struct Team {
   template <class F>
   BAC_FN void each_item(int count, F f) const {
     for (int i = thread(); i < count; i += kThreads) f(i);
-  }
-  // The same by the upper half of the warps, while the lower half may already do something else.
-  template <class F>
-  BAC_FN void each_late_item(int count, F f) const {
-    if (thread() >= kThreads / 2)
-      for (int i = thread() % (kThreads / 2); i < count; i += kThreads / 2) f(i);
-  }
-  // The same with the items of all lanes of a warp.
-  template <int N, class F>
-  BAC_FN void each_batch_warp(int count, F f) const {
-    each_batch<N>(count, [&](const Items& items) {
-      PerLane<Items> mine{{items}};
-      f(mine);
-    });
   }
   // f(items) for N items of a thread at once: items(0) ... items(N - 1), of which those from `count` on are none.
   template <int N, class F>
@@ -185,19 +157,6 @@ BAC_FN T exchange(T value, int distance) {
   return __shfl_xor_sync(0xffffffffu, value, distance);
 }
 
-// Lanes that have waited for different things go on together: shuffles are slow where the compiler cannot know that they do.
-BAC_FN void together() { __syncwarp(); }
-
-// sums [16 tokens][8 rows] += activations [16][16 columns] times weights [8][16 columns], by a tensor core. A lane has of each
-// what the instruction mma.m16n8k16 asks for.
-BAC_FN void multiply(PerLane<float[4]>& sums, PerLane<unsigned[4]>& activations, PerLane<unsigned[2]>& weights) {
-  float(&d)[4] = sums[0];
-  const unsigned(&a)[4] = activations[0], (&b)[2] = weights[0];
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
 #else
 
 constexpr int kCopies = kLanes;
@@ -207,26 +166,14 @@ inline float widen(Half h) {
   std::memcpy(&value, &h.bits, sizeof value);
   return float(value);
 }
-inline Half narrow(float x) {
-  const _Float16 value = _Float16(x);
-  Half h;
-  std::memcpy(&h.bits, &value, sizeof value);
-  return h;
-}
 inline float inverse(float x) { return 1.0f / x; }
 inline float inverse_root(float x) { return 1.0f / std::sqrt(x); }
 inline float power(float x) { return std::exp(x); }
-inline unsigned bits_of(float x) {
-  unsigned bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
+inline unsigned flag_of(const Quad& v) {
+  unsigned flag;
+  std::memcpy(&flag, &v.w, sizeof flag);
+  return flag;
 }
-inline float with_bits(unsigned bits) {
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-inline unsigned flag_of(const Quad& v) { return bits_of(v.w); }
 inline unsigned* flag_at(const Quad* p) { return reinterpret_cast<unsigned*>(const_cast<float*>(&p->w)); }
 inline void send(Quad* to, float x, float y, float z, unsigned flag) {
   to->x = x, to->y = y, to->z = z;
@@ -234,7 +181,9 @@ inline void send(Quad* to, float x, float y, float z, unsigned flag) {
 }
 inline Quad remote(const Quad* p) {
   const unsigned flag = __atomic_load_n(flag_at(p), __ATOMIC_ACQUIRE);
-  return {p->x, p->y, p->z, with_bits(flag)};
+  Quad v{p->x, p->y, p->z, 0};
+  std::memcpy(&v.w, &flag, sizeof flag);
+  return v;
 }
 inline float remote(const float* p) { return *p; }
 inline void fetch(Quad* to, const void* from) { std::memcpy(to, from, sizeof(Quad)); }
@@ -279,18 +228,15 @@ class Meeting {
   std::condition_variable all;
 };
 
-template <class T>
-struct PerLane {
-  T item[kLanes];
-  T& operator[](int lane) { return item[lane]; }
-};
-
 // The warps of a thread block that one thread runs, one after another; with a meeting, other threads run the others.
 struct Team {
   int begin = 0, end = kWarps;
   Meeting* meeting = nullptr;
   void sync() const {
     if (meeting) meeting->wait();
+  }
+  void sync_once(int warp) const {
+    if (warp == begin) sync();
   }
   template <class F>
   void each_warp(F f) const {
@@ -300,19 +246,6 @@ struct Team {
   void each_item(int count, F f) const {
     for (int start = 0; start < count; start += kThreads)
       for (int i = start + begin * kLanes; i < least(count, start + end * kLanes); ++i) f(i);
-  }
-  template <int N, class F>
-  void each_batch_warp(int count, F f) const {
-    for (int start = 0; start < count; start += kThreads * N)
-      for (int warp = begin; warp < end && start + warp * kLanes < count; ++warp) {
-        PerLane<Items> mine;
-        for (int lane = 0; lane < kLanes; ++lane) mine[lane] = Items{start + warp * kLanes + lane};
-        f(mine);
-      }
-  }
-  template <class F>
-  void each_late_item(int count, F f) const {
-    each_item(count, f);
   }
   template <int N, class F>
   void each_batch(int count, F f) const {
@@ -331,58 +264,40 @@ inline void grid_barrier(const Team& team, unsigned* counter, unsigned target) {
   team.sync();
 }
 
-inline void together() {}
-
-inline void multiply(PerLane<float[4]>& sums, PerLane<unsigned[4]>& activations, PerLane<unsigned[2]>& weights) {
-  const auto part = [](unsigned pair, int which) { return widen(Half{static_cast<unsigned short>(which ? pair >> 16 : pair)}); };
-  float a[16][16], w[8][16];
-  for (int k = 0; k < 16; ++k) {
-    for (int token = 0; token < 16; ++token) a[token][k] = part(activations[token % 8 * 4 + k % 8 / 2][token / 8 + k / 8 * 2], k % 2);
-    for (int row = 0; row < 8; ++row) w[row][k] = part(weights[row * 4 + k % 8 / 2][k / 8], k % 2);
-  }
-  for (int token = 0; token < 16; ++token)
-    for (int row = 0; row < 8; ++row) {
-      float total = 0;
-      for (int k = 0; k < 16; ++k) total += a[token][k] * w[row][k];
-      sums[token % 8 * 4 + row / 2][token / 8 * 2 + row % 2] += total;
-    }
-}
-
 #endif
 
-// value = op over the four lanes that follow each other, for each of N numbers.
-template <int N, class Op>
-BAC_FN void over_four(PerLane<float[N]>& value, Op op) {
-  together();
-  BAC_UNROLL for (int distance = 1; distance < 4; distance *= 2) {
+// What each lane of a warp has for itself.
+template <class T>
+struct PerLane {
+  T item[kCopies];
+  BAC_FN T& operator[](int lane) { return item[kCopies == 1 ? 0 : lane]; }
+};
+
+// Each lane's sum over all lanes.
+BAC_FN void sum_lanes(PerLane<float>& value) {
+  BAC_UNROLL for (int distance = kLanes / 2; distance > 0; distance /= 2) {
 #if defined(__CUDACC__)
-    BAC_UNROLL for (int i = 0; i < N; ++i) value[0][i] = op(value[0][i], exchange(value[0][i], distance));
+    value[0] += exchange(value[0], distance);
+#else
+    const PerLane<float> before = value;
+    for (int lane = 0; lane < kLanes; ++lane) value[lane] += before.item[lane ^ distance];
+#endif
+  }
+}
+
+// Each lane's sums over the `parts` (1, 2 or 4) lanes that follow each other.
+template <int N>
+BAC_FN void sum_parts(PerLane<float[N]>& value, int parts) {
+  BAC_UNROLL for (int distance = 1; distance < 4; distance *= 2) {
+    if (distance >= parts) return;
+#if defined(__CUDACC__)
+    BAC_UNROLL for (int i = 0; i < N; ++i) value[0][i] += exchange(value[0][i], distance);
 #else
     const PerLane<float[N]> before = value;
     for (int lane = 0; lane < kLanes; ++lane)
-      for (int i = 0; i < N; ++i) value[lane][i] = op(before.item[lane][i], before.item[lane ^ distance][i]);
+      for (int i = 0; i < N; ++i) value[lane][i] += before.item[lane ^ distance][i];
 #endif
   }
-}
-
-// A number as two of half precision.
-struct Split {
-  Half high, low;
-};
-constexpr float kLow = 2048;  // what the low part is multiplied with, so that it is no denormal number
-BAC_FN Split split(float x) {
-  const Half high = narrow(x);
-  return {high, narrow((x - widen(high)) * kLow)};
-}
-BAC_FN unsigned two(Half first, Half second) { return first.bits | unsigned(second.bits) << 16; }
-// Both parts in the place of a float, for those who multiply what they are sent.
-BAC_FN float packed(float x) {
-  const Split parts = split(x);
-  return with_bits(two(parts.high, parts.low));
-}
-BAC_FN Split unpacked(float x) {
-  const unsigned bits = bits_of(x);
-  return {Half{static_cast<unsigned short>(bits)}, Half{static_cast<unsigned short>(bits >> 16)}};
 }
 
 // One halving of `spread_sums`: the upper of two lanes goes on with the second half of the numbers, the lower with the first.
@@ -396,7 +311,7 @@ BAC_FN void halve(PerLane<float[N]>& value) {
     value[0][i] = (upper ? second : value[0][i]) + exchange(upper ? value[0][i] : second, Distance);
   }
 #else
-  PerLane<float[N]> before = value;
+  const PerLane<float[N]> before = value;
   for (int lane = 0; lane < kLanes; ++lane)
     for (int i = 0; i < kHalf; ++i) {
       const int at = lane & Distance ? i + kHalf : i;
@@ -410,7 +325,6 @@ BAC_FN void halve(PerLane<float[N]>& value) {
 // charge of: in the end `emit(lane, which, sum)` is called by one of them for each of the N.
 template <int Lanes, int N, class Emit>
 BAC_FN void spread_sums(PerLane<float[N]>& value, Emit emit) {
-  together();
   halve<N, N, Lanes / 2>(value);
   each_lane([&](int lane) {
     int first = 0, count = N, span = N;

@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 
 from bac.folding import Folded, Folding
-from bac.native.gpu.shares import PAD, plan_row
+from bac.native.gpu.shares import plan_row
 from bac.native.gpu.structs import Params
 from bac.plan import Plan
 from bac.solver import COLUMNS, Solver
-
-LOW = 2048.0  # kLow of machine.hpp
 
 
 class Pointers:
@@ -38,25 +36,14 @@ class Pointers:
             tensor.zero_()
 
 
-def in_halves(matrix: Tensor, low: bool) -> Tensor:
-    """Rows [R, length] as float16 [R, parts, length + PAD]: the numbers, and with `low` what that leaves of them.
-
-    The low parts are multiplied with LOW, so that they are no denormal numbers; together these are 22 bits.
-    """
-    high = matrix.half()
-    parts = [high, ((matrix - high.float()) * LOW).half()] if low else [high]
-    return torch.nn.functional.pad(torch.stack(parts, 1), (0, PAD))
-
-
-def deal_weights(layers: list[list[Tensor]], blocks: int, half: bool) -> Tensor:
-    """All rows of the layers' matrices [qkv, output, up, down], those of one thread block after the other.
+def deal_weights(layers: list[list[Tensor]], blocks: int) -> Tensor:
+    """All numbers of the layers' matrices [qkv, output, up, down], those of one thread block after the other.
 
     A block has its rows of each matrix, layer by layer (see `Weights` of block.hpp).
     """
-    packed = [[in_halves(matrix, not half) for matrix in matrices] for matrices in layers]
     parts = []
     for block in range(blocks):
-        for matrices in packed:
+        for matrices in layers:
             for matrix in matrices:
                 rows = len(matrix)
                 parts.append(matrix[rows * block // blocks : rows * (block + 1) // blocks].flatten())
@@ -84,14 +71,14 @@ def pack_model(model: object, tokens: int, groups: int, half: bool, blocks: int,
         norms += [part for norm in (layer.norm1, layer.norm2, layer.norm3) for part in (norm.weight, norm.bias)]
     final, head, embed = model.ln_f, model.head, model.input_emb  # type: ignore[attr-defined]
     return {
-        "weights": keep(deal_weights(matrices, blocks, half), torch.float16),
+        "weights": keep(deal_weights(matrices, blocks), torch.float16 if half else torch.float32),
         "bias": keep(torch.stack(biases)),
         "norms": keep(torch.stack(norms)),
         "cross_bias": keep(torch.stack([layer.multihead_attn.out_proj.bias for layer in layers])),
         "embed": keep(embed.weight.t()),
         "position": keep(in_quads(model.pos_emb[0, :tokens] + embed.bias, groups)),  # type: ignore[attr-defined]
         "final_norm": keep(torch.stack([final.weight, final.bias])),
-        "head": keep(in_halves(head.weight, low=True), torch.float16),
+        "head": keep(head.weight),
         "head_bias": keep(head.bias),
     }
 
@@ -104,7 +91,7 @@ def pack_tables(model: object, tokens: int, observed: int, time: Folded, keep: P
     return {
         "self_mask": keep(own),
         "cross_mask": keep(cross),
-        "time_key": keep(in_halves(time.key.flatten(0, -2), low=True)[..., :-PAD], torch.float16),
+        "time_key": keep(time.key),
         "time_bias": keep(time.bias),
         "time_value": keep(time.value),
     }

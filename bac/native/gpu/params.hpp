@@ -3,8 +3,6 @@
 // The denoiser is a pre-norm decoder whose condition tokens are encoded one by one (see bac.folding). Shapes are those of
 // one sample: T tokens, width D, H heads, E numbers of a token, L layers, 3 L blocks, K steps, S observed condition tokens.
 // Activations lie in quads: three tokens of one column and a fourth number that says when they were sent (see machine.hpp).
-// What is multiplied lies in pairs of half precision: x = high + low / 2048, which are 22 bits; weights that are exact in half
-// precision have no low part.
 #pragma once
 
 namespace bac {
@@ -19,13 +17,10 @@ namespace bac {
 constexpr int kGroups = BAC_GROUPS;          // G
 constexpr int kTile = 3 * kGroups;           // T and S at most
 constexpr int kStride = kGroups | 1;         // quads from a column to the next in shared memory: odd, for its banks
-constexpr int kValues = 24;                  // halves from a column of values to the next: 16 tokens, and room for the banks
 constexpr int kWarps = BAC_WARPS;            // of a thread block
 constexpr int kLanes = 32;
 constexpr int kThreads = kWarps * kLanes;
-constexpr int kPad = 8;                      // halves between rows of matrices, for the banks of shared memory
-constexpr int kRows = 8, kDeep = 16;         // of weights, and columns, that a warp multiplies at once
-constexpr int kPart = kWarps * (kLanes > kRows * kGroups ? kLanes : kRows * kGroups);  // quads of partial sums
+constexpr int kPart = kWarps * kLanes;       // quads of partial sums
 
 // A run of stored outputs that are added, then at most one block that computes (see bac.plan.Segment).
 struct alignas(16) Segment {
@@ -47,7 +42,7 @@ struct alignas(16) Quad {
 
 struct Params {
   int layers, heads, width, numbers, tokens, observed, observation_width, steps;
-  int half;             // weights are exact in half precision
+  int half;             // weights are in half precision, else float
   int resident;         // bytes of weights that a thread block keeps in shared memory
   int scratch;          // bytes of shared memory beside them
   int groups;           // kGroups of the caller
@@ -61,11 +56,9 @@ struct Params {
   const float* cross_bias;  // [L][D]
   const float* embed;       // [E][D]
   const Quad* position;     // [G][D] with the bias of the embedding
-  const float *final_norm, *head_bias;  // [2][D], [E]
-  const char* head;                     // [E] rows of high and low parts
+  const float *final_norm, *head, *head_bias;  // [2][D], [E][D], [E]
   const float *self_mask, *cross_mask;      // [T][T], [T][1 + S]
-  const char* time_key;                 // [L][K][H][2][D] high and low parts
-  const float *time_bias, *time_value;  // [L][K][H], [L][K][H][D]
+  const float *time_key, *time_bias, *time_value;  // [L][K][H][D], [L][K][H], [L][K][H][D]
 
   // Encoder of the observed tokens and their folding; null where there are none.
   const float *cond_embed, *cond_position;  // [D][numbers of an observation], [S][D] with the bias
@@ -90,10 +83,9 @@ struct Params {
   // Exchange between thread blocks, in global memory.
   Quad *stored, *slopes;         // [2 L][G][D] outputs of self-attentions and feed-forward blocks; their slopes per step, or null
   Quad *cross, *cross_slopes;    // [thread blocks][L][G][D] outputs of cross-attentions, which every thread block has its own of
-  Quad* wide;                    // [G][4 D] qkv or hidden units, packed
+  Quad* wide;                    // [G][4 D] qkv or hidden units
   Quad *token, *projected;       // [G][D] encoded tokens; [G][L 2 D] keys and values
-  char* key;                     // [L][S][H][2][D] folded: high and low parts
-  float *key_bias, *value;       // [L][S][H], [L][S][H][D]
+  float *key, *key_bias, *value; // [L][S][H][D], [L][S][H], [L][S][H][D] folded
   unsigned* barrier;
 };
 
@@ -109,10 +101,12 @@ struct Sizes {
   BAC_FN explicit Sizes(const Params&) {}
   static constexpr int layers = BAC_LAYERS, heads = BAC_HEADS, width = BAC_WIDTH, numbers = BAC_NUMBERS;
   static constexpr int tokens = BAC_TOKENS, observed = BAC_OBSERVED, blocks = BAC_BLOCKS, causal = BAC_CAUSAL, slopes = BAC_SLOPES;
+  static constexpr int kColumns = (width + kLanes - 1) / kLanes;  // of a lane
 #else
   BAC_FN explicit Sizes(const Params& p)
       : layers(p.layers), heads(p.heads), width(p.width), numbers(p.numbers), tokens(p.tokens), observed(p.observed), blocks(p.blocks), causal(p.causal), slopes(p.slopes != nullptr) {}
   const int layers, heads, width, numbers, tokens, observed, blocks, causal, slopes;
+  static constexpr int kColumns = 32;
 #endif
   BAC_FN int each() const { return width / heads; }          // numbers of a head
   BAC_FN int count() const { return 1 + observed; }          // condition tokens

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 WARPS = 16  # of a thread block
 THREADS = 32 * WARPS
-MOST_TOKENS = 16
-PAD = 8  # halves between rows of matrices, for the banks of shared memory
-VALUES = 24  # halves from a column of values to the next
+MOST_TOKENS = 18
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,7 @@ class Shape:
 
     @property
     def weight_bytes(self) -> int:
-        return self.layers * sum(rows * self.row_bytes(length) for rows, length in self.rows)
-
-    def row_bytes(self, length: int) -> int:
-        """Bytes of a row of weights: in half precision, or as two such numbers; see `in_halves` of packing.py."""
-        return 2 * (length + PAD) * (1 if self.half else 2)
+        return self.layers * 12 * self.width**2 * (2 if self.half else 4)
 
     def scratch(self, blocks: int) -> int:
         """Bytes of shared memory of each of so many thread blocks beside the weights.
@@ -62,20 +56,14 @@ class Shape:
         def up(floats: int) -> int:
             return -(-floats // 4)
 
-        def matrix(rows: int, length: int) -> int:
-            return -(-rows * (length + PAD) // 8)
-
         groups, columns, width = self.groups, self.heads * (1 + self.observed), self.width
-        stream = 2 * width * groups + matrix(2 * self.tokens, width)
-        cross = matrix(2 * columns, width) + columns * width // 4
-        attention = matrix(4 * self.tokens, width) + width * VALUES // 4
-        wide = max(attention, matrix(2 * self.tokens, 4 * width), cross)
-        small = matrix(2 * self.numbers, width) + width // 4 + up(columns) + width // 2 + columns * groups
-        partial = WARPS * max(32, 8 * groups)
+        stride, tile = groups | 1, 3 * groups
+        activations = 2 * width * stride + max(3 * width * stride, columns * (2 * width + 4) // 4) + width * groups
+        cross = width // 4 + up(columns) + max(self.heads * tile, columns) * groups
+        partial = THREADS
         biases = up(self.layers * sum(-(-rows // blocks) for rows, _ in self.rows))
-        moments = (2 * width // 32 + 3) * groups
-        steps = 3 * up(self.tokens * self.numbers) + 2 * plan_row(self.layers)
-        return 16 * (stream + wide + small + partial + biases + moments + steps)
+        plan = 2 * plan_row(self.layers)
+        return 16 * (activations + cross + partial + biases + 3 * up(self.tokens * self.numbers) + plan)
 
 
 def plan_row(layers: int) -> int:
@@ -109,7 +97,8 @@ class Launch:
 
 def share_bytes(shape: Shape, blocks: int) -> int:
     """Bytes of weights of the thread block that has most."""
-    return shape.layers * sum(-(-rows // blocks) * shape.row_bytes(length) for rows, length in shape.rows)
+    numbers = sum(-(-rows // blocks) * length for rows, length in shape.rows)
+    return shape.layers * numbers * (2 if shape.half else 4)
 
 
 def launch_of(shape: Shape, device: Device) -> Launch | str:
@@ -120,10 +109,8 @@ def launch_of(shape: Shape, device: Device) -> Launch | str:
     most = max(shape.tokens, shape.observed)
     if most > MOST_TOKENS:
         return f"{most} tokens, more than {MOST_TOKENS}"
-    if shape.width % 32 or shape.width % (16 * shape.heads):
-        return f"a width of {shape.width} in {shape.heads} heads, not in multiples of 32 and 16"
-    if shape.heads * (1 + shape.observed) > 8 * WARPS:
-        return f"{1 + shape.observed} condition tokens for {shape.heads} heads"
+    if shape.width % 16 or (shape.width // shape.heads) % 4:
+        return f"a width of {shape.width} in {shape.heads} heads, not in multiples of 16 and 4"
     # Each one has rows of every matrix, and so sends what the others wait for.
     counts = range(1, min(device.multiprocessors, shape.width) + 1)
     blocks = min(counts, key=lambda count: (share_bytes(shape, count), count))

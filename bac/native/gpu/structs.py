@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_float, c_int32, c_uint32, c_void_p
 
 INTEGERS = ("layers", "heads", "width", "numbers", "tokens", "observed", "observation_width", "steps")
-WEIGHTS = ("weights", "bias", "norms", "cross_bias", "embed", "position", "final_norm", "head_bias", "head")
+WEIGHTS = ("weights", "bias", "norms", "cross_bias", "embed", "position", "final_norm", "head", "head_bias")
 TABLES = ("self_mask", "cross_mask", "time_key", "time_bias", "time_value")
 #: of the encoder of observed tokens; null where there are none
 CONDITION = (
