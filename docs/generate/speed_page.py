@@ -6,15 +6,16 @@ from bac_workbench.evaluation.comparison_tables import markdown
 from bac_workbench.reporting.names import label, split_key
 from bac_workbench.reporting.stored import Benchmark, read_json
 from bac_workbench.reporting.tables import both, runtimes_table
-from docs.generate.kernel_estimate import kernel_text
+from docs.generate.gpu_kernel import kernel_text
 from docs.generate.speed_growth import growth_text, peers_text
 from docs.generate.stored import MARK, RESULTS, read_benchmark, wrapped
 
 TASK = "pusht_lowdim"
-INTRODUCTION = """Push-T, the bundled policy. `reference` runs the policy module by module, as the original code does;
-`planned` computes what does not depend on the noise once and fuses the rest in eager PyTorch; `compiled` is a native
-loop on a CPU and one CUDA graph on a GPU. All give the same actions to rounding. A method's speed-up is against the
-full policy in the *same* runtime. The FLOP bound is what the skipped arithmetic alone would give."""
+INTRODUCTION = """Push-T, the bundled policy. `reference` runs the policy module by module, as the original code
+does; `planned` computes what does not depend on the noise once and fuses the rest in eager PyTorch; `compiled` is a
+native loop on a CPU, and on a GPU one kernel or one CUDA graph. All give the same actions to rounding. A method's
+speed-up is against the full policy in the *same* runtime. The FLOP bound is what the skipped arithmetic alone would
+give."""
 EARLIER = """The machines below were measured with earlier versions of the runtimes, whose CPU engine was slower, and
 denoise every token. They are what such a machine gave at the commit in its stored file."""
 COMMANDS = """```bash
@@ -34,8 +35,9 @@ def speed_page() -> str:
     parts += ["## A processor with AVX-512", batches_table(one, many)]
     parts += [gains(one, many), f"{one.machine}; batch 28: {many.rows[0]['n']} rounds.", floors(one, many)]
     parts += ["## A processor with AVX2", markdown(runtimes_table(narrow)).strip(), narrow_text(narrow)]
-    parts += ["## A GPU", markdown(runtimes_table(gpu)).strip(), gpu_text(gpu)]
-    parts += ["## A GPU: one persistent kernel, estimated", kernel_text(), "## Beside other engines"]
+    parts += ["## A GPU: a CUDA graph", markdown(runtimes_table(gpu)).strip(), gpu_text(gpu)]
+    kernel = kernel_text(read_json(RESULTS / "speed_gpu_kernel.json"))
+    parts += ["## A GPU: one persistent kernel", kernel, "## Beside other engines"]
     parts += [peers_text(read_json(RESULTS / "speed_peers.json")), "## How time grows"]
     parts += [growth_text(read_json(RESULTS / "speed_growth.json")), "## Your machine", COMMANDS]
     return f"{MARK}\n" + wrapped("\n\n".join(parts)) + "\n"
