@@ -40,10 +40,13 @@ def test_every_page_is_in_the_navigation_of_the_site():
         assert f": {page.relative_to(ROOT / 'docs')}\n" in navigation, name_of(page)
 
 
-def test_the_readme_links_to_every_part_of_the_documentation():
-    linked = set(LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
+def test_the_index_leads_to_every_part_of_the_documentation():
+    """And the README to the index."""
+    index = ROOT / "docs" / "index.md"
+    linked = {f"docs/{link}" for link in LINK.findall(index.read_text(encoding="utf-8"))}
     parts = {name_of(page) for page in PAGES[1:] if page.parent.name != "results"}
     assert parts - linked == {"docs/index.md"}
+    assert "docs/index.md" in LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
 
 
 def test_the_links_of_the_tests_are_found():
