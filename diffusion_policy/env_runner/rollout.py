@@ -1,8 +1,9 @@
 """The rollout loop: a policy acts in all slots at once until every episode has ended.
 
-Numbers do not depend on what else runs: an episode always sits in the same row (index % n_envs) of a batch that always
-has n_envs rows. An evaluation that was killed and resumed with the episodes it still lacks therefore gives bit-equal
-results, provided that the policy computes each row from that row (and its episode) alone.
+Numbers do not depend on what else runs: an episode always sits in the same row (index % rows) of a batch that always
+has so many rows. With two batches the environments of one move while the policy computes for the other, and the numbers
+are those of one batch of as many rows. An evaluation that was killed and resumed with the episodes it still lacks
+therefore gives bit-equal results, provided that the policy computes each row from that row (and its episode) alone.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from diffusion_policy.env_runner.vector import VectorEnv
 __all__ = ["Episode", "EpisodeResult", "RolloutStats", "append_episode", "load_episodes", "missing_episodes", "rollout"]
 
 # act(obs float32 [N, To, Do] (or [N, To, ...] by name), active bool [N], episodes [N], chunk_index [N])
-# -> actions [N, Ta, Da], N = n_envs. With a clock that inpaints it gets a fifth argument, the committed actions of each
-# row, [n, Da] with n >= 0 or None for an idle one.
+# -> actions [N, Ta, Da], N the rows of a batch. With a clock that inpaints it gets a fifth argument, the committed
+# actions of each row, [n, Da] with n >= 0 or None for an idle one.
 Act = Callable[..., np.ndarray]
 
 
@@ -71,6 +72,7 @@ def rollout(
     on_episode: Callable[[EpisodeResult], None] | None = None,
     media_dir: str | Path | None = None,
     video_indices: Collection[int] = (),
+    batches: int = 1,
 ) -> tuple[list[EpisodeResult], RolloutStats]:
     """Run `episodes` in `env`, a slot starting its next one as soon as its last one has ended.
 
@@ -80,24 +82,28 @@ def rollout(
         clock: how long chunks take, where `env` is of environments whose world goes on; None: the world waits.
         on_episode: called with every result as its episode ends; the order depends on timing.
         media_dir: folder for the videos of the episodes whose index is in `video_indices`: <split>_<seed>.mp4.
+        batches: the policy takes so many batches in turn, each of n_envs / batches rows.
 
     Returns:
         The results sorted by index, and where the time went.
 
     Raises:
-        ValueError: an index occurs twice, or actions of the wrong shape or not finite, or an observation not finite.
+        ValueError: an index occurs twice, batches do not divide n_envs, actions of the wrong shape or not finite, or an
+            observation not finite.
         EnvWorkerError: an environment failed.
     """
-    slots = _Slots(env, episodes, media_dir, video_indices, clock)
+    slots = _Slots(env, episodes, media_dir, video_indices, clock, batches)
     stats = RolloutStats()
     results: list[EpisodeResult] = []
     begin = time.perf_counter()
     for slot in range(env.n_envs):
         slots.start_next(slot)
+    turn = 0
     while True:
+        rows = slots.rows(turn)
         started = time.perf_counter()
-        while env.n_pending:
-            slot, chunk = env.receive()
+        while slots.awaited(rows):
+            slot, chunk = slots.receive()
             stats.env_steps += chunk.env_steps
             stats.simulation_s += chunk.seconds
             if chunk.outcome is None:
@@ -111,21 +117,25 @@ def rollout(
         active = slots.active()
         if not active.any():
             break
+        turn = (turn + 1) % batches
+        if not active[rows].any():
+            continue
         started = time.perf_counter()
-        batch = [apply(np.copy, slots.obs), active, list(slots.episodes), list(slots.chunk_index)]
+        obs = apply(lambda batch, rows=rows: np.copy(batch[rows]), slots.obs)
+        batch = [obs, active[rows], slots.episodes[rows], slots.chunk_index[rows]]
         if clock is not None and clock.inpaints:
-            batch.append(list(slots.committed))
+            batch.append(slots.committed[rows])
         actions = np.asarray(act(*batch))
         stats.policy_s += time.perf_counter() - started
         stats.policy_calls += 1
-        stats.chunks += int(active.sum())
-        slots.send(actions)
+        stats.chunks += int(active[rows].sum())
+        slots.send(rows, actions)
     stats.wall_s = time.perf_counter() - begin
     return sorted(results, key=lambda result: result.index), stats
 
 
 class _Slots:
-    """Which episode runs in which slot, and the batch of their observations."""
+    """Which episode runs in which slot, and the batches of their observations."""
 
     def __init__(
         self,
@@ -134,7 +144,10 @@ class _Slots:
         media_dir: str | Path | None,
         video_indices: Collection[int],
         clock: Clock | None,
+        batches: int,
     ):
+        if batches < 1 or env.n_envs % batches:
+            raise ValueError(f"{env.n_envs} environments cannot be {batches} batches of as many rows")
         if len({episode.index for episode in episodes}) != len(episodes):
             raise ValueError("two of the episodes have the same index")
         if video_indices and media_dir is None:
@@ -142,16 +155,31 @@ class _Slots:
         self._env, self._clock = env, clock
         self._media_dir = None if media_dir is None else Path(media_dir)
         self._video_indices = frozenset(video_indices)
+        self._batches, self._awaited = batches, np.zeros(env.n_envs, dtype=bool)
         self._queues: list[deque[Episode]] = [deque() for _ in range(env.n_envs)]
         for episode in sorted(episodes, key=lambda episode: episode.index):
-            self._queues[episode.index % env.n_envs].append(episode)
+            self._queues[episode.index % env.n_envs].append(episode)  # and so in row index % rows of its batch
         self.episodes: list[Episode | None] = [None] * env.n_envs
         self.chunk_index = [0] * env.n_envs
         self.obs: Observation | None = None  # [N, To, Do] from the first observation on
         self.committed: list[np.ndarray | None] = [None] * env.n_envs
 
+    def rows(self, batch: int) -> slice:
+        """The slots of a batch."""
+        each = self._env.n_envs // self._batches
+        return slice(batch * each, batch * each + each)
+
     def active(self) -> np.ndarray:
         return np.array([episode is not None for episode in self.episodes])
+
+    def awaited(self, rows: slice) -> bool:
+        """Whether an answer of one of these slots is still to come."""
+        return bool(self._awaited[rows].any())
+
+    def receive(self) -> tuple[int, ChunkResult]:
+        slot, chunk = self._env.receive()
+        self._awaited[slot] = False
+        return slot, chunk
 
     def start_next(self, slot: int) -> None:
         """Start the slot's next episode, or leave it idle."""
@@ -160,6 +188,7 @@ class _Slots:
         episode = self.episodes[slot]
         if episode is not None:
             self._env.reset(slot, episode.seed, self._video_path(episode))
+            self._awaited[slot] = True
         elif self.obs is not None:
             self._write(slot, apply(np.zeros_like, apply(lambda batch: batch[slot], self.obs)))
 
@@ -177,20 +206,22 @@ class _Slots:
     def _write(self, slot: int, obs: Observation) -> None:
         apply(lambda batch, row: batch.__setitem__(slot, row), self.obs, obs)
 
-    def send(self, actions: np.ndarray) -> None:
-        """Send every active slot its chunk of `actions` [N, Ta, Da]."""
-        if actions.ndim < 2 or actions.shape[0] != self._env.n_envs:
+    def send(self, rows: slice, actions: np.ndarray) -> None:
+        """Send every active slot of a batch its chunk of `actions` [N, Ta, Da]."""
+        count = rows.stop - rows.start
+        if actions.ndim < 2 or actions.shape[0] != count:
             raise InputError(
-                f"the policy must return actions [{self._env.n_envs}, Ta, Da], one row per slot, "
-                f"not {list(actions.shape)}"
+                f"the policy must return actions [{count}, Ta, Da], one row per slot, not {list(actions.shape)}"
             )
-        for slot in np.flatnonzero(self.active()).tolist():
-            if not np.isfinite(actions[slot]).all():
+        for row in np.flatnonzero(self.active()[rows]).tolist():
+            slot = rows.start + row
+            if not np.isfinite(actions[row]).all():
                 raise InputError(
                     f"the policy returned actions that are not finite in {self._where(slot)}: "
                     "its weights or its normalizer are broken"
                 )
-            self._env.step(slot, actions[slot], self._delay(slot))
+            self._env.step(slot, actions[row], self._delay(slot))
+            self._awaited[slot] = True
             self.chunk_index[slot] += 1
 
     def result(self, slot: int, outcome: EpisodeOutcome) -> EpisodeResult:

@@ -74,8 +74,8 @@ def levers(results: TaskResults) -> str:
         f"The {row['speedup']:.0f}x of {label(*split_key(FASTEST))} are {by['runtime']:.1f}x by the runtime, "
         f"{by['tokens']:.1f}x by the tokens and {by['steps_and_schedule']:.1f}x by fewer evaluations. On an H100 the "
         f"runtime alone gives {whole['reference']['full'] / whole['persistent']['full']:.0f}x "
-        f"({whole['reference']['full']:.0f} to {whole['persistent']['full']:.0f} ms in one run; since then its kernel went "
-        f"from {gpu['forms'][0]['kernel_ms']['full']:.0f} to {shipped['kernel_ms']['full']:.0f} ms)."
+        f"({whole['reference']['full']:.0f} to {whole['persistent']['full']:.0f} ms in one run; since then its kernel "
+        f"went from {gpu['forms'][0]['kernel_ms']['full']:.0f} to {shipped['kernel_ms']['full']:.0f} ms)."
     )
 
 

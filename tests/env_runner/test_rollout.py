@@ -61,6 +61,25 @@ def test_every_episode_is_run_once_in_its_own_row():
     assert set(stats.to_dict()) >= {"wall_s", "policy_share", "env_steps_per_s"}
 
 
+def test_two_batches_in_turn_give_the_numbers_of_one():
+    """An episode is in the same row of a batch of as many rows; the environments of the other batch move meanwhile."""
+    rows = []
+
+    def spy(obs, active, episodes, chunk_index):
+        assert obs.shape == (2, 2, 3) and len(active) == len(episodes) == len(chunk_index) == 2
+        assert all(episode is None or episode.index % 2 == row for row, episode in enumerate(episodes))
+        rows.append([episode and episode.index for episode in episodes])
+        return act(obs, active, episodes, chunk_index)
+
+    with VectorEnv(toy_factory, n_envs=2, n_workers=1) as env:
+        one, _ = rollout(act, env, EPISODES)
+    two, stats = run(EPISODES, n_workers=2, act=spy, batches=2)
+    assert without_pid(two) == without_pid(one) and stats.chunks == sum(result.policy_calls for result in one)
+    assert rows[:2] == [[0, 1], [2, 3]]  # in turn
+    with pytest.raises(ValueError, match="3 batches"):
+        run(EPISODES, batches=3)
+
+
 def test_a_killed_evaluation_resumes_to_the_same_numbers(tmp_path):
     path = tmp_path / "episodes.jsonl"
     full, _ = run(EPISODES, n_workers=2)

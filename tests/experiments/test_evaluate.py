@@ -108,7 +108,8 @@ def test_a_worker_killed_for_memory_is_explained_and_finished_episodes_stay(make
             if b"env_runner.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(int(pid), signal.SIGKILL)
 
-    cfg = make_settings("cache=full", "eval.n_envs=1", "eval.n_workers=1", "sampler.steps=1")
+    one_by_one = ["eval.n_envs=1", "eval.n_workers=1", "eval.overlap=never"]
+    cfg = make_settings("cache=full", "sampler.steps=1", *one_by_one)
     with pytest.raises(SystemExit), readable_errors():
         run(cfg, kill_workers)
     message = capsys.readouterr().err
@@ -195,6 +196,18 @@ def test_executed_tokens_change_the_arithmetic_and_not_the_episodes(make_setting
     assert full["provenance"]["tokens"] == "16 of 16 tokens: horizon=full"
     _, said = run(make_settings("cache=full", "runtime=compiled", "horizon=full", f"output_dir={tmp_path}/executed"))
     assert any("3 of 3 episodes are already" in line for line in said)
+
+
+def test_overlapping_gives_the_same_episodes(make_settings, tmp_path):
+    """The policy computes for two episodes while two others move; also by itself, where it can."""
+    found = {}
+    for overlap in ("never", "always", "auto"):
+        folder = f"output_dir={tmp_path}/{overlap}"
+        choices = [f"eval.overlap={overlap}", "eval.n_test=5", "eval.n_workers=2", folder]
+        found[overlap], _ = run(make_settings("cache=full", *choices))
+    assert found["never"].episodes == found["always"].episodes == found["auto"].episodes
+    calls = {name: evaluation.results["rollout"]["policy_calls"] for name, evaluation in found.items()}
+    assert calls["always"] == calls["auto"] >= calls["never"]
 
 
 def test_video_is_recorded(make_settings, tmp_path):

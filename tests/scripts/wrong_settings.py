@@ -36,6 +36,7 @@ EVAL = [
     ("eval.n_workers=-1", "or null"),
     ("eval.n_workers=two", "or null"),
     ("eval.n_workers=1.0", "or null"),
+    ("eval.overlap=true", "auto, always or never"),
     ("eval.n_videos=-1", "from 0"),
     ("eval.n_videos=all", "from 0"),
     ("eval.clock=wall", "stopped or real"),

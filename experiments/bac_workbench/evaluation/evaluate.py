@@ -162,6 +162,7 @@ def roll_out(
     """Rolls out `todo`; rows are written as episodes finish."""
     settings = experiment.settings
     tests = [episode.index for episode in episodes if episode.split == "test"]
+    batches = batches_in_turn(experiment, len(todo))
     filmed = (tests or [episode.index for episode in episodes])[: settings.eval.n_videos]
 
     def finished(result: EpisodeResult) -> None:
@@ -172,7 +173,7 @@ def roll_out(
     with (
         experiment.attached() as policy,
         accelerate(policy, schedule, settings.runtime, settings.precision, horizon=settings.chosen_horizon) as fast,
-        experiment.task.vector_env(settings.eval.n_envs, settings.eval.n_workers) as env,
+        experiment.task.vector_env(batches * settings.eval.n_envs, settings.eval.n_workers) as env,
     ):
         inpaints = experiment.clock is not None and experiment.clock.inpaints
         return rollout(
@@ -183,7 +184,21 @@ def roll_out(
             on_episode=finished,
             media_dir=output_dir / "media",
             video_indices=set(filmed),
+            batches=batches,
         )
+
+
+def batches_in_turn(experiment: Experiment, todo: int) -> int:
+    """Two batches of environments, one of which moves while the policy computes for the other, or one.
+
+    By themselves two only where other processes move them, one process has several (those that draw images need much
+    memory each), and there are episodes for more than one.
+    """
+    chosen = experiment.settings.eval
+    if chosen.overlap != "auto":
+        return 2 if chosen.overlap == "always" else 1
+    alone = chosen.n_workers == 0 or experiment.task.environment.one_env_per_process
+    return 1 if alone or todo <= chosen.n_envs else 2
 
 
 def measure_latency(experiment: Experiment, schedule: Schedule | None, runtime: str | None = None) -> dict[str, Any]:

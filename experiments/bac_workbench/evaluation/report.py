@@ -103,6 +103,6 @@ def throughput_line(results: dict[str, Any]) -> str:
     steps, seconds = stats["env_steps"], stats["wall_s"]
     return (
         f"rollout: {steps:,} environment steps in {seconds:.0f} s = {steps / seconds:.0f} per second; "
-        f"{100 * stats['policy_share']:.0f} % of the time in the policy, "
-        f"the environments alone do {stats['env_steps_per_s']:.0f} per second"
+        f"{100 * stats['policy_share']:.0f} % of the time in the policy; "
+        f"one process that only simulates does {steps / stats['simulation_s']:.0f} per second"
     )

@@ -28,7 +28,17 @@ TITLES = {
     2: "Table 2: ablation of BAC's parts",
 }
 #: settings for the evaluations that decide none of their numbers
-FREE = ("launcher", "hydra", "wandb", "eval.n_envs", "eval.n_workers", "eval.n_videos", "threads", "download")
+FREE = (
+    "launcher",
+    "hydra",
+    "wandb",
+    "eval.n_envs",
+    "eval.n_workers",
+    "eval.overlap",
+    "eval.n_videos",
+    "threads",
+    "download",
+)
 NEEDED = ("plotly", "jinja2", "markupsafe")
 
 

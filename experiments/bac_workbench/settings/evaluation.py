@@ -45,11 +45,15 @@ class Profile(Section):
     batch_size: Count
 
 
+Overlap = choice("auto", "always", "never")
+
+
 class Evaluation(Section):
     n_test: CountOrZero
     n_train: CountOrZero
     n_envs: integer(1, 10_000)
     n_workers: Workers
+    overlap: Overlap
     n_videos: CountOrZero
     clock: Clock
     thinking: Thinking
@@ -157,6 +161,8 @@ class Eval(ActingSettings):
             values("task.seeds.train_start_seed"), train, "task.seeds.train_start_seed", "eval.n_train"
         )
         yield from clock_problems(values)
+        if values("eval.overlap") == "always" and values("eval.n_workers") == 0:
+            yield "eval.overlap", "always needs processes for the environments: leave out eval.n_workers=0"
         steps = values("sampler.steps")
         for name in ("cache.budget", "cache.interval"):
             if values(name) is not None and steps is not None and values(name) > steps:

@@ -176,6 +176,7 @@ def scores(experiment: Experiment, variants: list[Variant], folder: Path, say: S
         n_train=0,
         n_envs=settings.rollouts.n_envs,
         n_workers=settings.rollouts.n_workers,
+        overlap="auto",
         n_videos=0,
         clock="stopped",
         thinking="stop",

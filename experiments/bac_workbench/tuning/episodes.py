@@ -127,7 +127,7 @@ def on_seeds(candidate: Candidate, start: int) -> Experiment:
     experiment = candidate.experiment
     settings, task = experiment.settings, experiment.settings.task
     seeds = task.seeds.replace(test_start_seed=start)
-    rollouts = Evaluation(n_test=CAPACITY, n_train=0, n_videos=0, **settings.rollouts.to_dict())
+    rollouts = Evaluation(n_test=CAPACITY, n_train=0, n_videos=0, overlap="auto", **settings.rollouts.to_dict())
     return dataclasses.replace(
         experiment,
         settings=settings.replace(task=task.replace(seeds=seeds), eval=rollouts, precision=candidate.precision),
