@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bac_workbench.evaluation.comparison_tables import markdown
+from bac_workbench.reporting.names import TITLES
 
 OWN = ("planned", "compiled")  # what names of this project's runtimes begin with
 AXES = {
@@ -63,3 +64,24 @@ one of these changed at a time. Medians of {run["axes"]["steps"][0]["n"]} rounds
 {table}
 
 {machine_of(run)}. `python -m speed.growth` makes this table again; [stored data](speed_growth.json)."""
+
+
+def evaluations_text(run: dict[str, Any]) -> str:
+    """How many environment steps an evaluation does, with and without overlapping."""
+    rows = []
+    for row in run["rows"]:
+        without, overlapped = (sum(row[name]) / len(row[name]) for name in ("never", "always"))
+        shares = " / ".join(f"{share:.0%}" for share in row["policy_share"])
+        cells = [f"{without:,.0f}", f"{overlapped:,.0f}", f"{overlapped / without:.2f}x", shares]
+        simulator = f"{sum(row['simulator']) / len(row['simulator']):,.0f}"
+        rows.append([TITLES[row["task"]], row["sampler"], *cells, simulator])
+    columns = ["task", "sampler", "steps per second", "overlapped", "gain", "time in the policy"]
+    columns += ["one simulator alone"]
+    return f"""The policy computes for one batch of episodes while the environments of another move (`eval.overlap`); the
+numbers are bit-equal to those without. Environment steps per second of {run["episodes"]} episodes, {run["n_envs"]}
+in a batch, {run["n_workers"]} environment processes, means of two runs by turns:
+
+{markdown((columns, rows)).strip()}
+
+{run["hardware"]}, {run["threads"]} policy thread, torch {run["versions"]["torch"]}; compiled runtime. More cores leave
+more to gain: here three processes share two. [Stored data](speed_evaluations.json)."""

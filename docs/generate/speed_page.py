@@ -7,7 +7,7 @@ from bac_workbench.reporting.names import label, split_key
 from bac_workbench.reporting.stored import Benchmark, read_json
 from bac_workbench.reporting.tables import both, runtimes_table
 from docs.generate.gpu_kernel import kernel_text
-from docs.generate.speed_growth import growth_text, peers_text
+from docs.generate.speed_growth import evaluations_text, growth_text, peers_text
 from docs.generate.stored import MARK, RESULTS, read_benchmark, wrapped
 
 TASK = "pusht_lowdim"
@@ -39,7 +39,8 @@ def speed_page() -> str:
     kernel = kernel_text(read_json(RESULTS / "speed_gpu_kernel.json"))
     parts += ["## A GPU: one persistent kernel", kernel, "## Beside other engines"]
     parts += [peers_text(read_json(RESULTS / "speed_peers.json")), "## How time grows"]
-    parts += [growth_text(read_json(RESULTS / "speed_growth.json")), "## Your machine", COMMANDS]
+    parts += [growth_text(read_json(RESULTS / "speed_growth.json")), "## Evaluations"]
+    parts += [evaluations_text(read_json(RESULTS / "speed_evaluations.json")), "## Your machine", COMMANDS]
     return f"{MARK}\n" + wrapped("\n\n".join(parts)) + "\n"
 
 
