@@ -77,8 +77,8 @@ def evaluations_text(run: dict[str, Any]) -> str:
         rows.append([TITLES[row["task"]], row["sampler"], *cells, simulator])
     columns = ["task", "sampler", "steps per second", "overlapped", "gain", "time in the policy"]
     columns += ["one simulator alone"]
-    return f"""The policy computes for one batch of episodes while the environments of another move (`eval.overlap`); the
-numbers are bit-equal to those without. Environment steps per second of {run["episodes"]} episodes, {run["n_envs"]}
+    return f"""The policy computes for one batch of episodes while the environments of another move (`eval.overlap`);
+the numbers are bit-equal to those without. Environment steps per second of {run["episodes"]} episodes, {run["n_envs"]}
 in a batch, {run["n_workers"]} environment processes, means of two runs by turns:
 
 {markdown((columns, rows)).strip()}

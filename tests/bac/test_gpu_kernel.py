@@ -79,6 +79,8 @@ def test_equal_to_reference(machine, data):
     schedule = random_schedule(
         model, steps, data.draw(st.sampled_from([0.0, 0.2, 0.6, 1.0])), data.draw(st.integers(0, 99))
     )
+    if solver_of(base).deterministic and data.draw(st.booleans()):
+        schedule = dataclasses.replace(schedule, reuse="extrapolate")
     inputs = case(model, data.draw(st.integers(0, 10**6)), data.draw(st.booleans()))
     stand_in = machine(data.draw(st.sampled_from([1, 2, 3, 7])), shared=data.draw(st.sampled_from([32, 227])) * 1024)
     expected = ReferenceSampler(base, schedule)(inputs, seeded(1)[0])
@@ -131,6 +133,17 @@ def test_other_forms_give_the_same_numbers(machine, changes):
     )
     for seed in range(3):
         assert torch.equal(one(case(model), seeded(seed)[0]), other(case(model), seeded(seed)[0]))
+
+
+def test_a_sum_of_extrapolated_outputs_is_not_kept(machine):
+    """It moves on from step to step, also where no block computes."""
+    model = tiny_model()
+    base = tiny_sampler(model, "ddim")
+    names = ReferenceSampler(base, None).schedule.blocks
+    schedule = dataclasses.replace(Schedule.from_steps({name: [0, 1, 5] for name in names}, 10), reuse="extrapolate")
+    expected = ReferenceSampler(base, schedule)(case(model), seeded(0)[0])
+    got = PersistentSampler(base, schedule, None, machine())(case(model), seeded(0)[0])
+    assert error(got, expected) < TOLERANCE
 
 
 def test_steps_without_updates_take_a_kept_sum(machine):

@@ -156,9 +156,12 @@ def plan_table(plan: Plan, solver: Solver, layers: int) -> np.ndarray:
 def kept_sums(plan: Plan) -> dict[tuple[int, int], int]:
     """Which runs' sums are kept (2) and taken again (4), by step and segment: a thread block has room for one sum.
 
-    The room is for runs over most blocks, as in steps without any update; short ones cost little to add again.
+    The room is for runs over most blocks, as in steps without any update; short ones cost little to add again. Outputs
+    that are extrapolated move on from step to step, and so does their sum: none is kept.
     """
     flags: dict[tuple[int, int], int] = {}
+    if plan.ahead is not None:
+        return flags
     kept: tuple[int, int] | None = None
     for k, step in enumerate(plan.steps):
         for i, segment in enumerate(step):
