@@ -51,12 +51,15 @@ def exercise() -> None:
 
 
 def exercise_kernel(threads: bool) -> None:
-    """Chunks of the GPU kernel's CPU form. With `threads`, a barrier that is missing is a race."""
+    """Chunks of the GPU kernel's CPU form. With `threads`, a wait that is missing is a race."""
+    from dataclasses import replace
+
     import torch
 
     from bac.denoiser import model_blocks
     from bac.native.gpu.host import HostMachine
     from bac.runtime.persistent import PersistentSampler
+    from bac.samplers.grid_loop import GridLoop, GridSettings
     from bac.schedule import Schedule
     from bac.uniform import uniform
     from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
@@ -69,9 +72,12 @@ def exercise_kernel(threads: bool) -> None:
     alone = {name: [0, 1, 2, 4] if name.endswith(".ca") else [0] for name in blocks}
     inputs = policy.sampler_inputs(policy.random_observation(1))
     given = SamplerInputs(inputs.known, torch.rand(inputs.known.shape) < 0.2, inputs.observation)
-    for schedule in (None, uniform(blocks, 6, 2), Schedule.from_steps(alone, 6)):
+    smooth = GridLoop(policy.sampler, GridSettings("ddim", tuple(range(6, -1, -1))))
+    ahead = replace(Schedule.from_steps(dict.fromkeys(blocks, [0, 1, 4]), 7), reuse="extrapolate")
+    cases = [(base, None), (base, uniform(blocks, 6, 2)), (base, Schedule.from_steps(alone, 6)), (smooth, ahead)]
+    for loop, schedule in cases:
         for count, shared in ((2, 24 * 1024), (3, 227 * 1024)):
-            sampler = PersistentSampler(base, schedule, None, HostMachine(count, shared, threads))
+            sampler = PersistentSampler(loop, schedule, None, HostMachine(count, shared, threads))
             for one in (inputs, given):
                 sampler(one)
 
