@@ -56,7 +56,7 @@ def case(model, seed=0, given=False):
 # ---- the actions are those of the reference --------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.data())
 def test_equal_to_reference(machine, data):
     """Over models, samplers, schedules, inpainting, formats of weights, thread blocks and room in shared memory."""
