@@ -11,7 +11,6 @@ extra=("$@")
 for task in ${TASKS:-pusht_lowdim block_pushing kitchen_scripted_demos lift_scripted_demos can_scripted_demos}; do
   samplers="ddim16 ddim10 ancestral5"
   case $task in
-    lift_* | can_*) seeds=${SEEDS:-0} ;;
     pusht_*) seeds=${SEEDS:-0 1 2 3} samplers+=" ancestral10 ancestral3 ddim5" ;;
     *) seeds=${SEEDS:-0 1} ;;
   esac
