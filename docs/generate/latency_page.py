@@ -87,6 +87,18 @@ def section(results: TaskResults) -> list[str]:
     return [*parts, f"`TASKS={results.task} shs/latency.sh` makes the numbers again."]
 
 
+def worth(task: str) -> str:
+    """What the full policy's speed is worth on a task, in a sentence."""
+    results = next(found for found in stored() if found.task == task)
+    rate, (plain, compiled, *_) = control_rate(results), places(task)
+    (slow, late, lost), (fast, _, kept) = (late_cells(results, "full", place, rate) for place in (plain, compiled))
+    return (
+        f"Speed is worth score where the world does not wait: on {results.title} the full policy's "
+        f"{stopped(results, 'full')} becomes {lost} module by module ({slow} ms, {late} control steps late), and "
+        f"{kept} compiled ({fast} ms). [Latencies](docs/results/latency.md)."
+    )
+
+
 def control_rate(results: TaskResults) -> float:
     return next(row["clock"]["control_hz"] for row in results.rows if isinstance(row["clock"], dict))
 
