@@ -1,7 +1,7 @@
 """The `compiled` runtime on a GPU at batch 1: the whole chunk in one launch of one kernel (bac/native/gpu).
 
 One thread block per multiprocessor keeps its share of all weights in shared memory, from the first denoising step to
-the last. The thread blocks meet at barriers inside the kernel, four for each layer that computes. Other batches, and
+the last. Thread blocks wait for what the others send, four times for each layer that computes. Other batches, and
 inputs of other sizes, go through a CUDA graph.
 """
 

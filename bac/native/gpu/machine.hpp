@@ -1,6 +1,6 @@
 // What a GPU and the CPU form do differently: lanes of a warp, warps of a thread block, and their barriers.
 //
-// Code between two barriers is written per item, per warp or per lane. A GPU runs these at once. The CPU form runs them one
+// Code between two waits is written per item, per warp or per lane. A GPU runs these at once. The CPU form runs them one
 // after another in one thread, or with a thread for each warp, which shows a race detector every barrier that is missing.
 #pragma once
 #include "params.hpp"
@@ -74,11 +74,6 @@ BAC_FN Quad remote(const Quad* p) {
   return v;
 }
 BAC_FN unsigned flag_of(const Quad& v) { return __float_as_uint(v.w); }
-BAC_FN float remote(const float* p) {
-  float v;
-  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
-  return v;
-}
 
 // Reads N quads, each as soon as it has its flag. `at(i)` points to one, or is null.
 template <int N, class At>
@@ -185,7 +180,6 @@ inline Quad remote(const Quad* p) {
   std::memcpy(&v.w, &flag, sizeof flag);
   return v;
 }
-inline float remote(const float* p) { return *p; }
 inline void fetch(Quad* to, const void* from) { std::memcpy(to, from, sizeof(Quad)); }
 inline void fetch(float* to, const float* from) { *to = *from; }
 inline void arrived() {}
