@@ -128,6 +128,7 @@ class PersistentSampler:
         self.kernel = machine.prepare(self.shape, launch)
         self.keep, self.exchange = packing.Pointers(machine.device), packing.Pointers(machine.device)
         self.sent = self.passed = 0  # flags and arrivals of all launches, see `Params`
+        self.exchanges = 3 * bool(self.shape.observed) + 2 * sum(len(step) - 1 for step in self.hoisted.plan.steps)
         self.params = self._pack()
         self.bytes_per_weight = 2 if self.shape.half else 4
         self.graph: CudaGraphSampler | None = None
@@ -236,15 +237,14 @@ class PersistentSampler:
         if inputs.mask is not None:
             params.known, params.given = keep(known), keep(inputs.mask, torch.uint8)
         params.out = out.data_ptr()
-        exchanges = 3 * bool(self.shape.observed) + 2 * sum(len(step) - 1 for step in self.hoisted.plan.steps)
-        if self.sent + exchanges >= 2**32:  # flags of long ago would be seen again
+        if self.sent + self.exchanges >= 2**32:  # flags of long ago would be seen again
             if self.machine.device.type == "cuda":
                 torch.cuda.synchronize(self.machine.device)  # launches on other streams
             self.exchange.clear()
             self.sent = self.passed = 0
         params.sent, params.passed = self.sent, self.passed
         self.kernel(params, self.launch.blocks)
-        self.sent += exchanges
+        self.sent += self.exchanges
         self.passed = (self.passed + self.launch.blocks * bool(self.shape.observed)) % 2**32
         return out
 

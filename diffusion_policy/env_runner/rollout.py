@@ -102,8 +102,8 @@ def rollout(
     while True:
         rows = slots.rows(turn)
         started = time.perf_counter()
-        while slots.awaited(rows):
-            slot, chunk = slots.receive()
+        while env.awaits(rows):
+            slot, chunk = env.receive()
             stats.env_steps += chunk.env_steps
             stats.simulation_s += chunk.seconds
             if chunk.outcome is None:
@@ -155,7 +155,7 @@ class _Slots:
         self._env, self._clock = env, clock
         self._media_dir = None if media_dir is None else Path(media_dir)
         self._video_indices = frozenset(video_indices)
-        self._batches, self._awaited = batches, np.zeros(env.n_envs, dtype=bool)
+        self._batches = batches
         self._queues: list[deque[Episode]] = [deque() for _ in range(env.n_envs)]
         for episode in sorted(episodes, key=lambda episode: episode.index):
             self._queues[episode.index % env.n_envs].append(episode)  # and so in row index % rows of its batch
@@ -172,15 +172,6 @@ class _Slots:
     def active(self) -> np.ndarray:
         return np.array([episode is not None for episode in self.episodes])
 
-    def awaited(self, rows: slice) -> bool:
-        """Whether an answer of one of these slots is still to come."""
-        return bool(self._awaited[rows].any())
-
-    def receive(self) -> tuple[int, ChunkResult]:
-        slot, chunk = self._env.receive()
-        self._awaited[slot] = False
-        return slot, chunk
-
     def start_next(self, slot: int) -> None:
         """Start the slot's next episode, or leave it idle."""
         self.chunk_index[slot], self.committed[slot] = 0, None
@@ -188,7 +179,6 @@ class _Slots:
         episode = self.episodes[slot]
         if episode is not None:
             self._env.reset(slot, episode.seed, self._video_path(episode))
-            self._awaited[slot] = True
         elif self.obs is not None:
             self._write(slot, apply(np.zeros_like, apply(lambda batch: batch[slot], self.obs)))
 
@@ -221,7 +211,6 @@ class _Slots:
                     "its weights or its normalizer are broken"
                 )
             self._env.step(slot, actions[row], self._delay(slot))
-            self._awaited[slot] = True
             self.chunk_index[slot] += 1
 
     def result(self, slot: int, outcome: EpisodeOutcome) -> EpisodeResult:

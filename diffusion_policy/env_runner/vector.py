@@ -97,6 +97,10 @@ class VectorEnv:
         """Requests whose answers have not been received."""
         return len(self._pending)
 
+    def awaits(self, slots: slice) -> bool:
+        """Whether an answer of one of these slots has not been received."""
+        return any(slots.start <= slot < slots.stop for slot in self._pending)
+
     def reset(self, slot: int, seed: int, video_path: str | Path | None = None) -> None:
         """Ask `slot` to start the episode of `seed`, recorded to `video_path` if one is given."""
         self._send(Reset(slot, int(seed), None if video_path is None else str(video_path)))

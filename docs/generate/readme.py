@@ -9,6 +9,7 @@ from bac_workbench.reporting.names import label, split_key
 from bac_workbench.reporting.stored import Benchmark, TaskResults, read_json
 from bac_workbench.reporting.tables import difference, estimate, key_of
 from docs.generate.frontier import certificates, proven, stored, tuned_key
+from docs.generate.gpu_kernel import shipped_form
 from docs.generate.latency_page import worth
 from docs.generate.results_pages import verdict
 from docs.generate.stored import RESULTS, ROOT, read_frontier, wrapped
@@ -71,7 +72,7 @@ def levers(results: TaskResults) -> str:
     """The speed-up of the fastest method, factor by factor."""
     row = results.benchmark.row(FASTEST, RUNTIME)
     by, gpu = row["levers"], read_json(RESULTS / "speed_gpu_kernel.json")
-    whole, shipped = gpu["interleaved"]["ms_p50"], next(form for form in gpu["forms"] if form.get("shipped"))
+    whole, shipped = gpu["interleaved"]["ms_p50"], shipped_form(gpu)
     return (
         f"The {row['speedup']:.0f}x of {label(*split_key(FASTEST))} are {by['runtime']:.1f}x by the runtime, "
         f"{by['tokens']:.1f}x by the tokens and {by['steps_and_schedule']:.1f}x by fewer evaluations. On an H100 the "

@@ -59,8 +59,6 @@ struct Block {
 
 BAC_FN void add(Quad& to, const Quad& q) { to.x += q.x, to.y += q.y, to.z += q.z; }
 BAC_FN void add(Quad& to, float factor, const Quad& q) { to.x += factor * q.x, to.y += factor * q.y, to.z += factor * q.z; }
-BAC_FN float value(float w) { return w; }
-BAC_FN float value(Half w) { return widen(w); }
 // Where token `token` of a column is, in numbers from the column's first.
 BAC_FN int place(int token) { return token / 3 * 4 + token % 3; }
 
