@@ -264,8 +264,8 @@ def accelerate(
         schedule: which block computes at which step; None computes all of them (the full policy, hoisted). A `Tuned`,
             or 'tuned' for the one of this policy in assets/*/tuned.json: sampler and schedule as they were proven.
         runtime: 'reference', 'planned' or 'compiled'; None: that of the certificate, without one 'planned'.
-        precision: 'fp32', or 'bf16' / 'fp16' where runtime and processor offer it; None: that of the certificate,
-            without one 'fp32'.
+        precision: 'fp32', or 'bf16' / 'int8' / 'fp16' where runtime and processor offer it; None: that of the
+            certificate, without one 'fp32'.
         threads: of the compiled CPU runtime; torch's number when None.
         allow_foreign_schedule: take a schedule that was profiled on other weights or with another sampler; the report
             says so.

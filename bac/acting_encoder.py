@@ -37,8 +37,10 @@ def native_encoder(policy: Any, sampler: object) -> tuple[NativeEncoder | None, 
     reason = reason or why_unknown(policy.obs_encoder)
     if reason is not None:
         return None, f"PyTorch, as {reason}"
-    encoder = NativeEncoder(policy.obs_encoder, sampler.precision, sampler.threads)
-    return encoder, f"compiled, {sampler.precision}"
+    precision = sampler.precision
+    if precision == "int8":  # its images are not rounded that far
+        precision = "bf16" if "bf16" in sampler.level.precisions else "fp32"
+    return NativeEncoder(policy.obs_encoder, precision, sampler.threads), f"compiled, {precision}"
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ def exercise() -> None:
     from stress import samples
 
     torch.set_num_threads(1)
-    formats = levels.choose_level(build.library()).formats
+    precisions = levels.choose_level(build.library()).precisions
     policy, _ = samples.lowdim()
     own = policy.sampler
     base = DiffusionSampler(own.model, own.scheduler, 6)
@@ -39,14 +39,14 @@ def exercise() -> None:
         if half:
             for parameter in base.model.parameters():
                 parameter.data.copy_(parameter.half().float())
-        for precision in ("fp32", "bf16") if "bfloat" in formats else ("fp32",):
+        for precision in precisions:
             for threads in (1, 2, 4):
                 sampler = make_sampler(base, schedule, "compiled", precision, threads)
                 for batch in (1, 3, 19):
                     inputs = policy.sampler_inputs(policy.random_observation(batch))
                     known = torch.rand(inputs.known.shape) < 0.2
                     sampler(SamplerInputs(inputs.known, known, inputs.observation))
-    exercise_encoder("bfloat" in formats)
+    exercise_encoder("bf16" in precisions)
     exercise_kernel("-fsanitize=thread" in os.environ["CXX"])
 
 

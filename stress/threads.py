@@ -1,7 +1,7 @@
 """python -m stress.threads [CHUNKS]: threads and precisions of the native engine on the bundled Push-T policy, batch 1.
 
-One interleaved run of ancestral-5 with 1, 2, 4 ... threads, as many as this process may use, in fp32 and, where
-there is the unit, bf16; then CHUNKS (10,000) further chunks in a row, after which memory and threads must be what
+One interleaved run of ancestral-5 with 1, 2, 4 ... threads, as many as this process may use, in fp32 and, where there
+are the units, bf16 and int8; then CHUNKS (10,000) further chunks in a row, after which memory and threads must be what
 they were.
 """
 
@@ -34,10 +34,9 @@ def main(chunks: int = 10_000) -> int:
     level = levels.choose_level(build.library())
     cores = len(os.sched_getaffinity(0))
     counts = sorted({1, cores} | {2**i for i in range(1, cores.bit_length()) if 2**i <= cores})
-    precisions = ("fp32", "bf16") if "bfloat" in level.formats else ("fp32",)
     samplers = {
         (precision, count): make_sampler(loop, None, "compiled", precision, count, kept)
-        for precision in precisions
+        for precision in level.precisions
         for count in counts
     }
     observation = policy.random_observation(1, torch.Generator().manual_seed(0))
@@ -55,7 +54,7 @@ def main(chunks: int = 10_000) -> int:
             f"{precision}, {count} threads: {statistics.median(times) * 1e3:.2f} ms, {min(times) * 1e3:.2f} ms; "
             f"{ratio:.2f}x as fast as fp32 with one"
         )
-    return endurance(samplers[precisions[-1], counts[-1]], policy.sampler_inputs(observation), chunks)
+    return endurance(samplers[level.precisions[-1], counts[-1]], policy.sampler_inputs(observation), chunks)
 
 
 def endurance(sampler, inputs, chunks: int) -> int:

@@ -40,39 +40,68 @@ bool has_avx512_bf16() {  // leaf 7, subleaf 1: not every compiler knows it by n
   unsigned a = 0, b = 0, c = 0, d = 0;
   return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
 }
+
+// Bytes are multiplied by an instruction set that is no level's own, see formats.hpp.
+bool has_avx_vnni() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+bool has_avx512_vnni() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & 1u << 11);
+}
 #endif
 
 // Levels from the least to the most demanding; the system and the processor must both have what a level uses.
 struct Choice {
   const Level* level;
-  bool (*here)();
+  bool here, bytes;  // whether it can run, and whether it can multiply bytes if it was compiled for that
 };
-const Choice kLevels[] = {
-    {&level_baseline, [] { return true; }},
 #if defined(__x86_64__)
-    {&level_avx2, has_avx2},
-    {&level_avx512, has_avx512},
-    {&level_avx512_bf16, has_avx512_bf16},
+constexpr int kLevelCount = 4;
+#else
+constexpr int kLevelCount = 1;
 #endif
-};
-constexpr int kLevelCount = sizeof(kLevels) / sizeof(kLevels[0]);
 
-bool usable(int32_t level) { return level >= 0 && level < kLevelCount && kLevels[level].here(); }
+// Asked once: in a virtual machine each question to the processor takes a while.
+const Choice& choice(int32_t level) {
+  static const Choice all[kLevelCount] = {
+      {&level_baseline, true, false},
+#if defined(__x86_64__)
+      {&level_avx2, has_avx2(), has_avx_vnni()},
+      {&level_avx512, has_avx512(), has_avx512_vnni()},
+      {&level_avx512_bf16, has_avx512_bf16(), has_avx512_vnni()},
+#endif
+  };
+  return all[level];
+}
+
+bool usable(int32_t level) { return level >= 0 && level < kLevelCount && choice(level).here; }
+
+// Whether a usable level multiplies weights of each format here.
+struct Formats {
+  explicit Formats(int32_t level) : of(choice(level)) {}
+  bool operator[](int32_t format) const { return of.level->formats[format] && (format != kByte || of.bytes); }
+  const Choice& of;
+};
 
 int blocks(const Model& m) { return m.layers * (m.cross ? 3 : 2); }
 int round_up(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
 void sample(const Model& model, const Call& call) {
   const Lease lease;
-  kLevels[call.level].level->sample(model, call, lease.crew);
+  choice(call.level).level->sample(model, call, lease.crew);
 }
 
 // ---- what the caller may get wrong ----
 
 bool fits(int64_t value, int64_t low, int64_t high) { return value >= low && value <= high; }
 bool shaped(const Matrix& w, int64_t n, int64_t k) {
-  return w.data && w.bias && w.n == n && w.k == k && fits(w.format, 0, kFormats - 1);
+  return w.data && w.bias && w.n == n && w.k == k && fits(w.format, 0, kFormats - 1) && (w.format != kByte || (w.scale && w.sums && k % 4 == 0));
 }
+
+// In float or half precision: where activations are not rounded.
+bool is_plain(const Matrix& w, const Formats& formats) { return (w.format == kFloat || w.format == kHalf) && formats[w.format]; }
 
 // The first thing that does not fit, or null. What a pointer leads to cannot be checked here beyond being there.
 const char* wrong_model(const Model& m) {
@@ -97,7 +126,7 @@ const char* wrong_model(const Model& m) {
 const char* wrong_call(const Model& m, const Call& c) {
   if (!fits(c.threads, 1, kMaxThreads)) return "threads";
   if (!usable(c.level)) return "a level that this processor lacks";
-  const bool* formats = kLevels[c.level].level->formats;
+  const Formats formats(c.level);
   if (!formats[m.head.format]) return "weights in a format that this level lacks";
   for (int i = 0; i < m.layers; ++i)
     for (const Matrix* w : {&m.layer[i].qkv, &m.layer[i].out, &m.layer[i].up, &m.layer[i].down})
@@ -111,14 +140,14 @@ const char* wrong_call(const Model& m, const Call& c) {
     if (!fits(m.cond_embed.k, 1, 1 << 20) || !fits(c.memory, 1, m.cond_tokens) || !m.cond_position) return "the condition encoder";
     if (!shaped(m.cond_embed, m.d, m.cond_embed.k) || !shaped(m.cond_up, 4 * int64_t(m.d), m.d) || !shaped(m.cond_down, m.d, 4 * int64_t(m.d))) return "the condition encoder";
     for (const Matrix* w : {&m.cond_embed, &m.cond_up, &m.cond_down})
-      if (w->format == kBfloat || !formats[w->format]) return "the condition encoder";
+      if (!is_plain(*w, formats)) return "the condition encoder";
   }
   for (int i = 0; c.observation && i < m.layers; ++i) {
     if (!shaped(m.layer[i].key_value, 2 * int64_t(m.d), m.d) || !m.layer[i].query_bias) return "the folding of condition tokens";
     if (!formats[m.layer[i].key_value.format] || !m.layer[i].fold_query || !m.layer[i].fold_out) return "the folding of condition tokens";
     for (int head = 0; head < m.heads; ++head)
       for (const Matrix* w : {&m.layer[i].fold_query[head], &m.layer[i].fold_out[head]})
-        if (!shaped(*w, m.d, m.d / m.heads) || w->format == kBfloat || !formats[w->format]) return "the folding of condition tokens";
+        if (!shaped(*w, m.d, m.d / m.heads) || !is_plain(*w, formats)) return "the folding of condition tokens";
   }
   const int64_t rows = int64_t(c.batch < c.threads ? c.batch : kGroup) * m.tokens;
   if (rows > (1 << 24) || int64_t(m.heads) * (c.memory + 1) > (1 << 24)) return "batch times tokens";
@@ -138,15 +167,15 @@ const char* wrong_call(const Model& m, const Call& c) {
   return nullptr;
 }
 
-bool shaped(const Conv& c, int64_t in, const bool* formats) {
+bool shaped(const Conv& c, int64_t in, const Formats& formats) {
   if (!fits(c.size, 1, 64) || !fits(c.stride, 1, 64) || !fits(c.padding, 0, c.size / 2) || c.channels != in) return false;
   const int64_t k = (int64_t(c.size) * c.size * in + 1) / 2 * 2, n = c.weight.n;
-  if (!fits(n, kLanes, 1 << 16) || n % kLanes || !shaped(c.weight, n, k) || !formats[c.weight.format]) return false;
+  if (!fits(n, kLanes, 1 << 16) || n % kLanes || !shaped(c.weight, n, k) || c.weight.format == kByte || !formats[c.weight.format]) return false;
   if (!c.norm.gain || !c.norm.shift || !fits(c.norm.groups, 0, n / kLanes)) return false;
   return !c.norm.groups || n % (int64_t(c.norm.groups) * kLanes) == 0;
 }
 
-const char* wrong_camera(const Camera& camera, int32_t width, const bool* formats) {
+const char* wrong_camera(const Camera& camera, int32_t width, const Formats& formats) {
   constexpr int32_t most = 1 << 14;
   if (!fits(camera.channels, 1, 64) || !fits(camera.height, 1, most) || !fits(camera.width, 1, most)) return "the size of images";
   if (!fits(camera.crop_height, 1, camera.height) || !fits(camera.crop_width, 1, camera.width)) return "the crop";
@@ -177,10 +206,10 @@ const char* wrong_camera(const Camera& camera, int32_t width, const bool* format
     channels = n;
   }
   if (!fits(camera.keypoints, 1, 1 << 12) || !shaped(camera.keypoint, round_up(camera.keypoints), channels)) return "the key points";
-  if (!camera.column || !camera.row || !formats[camera.keypoint.format] || camera.keypoint.format == kBfloat) return "the key points";
+  if (!camera.column || !camera.row || !is_plain(camera.keypoint, formats)) return "the key points";
   if (!fits(camera.features, 1, width) || !fits(camera.at, 0, width - camera.features)) return "the features";
   if (!shaped(camera.linear, round_up(camera.features), 2 * int64_t(camera.keypoints))) return "the linear layer";
-  return formats[camera.linear.format] && camera.linear.format != kBfloat ? nullptr : "the linear layer";
+  return is_plain(camera.linear, formats) ? nullptr : "the linear layer";
 }
 
 const char* wrong_frames(const Encoder& e, const Frames& call) {
@@ -190,7 +219,7 @@ const char* wrong_frames(const Encoder& e, const Frames& call) {
   if (!fits(call.frames, 1, 1 << 24) || !call.image || !call.out) return "frames";
   for (int i = 0; i < e.cameras; ++i) {
     if (!call.image[i]) return "frames";
-    if (const char* wrong = wrong_camera(e.camera[i], e.width, kLevels[call.level].level->formats)) return wrong;
+    if (const char* wrong = wrong_camera(e.camera[i], e.width, Formats(call.level))) return wrong;
   }
   return nullptr;
 }
@@ -234,7 +263,7 @@ extern "C" int32_t bac_layout(int32_t* numbers, int32_t capacity) noexcept {
 
 // Name of a level, or null beyond the last one.
 extern "C" const char* bac_level_name(int32_t level) noexcept {
-  return level >= 0 && level < kLevelCount ? kLevels[level].level->name : nullptr;
+  return level >= 0 && level < kLevelCount ? choice(level).level->name : nullptr;
 }
 
 // Whether this processor and system can run a level.
@@ -242,7 +271,7 @@ extern "C" int32_t bac_level_usable(int32_t level) noexcept { return usable(leve
 
 // Whether a level multiplies weights of a format.
 extern "C" int32_t bac_level_format(int32_t level, int32_t format) noexcept {
-  return level >= 0 && level < kLevelCount && fits(format, 0, kFormats - 1) && kLevels[level].level->formats[format];
+  return level >= 0 && level < kLevelCount && fits(format, 0, kFormats - 1) && Formats(level)[format];
 }
 
 // Denoises call->batch samples in place. On a failure the trajectory is undefined and all threads have ended.
@@ -261,7 +290,7 @@ extern "C" int32_t bac_encode(const Encoder* encoder, const Frames* call, char* 
     const char* wrong = encoder && call ? wrong_frames(*encoder, *call) : "no encoder or call";
     if (!wrong) {
       const Lease lease;
-      kLevels[call->level].level->encode(*encoder, *call, lease.crew);
+      choice(call->level).level->encode(*encoder, *call, lease.crew);
     }
     return wrong;
   });
@@ -273,7 +302,7 @@ extern "C" int32_t bac_encode(const Encoder* encoder, const Frames* call, char* 
 extern "C" int32_t bac_rate(int32_t level, int32_t format, int32_t threads, int64_t bytes, int32_t repeats, double* rate) noexcept {
   constexpr int64_t kLeast = 1 << 15;
   if (!usable(level) || !fits(threads, 1, kMaxThreads) || !fits(bytes, kLeast, int64_t(1) << 40) || !rate) return kWrongSizes;
-  if (!fits(format, -1, kFormats - 1) || (format >= 0 && !kLevels[level].level->formats[format])) return kWrongSizes;
+  if (!fits(format, -1, kFormats - 1) || (format >= 0 && !Formats(level)[format])) return kWrongSizes;
   struct Measure {
     const Level& level;
     int32_t format;
@@ -285,7 +314,7 @@ extern "C" int32_t bac_rate(int32_t level, int32_t format, int32_t threads, int6
   try {
     const Lease lease;
     const size_t line = 4096;
-    Measure measure{*kLevels[level].level, format, size_t(bytes), 1, {}, std::vector<double>(size_t(threads))};
+    Measure measure{*choice(level).level, format, size_t(bytes), 1, {}, std::vector<double>(size_t(threads))};
     std::vector<std::unique_ptr<float[]>> arrays;
     for (int id = 0; id < threads; ++id) {
       arrays.emplace_back(new float[(size_t(bytes) + line) / sizeof(float)]());

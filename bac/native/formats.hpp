@@ -1,6 +1,6 @@
 // Number formats of packed weights, and what one of them multiplies: each has
 //   Input           what activations are converted to beforehand,
-//   Sum, zero       a vector of sums,
+//   Sum, value      a vector of sums, and the numbers it stands for,
 //   get(p), kBytes  a vector of weights, and the bytes of one column's share in it,
 //   kDepth          how many rows of the matrix one vector holds,
 //   add             sums + weights * input, in one order for every row.
@@ -14,7 +14,9 @@ namespace {
 struct FloatWeights {
   using Input = float;
   using Weights = vf;
+  using Sum = vf;
   static constexpr int kBytes = 4, kDepth = 1;
+  static vf value(vf total) { return total; }
   static vf get(const char* p) { return load(reinterpret_cast<const float*>(p)); }
   static vf add(vf total, vf w, float x) { return total + w * x; }
 };
@@ -43,7 +45,9 @@ constexpr bool kHasBfloat = true;
 struct BfloatWeights {
   using Input = uint32_t;
   using Weights = __m512i;
+  using Sum = vf;
   static constexpr int kBytes = 4, kDepth = 2;
+  static vf value(vf total) { return total; }
   static __m512i get(const char* p) { return _mm512_loadu_si512(p); }
   static vf add(vf total, __m512i w, uint32_t x) {
     return reinterpret_cast<vf>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(total), reinterpret_cast<__m512bh>(w),
@@ -58,6 +62,61 @@ struct BfloatWeights {
 };
 #else
 constexpr bool kHasBfloat = false;
+#endif
+
+// Bytes: four rows of the matrix in one vector, sums in int32, which hold them exactly. Multiplied by VNNI, an instruction
+// set of its own beside those of a level: BAC_BYTES names it for the functions that use it, and engine.cpp asks the processor
+// for it before they are called.
+#if defined(__AVX2__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+constexpr bool kHasBytes = true;
+#if defined(__AVX512BW__)
+#define BAC_BYTES gnu::target("avx512vnni")
+#else
+#define BAC_BYTES gnu::target("avxvnni")
+#endif
+struct ByteWeights {
+  using Input = uint32_t;
+  using Weights = vi;
+  using Sum = vi;
+  static constexpr int kBytes = 4, kDepth = 4;
+  static vf value(vi total) { return __builtin_convertvector(total, vf); }
+  static vi get(const char* p) { return *reinterpret_cast<const vi_unaligned*>(p); }
+  [[BAC_BYTES]] static vi add(vi total, vi w, uint32_t x) {
+#if defined(__AVX512BW__)
+    return reinterpret_cast<vi>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(total), _mm512_set1_epi32(int32_t(x)), reinterpret_cast<__m512i>(w)));
+#else
+    return reinterpret_cast<vi>(_mm256_dpbusd_avx_epi32(reinterpret_cast<__m256i>(total), _mm256_set1_epi32(int32_t(x)), reinterpret_cast<__m256i>(w)));
+#endif
+  }
+  // A row of n numbers, a multiple of 16, as bytes u with x = low + step * u; from the smallest to the largest of them.
+  struct Range {
+    float low, step;
+  };
+  static Range narrow(const float* x, Input* out, int n) {
+    vf low = load(x), high = low, odd{};
+    for (int i = 0; i < n; i += kWidth) {
+      const vf v = load(x + i);
+      low = min(low, v), high = max(high, v), odd += v * 0.0f;
+    }
+    float least = low[0], most = high[0];
+    for (int i = 1; i < kWidth; ++i) least = low[i] < least ? low[i] : least, most = high[i] > most ? high[i] : most;
+    const float step = (most - least) / 255, inverse = step > 0 ? 1 / step : 0;
+    auto* bytes = reinterpret_cast<uint8_t*>(out);
+    for (int i = 0; i < n; i += kLanes)
+#if defined(__AVX512BW__)
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + i), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(reinterpret_cast<__m512>((load(x + i) - least) * inverse))));
+#else
+    {
+      const auto whole = [&](int at) { return _mm256_cvtps_epi32(reinterpret_cast<__m256>((load(x + at) - least) * inverse)); };
+      const __m256i pairs = _mm256_permute4x64_epi64(_mm256_packus_epi32(whole(i), whole(i + kWidth)), 0xd8);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + i), _mm_packus_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
+    }
+#endif
+    return {least + sum(odd), step};  // what is not finite is NaN in the whole row
+  }
+};
+#else
+constexpr bool kHasBytes = false;
 #endif
 
 }  // namespace

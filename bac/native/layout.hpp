@@ -5,17 +5,18 @@
 
 namespace bac {
 
-constexpr int32_t kAbi = 6;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number
+constexpr int32_t kAbi = 8;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number
 constexpr int32_t kMaxThreads = 1024;
 constexpr int kLanes = 16;  // columns of a panel of weights; sizes are rounded up to them
 
 // Formats of a packed matrix; structs.py holds the same numbers.
-enum Format : int32_t { kFloat = 0, kHalf = 1, kBfloat = 2, kFormats = 3 };
+enum Format : int32_t { kFloat = 0, kHalf = 1, kBfloat = 2, kByte = 3, kFormats = 4 };
 
-// A weight matrix [k, n] packed as n / 16 panels of [k][16], in bfloat16 of [k / 2][16][2]; with a bias of n values.
+// A weight matrix [k, n] packed as n / 16 panels of [k][16], in bfloat16 of [k / 2][16][2], in bytes of [k / 4][16][4]; with a
+// bias of n values. A byte q of column j stands for q * scale[j], and sums[j] is what its whole column adds up to.
 struct Matrix {
   const char* data;
-  const float* bias;
+  const float *bias, *scale, *sums;
   int32_t n, k, format;
 };
 
@@ -131,7 +132,7 @@ struct Frames {
 // Sizes and offsets as this compiler laid them out; bac.native.structs lists the same from its mirror.
 constexpr int32_t kLayout[] = {
     kAbi, kLanes,
-    sizeof(Matrix), offsetof(Matrix, data), offsetof(Matrix, bias), offsetof(Matrix, n), offsetof(Matrix, k), offsetof(Matrix, format),
+    sizeof(Matrix), offsetof(Matrix, data), offsetof(Matrix, bias), offsetof(Matrix, scale), offsetof(Matrix, sums), offsetof(Matrix, n), offsetof(Matrix, k), offsetof(Matrix, format),
     sizeof(Layer), offsetof(Layer, norm1_gain), offsetof(Layer, norm1_shift), offsetof(Layer, norm2_gain), offsetof(Layer, norm2_shift),
     offsetof(Layer, norm3_gain), offsetof(Layer, norm3_shift), offsetof(Layer, qkv), offsetof(Layer, out), offsetof(Layer, up),
     offsetof(Layer, down), offsetof(Layer, cross_bias), offsetof(Layer, time_key), offsetof(Layer, time_bias), offsetof(Layer, time_value),

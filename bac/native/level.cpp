@@ -114,6 +114,9 @@ double multiply(Format format, const char* weights, size_t bytes, int rounds, fl
   if (format == kBfloat) return multiply_as<BfloatWeights>(weights, bytes, rounds, out);
 #endif
   if (format == kHalf) return multiply_as<HalfWeights>(weights, bytes, rounds, out);
+#if defined(BAC_BYTES)
+  if (format == kByte) return multiply_as<ByteWeights>(weights, bytes, rounds, out);
+#endif
   return multiply_as<FloatWeights>(weights, bytes, rounds, out);
 }
 
@@ -137,6 +140,6 @@ float read(const char* weights, size_t bytes, int rounds) {
 #define BAC_SYMBOL(name) BAC_JOIN(level_, name)
 
 extern const Level BAC_SYMBOL(BAC_LEVEL);
-const Level BAC_SYMBOL(BAC_LEVEL) = {BAC_NAME(BAC_LEVEL), {true, kHasHalf, kHasBfloat}, sample, encode, multiply, read};
+const Level BAC_SYMBOL(BAC_LEVEL) = {BAC_NAME(BAC_LEVEL), {true, kHasHalf, kHasBfloat, kHasBytes}, sample, encode, multiply, read};
 
 }  // namespace bac

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from bac.errors import Unavailable
 from bac.native.structs import FORMATS
 
+#: format that the blocks' weights are rounded to, by precision; without one it is float or half, whichever is exact
+ROUNDED = {"bf16": "bfloat", "int8": "byte"}
+_UNITS = {"bf16": "AVX512-BF16", "int8": "VNNI (AVX-VNNI or AVX512-VNNI)"}
+
 
 @dataclass(frozen=True)
 class Level:
@@ -20,12 +24,17 @@ class Level:
 
     Attributes:
         number: in the library.
-        formats: of weights that it multiplies, see `bac.native.structs.FORMATS`.
+        formats: of weights that it multiplies on this processor, see `bac.native.structs.FORMATS`.
     """
 
     number: int
     name: str
     formats: frozenset[str]
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """In which the native loop computes at this level on this processor."""
+        return ("fp32", *(precision for precision, form in ROUNDED.items() if form in self.formats))
 
 
 def usable_levels(library: ctypes.CDLL) -> list[Level]:
@@ -38,6 +47,19 @@ def usable_levels(library: ctypes.CDLL) -> list[Level]:
             found.append(Level(number, name.decode(), frozenset(formats)))
         number += 1
     return found
+
+
+def check_format(precision: str, level: Level) -> None:
+    """Raises:
+    Unavailable: the level cannot compute in this precision on this processor.
+    """
+    if precision in level.precisions:
+        return
+    instead = "use precision=fp32" + (", or runtime=planned for bf16" if precision == "bf16" else "")
+    raise Unavailable(
+        f"precision={precision} of runtime=compiled needs a processor with {_UNITS[precision]}, this runs at level "
+        f"{level.name}: {instead}"
+    )
 
 
 def choose_level(library: ctypes.CDLL) -> Level:

@@ -20,16 +20,22 @@ def is_half(weight: Tensor) -> bool:
 def pack(weight: Tensor, bias: Tensor, keep: Keep, form: str) -> Matrix:
     """Linear weight [n, k] -> panels [n / 16][k][16], zero-padded, in one of `FORMATS`.
 
-    `bfloat` rounds to the nearest; two rows lie side by side there, [n / 16][k / 2][16][2].
+    `bfloat` rounds to the nearest; two rows lie side by side there, [n / 16][k / 2][16][2]. `byte` rounds each output
+    channel to 255 levels from minus to plus its largest weight; four rows lie side by side, [n / 16][k / 4][16][4].
     """
     n, k = weight.shape
     padded = torch.zeros(round_up(n), k)
     padded[:n] = weight.detach()
     padded_bias = torch.zeros(round_up(n))
     padded_bias[:n] = bias.detach()
-    depth = 2 if form == "bfloat" else 1
+    scale = sums = None
+    if form == "byte":
+        step = padded.abs().amax(1) / 127
+        padded = (padded / step.clamp(min=torch.finfo().tiny)[:, None]).round()
+        scale, sums = keep(step), keep(padded.sum(1) * step)
+    depth = {"bfloat": 2, "byte": 4}.get(form, 1)
     panels = padded.view(-1, LANES, k // depth, depth).transpose(1, 2)
-    return Matrix(keep(panels, DTYPES[form]), keep(padded_bias), round_up(n), k, FORMATS[form])
+    return Matrix(keep(panels, DTYPES[form]), keep(padded_bias), scale, sums, round_up(n), k, FORMATS[form])
 
 
 def pack_folding(attention: Attention, keep: Keep, form: Callable[[Tensor], str]) -> tuple[Any, ...]:

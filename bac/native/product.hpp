@@ -11,15 +11,15 @@ namespace {
 // One register tile: R rows of a [., lda] times V panels, `panel_step` bytes apart, with `stride` bytes between vectors of
 // weights; depth of them. Meanwhile it fetches what lies `ahead` bytes on: a panel is too short for the processor to notice by
 // itself that the next one follows. Writes out[R][V * 16]. The sum runs in one order for every row, so a row's result does not
-// depend on how rows are tiled or batched. Not inlined: all products share it.
+// depend on how rows are tiled or batched.
 template <class W, int R, int V>
-[[gnu::noinline]] void tile(const typename W::Input* a, long lda, const char* p, long panel_step, long stride, long ahead, int depth, float* out) {
+[[gnu::always_inline]] inline void multiply_tile(const typename W::Input* a, long lda, const char* p, long panel_step, long stride, long ahead, int depth, float* out) {
   constexpr int N = V * kParts;
-  vf acc[R][N];
+  typename W::Sum acc[R][N];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < N; ++v) acc[r][v] = vf{};
+    for (int v = 0; v < N; ++v) acc[r][v] = typename W::Sum{};
   for (int i = 0; i < depth; ++i, ++a, p += stride) {
     typename W::Weights w[N];
 #pragma GCC unroll 4
@@ -38,16 +38,36 @@ template <class W, int R, int V>
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < N; ++v) store(out + (r * N + v) * kWidth, acc[r][v]);
+    for (int v = 0; v < N; ++v) store(out + (r * N + v) * kWidth, W::value(acc[r][v]));
 }
+
+// Not inlined: all products share it.
+template <class W, int R, int V>
+[[gnu::noinline]] void tile(const typename W::Input* a, long lda, const char* p, long panel_step, long stride, long ahead, int depth, float* out) {
+  multiply_tile<W, R, V>(a, lda, p, panel_step, stride, ahead, depth, out);
+}
+#if defined(BAC_BYTES)
+template <int R, int V>
+[[gnu::noinline, BAC_BYTES]] void byte_tile(const uint32_t* a, long lda, const char* p, long panel_step, long stride, long ahead, int depth, float* out) {
+  multiply_tile<ByteWeights, R, V>(a, lda, p, panel_step, stride, ahead, depth, out);
+}
+#endif
 
 template <class W>
 using Tile = void (*)(const typename W::Input*, long, const char*, long, long, long, int, float*);
 
 template <class W, int... I>
 constexpr Tile<W> pick(int index, std::integer_sequence<int, I...>) {
-  constexpr Tile<W> all[] = {tile<W, I / kTilePanels + 1, I % kTilePanels + 1>...};
-  return all[index];
+#if defined(BAC_BYTES)
+  if constexpr (std::is_same_v<W, ByteWeights>) {
+    constexpr Tile<W> all[] = {byte_tile<I / kTilePanels + 1, I % kTilePanels + 1>...};
+    return all[index];
+  } else
+#endif
+  {
+    constexpr Tile<W> all[] = {tile<W, I / kTilePanels + 1, I % kTilePanels + 1>...};
+    return all[index];
+  }
 }
 
 template <class W>
@@ -102,6 +122,16 @@ inline void product(const float* a, int rows, const Matrix& w, uint32_t* narrow,
   if (w.format == kBfloat) {
     BfloatWeights::narrow(a, narrow, size_t(rows) * w.k);
     return packed_product<BfloatWeights>(narrow, w.k / 2, rows, w, worker, workers, with_bias);
+  }
+#endif
+#if defined(BAC_BYTES)
+  if (w.format == kByte) {
+    auto* ranges = reinterpret_cast<ByteWeights::Range*>(narrow + size_t(rows) * w.k / 4);
+    for (int row = 0; row < rows; ++row) ranges[row] = ByteWeights::narrow(a + size_t(row) * w.k, narrow + size_t(row) * w.k / 4, w.k);
+    return packed_product<ByteWeights>(narrow, w.k / 4, rows, w, worker, workers, [&](int row, int column, vf value) {
+      const vf shift = load(w.sums + column) * ranges[row].low + load(w.bias + column);
+      emit(row, column, value * (load(w.scale + column) * ranges[row].step) + shift);
+    });
   }
 #endif
   (void)narrow;

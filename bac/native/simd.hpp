@@ -28,6 +28,7 @@ constexpr int kParts = kLanes / kWidth;  // vectors of a panel
 typedef float vf __attribute__((vector_size(4 * kWidth)));
 typedef float vf_unaligned __attribute__((vector_size(4 * kWidth), aligned(4)));
 typedef int32_t vi __attribute__((vector_size(4 * kWidth)));
+typedef int32_t vi_unaligned __attribute__((vector_size(4 * kWidth), aligned(4)));
 
 inline vf splat(float v) { return v - vf{}; }
 inline vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
@@ -35,10 +36,31 @@ inline void store(float* p, vf v) { *reinterpret_cast<vf_unaligned*>(p) = v; }
 inline vf max(vf a, vf b) { return a > b ? a : b; }
 inline vf min(vf a, vf b) { return a < b ? a : b; }
 
+// Pairs, then pairs of pairs: one after the other, each lane would wait for the one before.
 inline float sum(vf v) {
-  float total = 0;
-  for (int i = 0; i < kWidth; ++i) total += v[i];
-  return total;
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps(reinterpret_cast<__m512>(v));
+#elif defined(__AVX__)
+  const __m256 all = reinterpret_cast<__m256>(v);
+  __m128 half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+#else
+  float part[kWidth];
+  store(part, v);
+  for (int half = kWidth / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  return part[0];
+#endif
+}
+
+// The sum of a[j] * b[j] over d numbers, a multiple of 16.
+inline float dot(const float* a, const float* b, int d) {
+  vf total[kLanes / kWidth] = {};
+  for (int j = 0; j < d; j += kLanes)
+    for (int i = 0; i < kLanes / kWidth; ++i) total[i] += load(a + j + i * kWidth) * load(b + j + i * kWidth);
+  for (int i = 1; i < kLanes / kWidth; ++i) total[0] += total[i];
+  return sum(total[0]);
 }
 
 // exp(x): 2^n * e^r with |r| <= ln(2)/2 and a degree-6 polynomial; relative error about 1e-7. 0 below -80, so that weights of

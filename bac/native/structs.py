@@ -11,15 +11,22 @@ from torch import Tensor
 
 from bac.solver import COLUMNS
 
-ABI = 6  # kAbi of layout.hpp
+ABI = 8  # kAbi of layout.hpp
 LANES = 16
 #: formats of packed weights, numbered as in layout.hpp
-FORMATS = {"float": 0, "half": 1, "bfloat": 2}
-DTYPES = {"float": torch.float32, "half": torch.float16, "bfloat": torch.bfloat16}
+FORMATS = {"float": 0, "half": 1, "bfloat": 2, "byte": 3}
+DTYPES = {"float": torch.float32, "half": torch.float16, "bfloat": torch.bfloat16, "byte": torch.int8}
+
+
+#: bytes of a weight, by the number of its format
+WEIGHT_BYTES = [DTYPES[form].itemsize for form in FORMATS]
 
 
 class Matrix(Structure):
-    _fields_ = [("data", c_void_p), ("bias", c_void_p), ("n", c_int32), ("k", c_int32), ("format", c_int32)]
+    _fields_ = [
+        *((name, c_void_p) for name in ("data", "bias", "scale", "sums")),
+        *((name, c_int32) for name in ("n", "k", "format")),
+    ]
 
 
 class Layer(Structure):

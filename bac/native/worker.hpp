@@ -44,7 +44,7 @@ class Worker {
  public:
   Worker(const Model& m, const Call& c, int first, int samples, const Workspace& w, Barrier& barrier, int id, int team, Parts& parts)
       : m(m), c(c), first(first), samples(samples), rows(samples * m.tokens), w(w), barrier(barrier), id(id), team(team),
-        lanes(round_up(m.heads * (c.memory + 1))), normed(parts.take(size_t(rows) * m.d)), keys(parts.take(size_t(m.d) * lanes)),
+        lanes(round_up(m.heads * (c.memory + 1))), normed(parts.take(size_t(rows) * m.d)),
         values(parts.take(size_t(m.d) * lanes)), scores(parts.take(size_t(m.tokens) * lanes)), column_bias(parts.take(lanes)),
         head_keys(parts.take(head_keys_size())), weights(parts.take(size_t(m.tokens) * round_up(m.tokens))),
         head_out(parts.take(size_t(rows / team + 1) * m.head.n)),
@@ -209,18 +209,33 @@ class Worker {
     multiply(w.heads_out, layer.out, residual(kept));
   }
 
+  // weights = q k^T scale + mask of one sample and head
+  void transposed_scores(const float* q, const float* k, float scale) {
+    const int dh = m.d / m.heads, width = 3 * m.d, lanes = round_up(m.tokens);
+    for (int j = 0; j < m.tokens; ++j)
+      for (int i = 0; i < dh; ++i) head_keys[size_t(i) * lanes + j] = k[size_t(j) * width + i];
+    small_product(q, width, m.tokens, head_keys, lanes, dh, lanes, [&](int row, int column, vf value) {
+      const size_t at = size_t(row) * lanes + column;
+      store(weights + at, value * scale + load(m.self_mask + at));
+    });
+  }
+
   // softmax(q k^T / sqrt(dh) + mask) v of one sample and head
   void attend(int sample, int head) {
     const int dh = m.d / m.heads, width = 3 * m.d, lanes = round_up(m.tokens);
     const float* q = w.wide + size_t(sample) * m.tokens * width + head * dh;
     const float *k = q + m.d, *v = q + 2 * m.d;
-    for (int j = 0; j < m.tokens; ++j)
-      for (int i = 0; i < dh; ++i) head_keys[size_t(i) * lanes + j] = k[size_t(j) * width + i];
     const float scale = 1.0f / std::sqrt(float(dh));
-    small_product(q, width, m.tokens, head_keys, lanes, dh, lanes, [&](int row, int column, vf value) {
-      const size_t at = size_t(row) * lanes + column;
-      store(weights + at, value * scale + load(m.self_mask + at));
-    });
+    if (dh % kLanes == 0) {  // keys as they lie: for so few tokens transposing them takes longer
+      for (int row = 0; row < m.tokens; ++row) {
+        float* p = weights + size_t(row) * lanes;
+        const float* mask = m.self_mask + size_t(row) * lanes;
+        std::memcpy(p + m.tokens, mask + m.tokens, size_t(lanes - m.tokens) * sizeof(float));
+        for (int j = 0; j < m.tokens; ++j) p[j] = dot(q + size_t(row) * width, k + size_t(j) * width, dh) * scale + mask[j];
+      }
+    } else {
+      transposed_scores(q, k, scale);
+    }
     for (int row = 0; row < m.tokens; ++row) {
       float* p = weights + size_t(row) * lanes;
       float top = -std::numeric_limits<float>::infinity();
@@ -259,7 +274,8 @@ class Worker {
     const bool split = samples < team;
     const int begin = split ? m.tokens * id / team : 0, end = split ? m.tokens * (id + 1) / team : m.tokens;
     for (int sample = split ? 0 : id; sample < samples && begin < end; sample += split ? 1 : team) {
-      // columns are ordered (token, head); keys are transposed to [d][lanes], values stay [columns][d]
+      // columns are ordered (token, head)
+      const int row0 = sample * m.tokens + begin;
       const size_t at = (c.observation ? size_t(index) * samples + sample : size_t(slot) * c.batch + first + sample) * c.memory * m.heads;
       for (int column = 0; column < columns; ++column) {
         const bool is_time = column < time * m.heads;
@@ -267,14 +283,9 @@ class Worker {
         const float* key = (is_time ? layer.time_key : c.observation ? w.key : c.key) + entry * m.d;
         const float* value = (is_time ? layer.time_value : c.observation ? w.value : c.value) + entry * m.d;
         column_bias[column] = (is_time ? layer.time_bias : c.observation ? w.bias : c.bias)[entry];
-        for (int j = 0; j < m.d; ++j) keys[size_t(j) * lanes + column] = key[j];
+        for (int row = 0; row < end - begin; ++row) scores[size_t(row) * lanes + column] = dot(normed + size_t(row0 + row) * m.d, key, m.d);
         std::memcpy(values + size_t(column) * m.d, value, m.d * sizeof(float));
       }
-      for (int j = 0; j < m.d; ++j)
-        for (int column = columns; column < lanes; ++column) keys[size_t(j) * lanes + column] = 0;
-      const int row0 = sample * m.tokens + begin;
-      small_product(normed + size_t(row0) * m.d, m.d, end - begin, keys, lanes, m.d, lanes,
-                    [&](int row, int column, vf value) { store(scores + size_t(row) * lanes + column, value); });
       for (int row = 0; row < end - begin; ++row)
         softmax_heads(scores + size_t(row) * lanes, c.cross_mask + (begin + row) * count, count);
       auto add = residual(kept);
@@ -286,6 +297,7 @@ class Worker {
 
   // softmax over tokens, for each head, of one row ordered (token, head)
   void softmax_heads(float* row, const float* mask, int count) {
+    for (int column = count * m.heads; column < lanes; ++column) row[column] = 0;
     for (int head = 0; head < m.heads; ++head) {
       float top = -std::numeric_limits<float>::infinity();
       for (int s = 0; s < count; ++s) {
@@ -347,7 +359,7 @@ class Worker {
   const Workspace w;
   Barrier& barrier;
   const int id, team, lanes;  // lanes: columns of the cross-attention, rounded up
-  float *normed, *keys, *values, *scores, *column_bias, *head_keys, *weights, *head_out, *projected;
+  float *normed, *values, *scores, *column_bias, *head_keys, *weights, *head_out, *projected;
   float* narrow;  // activations in the format of the weights
 };
 

@@ -29,7 +29,7 @@ def make_sampler(
 
     Args:
         schedule: None for the full policy.
-        precision: fp32; bf16 or fp16 change the actions slightly and are never chosen for you.
+        precision: fp32; bf16, int8 or fp16 change the actions slightly and are never chosen for you.
         threads: of the compiled CPU runtime; torch's number when None.
         tokens: of each trajectory, from its first, that are denoised and given back (see `bac.horizon`); None: all.
 

@@ -1,9 +1,10 @@
 """The `compiled` runtime on a CPU: the whole denoising loop in one call of a native library (bac/native).
 
 Same program as `planned`, with prepacked weights, fused epilogues (bias, GELU, residual, store) and no per-operation
-overhead. With precision=bf16 the products of the blocks multiply bfloat16 numbers and sum in float32; all else is
-float32. Every row is computed in the same order whatever the rows beside it: a sample's action does not depend on its
-batch, nor on whether tokens that it does not depend on are denoised, bit for bit.
+overhead. With precision=bf16 the products of the blocks multiply bfloat16 numbers and sum in float32, with
+precision=int8 they multiply bytes; all else is float32. Every row is computed in the same order whatever the rows
+beside it: a sample's action does not depend on its batch, nor on whether tokens that it does not depend on are
+denoised, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from bac.errors import Unavailable
 from bac.folding import Folded
 from bac.loop import DenoisingLoop, Generators, SamplerInputs
 from bac.native import build, engine
-from bac.native.levels import choose_level
+from bac.native.levels import ROUNDED, check_format, choose_level
 from bac.native.packing import is_half, pack, pack_folding
-from bac.native.structs import FORMATS, Call, Keep, Layer, Matrix, Model, Segment, SolverRow, array, round_up
-from bac.runtime.contract import TimedParts, dtype_of, scheduled_updates
+from bac.native.structs import WEIGHT_BYTES, Call, Keep, Layer, Matrix, Model, Segment, SolverRow, array, round_up
+from bac.runtime.contract import TimedParts, check_precision, scheduled_updates
 from bac.runtime.hoisted import Hoisted
 from bac.schedule import Schedule
 from bac.solver import COLUMNS
@@ -35,7 +36,8 @@ class CompiledCpuSampler:
     """Denoises in native code.
 
     Args:
-        precision: fp32, or bf16 where the processor multiplies it (AVX512-BF16).
+        precision: fp32; bf16 where the processor multiplies it (AVX512-BF16); int8 where it multiplies bytes (VNNI):
+            weights are rounded per output channel, and each token's activations to its own range, when it is there.
         threads: torch's number of threads unless given.
 
     Raises:
@@ -54,7 +56,7 @@ class CompiledCpuSampler:
         threads: int | None = None,
         tokens: int | None = None,
     ):
-        dtype_of(precision, torch.device("cpu"))
+        check_precision(precision, torch.device("cpu"))
         if base.model.n_emb % 16:
             raise Unavailable(
                 f"runtime=compiled needs n_emb divisible by 16, this model has {base.model.n_emb}: use runtime=planned"
@@ -64,11 +66,7 @@ class CompiledCpuSampler:
         started = time.perf_counter()
         self.library = build.library()
         self.level = choose_level(self.library)
-        if precision == "bf16" and "bfloat" not in self.level.formats:
-            raise Unavailable(
-                f"precision=bf16 of runtime=compiled needs a processor with AVX512-BF16, this runs at level "
-                f"{self.level.name}: use precision=fp32, or runtime=planned for bf16"
-            )
+        check_format(precision, self.level)
         self.precision = precision
         self.base, self.model, self.threads, self.tokens = base, base.model, threads, tokens
         self.hoisted = Hoisted(base, schedule, self.name, tokens)
@@ -119,7 +117,7 @@ class CompiledCpuSampler:
             return "half" if "half" in self.level.formats and is_half(weight) else "float"
 
         def linear(weight: Tensor, bias: Tensor) -> Matrix:
-            return pack(weight, bias, keep, "bfloat" if self.precision == "bf16" else form(weight))
+            return pack(weight, bias, keep, ROUNDED.get(self.precision) or form(weight))
 
         condition, solver = self.hoisted.condition, self.hoisted.solver
         layers = []
@@ -139,7 +137,7 @@ class CompiledCpuSampler:
                 )
             )
         matrices = [getattr(layer, name) for layer in layers for name in ("qkv", "out", "up", "down")]
-        self.bytes_per_weight = 4 if any(matrix.format == FORMATS["float"] for matrix in matrices) else 2
+        self.bytes_per_weight = max(WEIGHT_BYTES[matrix.format] for matrix in matrices)
         skip, rows = (1 if model.encoder_only else 0), self._rows
         position = model.pos_emb[0, :rows] + model.input_emb.bias
         time_rows = None

@@ -16,7 +16,9 @@ from bac.schedule import Schedule
 #: name of a part -> work that does that part alone, to be timed: 'conditioning', 'scheduler'
 TimedParts = dict[str, Callable[[], object]]
 
+#: what a precision computes in; int8 has no entry: only the native loop multiplies bytes
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = (*DTYPES, "int8")
 
 
 @runtime_checkable
@@ -65,12 +67,25 @@ def scheduled_updates(schedule: Schedule, chunks: int) -> Counter[str]:
     return Counter({name: count * chunks for name, count in schedule.updates_per_block.items()})
 
 
-def dtype_of(precision: str, device: torch.device) -> torch.dtype:
+def check_precision(precision: str, device: torch.device) -> None:
     """Raises:
     Unavailable: the precision is unknown, or not to be had on this device.
     """
-    if precision not in DTYPES:
-        raise Unavailable(f"unknown precision {precision!r}: use {', '.join(DTYPES)}")
+    if precision not in PRECISIONS:
+        raise Unavailable(f"unknown precision {precision!r}: use {', '.join(PRECISIONS)}")
     if precision == "fp16" and device.type == "cpu":
-        raise Unavailable("precision=fp16 needs a GPU: on a CPU use fp32 or bf16")
+        raise Unavailable("precision=fp16 needs a GPU: on a CPU use fp32, bf16 or int8")
+    if precision == "int8" and device.type != "cpu":
+        raise Unavailable("precision=int8 needs a CPU: on a GPU use fp32, bf16 or fp16")
+
+
+def dtype_of(precision: str, device: torch.device) -> torch.dtype:
+    """What a runtime in PyTorch computes in.
+
+    Raises:
+        Unavailable: the precision is unknown, or not to be had on this device or in PyTorch.
+    """
+    check_precision(precision, device)
+    if precision not in DTYPES:
+        raise Unavailable(f"precision={precision} needs runtime=compiled: use that, or another precision")
     return DTYPES[precision]

@@ -20,10 +20,11 @@ def test_arithmetic_is_measured_at_the_level_that_runs(monkeypatch):
     assert measured[levels[-1].name] > measured[levels[0].name] > 0  # several times, on a machine of one's own
 
 
-def test_bfloat_products_are_measured_where_they_can_run():
-    if "bfloat" not in choose_level(build.library()).formats:
-        pytest.skip("this processor does not multiply bfloat16")
-    assert rates.arithmetic("bfloat") > 0  # how much faster they are depends on what else the machine does
+@pytest.mark.parametrize("form", ["bfloat", "byte"])
+def test_rounded_products_are_measured_where_they_can_run(form):
+    if form not in choose_level(build.library()).formats:
+        pytest.skip(f"this processor does not multiply {form}")
+    assert rates.arithmetic(form) > 0  # how much faster they are depends on what else the machine does
 
 
 def test_reading_is_measured_near_and_far():

@@ -119,7 +119,7 @@ EVAL = [
     ("runtime=null", "planned"),
     ("runtime=Planned", "did you mean planned?"),
     ("runtime=1", "planned"),
-    ("precision=fp64", "fp32, bf16 or fp16"),
+    ("precision=fp64", "fp32, bf16, int8 or fp16"),
     ("precision=32", "fp32"),
     ("precision=bfloat16", "did you mean bf16?"),
     ("precision=fp16 runtime=compiled device=cpu", "fp32"),

@@ -34,8 +34,8 @@ def device_problems(values: Values) -> Iterator[Problem]:
 def precision_problems(values: Values, runtimes: list[str | None]) -> Iterator[Problem]:
     """Which precision each runtime computes in.
 
-    reference: fp32; planned and compiled: also bf16 and, on a GPU, fp16. Whether this processor multiplies bf16 is
-    asked when `compiled` is prepared.
+    reference: fp32; planned and compiled: also bf16 and, on a GPU, fp16; compiled on a CPU also int8. Whether this
+    processor multiplies bf16 or int8 is asked when `compiled` is prepared.
     """
     precision = values("precision")
     if precision in (None, "fp32"):
@@ -45,7 +45,11 @@ def precision_problems(values: Values, runtimes: list[str | None]) -> Iterator[P
         if runtime == "reference":
             yield "precision", "runtime=reference computes in fp32: use precision=fp32"
         elif runtime is not None and precision == "fp16" and gpu is False:
-            yield "precision", "fp16 needs a GPU: on a CPU use fp32 or bf16"
+            yield "precision", "fp16 needs a GPU: on a CPU use fp32, bf16 or int8"
+        elif runtime is not None and precision == "int8" and gpu:
+            yield "precision", "int8 needs a CPU: on a GPU use fp32, bf16 or fp16"
+        elif runtime == "planned" and precision == "int8":
+            yield "precision", "int8 needs runtime=compiled: use that, or precision=bf16"
 
 
 def seed_problems(start: int | None, count: int | None, start_name: str, count_name: str) -> Iterator[Problem]:

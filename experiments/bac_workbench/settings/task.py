@@ -31,7 +31,7 @@ from bac_workbench.settings.kinds import (
 
 Runtime = choice(*RUNTIMES)
 Weights = choice("ema", "raw")
-Precision = choice("fp32", "bf16", "fp16")
+Precision = choice("fp32", "bf16", "int8", "fp16")
 ActingHorizon = choice(*HORIZONS)
 Horizon = integer(1, 10_000)
 Size = integer(1, 100_000)

@@ -26,7 +26,8 @@ class Floors:
         weights_gb_per_s: reading an array the size of the denoiser's weights (cached where the cache is large).
         memory_gb_per_s: reading a larger one.
         measured_with: whose kernels. PyTorch's product need not reach what a processor can do.
-        bf16_gflops: product of bfloat16 numbers; None where the native library does not multiply them.
+        bf16_gflops, int8_gflops: product of bfloat16 numbers, and of bytes; None where the native library does not
+            multiply them.
     """
 
     gflops: float
@@ -34,10 +35,12 @@ class Floors:
     memory_gb_per_s: float
     measured_with: str = "PyTorch"
     bf16_gflops: float | None = None
+    int8_gflops: float | None = None
 
     def gflops_of(self, precision: str) -> float:
         """Of a precision; that of fp32 where no other is known."""
-        return self.bf16_gflops if precision == "bf16" and self.bf16_gflops is not None else self.gflops
+        own = {"bf16": self.bf16_gflops, "int8": self.int8_gflops}.get(precision)
+        return self.gflops if own is None else own
 
 
 def measure_floors(device: torch.device, weight_bytes: int, native: bool = False, repeats: int = 7) -> Floors:
@@ -68,6 +71,7 @@ def _native_floors(weight_bytes: int, repeats: int) -> Floors:
         rates.reading(max(share, LARGE // threads), threads, repeats),
         f"the native engine at level {level.name}",
         rates.arithmetic("bfloat", threads) if "bfloat" in level.formats else None,
+        rates.arithmetic("byte", threads) if "byte" in level.formats else None,
     )
 
 

@@ -99,7 +99,8 @@ def resolved_runtime(experiment: Experiment) -> str:
         level = choose_level(build.library())
     except Unavailable:
         return "planned"
-    return "compiled" if "bf16" not in experiment.settings.precisions or "bfloat" in level.formats else "planned"
+    lacking = set(experiment.settings.precisions) - set(level.precisions)
+    return "planned" if lacking == {"bf16"} and "int8" not in experiment.settings.precisions else "compiled"
 
 
 def prepare(experiment: Experiment, say: Say) -> Tuning:
