@@ -135,7 +135,6 @@ def test_episodes_that_all_succeed_still_have_an_interval(tmp_path):
     [
         {"weights": "raw"},
         {"seed": 1},
-        {"precision": "bf16"},
         {"n_action_steps": 4},
         {"n_latency_steps": 2},
         {"max_steps": 16},
@@ -152,6 +151,23 @@ def test_runs_under_other_conditions_are_left_out_with_the_reason(tmp_path, othe
     skipped = compare(tmp_path).skipped
     assert list(skipped) == ["bac"] and next(iter(other)) in skipped["bac"]
     assert json.loads((tmp_path / "comparison.json").read_text())["skipped"] == skipped
+
+
+def test_a_precision_is_part_of_a_method_and_is_paired_with_fp32(tmp_path):
+    stored(tmp_path, "full", "full", [0.5, 0.7], 24.7)
+    stored(tmp_path, "full-int8", "full", [0.4, 0.7], 24.7, precision="int8")
+    stored(tmp_path, "bac-int8", "bac_s10", [0.3, 0.6], 4.2, precision="int8", updates=358)
+    comparison = compare(tmp_path)
+    assert comparison.references == ("full",) and comparison.skipped == {}
+    rows = {row["label"]: row for row in comparison.rows}
+    assert {label: row["precision"] for label, row in rows.items()} == {
+        "full": "fp32", "full, int8": "int8", "bac_s10, int8": "int8"
+    }  # fmt: skip
+    assert rows["full, int8"]["paired_difference"]["mean"] == pytest.approx(-0.05)
+    alone = tmp_path / "alone"
+    stored(alone, "full-int8", "full", [0.4, 0.7], 24.7, precision="int8")
+    stored(alone, "bac-int8", "bac_s10", [0.3, 0.6], 4.2, precision="int8", updates=358)
+    assert compare(alone).references == ("full-int8",) and len(compare(alone).rows) == 2
 
 
 def test_the_recorded_name_of_the_code_that_makes_the_simulation_decides_nothing(tmp_path):

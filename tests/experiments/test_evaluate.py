@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bac.schedule import Schedule, ScheduleError
 from bac_workbench.console import readable_errors
 from bac_workbench.evaluation.evaluate import evaluate
 from bac_workbench.evaluation.folder import default_output_dir, open_output_dir
+from bac_workbench.evaluation.report import row
 from bac_workbench.setup.acting import noise_generator
 from bac_workbench.setup.experiment import load_experiment
 from diffusion_policy.common.config import ConfigError
@@ -177,6 +179,17 @@ def test_latency_is_measured_against_the_plain_policy(make_settings, tmp_path):
     assert list(stored["levers"]) == ["runtime", "tokens", "steps_and_schedule"]
     assert math.prod(stored["levers"].values()) == pytest.approx(stored["speedup"], rel=2e-3)
     assert stored["levers"] == evaluation.results["levers"]
+
+
+def test_a_precision_says_how_far_it_moves_the_actions(make_settings):
+    def lines(*overrides):
+        evaluation, said = run(make_settings("cache=full", *overrides))
+        return row(evaluation.results, None)[0], [line for line in said if line.startswith("precision ")]
+
+    assert lines("precision=fp32")[1] == []
+    name, (line,) = lines("precision=bf16", "overwrite=true")
+    apart, noise = (float(number) for number in re.findall(r"([0-9.]+)%", line))
+    assert name.endswith(", bf16") and 0 < apart < noise
 
 
 def test_executed_tokens_change_the_arithmetic_and_not_the_episodes(make_settings, tmp_path):

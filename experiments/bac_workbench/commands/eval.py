@@ -94,7 +94,8 @@ def identity_of(experiment: Experiment, label: str) -> Identity:
     from bac_workbench.tracking.identity import Identity, cache_tags, hardware_tag
 
     settings, machine = experiment.settings, hardware_tag(hardware(experiment.device))
-    tags = [*cache_tags(experiment.cache), experiment.sampler_name, settings.runtime, machine]
+    rounded = [] if settings.precision == "fp32" else [settings.precision]
+    tags = [*cache_tags(experiment.cache), experiment.sampler_name, settings.runtime, *rounded, machine]
     return Identity.of(settings.task.name, "eval", label, tags)
 
 
@@ -103,10 +104,11 @@ def facts_of(experiment: Experiment) -> dict[str, str]:
     from bac_workbench.settings.caches import method_of
 
     settings, cache = experiment.settings, experiment.cache
+    rounded = "" if settings.precision == "fp32" else f" {settings.precision}"
     return {
         "task_name": settings.task.name,
         "method": method_of(cache.label),
-        "setting": f"{cache.label}@{experiment.sampler_name} {settings.runtime}",
+        "setting": f"{cache.label}@{experiment.sampler_name} {settings.runtime}{rounded}",
         "checkpoint_hash": experiment.loaded.hash,
     }
 

@@ -133,7 +133,7 @@ def paired(folder: Path, reference: str | None = None, margin: float = MARGIN) -
     pooled = [(make_row(runs, full, margin), runs) for runs in pool(kept)]
     pooled.sort(key=lambda item: (-item[0]["gflop_per_chunk"], *latency(item[0])))
     rows, first = with_unique_labels([row for row, _ in pooled]), full.first
-    facts = {key: first.provenance.get(key) for key in (*SAME, "runtime", "commit", "hardware")}
+    facts = {key: first.provenance.get(key) for key in (*SAME, "precision", "runtime", "commit", "hardware")}
     episodes = [
         {"task": facts["task"], "row": row["label"], "runtime": row["runtime"], **episode}
         for row, (_, runs) in zip(rows, pooled)

@@ -37,10 +37,12 @@ def make_row(runs: PooledRuns, full: PooledRuns, margin: float = MARGIN) -> dict
         "method": first.method,
         "sampler": first.sampler,
         "runtime": runtime,
+        "precision": first.precision,
         "clock": first.clock,
         "checkpoint_hashes": sorted({run.provenance["checkpoint_hash"] for run in runs.runs}),
         "label": sampler
         + ("" if runtime == full.first.provenance["runtime"] else f" ({runtime})")
+        + ("" if first.precision == full.first.precision else f", {first.precision}")
         + trained(runs)
         + (f", {label}" if (label := clock_label(first.clock)) else ""),
         "mean_score": mean.mean,

@@ -24,6 +24,7 @@ from bac_workbench.evaluation.summary import PLAIN, SPEEDUPS, summarise
 from bac_workbench.setup.acting import acting, acting_on
 from bac_workbench.setup.clock import giving_chunks
 from bac_workbench.setup.experiment import Experiment
+from bac_workbench.setup.rounding import say_rounding
 from bac_workbench.sweeps.cell import cells_at_once
 from bac_workbench.timing.latency import interleaved, levers, speed_ratio
 from diffusion_policy.common.files import write_json
@@ -118,6 +119,7 @@ def _evaluate_schedule(
     stats = RolloutStats()
     todo = missing_episodes(episodes, done)
     if todo:
+        say_rounding(experiment, schedule, say)
         fresh, stats = roll_out(experiment, schedule, todo, episodes, output_dir, on_episode)
         done = sorted([*done, *fresh], key=lambda result: result.index)
     benchmark = measure_latency(experiment, schedule) if experiment.settings.benchmark.n_chunks > 0 else None

@@ -143,7 +143,8 @@ def draw_name(draw: Draw) -> str:
 
 
 def pool(evaluations: Sequence[StoredEvaluation]) -> list[PooledRuns]:
-    """Groups runs of one method, sampler, schedule, runtime and clock; two of one noise seed and training stay apart.
+    """Groups runs of one method, sampler, schedule, runtime, precision and clock; two of one noise seed and training
+    stay apart.
 
     Runs of one checkpoint that differ in their FLOPs denoised different tokens, and stay apart, too. Every training has
     a schedule of its own: those of one method are pooled, for the same kind of checkpoint.
@@ -152,7 +153,8 @@ def pool(evaluations: Sequence[StoredEvaluation]) -> list[PooledRuns]:
     for run in sorted(evaluations, key=lambda run: run.draw):
         computed = (run.updates, run.gflop, run.provenance.get("schedule_digest"))
         schedule = computed if run.train is None else run.draw[1]
-        key = (run.method, run.sampler, run.provenance["runtime"], schedule, json.dumps(run.clock, sort_keys=True))
+        how = (run.provenance["runtime"], run.precision, json.dumps(run.clock, sort_keys=True))
+        key = (run.method, run.sampler, schedule, *how)
         alike = groups.setdefault(key, [])
         free = [group for group in alike if all(run.draw != other.draw for other in group)]
         if free:

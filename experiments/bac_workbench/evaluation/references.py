@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from bac_workbench.evaluation.pooling import draw_name
-from bac_workbench.evaluation.stored_results import SAME, Draw, StoredEvaluation
+from bac_workbench.evaluation.stored_results import EXACT, SAME, Draw, StoredEvaluation
 from bac_workbench.settings.clock import STOPPED
 from bac_workbench.setup.clock import clock_label
 from diffusion_policy.common.config import ConfigError
+
+#: what tells several runs of the full policy apart, in words
+TOLD = ("checkpoint_hash", "weights", "seed", "runtime", "precision")
 
 
 def choose_references(
@@ -34,9 +37,13 @@ def choose_references(
                 f"{name} cannot be the reference, as it is not the full policy with the checkpoint's own sampler: {why}"
             )
         return {named[0].draw: named[0]}
-    # Where the world waits if there are such runs, for that is what latency is to be compared with.
-    full = sorted((e for e in evaluations if e.why_not_full() is None), key=lambda e: e.clock != STOPPED)
-    full = [e for e in full if (e.clock == STOPPED) == (full[0].clock == STOPPED)]
+
+    # Where the world waits, and in fp32, if there are such runs: that is what latency and precision are compared with.
+    def rank(evaluation: StoredEvaluation) -> tuple[bool, bool]:
+        return evaluation.clock != STOPPED, evaluation.precision != EXACT
+
+    full = sorted((e for e in evaluations if e.why_not_full() is None), key=rank)
+    full = [e for e in full if rank(e) == rank(full[0])]
     if not full:
         raise ConfigError(
             f"{folder} holds no evaluation of the full policy with the checkpoint's own sampler: "
@@ -44,10 +51,10 @@ def choose_references(
         )
     references = {e.draw: e for e in sorted(full, key=lambda e: e.draw)}
     first = next(iter(references.values()))
-    if len(references) < len(full) or any(differences(first, e) or e.clock != first.clock for e in full):
+    if len(references) < len(full) or any(differences(first, e) or how(e) != how(first) for e in full):
         differs = "; ".join(
             f"{e.run}: "
-            + ", ".join(f"{key} {e.provenance[key]}" for key in ("checkpoint_hash", "weights", "seed", "runtime"))
+            + ", ".join(f"{key} {e.provenance[key]}" for key in TOLD)
             + (f", {label}" if (label := clock_label(e.clock)) else "")
             for e in full
         )
@@ -56,6 +63,11 @@ def choose_references(
             f"bac compare {folder} {full[0].run}"
         )
     return references
+
+
+def how(evaluation: StoredEvaluation) -> tuple[Any, str]:
+    """What all runs that others are paired with must share, and those paired with them need not."""
+    return evaluation.clock, evaluation.precision
 
 
 def differences(evaluation: StoredEvaluation, reference: StoredEvaluation) -> list[str]:

@@ -33,8 +33,10 @@ def row(results: dict[str, Any], benchmark: dict[str, Any] | None) -> list[str]:
     """One line of the summary: FLOPs are the method's arithmetic, times are measured at batch 1."""
     low, high = results["mean_score_interval_95"]
     flops, updates = results["flops"], results["block_updates"]
+    precision = results["provenance"].get("precision", "fp32")
     cells = [
-        method_label(results["method"], results["sampler"], results["checkpoint_sampler"]),
+        method_label(results["method"], results["sampler"], results["checkpoint_sampler"])
+        + ("" if precision == "fp32" else f", {precision}"),
         f"{results['mean_score']:.3f} [{low:.3f}, {high:.3f}]",
         str(results["n_episodes"]),
         f"{flops['gflop_per_chunk']:.2f}",
@@ -90,8 +92,9 @@ def interval_text(estimate: dict[str, Any]) -> str:
 
 def levers_line(benchmark: dict[str, Any]) -> str:
     """What the speed-up over the plain policy is made of."""
-    factors = benchmark["levers"]
-    parts = [f"{name.replace('_', ' ')} {factor:.2f}x" for name, factor in factors.items()]
+    precision = benchmark["method"]["precision"]
+    named = {"runtime": "runtime" if precision == "fp32" else f"runtime in {precision}"}
+    parts = [f"{named.get(name, name.replace('_', ' '))} {factor:.2f}x" for name, factor in benchmark["levers"].items()]
     return f"speedup {benchmark['speedup']:.2f}x = {' * '.join(parts)} (times at batch 1, one interleaved run)"
 
 

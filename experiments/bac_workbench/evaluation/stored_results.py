@@ -13,7 +13,7 @@ from bac_workbench.settings.clock import STOPPED
 from diffusion_policy.common.config import ConfigError
 
 #: what two evaluations must share, beside the noise seed, for their episodes to be pairs; their runtime may differ,
-#: which gives the same actions to rounding
+#: which gives the same actions to rounding, and their precision, which is part of a method
 SAME = (
     "task",
     "checkpoint_hash",
@@ -21,15 +21,16 @@ SAME = (
     "checkpoint_sampler",
     "checkpoint_noise",
     "test_seeds_from",
-    "precision",
     "n_action_steps",
     "n_latency_steps",
     "max_steps",
     "adapter",
 )
 #: what a comparison needs to know of a run; evaluations of earlier versions recorded less
-RECORDED = (*SAME, "sampler_steps", "n_blocks", "seed", "runtime")
+RECORDED = (*SAME, "precision", "sampler_steps", "n_blocks", "seed", "runtime")
 
+#: the precision that others are compared with
+EXACT = "fp32"
 #: published training (-1: none was named), its kind of checkpoint, noise seed
 Draw = tuple[int, str, int]
 
@@ -76,6 +77,10 @@ class StoredEvaluation:
     def draw(self) -> Draw:
         """What tells the runs of one method apart that are pooled."""
         return -1 if self.train is None else self.train, self.provenance.get("checkpoint_type") or "", self.noise_seed
+
+    @property
+    def precision(self) -> str:
+        return self.provenance.get("precision", EXACT)
 
     @property
     def clock(self) -> Any:

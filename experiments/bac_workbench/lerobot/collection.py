@@ -27,6 +27,7 @@ from bac_workbench.lerobot import export, released_layout
 from bac_workbench.lerobot.publish import files_of, publish
 from bac_workbench.setup.acting import acting
 from bac_workbench.setup.experiment import Experiment
+from bac_workbench.setup.rounding import say_rounding
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.files import leftovers, write_json
 from diffusion_policy.common.lock import locked
@@ -83,6 +84,8 @@ def _collect(experiment: Experiment, output_dir: Path, say: Callable[[str], None
     for result in done[: settings.n_episodes] if on_episode else ():
         on_episode(result)
     stats, chosen = RolloutStats(), wanted(done, settings.n_episodes, settings.success_only)
+    if len(chosen) < settings.n_episodes:
+        say_rounding(experiment, schedule, say)
     while len(chosen) < settings.n_episodes:
         episodes = next_episodes(experiment, done, settings.n_episodes - len(chosen))
         fresh, took = roll_out(experiment, schedule, missing_episodes(episodes, done), kept, on_episode)
