@@ -24,8 +24,14 @@ LEVELS = {
         "avx2": _AVX2,
         "avx512": _AVX512,
         "avx512_bf16": (*_AVX512, "-mavx512bf16"),
-    }
+    },
+    "aarch64": {
+        "baseline": (),
+        "neon_dot": ("-march=armv8.2-a+dotprod",),
+        "neon_bf16": ("-march=armv8.2-a+dotprod+bf16",),
+    },
 }
+LEVELS["arm64"] = LEVELS["aarch64"]  # as macOS calls it
 TIMEOUT_S = 900
 
 

@@ -13,6 +13,10 @@
 #include "level.hpp"
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 using namespace bac;
@@ -21,6 +25,8 @@ namespace bac {
 extern const Level level_baseline;
 #if defined(__x86_64__)
 extern const Level level_avx2, level_avx512, level_avx512_bf16;
+#elif defined(__aarch64__)
+extern const Level level_neon_dot, level_neon_bf16;
 #endif
 }  // namespace bac
 
@@ -50,6 +56,20 @@ bool has_avx512_vnni() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & 1u << 11);
 }
+#elif defined(__aarch64__) && defined(__APPLE__)
+bool has_feature(const char* name) {
+  int value = 0;
+  size_t size = sizeof(value);
+  return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value;
+}
+bool has_neon_dot() { return has_feature("hw.optional.arm.FEAT_DotProd"); }
+bool has_neon_bf16() { return has_neon_dot() && has_feature("hw.optional.arm.FEAT_BF16"); }
+#elif defined(__aarch64__) && defined(__linux__)
+bool has_neon_dot() { return getauxval(AT_HWCAP) & 1ul << 20; }
+bool has_neon_bf16() { return has_neon_dot() && (getauxval(AT_HWCAP2) & 1ul << 14); }
+#elif defined(__aarch64__)
+bool has_neon_dot() { return false; }
+bool has_neon_bf16() { return false; }
 #endif
 
 // Levels from the least to the most demanding; the system and the processor must both have what a level uses.
@@ -59,6 +79,8 @@ struct Choice {
 };
 #if defined(__x86_64__)
 constexpr int kLevelCount = 4;
+#elif defined(__aarch64__)
+constexpr int kLevelCount = 3;
 #else
 constexpr int kLevelCount = 1;
 #endif
@@ -71,6 +93,9 @@ const Choice& choice(int32_t level) {
       {&level_avx2, has_avx2(), has_avx_vnni()},
       {&level_avx512, has_avx512(), has_avx512_vnni()},
       {&level_avx512_bf16, has_avx512_bf16(), has_avx512_vnni()},
+#elif defined(__aarch64__)
+      {&level_neon_dot, has_neon_dot(), true},
+      {&level_neon_bf16, has_neon_bf16(), true},
 #endif
   };
   return all[level];

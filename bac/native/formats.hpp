@@ -21,7 +21,7 @@ struct FloatWeights {
   static vf add(vf total, vf w, float x) { return total + w * x; }
 };
 
-#if defined(__F16C__)
+#if defined(__F16C__) || defined(__aarch64__)
 constexpr bool kHasHalf = true;
 // Half precision, widened on load (exact).
 struct HalfWeights : FloatWeights {
@@ -29,6 +29,8 @@ struct HalfWeights : FloatWeights {
   static vf get(const char* p) {
 #if defined(__AVX512F__)
     return reinterpret_cast<vf>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+#elif defined(__aarch64__)
+    return reinterpret_cast<vf>(vcvt_f32_f16(vld1_f16(reinterpret_cast<const float16_t*>(p))));
 #else
     return reinterpret_cast<vf>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #endif
@@ -41,6 +43,7 @@ using HalfWeights = FloatWeights;  // never packed: see kHasHalf
 
 // bfloat16 pairs: a vector holds two rows of the matrix, and so does an input. Sums are float.
 #if defined(__AVX512BF16__)
+#define BAC_BFLOAT
 constexpr bool kHasBfloat = true;
 struct BfloatWeights {
   using Input = uint32_t;
@@ -60,20 +63,39 @@ struct BfloatWeights {
                           reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(x + i))));
   }
 };
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define BAC_BFLOAT
+constexpr bool kHasBfloat = true;
+struct BfloatWeights {
+  using Input = uint32_t;
+  using Weights = bfloat16x8_t;
+  using Sum = vf;
+  static constexpr int kBytes = 4, kDepth = 2;
+  static vf value(vf total) { return total; }
+  static bfloat16x8_t get(const char* p) { return vld1q_bf16(reinterpret_cast<const bfloat16_t*>(p)); }
+  static vf add(vf total, bfloat16x8_t w, uint32_t x) {
+    return reinterpret_cast<vf>(vbfdotq_f32(reinterpret_cast<float32x4_t>(total), w, vreinterpretq_bf16_u32(vdupq_n_u32(x))));
+  }
+  static void narrow(const float* x, Input* out, size_t n) {
+    for (size_t i = 0; i < n; i += 4) vst1_bf16(reinterpret_cast<bfloat16_t*>(out + i / 2), vcvt_bf16_f32(vld1q_f32(x + i)));
+  }
+};
 #else
 constexpr bool kHasBfloat = false;
 #endif
 
-// Bytes: four rows of the matrix in one vector, sums in int32, which hold them exactly. Multiplied by VNNI, an instruction
-// set of its own beside those of a level: BAC_BYTES names it for the functions that use it, and engine.cpp asks the processor
-// for it before they are called.
-#if defined(__AVX2__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
-constexpr bool kHasBytes = true;
-#if defined(__AVX512BW__)
+// Bytes: four rows of the matrix in one vector, sums in int32, which hold them exactly. On x86 they are multiplied by VNNI, an
+// instruction set of its own beside those of a level: BAC_BYTES names it for the functions that use it, and engine.cpp asks
+// the processor for it before they are called.
+#if defined(__AVX512BW__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
 #define BAC_BYTES gnu::target("avx512vnni")
-#else
+#elif defined(__AVX2__) && !defined(__AVX512F__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
 #define BAC_BYTES gnu::target("avxvnni")
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define BAC_BYTES maybe_unused  // the level itself has it
 #endif
+#if defined(BAC_BYTES)
+constexpr bool kHasBytes = true;
 struct ByteWeights {
   using Input = uint32_t;
   using Weights = vi;
@@ -84,11 +106,15 @@ struct ByteWeights {
   [[BAC_BYTES]] static vi add(vi total, vi w, uint32_t x) {
 #if defined(__AVX512BW__)
     return reinterpret_cast<vi>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(total), _mm512_set1_epi32(int32_t(x)), reinterpret_cast<__m512i>(w)));
+#elif defined(__aarch64__)
+    const int8x16_t weights = reinterpret_cast<int8x16_t>(w), input = vreinterpretq_s8_u32(vdupq_n_u32(x));
+    return reinterpret_cast<vi>(vdotq_s32(reinterpret_cast<int32x4_t>(total), weights, input));
 #else
     return reinterpret_cast<vi>(_mm256_dpbusd_avx_epi32(reinterpret_cast<__m256i>(total), _mm256_set1_epi32(int32_t(x)), reinterpret_cast<__m256i>(w)));
 #endif
   }
-  // A row of n numbers, a multiple of 16, as bytes u with x = low + step * u; from the smallest to the largest of them.
+  // A row of n numbers, a multiple of 16, as bytes u with x = low + step * u; from the smallest to the largest of them. Bytes
+  // go from 0, where both factors are signed from -128.
   struct Range {
     float low, step;
   };
@@ -101,10 +127,24 @@ struct ByteWeights {
     float least = low[0], most = high[0];
     for (int i = 1; i < kWidth; ++i) least = low[i] < least ? low[i] : least, most = high[i] > most ? high[i] : most;
     const float step = (most - least) / 255, inverse = step > 0 ? 1 / step : 0;
+#if defined(__aarch64__)
+    constexpr float first = -128;
+    auto* bytes = reinterpret_cast<int8_t*>(out);
+#else
+    constexpr float first = 0;
     auto* bytes = reinterpret_cast<uint8_t*>(out);
+#endif
     for (int i = 0; i < n; i += kLanes)
 #if defined(__AVX512BW__)
       _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + i), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(reinterpret_cast<__m512>((load(x + i) - least) * inverse))));
+#elif defined(__aarch64__)
+    {
+      const auto whole = [&](int at) {
+        return vmovn_s32(vcvtnq_s32_f32(reinterpret_cast<float32x4_t>((load(x + at) - least) * inverse + first)));
+      };
+      const int16x8_t low8 = vcombine_s16(whole(i), whole(i + 4)), high8 = vcombine_s16(whole(i + 8), whole(i + 12));
+      vst1q_s8(bytes + i, vcombine_s8(vqmovn_s16(low8), vqmovn_s16(high8)));
+    }
 #else
     {
       const auto whole = [&](int at) { return _mm256_cvtps_epi32(reinterpret_cast<__m256>((load(x + at) - least) * inverse)); };
@@ -112,7 +152,7 @@ struct ByteWeights {
       _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + i), _mm_packus_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
     }
 #endif
-    return {least + sum(odd), step};  // what is not finite is NaN in the whole row
+    return {least - first * step + sum(odd), step};  // what is not finite is NaN in the whole row
   }
 };
 #else

@@ -110,7 +110,7 @@ double multiply_as(const char* weights, size_t bytes, int rounds, float* out) {
 }
 
 double multiply(Format format, const char* weights, size_t bytes, int rounds, float* out) {
-#if defined(__AVX512BF16__)
+#if defined(BAC_BFLOAT)
   if (format == kBfloat) return multiply_as<BfloatWeights>(weights, bytes, rounds, out);
 #endif
   if (format == kHalf) return multiply_as<HalfWeights>(weights, bytes, rounds, out);

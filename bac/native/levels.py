@@ -1,6 +1,6 @@
 """Which level of the native library runs: that of the most demanding instruction sets that are here, or a lower one.
 
-$BAC_LEVEL names one (baseline, avx2, avx512, avx512_bf16) to compare them or to find an error; it is never chosen for
+$BAC_LEVEL names one (see docs/reference/command-line.md) to compare them or to find an error; it is never chosen for
 a processor that lacks it.
 """
 
@@ -15,7 +15,7 @@ from bac.native.structs import FORMATS
 
 #: format that the blocks' weights are rounded to, by precision; without one it is float or half, whichever is exact
 ROUNDED = {"bf16": "bfloat", "int8": "byte"}
-_UNITS = {"bf16": "AVX512-BF16", "int8": "VNNI (AVX-VNNI or AVX512-VNNI)"}
+_UNITS = {"bf16": "AVX512-BF16 or ARM's BF16", "int8": "VNNI (AVX-VNNI, AVX512-VNNI) or ARM's dot products"}
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ inline void product(const float* a, long lda, int rows, const Matrix& w, int wor
 template <class Emit>
 inline void product(const float* a, int rows, const Matrix& w, uint32_t* narrow, int worker, int workers, Emit&& emit) {
   auto with_bias = [&](int row, int column, vf value) { emit(row, column, value + load(w.bias + column)); };
-#if defined(__AVX512BF16__)
+#if defined(BAC_BFLOAT)
   if (w.format == kBfloat) {
     BfloatWeights::narrow(a, narrow, size_t(rows) * w.k);
     return packed_product<BfloatWeights>(narrow, w.k / 2, rows, w, worker, workers, with_bias);

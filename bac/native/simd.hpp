@@ -6,6 +6,8 @@
 #include <cstring>
 #if defined(__F16C__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "layout.hpp"
@@ -45,6 +47,8 @@ inline float sum(vf v) {
   __m128 half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
   half = _mm_add_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+#elif defined(__aarch64__)
+  return vaddvq_f32(reinterpret_cast<float32x4_t>(v));
 #else
   float part[kWidth];
   store(part, v);
