@@ -151,8 +151,8 @@ def _cache_name() -> str:
     return f"denoiser-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
 
 
-def _level_options() -> list[str]:
-    return [" ".join([name, *options]) for name, options in compiler.levels().items()]
+def _level_options(levels: dict[str, tuple[str, ...]] | None = None) -> list[str]:
+    return [" ".join([name, *options]) for name, options in (levels or compiler.levels()).items()]
 
 
 def _cached_or_built(folder: Path, name: str) -> tuple[ctypes.CDLL, LibraryInfo]:
@@ -281,7 +281,7 @@ def build(folder: Path | None = None, name: str | None = None) -> dict[str, Any]
                 "machine": platform.machine(),
                 "compiler": compiler.version(command),
                 "flags": [*command[1:], *compiler.FLAGS],
-                "levels": _level_options(),
+                "levels": _level_options(compiler.known_levels(command)),
                 "needs": sorted(known),
                 "unknown_needs": sorted(unknown),
                 "processor": _processor_digest(),

@@ -24,6 +24,7 @@ LEVELS = {
         "avx2": _AVX2,
         "avx512": _AVX512,
         "avx512_bf16": (*_AVX512, "-mavx512bf16"),
+        "amx": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
     },
     "aarch64": {
         "baseline": (),
@@ -38,6 +39,16 @@ TIMEOUT_S = 900
 def levels() -> dict[str, tuple[str, ...]]:
     """The levels of a library for this machine, with their compiler options."""
     return LEVELS.get(platform.machine(), {"baseline": ()})
+
+
+def known_levels(command: list[str]) -> dict[str, tuple[str, ...]]:
+    """Those of `levels` whose options the compiler knows: an old one makes a library without the others."""
+    test = ["-E", "-x", "c++", os.devnull, "-o", os.devnull]
+    return {
+        level: options
+        for level, options in levels().items()
+        if not options or _run([*command, *options, *test]).returncode == 0
+    }
 
 
 def requested() -> list[str]:
@@ -103,8 +114,9 @@ def compile_library(command: list[str], sources: Path, folder: Path, advice: str
     except OSError as error:
         raise CacheError(f"{folder} cannot be written ({error.strerror}): {advice}") from error
     with scratch as name:
-        parts = {"engine": [str(sources / "engine.cpp")]}
-        for level, options in levels().items():
+        known = known_levels(command)
+        parts = {"engine": [*(f"-DBAC_LEVEL_{level}" for level in known), str(sources / "engine.cpp")]}
+        for level, options in known.items():
             parts[f"level_{level}"] = [*options, f"-DBAC_LEVEL={level}", str(sources / "level.cpp")]
         calls = {f"{name}/{part}.o": [*command, *FLAGS, "-c", *rest] for part, rest in parts.items()}
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

@@ -13,6 +13,10 @@
 #include "level.hpp"
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(__APPLE__)
@@ -22,15 +26,13 @@
 using namespace bac;
 
 namespace bac {
-extern const Level level_baseline;
-#if defined(__x86_64__)
-extern const Level level_avx2, level_avx512, level_avx512_bf16;
-#elif defined(__aarch64__)
-extern const Level level_neon_dot, level_neon_bf16;
-#endif
+// A compiler that does not know a level's options leaves it out, and names the others to this file.
+extern const Level level_baseline, level_avx2, level_avx512, level_avx512_bf16, level_amx, level_neon_dot, level_neon_bf16;
 }  // namespace bac
 
 namespace {
+
+bool fits(int64_t value, int64_t low, int64_t high) { return value >= low && value <= high; }
 
 #if defined(__x86_64__)
 bool has_f16c() {
@@ -45,6 +47,20 @@ bool has_avx512() {
 bool has_avx512_bf16() {  // leaf 7, subleaf 1: not every compiler knows it by name
   unsigned a = 0, b = 0, c = 0, d = 0;
   return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+
+// The tile unit: the system hands its registers out to processes that ask for them.
+bool has_amx() {
+#if defined(BAC_EMULATE_AMX)
+  return has_avx512_bf16();
+#elif defined(__linux__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned units = 1u << 22 | 1u << 24 | 1u << 25;  // bfloat16, tiles, bytes
+  constexpr long request = 0x1023, tiles = 18;
+  return has_avx512_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & units) == units && syscall(SYS_arch_prctl, request, tiles) == 0;
+#else
+  return false;
+#endif
 }
 
 // Bytes are multiplied by an instruction set that is no level's own, see formats.hpp.
@@ -72,36 +88,44 @@ bool has_neon_dot() { return false; }
 bool has_neon_bf16() { return false; }
 #endif
 
-// Levels from the least to the most demanding; the system and the processor must both have what a level uses.
+// The levels of this library from the least to the most demanding; the system and the processor must both have what one uses.
+// Asked once: in a virtual machine each question to the processor takes a while.
 struct Choice {
   const Level* level;
   bool here, bytes;  // whether it can run, and whether it can multiply bytes if it was compiled for that
 };
-#if defined(__x86_64__)
-constexpr int kLevelCount = 4;
-#elif defined(__aarch64__)
-constexpr int kLevelCount = 3;
-#else
-constexpr int kLevelCount = 1;
+struct Levels {
+  Choice all[8] = {};
+  int32_t count = 0;
+  void add(const Level& level, bool here, bool bytes) { all[count++] = {&level, here, bytes}; }
+  Levels() {
+    add(level_baseline, true, false);
+#if defined(BAC_LEVEL_avx2)
+    add(level_avx2, has_avx2(), has_avx_vnni());
 #endif
-
-// Asked once: in a virtual machine each question to the processor takes a while.
-const Choice& choice(int32_t level) {
-  static const Choice all[kLevelCount] = {
-      {&level_baseline, true, false},
-#if defined(__x86_64__)
-      {&level_avx2, has_avx2(), has_avx_vnni()},
-      {&level_avx512, has_avx512(), has_avx512_vnni()},
-      {&level_avx512_bf16, has_avx512_bf16(), has_avx512_vnni()},
-#elif defined(__aarch64__)
-      {&level_neon_dot, has_neon_dot(), true},
-      {&level_neon_bf16, has_neon_bf16(), true},
+#if defined(BAC_LEVEL_avx512)
+    add(level_avx512, has_avx512(), has_avx512_vnni());
 #endif
-  };
-  return all[level];
+#if defined(BAC_LEVEL_avx512_bf16)
+    add(level_avx512_bf16, has_avx512_bf16(), has_avx512_vnni());
+#endif
+#if defined(BAC_LEVEL_amx)
+    add(level_amx, has_amx(), true);
+#endif
+#if defined(BAC_LEVEL_neon_dot)
+    add(level_neon_dot, has_neon_dot(), true);
+#endif
+#if defined(BAC_LEVEL_neon_bf16)
+    add(level_neon_bf16, has_neon_bf16(), true);
+#endif
+  }
+};
+const Levels& levels() {
+  static const Levels all;
+  return all;
 }
-
-bool usable(int32_t level) { return level >= 0 && level < kLevelCount && choice(level).here; }
+const Choice& choice(int32_t level) { return levels().all[level]; }
+bool usable(int32_t level) { return fits(level, 0, levels().count - 1) && choice(level).here; }
 
 // Whether a usable level multiplies weights of each format here.
 struct Formats {
@@ -120,7 +144,6 @@ void sample(const Model& model, const Call& call) {
 
 // ---- what the caller may get wrong ----
 
-bool fits(int64_t value, int64_t low, int64_t high) { return value >= low && value <= high; }
 bool shaped(const Matrix& w, int64_t n, int64_t k) {
   return w.data && w.bias && w.n == n && w.k == k && fits(w.format, 0, kFormats - 1) && (w.format != kByte || (w.scale && w.sums && k % 4 == 0));
 }
@@ -288,7 +311,7 @@ extern "C" int32_t bac_layout(int32_t* numbers, int32_t capacity) noexcept {
 
 // Name of a level, or null beyond the last one.
 extern "C" const char* bac_level_name(int32_t level) noexcept {
-  return level >= 0 && level < kLevelCount ? choice(level).level->name : nullptr;
+  return fits(level, 0, levels().count - 1) ? choice(level).level->name : nullptr;
 }
 
 // Whether this processor and system can run a level.
@@ -296,7 +319,7 @@ extern "C" int32_t bac_level_usable(int32_t level) noexcept { return usable(leve
 
 // Whether a level multiplies weights of a format.
 extern "C" int32_t bac_level_format(int32_t level, int32_t format) noexcept {
-  return level >= 0 && level < kLevelCount && fits(format, 0, kFormats - 1) && Formats(level)[format];
+  return fits(level, 0, levels().count - 1) && fits(format, 0, kFormats - 1) && Formats(level)[format];
 }
 
 // Denoises call->batch samples in place. On a failure the trajectory is undefined and all threads have ended.

@@ -25,6 +25,7 @@ void in_team(void* context, int id) {
   auto& work = *static_cast<Work*>(context);
   Parts parts{work.memory[id]};
   Worker(work.m, work.c, 0, work.c.batch, work.space, work.barrier, id, work.c.threads, parts).run();
+  release_unit();
 }
 
 // Each thread on its own share, group by group.
@@ -40,6 +41,7 @@ void in_shares(void* context, int id) {
     Barrier alone(1);
     Worker(work.m, c, first, last - first, space, alone, 0, 1, parts).run();
   }
+  release_unit();
 }
 
 // Samples are dealt out to threads; if there are fewer samples than threads, all threads work on all of them together. All
@@ -74,6 +76,7 @@ void look(void* context, int id) {
   const auto& work = *static_cast<Look*>(context);
   Parts own{work.memory[id]};
   Observer(work.e, work.call, work.first, work.frames, work.most, *work.sight, *work.barrier, id, work.call.threads, own).run();
+  release_unit();
 }
 
 // All threads on some frames together, then on the next ones. All memory is taken before a thread starts.
@@ -103,9 +106,14 @@ double multiply_as(const char* weights, size_t bytes, int rounds, float* out) {
   alignas(64) float sums[kTileRows * kTilePanels * kLanes];
   for (int round = 0; round < rounds; ++round)
     for (size_t p = 0; p < panels; p += kTilePanels) {
-      tile_of<W>(kTileRows, kTilePanels)(input, depth, weights + p * panel, panel, kLanes * W::kBytes, kTilePanels * long(panel), depth, sums);
+#if defined(BAC_AMX)
+      if constexpr (on_unit<W>()) unit_tile<W>(input, depth, kTileRows, weights + p * panel, panel, kTilePanels, depth, sums);
+      else
+#endif
+        tile_of<W>(kTileRows, kTilePanels)(input, depth, weights + p * panel, panel, kLanes * W::kBytes, kTilePanels * long(panel), depth, sums);
       *out += sums[p % (kTileRows * kLanes)];
     }
+  release_unit();
   return 2.0 * rounds * double(panels) * kLanes * depth * W::kDepth * kTileRows;
 }
 

@@ -3,7 +3,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "formats.hpp"
+#include "amx.hpp"
 
 namespace bac {
 namespace {
@@ -75,21 +75,41 @@ inline Tile<W> tile_of(int rows, int panels) {
   return pick<W>((rows - 1) * kTilePanels + panels - 1, std::make_integer_sequence<int, kTileRows * kTilePanels>{});
 }
 
+// Whether products of a format run on a unit of their own.
+template <class W>
+constexpr bool on_unit() {
+#if defined(BAC_AMX)
+  return W::kDepth > 1;
+#else
+  return false;
+#endif
+}
+
 // Panels to take next when `left` remain: full tiles, and 2 + 2 rather than 3 + 1 at the end.
-inline int next_panels(int left) { return left == 4 && kTilePanels == 3 ? 2 : left < kTilePanels ? left : kTilePanels; }
+template <class W>
+inline int next_panels(int left) {
+  constexpr int most = on_unit<W>() ? kUnitPanels : kTilePanels;
+  return left == 4 && most == 3 ? 2 : left < most ? left : most;
+}
 
 // Panels [first, last) of a product for `rows` rows; emit(row, column, value) takes each finished vector. Rows are split
 // into tiles of nearly equal size, since a tile of few rows leaves the adders waiting.
 template <class W, class Emit>
 inline void product(const typename W::Input* a, long lda, int rows, const char* data, long panel_step, long stride, int depth,
                     int first, int last, Emit&& emit) {
-  alignas(64) float out[kTileRows * kTilePanels * kLanes];
-  const int tiles = (rows + kTileRows - 1) / kTileRows;
+  constexpr int most_rows = on_unit<W>() ? kUnitRows : kTileRows, most_panels = on_unit<W>() ? kUnitPanels : kTilePanels;
+  alignas(64) float out[most_rows * most_panels * kLanes];
+  const int tiles = (rows + most_rows - 1) / most_rows;
   for (int panel = first; panel < last;) {
-    const int panels = next_panels(last - panel);
+    const int panels = next_panels<W>(last - panel);
     for (int i = 0; i < tiles; ++i) {
       const int row = int(int64_t(rows) * i / tiles), count = int(int64_t(rows) * (i + 1) / tiles) - row;
-      tile_of<W>(count, panels)(a + row * lda, lda, data + panel * panel_step, panel_step, stride, last - panel > panels ? panels * panel_step : 0, depth, out);
+      const char* weights = data + panel * panel_step;
+#if defined(BAC_AMX)
+      if constexpr (on_unit<W>()) unit_tile<W>(a + row * lda, lda, count, weights, panel_step, panels, depth, out);
+      else
+#endif
+        tile_of<W>(count, panels)(a + row * lda, lda, weights, panel_step, stride, last - panel > panels ? panels * panel_step : 0, depth, out);
       const float* value = out;
       for (int r = 0; r < count; ++r)
         for (int v = 0; v < panels * kParts; ++v, value += kWidth) emit(row + r, panel * kLanes + v * kWidth, load(value));

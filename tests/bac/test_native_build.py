@@ -78,6 +78,15 @@ def test_failing_compiler(library_cache, tmp_path, monkeypatch, script, error, m
 
 
 @needs_compiler
+@pytest.mark.skipif(len(compiler.levels()) == 1, reason="this machine has one level")
+def test_a_level_that_the_compiler_does_not_know_is_left_out(tmp_path, monkeypatch):
+    last = list(compiler.levels())[-1]
+    option = compiler.levels()[last][-1]
+    script = f'case " $* " in *" {option} "*) exit 1;; esac; exec g++ "$@"'
+    monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, script)))
+    assert list(compiler.known_levels(compiler.find_compiler())) == list(compiler.levels())[:-1]
+
+
 def test_compiled_once_also_by_several_threads(library_cache, compiler_commands):
     with ThreadPoolExecutor(4) as pool:
         libraries = list(pool.map(lambda _: build.library(), range(8)))
