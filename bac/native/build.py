@@ -49,6 +49,8 @@ SOURCES = (
     "crew.hpp",
     "team.hpp",
     "worker.hpp",
+    "maps.hpp",
+    "winograd.hpp",
     "encoder.hpp",
     "level.hpp",
     "level.cpp",

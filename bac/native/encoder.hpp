@@ -1,30 +1,23 @@
 // The vision encoder as one thread of a team runs it: images in, features out.
 //
 // Activations lie as [frame][pixel][channel]. A convolution gathers the patches of some rows (pixels of its output) and
-// multiplies them by its weights, so that it runs on the same products as the denoiser. A row's sum runs in one order whatever
-// the rows beside it: a frame's features do not depend on the frames it is encoded with, nor on the number of threads.
+// multiplies them by its weights, so that it runs on the same products as the denoiser; or its rows are tiles of pixels, with
+// fewer multiplications (winograd.hpp). A row's sum runs in one order whatever the rows beside it: a frame's features do not
+// depend on the frames it is encoded with, nor on the number of threads.
 #pragma once
 #include <algorithm>
 #include <limits>
 
+#include "maps.hpp"
 #include "product.hpp"
 #include "team.hpp"
+#include "winograd.hpp"
 
 namespace bac {
 namespace {
 
 constexpr int kFramesTogether = 8;        // that one pass takes, so that each weight it reads serves several
 constexpr size_t kPatchFloats = 112 << 10;  // of gathered patches that stay in a second-level cache beside the weights
-
-struct Shape {
-  int height, width;
-  int pixels() const { return height * width; }
-};
-
-inline Shape window(Shape in, int size, int stride, int padding) {
-  return {(in.height + 2 * padding - size) / stride + 1, (in.width + 2 * padding - size) / stride + 1};
-}
-inline Shape after(const Conv& conv, Shape in) { return window(in, conv.size, conv.stride, conv.padding); }
 
 // Calls see(convolution, shape before it) for each convolution of a camera, and gives the shape of the feature map.
 template <class See>
@@ -44,24 +37,23 @@ inline Shape walk(const Camera& camera, See&& see) {
 
 inline int pitch_of(const Conv& conv) { return round_up(conv.weight.k); }
 
-// Rows of patches that a thread gathers at once.
-inline int rows_at_once(const Conv& conv) { return std::max(int(kPatchFloats / size_t(pitch_of(conv))), kTileRows); }
+// Rows of a convolution's product for one frame: pixels of its output, or tiles of them.
+inline int rows_of(const Conv& conv, Shape out) { return conv.tile ? tiles(conv, out) : out.pixels(); }
 
-// Whether a team shares the rows of a convolution, rather than its columns. `rows` are those of a call's largest pass, so that
-// all its passes have the memory that was taken for that one.
-inline bool by_rows(int rows, int team) { return rows >= 2 * kTileRows * team; }
+// Rows that a thread gathers at once, and the floats that they need.
+inline int rows_at_once(const Conv& conv) {
+  return std::max(int(kPatchFloats / (conv.tile ? floats_of_tile(conv) : size_t(pitch_of(conv)))), kTileRows);
+}
+inline size_t floats_of_rows(const Conv& conv, int rows) {
+  return conv.tile ? floats_of_tiles(conv, rows) : size_t(rows) * pitch_of(conv);
+}
 
-// Activations [frames][pixel][channel]; and as bfloat16, where convolutions multiply such.
-struct Map {
-  float* wide;
-  uint16_t* narrow;
-  void put(size_t at, vf value) const {
-    store(wide + at, value);
-#if defined(__AVX512BF16__)
-    if (narrow) _mm256_storeu_si256(reinterpret_cast<__m256i*>(narrow + at), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(value))));
-#endif
-  }
-};
+// Whether a team shares the rows of a convolution, rather than its columns: where that leaves each thread rows for two tiles, or
+// some where columns would leave it less than two panels. `rows` are those of a call's largest pass, so that all its passes have
+// the memory that was taken for that one.
+inline bool by_rows(const Conv& conv, int rows, int team) {
+  return rows >= 2 * kTileRows * team || (conv.weight.n / kLanes < 2 * team && rows >= 4 * team);
+}
 
 // Buffers of some frames that one team works on.
 struct Sight {
@@ -94,10 +86,10 @@ class Observer {
     size_t floats = 0, row = 0;
     for (int i = 0; i < e.cameras; ++i) {
       const Shape map = walk(e.camera[i], [&](const Conv& conv, Shape in) {
-        const int rows = most * after(conv, in).pixels();
-        const int own = by_rows(rows, team) ? std::min((rows + team - 1) / team, rows_at_once(conv)) : rows;
-        floats = std::max(floats, size_t(own) * pitch_of(conv));
-        row = std::max(row, size_t(pitch_of(conv)));
+        const int rows = most * rows_of(conv, after(conv, in));
+        const int own = by_rows(conv, rows, team) ? std::min((rows + team - 1) / team, rows_at_once(conv)) : rows;
+        floats = std::max(floats, floats_of_rows(conv, own));
+        if (!conv.tile) row = std::max(row, size_t(pitch_of(conv)));
       });
       const Camera& camera = e.camera[i];
       row = std::max(row, size_t(map.pixels()) * camera.keypoint.n + camera.linear.k + camera.linear.n);
@@ -186,14 +178,19 @@ class Observer {
 
   Shape convolve(const Conv& conv, Shape in, const Map& x, const Map& out) {
     const Shape shape = after(conv, in);
-    const int rows = frames * shape.pixels(), n = conv.weight.n, pitch = pitch_of(conv);
-    const bool own_rows = by_rows(most * shape.pixels(), team);
+    const int rows = frames * rows_of(conv, shape), n = conv.weight.n, pitch = pitch_of(conv);
+    const bool own_rows = by_rows(conv, most * rows_of(conv, shape), team);
+    const int worker = own_rows ? 0 : id, workers = own_rows ? 1 : team;
     const int begin = own_rows ? share(rows, id) : 0, end = own_rows ? share(rows, id + 1) : rows;
     const int together = own_rows ? rows_at_once(conv) : rows, chunks = (end - begin + together - 1) / together;
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int from = begin + int(int64_t(end - begin) * chunk / chunks), to = begin + int(int64_t(end - begin) * (chunk + 1) / chunks);
-      gather(conv, in, shape, x, from, to - from);
-      multiply(conv.weight, patches, pitch, to - from, own_rows ? 0 : id, own_rows ? 1 : team, out.wide + size_t(from) * n);
+      if (conv.tile) {
+        convolve_tiles(conv, in, shape, x.wide, from, to - from, worker, workers, patches, out.wide);
+      } else {
+        gather(conv, in, shape, x, from, to - from);
+        multiply(conv.weight, patches, pitch, to - from, worker, workers, out.wide + size_t(from) * n);
+      }
     }
     barrier.wait();
     return shape;
