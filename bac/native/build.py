@@ -51,6 +51,7 @@ SOURCES = (
     "worker.hpp",
     "maps.hpp",
     "winograd.hpp",
+    "taps.hpp",
     "encoder.hpp",
     "level.hpp",
     "level.cpp",

@@ -10,6 +10,7 @@
 
 #include "maps.hpp"
 #include "product.hpp"
+#include "taps.hpp"
 #include "team.hpp"
 #include "winograd.hpp"
 
@@ -40,12 +41,13 @@ inline int pitch_of(const Conv& conv) { return round_up(conv.weight.k); }
 // Rows of a convolution's product for one frame: pixels of its output, or tiles of them.
 inline int rows_of(const Conv& conv, Shape out) { return conv.tile ? tiles(conv, out) : out.pixels(); }
 
-// Rows that a thread gathers at once, and the floats that they need.
-inline int rows_at_once(const Conv& conv) {
-  return std::max(int(kPatchFloats / (conv.tile ? floats_of_tile(conv) : size_t(pitch_of(conv)))), kTileRows);
+// Floats of memory that a row needs, how many rows a thread takes at once, and the memory that it needs for them.
+inline size_t floats_of_row(const Conv& conv) {
+  return conv.tile ? floats_of_tile(conv) : std::max(size_t(pitch_of(conv)), floats_of_taps(conv));
 }
+inline int rows_at_once(const Conv& conv) { return std::max(int(kPatchFloats / floats_of_row(conv)), kTileRows); }
 inline size_t floats_of_rows(const Conv& conv, int rows) {
-  return conv.tile ? floats_of_tiles(conv, rows) : size_t(rows) * pitch_of(conv);
+  return conv.tile ? floats_of_tiles(conv, rows) : rows * floats_of_row(conv);
 }
 
 // Whether a team shares the rows of a convolution, rather than its columns: where that leaves each thread rows for two tiles, or
@@ -180,6 +182,7 @@ class Observer {
     const Shape shape = after(conv, in);
     const int rows = frames * rows_of(conv, shape), n = conv.weight.n, pitch = pitch_of(conv);
     const bool own_rows = by_rows(conv, most * rows_of(conv, shape), team);
+    const bool taps = by_taps(conv, in, shape);
     const int worker = own_rows ? 0 : id, workers = own_rows ? 1 : team;
     const int begin = own_rows ? share(rows, id) : 0, end = own_rows ? share(rows, id + 1) : rows;
     const int together = own_rows ? rows_at_once(conv) : rows, chunks = (end - begin + together - 1) / together;
@@ -187,6 +190,8 @@ class Observer {
       const int from = begin + int(int64_t(end - begin) * chunk / chunks), to = begin + int(int64_t(end - begin) * (chunk + 1) / chunks);
       if (conv.tile) {
         convolve_tiles(conv, in, shape, x.wide, from, to - from, worker, workers, patches, out.wide);
+      } else if (taps) {
+        convolve_taps(conv, in, shape, x, from, to - from, worker, workers, patches, out.wide + size_t(from) * n);
       } else {
         gather(conv, in, shape, x, from, to - from);
         multiply(conv.weight, patches, pitch, to - from, worker, workers, out.wide + size_t(from) * n);
