@@ -22,6 +22,33 @@ inline void store_narrow(uint16_t* to, vf value) {
 }
 #endif
 
+// Rounds n numbers likewise; only for levels that multiply bfloat16.
+inline void narrow(const float* x, uint16_t* to, size_t n) {
+#if defined(__AVX512BF16__)
+  size_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) store_narrow(to + i, load(x + i));
+  float rest[kWidth] = {};
+  uint16_t narrow_rest[kWidth];
+  std::memcpy(rest, x + i, (n - i) * sizeof(float));
+  store_narrow(narrow_rest, load(rest));
+  std::memcpy(to + i, narrow_rest, (n - i) * sizeof(uint16_t));
+#else
+  (void)x, (void)to, (void)n;
+#endif
+}
+
+// memcpy, without a call for the few dozen bytes of a line of a patch: the last piece may overlap the one before.
+inline void copy(char* to, const char* from, size_t bytes) {
+  typedef char Piece __attribute__((vector_size(32), aligned(1), may_alias));
+  constexpr size_t piece = sizeof(Piece), most = 8 * piece;
+  if (bytes < piece || bytes > most) {
+    std::memcpy(to, from, bytes);
+    return;
+  }
+  for (size_t i = 0; i + piece < bytes; i += piece) *reinterpret_cast<Piece*>(to + i) = *reinterpret_cast<const Piece*>(from + i);
+  *reinterpret_cast<Piece*>(to + bytes - piece) = *reinterpret_cast<const Piece*>(from + bytes - piece);
+}
+
 // Activations; and as bfloat16, where convolutions multiply such.
 struct Map {
   float* wide;

@@ -18,10 +18,11 @@ inline int seen(int in, int out, const Conv& conv) {
   return count;
 }
 
-// Whether enough taps see nothing: each tap costs a pass over its sums.
+inline bool has_taps(const Conv& conv) { return !conv.tile && conv.size * conv.size == kTaps && conv.channels % kLanes == 0; }
+
+// Whether enough taps see nothing: each one costs a pass over its sums.
 inline bool by_taps(const Conv& conv, Shape in, Shape out) {
-  if (conv.tile || conv.size * conv.size != kTaps || conv.channels % kLanes) return false;
-  return 10LL * seen(in.height, out.height, conv) * seen(in.width, out.width, conv) <= 9LL * kTaps * out.pixels();
+  return has_taps(conv) && 10LL * seen(in.height, out.height, conv) * seen(in.width, out.width, conv) <= 9LL * kTaps * out.pixels();
 }
 
 // Floats that `convolve_taps` needs for a pixel: its inputs, and which output each belongs to.

@@ -20,21 +20,22 @@ COSTS = {"fp32": (4, 2, 2.5), "bf16": (2, 2, 5.0)}
 FRAMES = 2  # that share a read of the weights: those of an observation
 
 
-def choose_tile(channels: int, size: int, stride: int, out: tuple[int, int], precision: str) -> int:
+def choose_tile(channels: int, size: int, stride: int, padding: int, out: tuple[int, int], precision: str) -> int:
     """Which tile makes a convolution fastest: 2, 4, or 0 for the ordinary product.
 
     Tiles multiply less often, but have more weights to read, which takes longest where a map is small. The choice
     depends on shapes alone, so that a frame's features do not depend on the call.
 
     Args:
-        channels, size, stride: of the input, of the square kernel, and of its steps.
+        channels, size, stride, padding: channels of the input, then the square kernel, its steps and the border.
         out: height and width of the output.
         precision: fp32 or bf16.
     """
     if size != 3 or stride != 1 or channels % 16:
         return 0
     transformed, plain, per_byte = COSTS[precision]
-    costs = {0: FRAMES * 9 * out[0] * out[1] + per_byte * 9 * plain}
+    seen = (3 * out[0] - 2 * padding) * (3 * out[1] - 2 * padding)  # pairs of an output and a pixel: taps.hpp
+    costs = {0: FRAMES * seen + per_byte * 9 * plain}
     for tile in TILES[precision]:
         points, tiles = (tile + 2) ** 2, math.ceil(out[0] / tile) * math.ceil(out[1] / tile)
         costs[tile] = points * (FRAMES * tiles + per_byte * transformed)

@@ -108,8 +108,8 @@ class NativeEncoder:
         return pack(weight, bias, self.keep, self._form(weight))
 
     def _conv(self, conv: nn.Conv2d, norm: nn.Module, shape: tuple[int, int]) -> Conv:
-        channels, size, stride, padding = conv.in_channels, conv.kernel_size[0], conv.stride[0], conv.padding[0]
-        tile = choose_tile(channels, size, stride, _after(conv, shape), self.precision)
+        channels, size, stride, padding = conv.in_channels, conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
+        tile = choose_tile(channels, size, stride, padding, _after(conv, shape), self.precision)
         if tile:
             flat = transform(conv.weight, tile).flatten(1)  # [out, point row, point column, channel]
         else:

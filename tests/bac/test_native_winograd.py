@@ -1,4 +1,4 @@
-"""Convolutions by tiles give what convolutions give: for any shape, level and team, and for each frame by itself."""
+"""Convolutions by tiles or taps give what convolutions give: for any shape, level and team, each frame by itself."""
 
 import random
 
@@ -74,9 +74,9 @@ def expected(module, images):
     return module({"eye": images.flatten(0, 1)}).unflatten(0, images.shape[:2])
 
 
-@pytest.mark.parametrize("tile", TILES)
-@pytest.mark.parametrize("seed", range(8))
-def test_tiles_give_the_features_of_the_module_at_every_level(monkeypatch, seed, tile):
+@pytest.mark.parametrize("tile", [0, *TILES])
+@pytest.mark.parametrize("seed", range(6))
+def test_tiles_and_taps_give_the_features_of_the_module_at_every_level(monkeypatch, seed, tile):
     force(monkeypatch, tile)
     module, images = any_encoder(seed)
     for level in levels.usable_levels(build.library()):
@@ -88,7 +88,7 @@ def test_tiles_give_the_features_of_the_module_at_every_level(monkeypatch, seed,
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("tile", [0, *TILES])
 def test_a_frame_depends_neither_on_others_nor_on_threads_and_its_nan_stays(monkeypatch, tile, precision):
     if precision == "bf16" and "bfloat" not in levels.choose_level(build.library()).formats:
         pytest.skip("this processor does not multiply bfloat16")
@@ -111,15 +111,15 @@ def test_a_frame_depends_neither_on_others_nor_on_threads_and_its_nan_stays(monk
 
 def chosen_tiles(precision):
     """Those that are chosen for some map."""
-    return {choose_tile(64, 3, 1, (side, side), precision) for side in range(1, 60)}
+    return {choose_tile(64, 3, 1, 1, (side, side), precision) for side in range(1, 60)}
 
 
 def test_tiles_are_chosen_by_shape():
     assert chosen_tiles("fp32") == {0, 2, 4} and chosen_tiles("bf16") == {0, 2}
     for precision in ("fp32", "bf16"):
-        assert choose_tile(64, 3, 1, (3, 3), precision) == 0  # more weights than it saves
+        assert choose_tile(64, 3, 1, 1, (3, 3), precision) == 0  # more weights than it saves
         for channels, size, stride in ((3, 3, 1), (64, 3, 2), (64, 1, 1), (64, 7, 1)):
-            assert choose_tile(channels, size, stride, (40, 40), precision) == 0
+            assert choose_tile(channels, size, stride, size // 2, (40, 40), precision) == 0
 
 
 @pytest.mark.parametrize("tile", TILES)
