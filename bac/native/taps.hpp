@@ -20,9 +20,9 @@ inline int seen(int in, int out, const Conv& conv) {
 
 inline bool has_taps(const Conv& conv) { return !conv.tile && conv.size * conv.size == kTaps && conv.channels % kLanes == 0; }
 
-// Whether enough taps see nothing: each one costs a pass over its sums.
+// Whether enough taps see nothing: a fifth, since each one costs a pass over its sums.
 inline bool by_taps(const Conv& conv, Shape in, Shape out) {
-  return has_taps(conv) && 10LL * seen(in.height, out.height, conv) * seen(in.width, out.width, conv) <= 9LL * kTaps * out.pixels();
+  return has_taps(conv) && 5LL * seen(in.height, out.height, conv) * seen(in.width, out.width, conv) <= 4LL * kTaps * out.pixels();
 }
 
 // Floats that `convolve_taps` needs for a pixel: its inputs, and which output each belongs to.
@@ -54,9 +54,9 @@ inline void convolve_taps_as(const Conv& conv, Shape in, Shape out, const typena
     for (int i = 0; i < count; ++i) std::memset(column + size_t(i) * w.n, 0, panels * kLanes * sizeof(float));
     for (int tap = 0; tap < kTaps; ++tap) {
       const long next = tap + 1 < kTaps ? tap_step : last - panel > panels ? panels * panel_step - tap * tap_step : 0;
-      const int rows = first[tap + 1] - first[tap], tiles = (rows + kTileRows - 1) / kTileRows;
-      for (int i = 0; i < tiles; ++i) {
-        const int row = first[tap] + int(int64_t(rows) * i / tiles), end = first[tap] + int(int64_t(rows) * (i + 1) / tiles);
+      const int rows = first[tap + 1] - first[tap], groups = (rows + kTileRows - 1) / kTileRows;
+      for (int i = 0; i < groups; ++i) {
+        const int row = first[tap] + int(int64_t(rows) * i / groups), end = first[tap] + int(int64_t(rows) * (i + 1) / groups);
         tile_of<W>(end - row, panels)(values + size_t(row) * depth, depth, w.data + panel * panel_step + tap * tap_step, panel_step, stride, next, depth, sums);
         const float* sum = sums;
         for (int r = row; r < end; ++r)

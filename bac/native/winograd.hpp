@@ -6,6 +6,8 @@
 // weights' values there (packed so: bac/native/winograd.py has the same points), and the sums over channels become outputs
 // (`leave`). One product runs over all tiles of all frames. A tile's results do not depend on the tiles beside it.
 #pragma once
+#include <algorithm>
+
 #include "maps.hpp"
 #include "product.hpp"
 #include "team.hpp"
