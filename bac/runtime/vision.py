@@ -3,8 +3,7 @@
 Known is the encoder of this project's image policies: a ResNet-18 with group or batch normalisation for each camera,
 spatial softmax, a linear layer. Weights are kept in half precision where that is exact: reading them takes longer than
 multiplying them. 3x3 convolutions run in fewer multiplications: by tiles (`bac.native.winograd`), on small maps without
-the taps that only see padding. With precision=bf16 the convolutions multiply bfloat16 numbers and sum in
-float32.
+the taps that only see padding. With precision=bf16 they multiply bfloat16 numbers and sum in float32.
 """
 
 from __future__ import annotations
