@@ -1,30 +1,24 @@
 // The vision encoder as one thread of a team runs it: images in, features out.
 //
 // Activations lie as [frame][pixel][channel]. A convolution gathers the patches of some rows (pixels of its output) and
-// multiplies them by its weights, so that it runs on the same products as the denoiser. A row's sum runs in one order whatever
-// the rows beside it: a frame's features do not depend on the frames it is encoded with, nor on the number of threads.
+// multiplies them by its weights, so that it runs on the same products as the denoiser. With fewer multiplications its rows are
+// tiles of pixels (winograd.hpp), or it leaves out the border (taps.hpp). A row's sum runs in one order whatever the rows beside
+// it: a frame's features do not depend on the frames it is encoded with, nor on the number of threads.
 #pragma once
 #include <algorithm>
 #include <limits>
 
+#include "maps.hpp"
 #include "product.hpp"
+#include "taps.hpp"
 #include "team.hpp"
+#include "winograd.hpp"
 
 namespace bac {
 namespace {
 
 constexpr int kFramesTogether = 8;        // that one pass takes, so that each weight it reads serves several
 constexpr size_t kPatchFloats = 112 << 10;  // of gathered patches that stay in a second-level cache beside the weights
-
-struct Shape {
-  int height, width;
-  int pixels() const { return height * width; }
-};
-
-inline Shape window(Shape in, int size, int stride, int padding) {
-  return {(in.height + 2 * padding - size) / stride + 1, (in.width + 2 * padding - size) / stride + 1};
-}
-inline Shape after(const Conv& conv, Shape in) { return window(in, conv.size, conv.stride, conv.padding); }
 
 // Calls see(convolution, shape before it) for each convolution of a camera, and gives the shape of the feature map.
 template <class See>
@@ -44,24 +38,24 @@ inline Shape walk(const Camera& camera, See&& see) {
 
 inline int pitch_of(const Conv& conv) { return round_up(conv.weight.k); }
 
-// Rows of patches that a thread gathers at once.
-inline int rows_at_once(const Conv& conv) { return std::max(int(kPatchFloats / size_t(pitch_of(conv))), kTileRows); }
+// Rows of a convolution's product for one frame: pixels of its output, or tiles of them.
+inline int rows_of(const Conv& conv, Shape out) { return conv.tile ? tiles(conv, out) : out.pixels(); }
 
-// Whether a team shares the rows of a convolution, rather than its columns. `rows` are those of a call's largest pass, so that
-// all its passes have the memory that was taken for that one.
-inline bool by_rows(int rows, int team) { return rows >= 2 * kTileRows * team; }
+// Floats of memory that a row needs, how many rows a thread takes at once, and the memory that it needs for them.
+inline size_t floats_of_row(const Conv& conv) {
+  return conv.tile ? floats_of_tile(conv) : has_taps(conv) ? floats_of_taps(conv) : size_t(pitch_of(conv));
+}
+inline int rows_at_once(const Conv& conv) { return std::max(int(kPatchFloats / floats_of_row(conv)), kTileRows); }
+inline size_t floats_of_rows(const Conv& conv, int rows) {
+  return conv.tile ? floats_of_tiles(conv, rows) : rows * floats_of_row(conv);
+}
 
-// Activations [frames][pixel][channel]; and as bfloat16, where convolutions multiply such.
-struct Map {
-  float* wide;
-  uint16_t* narrow;
-  void put(size_t at, vf value) const {
-    store(wide + at, value);
-#if defined(__AVX512BF16__)
-    if (narrow) _mm256_storeu_si256(reinterpret_cast<__m256i*>(narrow + at), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(value))));
-#endif
-  }
-};
+// Whether a team shares the rows of a convolution, rather than its columns: where that leaves each thread rows for two tiles, or
+// some where columns would leave it less than two panels. `rows` are those of a call's largest pass, so that all its passes have
+// the memory that was taken for that one.
+inline bool by_rows(const Conv& conv, int rows, int team) {
+  return rows >= 2 * kTileRows * team || (conv.weight.n / kLanes < 2 * team && rows >= 4 * team);
+}
 
 // Buffers of some frames that one team works on.
 struct Sight {
@@ -76,14 +70,14 @@ struct Sight {
         narrowed |= conv.weight.format == kBfloat;
       });
     }
-    pixels = parts.take(frames * image);
-    for (Map& buffer : maps) {
-      buffer.wide = parts.take(frames * map);
-      buffer.narrow = narrowed ? reinterpret_cast<uint16_t*>(parts.take(frames * map / 2)) : nullptr;
-    }
+    auto take = [&](size_t floats) {
+      float* wide = parts.take(floats);
+      return Map{wide, narrowed ? reinterpret_cast<uint16_t*>(parts.take((floats + 1) / 2)) : nullptr};
+    };
+    pixels = take(frames * image);
+    for (Map& buffer : maps) buffer = take(frames * map);
   }
-  float* pixels;
-  Map maps[4];
+  Map pixels, maps[4];
 };
 
 class Observer {
@@ -94,10 +88,9 @@ class Observer {
     size_t floats = 0, row = 0;
     for (int i = 0; i < e.cameras; ++i) {
       const Shape map = walk(e.camera[i], [&](const Conv& conv, Shape in) {
-        const int rows = most * after(conv, in).pixels();
-        const int own = by_rows(rows, team) ? std::min((rows + team - 1) / team, rows_at_once(conv)) : rows;
-        floats = std::max(floats, size_t(own) * pitch_of(conv));
-        row = std::max(row, size_t(pitch_of(conv)));
+        const int rows = most * rows_of(conv, after(conv, in));
+        const int own = by_rows(conv, rows, team) ? std::min((rows + team - 1) / team, rows_at_once(conv)) : rows;
+        floats = std::max(floats, floats_of_rows(conv, own));
       });
       const Camera& camera = e.camera[i];
       row = std::max(row, size_t(map.pixels()) * camera.keypoint.n + camera.linear.k + camera.linear.n);
@@ -118,8 +111,8 @@ class Observer {
     crop(camera, image);
     Shape shape{camera.crop_height, camera.crop_width};
     Map x = sight.maps[0], y = sight.maps[1], z = sight.maps[2], shortcut = sight.maps[3];
-    shape = convolve(camera.stem, shape, {sight.pixels, nullptr}, y);
-    normalise(camera.stem, shape.pixels(), y, nullptr, true);
+    shape = convolve(camera.stem, shape, sight.pixels, y);
+    normalise(camera.stem, shape.pixels(), {y.wide, nullptr}, nullptr, true);  // nothing multiplies it before the pooling
     shape = pool(camera, shape, y, x);
     for (int i = 0; i < camera.blocks; ++i) {
       const Residual& block = camera.block[i];
@@ -142,58 +135,69 @@ class Observer {
 
   // The part that is looked at, channels last.
   void crop(const Camera& camera, const float* image) {
-    const size_t plane = size_t(camera.height) * camera.width;
+    const size_t plane = size_t(camera.height) * camera.width, numbers = size_t(camera.crop_width) * camera.channels;
     const int lines = frames * camera.crop_height;
     for (int line = share(lines, id); line < share(lines, id + 1); ++line) {
       const int frame = line / camera.crop_height, y = line % camera.crop_height;
       const float* from = image + size_t(first + frame) * camera.channels * plane + size_t(camera.top + y) * camera.width + camera.left;
-      float* to = sight.pixels + size_t(line) * camera.crop_width * camera.channels;
-      for (int x = 0; x < camera.crop_width; ++x)
-        for (int channel = 0; channel < camera.channels; ++channel) *to++ = from[channel * plane + x];
+      float* const to = sight.pixels.wide + line * numbers;
+      auto interleave = [&](auto channels) {
+        for (int x = 0; x < camera.crop_width; ++x)
+          for (int channel = 0; channel < channels; ++channel) to[x * channels + channel] = from[channel * plane + x];
+      };
+      if (camera.channels == 3) interleave(std::integral_constant<int, 3>{});
+      else interleave(camera.channels);
+      if (sight.pixels.narrow) narrow(to, sight.pixels.narrow + line * numbers, numbers);
     }
     barrier.wait();
   }
 
   // Patches of output pixels [begin, begin + count) of all frames, a row of `pitch` numbers each.
   void gather(const Conv& conv, Shape in, Shape out, const Map& x, int begin, int count) {
-    const bool narrowed = conv.weight.format == kBfloat, direct = narrowed && x.narrow;
-    const size_t unit = direct ? sizeof(uint16_t) : sizeof(float), pixel_size = conv.channels * unit;
-    const size_t line = conv.size * pixel_size, pitch = pitch_of(conv), n = size_t(out.pixels());
-    const char* all = direct ? reinterpret_cast<const char*>(x.narrow) : reinterpret_cast<const char*>(x.wide);
-    for (int i = 0; i < count; ++i) {
-      const int frame = (begin + i) / int(n), pixel = (begin + i) % int(n);
-      const int top = pixel / out.width * conv.stride - conv.padding, left = pixel % out.width * conv.stride - conv.padding;
-      const int skip = std::max(-left, 0), stop = std::min(conv.size, in.width - left);
-      const char* from = all + size_t(frame) * in.pixels() * pixel_size;
-      char* const row = direct || !narrowed ? reinterpret_cast<char*>(patches) + i * pitch * unit : reinterpret_cast<char*>(scratch);
-      char* to = row;
-      for (int ky = 0; ky < conv.size; ++ky, to += line) {
-        const int y = top + ky;
-        if (y < 0 || y >= in.height || skip >= stop) {
-          std::memset(to, 0, line);
-          continue;
-        }
-        if (skip) std::memset(to, 0, skip * pixel_size);
-        std::memcpy(to + skip * pixel_size, from + (size_t(y) * in.width + left + skip) * pixel_size, (stop - skip) * pixel_size);
-        if (stop < conv.size) std::memset(to + stop * pixel_size, 0, (conv.size - stop) * pixel_size);
+    const bool narrowed = conv.weight.format == kBfloat;
+    const int size = conv.size, stride = conv.stride, padding = conv.padding, n = out.pixels();
+    const size_t unit = narrowed ? sizeof(uint16_t) : sizeof(float), pixel_size = conv.channels * unit;
+    const size_t line = size * pixel_size, row = pitch_of(conv) * unit, in_line = in.width * pixel_size;
+    const char* const all = narrowed ? reinterpret_cast<const char*>(x.narrow) : reinterpret_cast<const char*>(x.wide);
+    char* to = reinterpret_cast<char*>(patches);
+    for (int i = begin; i < begin + count; ++i, to += row) {
+      const int top = i % n / out.width * stride - padding, left = i % n % out.width * stride - padding;
+      const char* const frame = all + size_t(i / n) * in.pixels() * pixel_size;
+      std::memset(to + size * line, 0, row - size * line);
+      if (top >= 0 && top + size <= in.height && left >= 0 && left + size <= in.width) {
+        const char* const from = frame + top * in_line + left * pixel_size;
+        for (int ky = 0; ky < size; ++ky) copy(to + ky * line, from + ky * in_line, line);
+        continue;
       }
-      std::memset(to, 0, pitch * unit - conv.size * line);
-#if defined(__AVX512BF16__)
-      if (narrowed && !direct) BfloatWeights::narrow(scratch, reinterpret_cast<uint32_t*>(patches) + i * pitch / 2, pitch);
-#endif
+      const int first = std::max(-left, 0), last = std::min(size, in.width - left);
+      for (int ky = 0; ky < size; ++ky) {
+        const int y = top + ky;
+        char* const part = to + ky * line;
+        std::memset(part, 0, line);
+        if (y >= 0 && y < in.height && first < last)
+          std::memcpy(part + first * pixel_size, frame + y * in_line + (left + first) * pixel_size, (last - first) * pixel_size);
+      }
     }
   }
 
   Shape convolve(const Conv& conv, Shape in, const Map& x, const Map& out) {
     const Shape shape = after(conv, in);
-    const int rows = frames * shape.pixels(), n = conv.weight.n, pitch = pitch_of(conv);
-    const bool own_rows = by_rows(most * shape.pixels(), team);
+    const int rows = frames * rows_of(conv, shape), n = conv.weight.n, pitch = pitch_of(conv);
+    const bool own_rows = by_rows(conv, most * rows_of(conv, shape), team);
+    const bool taps = by_taps(conv, in, shape);
+    const int worker = own_rows ? 0 : id, workers = own_rows ? 1 : team;
     const int begin = own_rows ? share(rows, id) : 0, end = own_rows ? share(rows, id + 1) : rows;
     const int together = own_rows ? rows_at_once(conv) : rows, chunks = (end - begin + together - 1) / together;
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int from = begin + int(int64_t(end - begin) * chunk / chunks), to = begin + int(int64_t(end - begin) * (chunk + 1) / chunks);
-      gather(conv, in, shape, x, from, to - from);
-      multiply(conv.weight, patches, pitch, to - from, own_rows ? 0 : id, own_rows ? 1 : team, out.wide + size_t(from) * n);
+      if (conv.tile) {
+        convolve_tiles(conv, in, shape, x.wide, from, to - from, worker, workers, patches, out.wide);
+      } else if (taps) {
+        convolve_taps(conv, in, shape, x, from, to - from, worker, workers, patches, out.wide + size_t(from) * n);
+      } else {
+        gather(conv, in, shape, x, from, to - from);
+        multiply(conv.weight, patches, pitch, to - from, worker, workers, out.wide + size_t(from) * n);
+      }
     }
     barrier.wait();
     return shape;
@@ -203,7 +207,7 @@ class Observer {
   static void multiply(const Matrix& w, const float* a, int pitch, int rows, int worker, int workers, float* out) {
     const int n = w.n;
     auto emit = [out, n](int row, int column, vf value) { store(out + size_t(row) * n + column, value); };
-#if defined(__AVX512BF16__)
+#if defined(BAC_BFLOAT)
     if (w.format == kBfloat)
       return packed_product<BfloatWeights>(reinterpret_cast<const uint32_t*>(a), pitch / 2, rows, w, worker, workers, emit);
 #endif

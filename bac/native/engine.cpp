@@ -217,7 +217,9 @@ const char* wrong_call(const Model& m, const Call& c) {
 
 bool shaped(const Conv& c, int64_t in, const Formats& formats) {
   if (!fits(c.size, 1, 64) || !fits(c.stride, 1, 64) || !fits(c.padding, 0, c.size / 2) || c.channels != in) return false;
-  const int64_t k = (int64_t(c.size) * c.size * in + 1) / 2 * 2, n = c.weight.n;
+  const bool tiled = c.tile != 0;
+  if (tiled && ((c.tile != 2 && c.tile != 4) || c.size != 3 || c.stride != 1 || in % kLanes)) return false;
+  const int64_t points = tiled ? (c.tile + 2) * (c.tile + 2) : int64_t(c.size) * c.size, k = (points * in + 1) / 2 * 2, n = c.weight.n;
   if (!fits(n, kLanes, 1 << 16) || n % kLanes || !shaped(c.weight, n, k) || c.weight.format == kByte || !formats[c.weight.format]) return false;
   if (!c.norm.gain || !c.norm.shift || !fits(c.norm.groups, 0, n / kLanes)) return false;
   return !c.norm.groups || n % (int64_t(c.norm.groups) * kLanes) == 0;

@@ -44,7 +44,10 @@ using HalfWeights = FloatWeights;  // never packed: see kHasHalf
 // bfloat16 pairs: a vector holds two rows of the matrix, and so does an input. Sums are float.
 #if defined(__AVX512BF16__)
 #define BAC_BFLOAT
-constexpr bool kHasBfloat = true;
+// Rounds a vector to the nearest bfloat16.
+inline void store_narrow(uint16_t* to, vf value) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(value))));
+}
 struct BfloatWeights {
   using Input = uint32_t;
   using Weights = __m512i;
@@ -56,16 +59,12 @@ struct BfloatWeights {
     return reinterpret_cast<vf>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(total), reinterpret_cast<__m512bh>(w),
                                                  reinterpret_cast<__m512bh>(_mm512_set1_epi32(int32_t(x)))));
   }
-  // Rounds n numbers, a multiple of 16, to the nearest bfloat16.
-  static void narrow(const float* x, Input* out, size_t n) {
-    for (size_t i = 0; i < n; i += 16)
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i / 2),
-                          reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(x + i))));
-  }
 };
 #elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 #define BAC_BFLOAT
-constexpr bool kHasBfloat = true;
+inline void store_narrow(uint16_t* to, vf value) {
+  vst1_bf16(reinterpret_cast<bfloat16_t*>(to), vcvt_bf16_f32(reinterpret_cast<float32x4_t>(value)));
+}
 struct BfloatWeights {
   using Input = uint32_t;
   using Weights = bfloat16x8_t;
@@ -76,10 +75,15 @@ struct BfloatWeights {
   static vf add(vf total, bfloat16x8_t w, uint32_t x) {
     return reinterpret_cast<vf>(vbfdotq_f32(reinterpret_cast<float32x4_t>(total), w, vreinterpretq_bf16_u32(vdupq_n_u32(x))));
   }
-  static void narrow(const float* x, Input* out, size_t n) {
-    for (size_t i = 0; i < n; i += 4) vst1_bf16(reinterpret_cast<bfloat16_t*>(out + i / 2), vcvt_bf16_f32(vld1q_f32(x + i)));
-  }
 };
+#endif
+
+#if defined(BAC_BFLOAT)
+constexpr bool kHasBfloat = true;
+// Rounds n numbers, a multiple of 16.
+inline void narrow_bfloat(const float* x, uint32_t* out, size_t n) {
+  for (size_t i = 0; i < n; i += kWidth) store_narrow(reinterpret_cast<uint16_t*>(out) + i, load(x + i));
+}
 #else
 constexpr bool kHasBfloat = false;
 #endif

@@ -5,7 +5,7 @@
 
 namespace bac {
 
-constexpr int32_t kAbi = 8;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number
+constexpr int32_t kAbi = 9;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number
 constexpr int32_t kMaxThreads = 1024;
 constexpr int kLanes = 16;  // columns of a panel of weights; sizes are rounded up to them
 
@@ -91,11 +91,13 @@ struct Norm {
 };
 
 // A convolution [size * size * in, out] with square kernels, its rows ordered (kernel row, kernel column, channel) and padded
-// with zeros to an even number; and the normalisation after it.
+// with zeros to an even number; and the normalisation after it. With a tile (3x3 kernels, stride 1, channels a multiple of 16)
+// the rows are the kernels' values at its points (winograd.hpp), [(tile + 2)^2 * in, out] in the order (point, channel).
 struct Conv {
   Matrix weight;
   Norm norm;
   int32_t channels, size, stride, padding;  // channels: of its input
+  int32_t tile;                             // outputs of a tile's line, 2 or 4, or 0
 };
 
 struct Residual {
@@ -154,7 +156,7 @@ constexpr int32_t kLayout[] = {
     offsetof(Call, condition), offsetof(Call, given),
     sizeof(Norm), offsetof(Norm, gain), offsetof(Norm, shift), offsetof(Norm, groups), offsetof(Norm, eps),
     sizeof(Conv), offsetof(Conv, weight), offsetof(Conv, norm), offsetof(Conv, channels), offsetof(Conv, size), offsetof(Conv, stride),
-    offsetof(Conv, padding),
+    offsetof(Conv, padding), offsetof(Conv, tile),
     sizeof(Residual), offsetof(Residual, first), offsetof(Residual, second), offsetof(Residual, shortcut),
     sizeof(Camera), offsetof(Camera, channels), offsetof(Camera, height), offsetof(Camera, width), offsetof(Camera, top),
     offsetof(Camera, left), offsetof(Camera, crop_height), offsetof(Camera, crop_width), offsetof(Camera, pool),

@@ -140,7 +140,7 @@ inline void product(const float* a, int rows, const Matrix& w, uint32_t* narrow,
   auto with_bias = [&](int row, int column, vf value) { emit(row, column, value + load(w.bias + column)); };
 #if defined(BAC_BFLOAT)
   if (w.format == kBfloat) {
-    BfloatWeights::narrow(a, narrow, size_t(rows) * w.k);
+    narrow_bfloat(a, narrow, size_t(rows) * w.k);
     return packed_product<BfloatWeights>(narrow, w.k / 2, rows, w, worker, workers, with_bias);
   }
 #endif

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bac.solver import COLUMNS
 
-ABI = 8  # kAbi of layout.hpp
+ABI = 9  # kAbi of layout.hpp
 LANES = 16
 #: formats of packed weights, numbered as in layout.hpp
 FORMATS = {"float": 0, "half": 1, "bfloat": 2, "byte": 3}
@@ -97,7 +97,7 @@ class Conv(Structure):
     _fields_ = [
         ("weight", Matrix),
         ("norm", Norm),
-        *((name, c_int32) for name in ("channels", "size", "stride", "padding")),
+        *((name, c_int32) for name in ("channels", "size", "stride", "padding", "tile")),
     ]
 
 

@@ -2,7 +2,8 @@
 
 Known is the encoder of this project's image policies: a ResNet-18 with group or batch normalisation for each camera,
 spatial softmax, a linear layer. Weights are kept in half precision where that is exact: reading them takes longer than
-multiplying them. With precision=bf16 the convolutions multiply bfloat16 numbers and sum in float32.
+multiplying them. 3x3 convolutions run in fewer multiplications: by tiles (`bac.native.winograd`), on small maps without
+the taps that only see padding. With precision=bf16 they multiply bfloat16 numbers and sum in float32.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from bac.native import build, engine
 from bac.native.levels import choose_level
 from bac.native.packing import is_half, pack
 from bac.native.structs import Camera, Conv, Encoder, Frames, Keep, Matrix, Norm, Residual, array
+from bac.native.winograd import choose_tile, transform
 from bac.runtime.snapshot import ModelSnapshot
 
 
@@ -50,6 +52,16 @@ def _is_plain(conv: nn.Conv2d) -> bool:
     plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
     sizes = (conv.kernel_size, conv.stride, conv.padding)
     return plain and all(not isinstance(size, str) and size[0] == size[1] for size in sizes)
+
+
+def _after(module: Any, shape: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of what a convolution or pooling gives for a map of such a shape."""
+
+    def scalar(value: Any) -> int:
+        return value[0] if isinstance(value, tuple) else value
+
+    size, stride, padding = map(scalar, (module.kernel_size, module.stride, module.padding))
+    return (shape[0] + 2 * padding - size) // stride + 1, (shape[1] + 2 * padding - size) // stride + 1
 
 
 class NativeEncoder:
@@ -96,12 +108,17 @@ class NativeEncoder:
     def _linear(self, weight: Tensor, bias: Tensor) -> Matrix:
         return pack(weight, bias, self.keep, self._form(weight))
 
-    def _conv(self, conv: nn.Conv2d, norm: nn.Module) -> Conv:
-        flat = conv.weight.permute(0, 2, 3, 1).flatten(1)  # [out, kernel row, kernel column, channel]
-        flat = F.pad(flat, (0, flat.shape[1] % 2))
+    def _conv(self, conv: nn.Conv2d, norm: nn.Module, shape: tuple[int, int]) -> Conv:
+        channels, size, stride, padding = conv.in_channels, conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
+        tile = choose_tile(channels, size, stride, padding, _after(conv, shape), self.precision)
+        if tile:
+            flat = transform(conv.weight, tile).flatten(1)  # [out, point row, point column, channel]
+        else:
+            flat = conv.weight.permute(0, 2, 3, 1).flatten(1)  # [out, kernel row, kernel column, channel]
+            flat = F.pad(flat, (0, flat.shape[1] % 2))
         form = "bfloat" if self.precision == "bf16" else self._form(flat)
         weight = pack(flat, torch.zeros(len(flat)), self.keep, form)
-        return Conv(weight, self._norm(norm), conv.in_channels, conv.kernel_size[0], conv.stride[0], conv.padding[0])
+        return Conv(weight, self._norm(norm), channels, size, stride, padding, tile)
 
     def _norm(self, norm: Any) -> Norm:
         if isinstance(norm, nn.GroupNorm):
@@ -109,15 +126,19 @@ class NativeEncoder:
         gain = norm.weight / (norm.running_var + norm.eps).sqrt()
         return Norm(self.keep(gain), self.keep(norm.bias - norm.running_mean * gain), 0, norm.eps)
 
-    def _residual(self, block: Any) -> Residual:
-        shortcut = Conv() if block.downsample is None else self._conv(*block.downsample)
-        return Residual(self._conv(block.conv1, block.bn1), self._conv(block.conv2, block.bn2), shortcut)
+    def _residual(self, block: Any, shape: tuple[int, int]) -> Residual:
+        shortcut = Conv() if block.downsample is None else self._conv(block.downsample[0], block.downsample[1], shape)
+        first = self._conv(block.conv1, block.bn1, shape)
+        return Residual(first, self._conv(block.conv2, block.bn2, _after(block.conv1, shape)), shortcut)
 
     def _camera(self, net: Any, shape: tuple[int, ...], crop: tuple[int, int] | None, at: int) -> Camera:
         stem, norm, _, pool, *stages = net.backbone.nets
-        blocks = [self._residual(block) for stage in stages for block in stage]
         keypoints, linear = net.pool.nets, net.nets[-1]
-        size = shape[1:] if crop is None else crop
+        size = (shape[1], shape[2]) if crop is None else crop
+        blocks, now = [], _after(pool, _after(stem, size))
+        for block in (block for stage in stages for block in stage):
+            blocks.append(self._residual(block, now))
+            now = _after(block.conv2, _after(block.conv1, now))
         top, left = (round((whole - part) / 2) for whole, part in zip(shape[1:], size))
         return Camera(
             *shape,
@@ -127,7 +148,7 @@ class NativeEncoder:
             pool.kernel_size,
             pool.stride,
             pool.padding,
-            self._conv(stem, norm),
+            self._conv(stem, norm, size),
             len(blocks),
             array(Residual, blocks, self.keep),
             self._linear(keypoints.weight.flatten(1), keypoints.bias),
