@@ -86,11 +86,7 @@ constexpr bool on_unit() {
 }
 
 // Panels to take next when `left` remain: full tiles, and 2 + 2 rather than 3 + 1 at the end.
-template <class W>
-inline int next_panels(int left) {
-  constexpr int most = on_unit<W>() ? kUnitPanels : kTilePanels;
-  return left == 4 && most == 3 ? 2 : left < most ? left : most;
-}
+inline int next_panels(int left, int most = kTilePanels) { return left == 4 && most == 3 ? 2 : left < most ? left : most; }
 
 // Panels [first, last) of a product for `rows` rows; emit(row, column, value) takes each finished vector. Rows are split
 // into tiles of nearly equal size, since a tile of few rows leaves the adders waiting.
@@ -101,7 +97,7 @@ inline void product(const typename W::Input* a, long lda, int rows, const char* 
   alignas(64) float out[most_rows * most_panels * kLanes];
   const int tiles = (rows + most_rows - 1) / most_rows;
   for (int panel = first; panel < last;) {
-    const int panels = next_panels<W>(last - panel);
+    const int panels = next_panels(last - panel, most_panels);
     for (int i = 0; i < tiles; ++i) {
       const int row = int(int64_t(rows) * i / tiles), count = int(int64_t(rows) * (i + 1) / tiles) - row;
       const char* weights = data + panel * panel_step;

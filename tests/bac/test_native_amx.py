@@ -32,9 +32,9 @@ static float fraction() {
 template <class W>
 static double worst() {
   double most = 0;
-  for (int depth : {4, 16, 20, 64, 67})
-    for (int panels : {1, 3, 4, 5, 9})
-      for (int rows : {1, 9, 16, 17, 40}) {
+  for (int depth : {4, 16, 67})
+    for (int panels : {1, 5})
+      for (int rows : {1, 9, 17}) {
         const int k = depth * W::kDepth, n = panels * kLanes;
         std::vector<float> a(rows * k), b(k * n), out(rows * n), expected(rows * n);
         for (float& x : a) x = W::kDepth == 4 ? float(random_bits() % 256) : fraction();
