@@ -28,7 +28,7 @@ help:
 	@echo "make setup   install only; EXTRAS=pusht,wandb chooses (pusht, blockpush, kitchen, robomimic, robomimic-reference,"
 	@echo "             lerobot, hub, wandb, report, serve, sweeps, ray, docs, dev, all)"
 	@echo "make wheels  the library and the workbench as wheels to hand on, in dist/"
-	@echo "make peers   time the denoiser in Inductor, ONNX Runtime and OpenVINO beside this project's runtimes; in an environment"
+	@echo "make peers   time denoiser and vision encoder in Inductor, ONNX Runtime and OpenVINO beside ours; in an environment"
 	@echo "             of its own in build/ (about 2 GB)"
 	@echo "make check-pins   ask pip whether the pinned versions can be installed together on every supported Python"
 	@echo "make check-lerobot   collect Push-T episodes and read them with the lerobot package, and cache the blocks of its"
@@ -92,6 +92,7 @@ peers: $(VENV)/.created
 	@BAC_LIBRARY_BY_VERSION=1 $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -e . -e ./bac \
 	  onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0 openvino==2026.4.1
 	@$(PEERS_VENV)/bin/python -m speed.peers $(PEERS_ARGS)
+	@$(PEERS_VENV)/bin/python -m speed.encoders $(PEERS_ARGS)
 
 check-pins: $(call installed,pusht$(comma)dev)
 	@$(VENV)/bin/python scripts/check_pins.py

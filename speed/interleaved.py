@@ -24,7 +24,7 @@ Sampler = Callable[[SamplerInputs, torch.Generator], Tensor]
 PACKAGES = ("torch", "diffusers", "onnxruntime", "openvino")
 
 
-def milliseconds(samplers: Mapping[str, Sampler], inputs: SamplerInputs, rounds: int, warmup: int = 3) -> list[dict]:
+def milliseconds(samplers: Mapping[str, Sampler], inputs: Any, rounds: int, warmup: int = 3) -> list[dict]:
     """Rows {'name', 'ms_p50', 'ms_p95', 'ms_best', 'n'} of chunks for the same noise in every sampler."""
     times: dict[str, list[float]] = {name: [] for name in samplers}
     for index in range(-warmup, rounds):

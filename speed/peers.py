@@ -26,6 +26,7 @@ from bac.samplers.grids import timesteps_of
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 from speed import arguments
+from speed.engines import PEERS
 from speed.interleaved import Sampler, machine, milliseconds, write
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoint/pusht_lowdim/ddpm100"
@@ -44,56 +45,6 @@ class Exported(nn.Module):
 
     def forward(self, trajectory: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         return self.model(trajectory, timestep, condition)
-
-
-def inductor(model: nn.Module, example: tuple[Tensor, ...], threads: int, folder: Path) -> Denoise:
-    """PyTorch's compiler with weights frozen into the code."""
-    import torch._inductor.config as config
-
-    config.freezing = True
-    return torch.compile(Exported(model), dynamic=False)
-
-
-def onnx_file(model: nn.Module, example: tuple[Tensor, ...], folder: Path) -> Path:
-    path = folder / "denoiser.onnx"
-    if not path.exists():
-        names = ["trajectory", "timestep", "condition"]
-        torch.onnx.export(Exported(model), example, str(path), input_names=names, dynamo=True, verbose=False)
-    return path
-
-
-def onnx_runtime(model: nn.Module, example: tuple[Tensor, ...], threads: int, folder: Path) -> Denoise:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    file = str(onnx_file(model, example, folder))
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
-    return lambda *values: torch.from_numpy(session.run(None, dict(zip(names, (v.numpy() for v in values))))[0])
-
-
-def openvino_in(precision: str) -> Callable[..., Denoise]:
-    def compiled(model: nn.Module, example: tuple[Tensor, ...], threads: int, folder: Path) -> Denoise:
-        import openvino
-
-        network = openvino.Core().compile_model(
-            openvino.convert_model(str(onnx_file(model, example, folder))),
-            "CPU",
-            {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"},
-        )
-        request = network.create_infer_request()
-        return lambda *values: torch.from_numpy(request.infer([v.numpy() for v in values])[0].copy())
-
-    return compiled
-
-
-PEERS: dict[str, Callable[..., Denoise]] = {
-    "Inductor, frozen": inductor,
-    "ONNX Runtime": onnx_runtime,
-    "OpenVINO": openvino_in("f32"),
-    "OpenVINO, bf16": openvino_in("bf16"),
-}
 
 
 class Engine(nn.Module):
@@ -115,8 +66,10 @@ def own_samplers(loop: GridLoop, threads: int, kept: int | None) -> tuple[dict[s
         ("planned", ("planned", "fp32", None, None)),
         ("compiled", ("compiled", "fp32", threads, None)),
         ("compiled, bf16", ("compiled", "bf16", threads, None)),
+        ("compiled, int8", ("compiled", "int8", threads, None)),
         ("compiled, executed tokens", ("compiled", "fp32", threads, kept)),
         ("compiled, bf16, executed tokens", ("compiled", "bf16", threads, kept)),
+        ("compiled, int8, executed tokens", ("compiled", "int8", threads, kept)),
     ]
     for name, (runtime, precision, number, tokens) in wanted:
         try:
@@ -143,7 +96,7 @@ def main(texts: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for name, make in PEERS.items():
             try:
-                engine = Engine(make(policy.model, example, threads, Path(folder)))
+                engine = Engine(make(Exported(policy.model), example, threads, Path(folder)))
             except ImportError as error:
                 absent[name] = f"not installed ({error}): make peers"
                 continue

@@ -1,12 +1,15 @@
-"""Parts of docs/results/speed.md: other inference engines, and how the compiled runtime's time grows."""
+"""Parts of docs/results/speed.md: other inference engines, precisions, and how the compiled runtime's time grows."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from bac_workbench.evaluation.comparison_tables import markdown
-from bac_workbench.reporting.names import TITLES
+from bac_workbench.reporting.names import TITLES, label
+from bac_workbench.reporting.stored import TaskResults
+from bac_workbench.reporting.tables import difference, estimate
 
+ORDER = ("fp32", "bf16", "int8")
 OWN = ("planned", "compiled")  # what names of this project's runtimes begin with
 AXES = {
     "steps": "denoising steps",
@@ -24,7 +27,8 @@ def machine_of(run: dict[str, Any]) -> str:
     return f"{facts['hardware']}, instruction set level {facts['level']}; {versions}"
 
 
-def peers_text(run: dict[str, Any]) -> str:
+def engines_table(run: dict[str, Any]) -> str:
+    """A row per engine, the slowest first."""
     rows = sorted(run["rows"], key=lambda row: -row["ms_p50"])
     best = next(row for row in run["rows"] if row["name"] == "compiled")["ms_p50"]
     cells = [
@@ -36,15 +40,79 @@ def peers_text(run: dict[str, Any]) -> str:
         ]
         for row in rows
     ]
-    table = markdown((["engine", "ms p50 / p95", "time of compiled", "differs by"], cells)).strip()
-    setting = f"Push-T, DDIM-{run['steps']} at batch {run['batch']}, all 16 tokens unless it says otherwise"
-    return f"""{setting}: the same loop around every engine, one interleaved run of {rows[0]["n"]} rounds. Bold: this
-project's runtimes. The last column is the largest difference of an executed action to the plain policy's, as a share of
-the largest action.
+    return markdown((["engine", "ms p50 / p95", "time of compiled", "differs by"], cells)).strip()
 
-{table}
+
+def encoders_text(run: dict[str, Any]) -> str:
+    height, width = run["crop"]
+    return f"""The Can policy's encoder on one observation: {run["cameras"]} cameras, {run["frames"]} frames each, crops of
+{height} x {width}; a ResNet-18 with group normalisation for each camera. One interleaved run of
+{run["rows"][0]["n"]} rounds. The last column is the largest difference of a feature to PyTorch's, as a share of the
+largest. In native code 3x3 convolutions multiply 2.25 to 4 times less (Winograd's minimal filtering) where that pays,
+and kernel taps that see only padding are left out.
+
+{engines_table(run)}
+
+{machine_of(run)}. `make peers` makes this table, too; [stored data](speed_encoders.json)."""
+
+
+def peers_text(run: dict[str, Any]) -> str:
+    setting = f"Push-T, DDIM-{run['steps']} at batch {run['batch']}, all 16 tokens unless it says otherwise"
+    return f"""{setting}: the same loop around every engine, one interleaved run of
+{run["rows"][0]["n"]} rounds. Bold: this project's runtimes. The last column is the largest difference of an executed
+action to the plain policy's, as a share of the largest action.
+
+{engines_table(run)}
 
 {machine_of(run)}. `make peers` makes this table on the machine at hand; [stored data](speed_peers.json)."""
+
+
+def precisions_text(run: dict[str, Any], scored: list[TaskResults]) -> str:
+    """Times and actions of every precision, and the scores of those that were rolled out."""
+    exact = {row["sampler"]: row["ms_p50"] for row in run["rows"] if row["precision"] == "fp32"}
+    cells = [
+        [
+            label("full", row["sampler"]),
+            row["precision"],
+            f"{row['ms_p50']:.2f} / {row['ms_p95']:.2f}",
+            f"{exact[row['sampler']] / row['ms_p50']:.2f}x",
+            f"{row['moved']:.2%}" if row["moved"] else "-",
+            f"{row['another_noise']:.0%}",
+        ]
+        for row in run["rows"]
+    ]
+    columns = ("sampler", "precision", "ms p50 / p95", "faster than fp32", "moves actions by", "another noise by")
+    peak = ", ".join(f"{precision} {gflops:.0f}" for precision, gflops in run["gflops"].items())
+    parts = [
+        f"""Push-T at batch 1, the {run["tokens"]} tokens that reach the executed actions, one interleaved run of
+{run["rows"][0]["n"]} rounds for each sampler. Actions move by the root mean square difference to fp32's from the same
+noise, in their standard deviations ({run["observations"]} random observations). Products alone reach, in GFLOP/s:
+{peak}. With int8, weights are rounded per output channel and activations to each token's own range when it is there:
+nothing is calibrated.""",
+        markdown((columns, cells)).strip(),
+        f"{machine_of(run)}. `python -m speed.precisions` makes it again; [stored data](speed_precisions.json).",
+    ]
+    for results in scored:
+        rows = [
+            [
+                label(row["method"], row["sampler"]),
+                row["precision"],
+                estimate(row["mean_score"], row["interval_95"], 3),
+                difference(row) if row["paired_difference"] else "-",
+            ]
+            for row in sorted(results.rows, key=by_cost)
+        ]
+        columns = ("sampler", "precision", "score [95 %]", "paired difference to full [95 %]")
+        parts += [
+            f"{results.title}, {results.rows[0]['n_episodes']} episodes per row over two noise seeds "
+            f"(`TASKS={results.task} shs/precisions.sh`):",
+            markdown((columns, rows)).strip(),
+        ]
+    return "\n\n".join(parts)
+
+
+def by_cost(row: dict[str, Any]) -> tuple[float, int]:
+    return -row["gflop_per_chunk"], ORDER.index(row["precision"])
 
 
 def growth_text(run: dict[str, Any]) -> str:

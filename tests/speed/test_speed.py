@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 
-from docs.generate.speed_growth import growth_text, peers_text
-from speed import arguments, growth, peers
+from docs.generate.speed_growth import encoders_text, growth_text, peers_text, precisions_text
+from speed import arguments, encoders, growth, peers, precisions
 from speed.interleaved import milliseconds
+from tests.bac.tiny_policies import needs_compiler
 
 
 def test_every_sampler_is_called_in_every_round_with_the_same_noise():
@@ -36,10 +37,30 @@ def test_the_runtimes_beside_another_engine(tmp_path, monkeypatch, capsys):
     run = json.loads((tmp_path / "peers.json").read_text())
     apart = {row["name"]: row["max_difference"] for row in run["rows"]}
     assert apart["plain, module by module"] == 0 and apart["planned"] < 1e-5 < 1e-4 < apart["another"]
-    assert all(value < 1e-5 for name, value in apart.items() if name.startswith("compiled") and "bf16" not in name)
+    exact = {name: value for name, value in apart.items() if "bf16" not in name and "int8" not in name}
+    assert all(value < 1e-5 for name, value in exact.items() if name.startswith("compiled"))
     assert "No module named 'engine'" in run["left_out"]["none"] and "make peers" in capsys.readouterr().out
     if "compiled" in apart:
         assert "| another |" in peers_text(run) and "| **planned** |" in peers_text(run)
+
+
+@needs_compiler
+def test_the_encoder_beside_another_engine(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoders, "PEERS", {"another": lambda module, *_: lambda *images: module(*images) * (1 + 1e-3)})
+    assert encoders.main(["rounds=1", f"output={tmp_path}/encoders.json"]) == 0
+    run = json.loads((tmp_path / "encoders.json").read_text())
+    apart = {row["name"]: row["max_difference"] for row in run["rows"]}
+    assert apart["compiled"] < 1e-5 < 1e-4 < apart["another"] and "| another |" in encoders_text(run)
+
+
+@needs_compiler
+def test_every_precision_is_timed_and_compared(tmp_path):
+    assert precisions.main(["rounds=1", f"output={tmp_path}/precisions.json"]) == 0
+    run = json.loads((tmp_path / "precisions.json").read_text())
+    moved = {(row["sampler"], row["precision"]): row["moved"] for row in run["rows"]}
+    assert all((value == 0) == (precision == "fp32") for (_, precision), value in moved.items())
+    assert all(row["moved"] < row["another_noise"] for row in run["rows"])
+    assert "| DDIM-10 | fp32 |" in precisions_text(run, [])
 
 
 def test_growth_is_measured_along_every_axis(tmp_path, monkeypatch):
