@@ -45,8 +45,8 @@ def engines_table(run: dict[str, Any]) -> str:
 
 def encoders_text(run: dict[str, Any]) -> str:
     height, width = run["crop"]
-    return f"""The Can policy's encoder on one observation: {run["cameras"]} cameras, {run["frames"]} frames each, crops of
-{height} x {width}; a ResNet-18 with group normalisation for each camera. One interleaved run of
+    return f"""The Can policy's encoder on one observation: {run["cameras"]} cameras, {run["frames"]} frames
+each, crops of {height} x {width}; a ResNet-18 with group normalisation for each camera. One interleaved run of
 {run["rows"][0]["n"]} rounds. The last column is the largest difference of a feature to PyTorch's, as a share of the
 largest. In native code 3x3 convolutions multiply 2.25 to 4 times less (Winograd's minimal filtering) where that pays,
 and kernel taps that see only padding are left out.
