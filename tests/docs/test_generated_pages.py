@@ -108,12 +108,12 @@ def test_the_words_of_the_pages_are_true_of_the_stored_results():
     assert all(paired["low"] <= 0 <= paired["high"] for paired in differences)
     assert kitchen.row("uniform_s10")["metrics"]["p4"]["mean"] == 0 and can.row("uniform_s10")["mean_score"] < 0.05
     assert lift.row("full@ddim16")["mean_score"] == 1 == lift.row("full@ddim30")["mean_score"]
-    for results in (lift, can):
-        timed = results.benchmark.row("bac_s10", "compiled")
-        assert timed["encoder_ms_p50"] > timed["ms_p50"] / 2
     assert "all 4 of these" in readme.block()  # BAC as published loses to DDIM with fewer steps
     fastest = {results.task: results for results in frontier.stored()}
     assert list(fastest) == list(TITLES)
+    for task in (lift.task, can.task):  # docs/limits.md
+        timed = fastest[task].benchmark.row("full@ancestral5", "compiled")
+        assert timed["encoder_ms_p50"] > timed["ms_p50"] / 2 and 5.5 < timed["encoder_ms_p50"] < 6.5
     for task, results in fastest.items():
         verdicts = {key: results.row(key)["noninferiority"]["result"] for key in ("bac_s10", "full@ancestral5")}
         others = {"block_pushing": "shown", "lift_scripted_demos": "not shown"}
