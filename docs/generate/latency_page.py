@@ -11,6 +11,7 @@ from bac_workbench.evaluation.comparison_tables import markdown
 from bac_workbench.reporting.names import TITLES, label, split_key
 from bac_workbench.reporting.stored import FRONTIER, Benchmark, TaskResults, read_results
 from bac_workbench.reporting.tables import difference, estimate
+from docs.generate.frontier import tuned_key
 from docs.generate.stored import MARK, RESULTS, read_benchmark, wrapped
 
 LATENCY = "latency"
@@ -68,8 +69,10 @@ def section(results: TaskResults) -> list[str]:
     for place in of_task:
         columns += [f"{place.title}: ms", "late, steps", "score [95 %]"]
     rows = []
-    for key in METHODS:
-        cells = [label(*split_key(key)), stopped(results, key)]
+    tuned = tuned_key(results.task)
+    for key in dict.fromkeys((*METHODS, *([tuned] if tuned else []))):
+        name = label(*split_key(key))
+        cells = [f"**{name}** (tuned)" if key == tuned else name, stopped(results, key)]
         for place in of_task:
             cells += late_cells(results, key, place, rate)
         rows.append(cells)
