@@ -107,7 +107,7 @@ def surge(number: int) -> list[str]:
         heading,
         text,
         markdown((columns, rows)).strip(),
-        "`bac figures task=pusht_lowdim` makes the numbers again.",
+        "`bac figures task=kitchen_scripted_demos`, or another task, makes the numbers again.",
     ]
 
 
