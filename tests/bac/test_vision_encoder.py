@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 
 pytestmark = needs_compiler
 TOLERANCE = 1e-5  # of the range of the features
-BF16_TOLERANCE = 0.01  # weights and activations have 8 bits of mantissa
+BF16_TOLERANCE = 0.02  # weights and activations have 8 bits of mantissa; products on ARM round once more
 SHAPES = {"front": (3, 41, 70), "speed": (2,), "wrist": (4, 40, 80)}
 
 
