@@ -46,7 +46,7 @@ def test_the_page_has_the_same_cells_as_the_summary(kept_report):
         [[cell.strip().replace("**", "") for cell in line.strip("|").split("|")] for line in [table[0], *table[2:]]]
         for table in lines
     ]
-    assert shown == summary and len(shown) == 17
+    assert shown == summary and len(shown) == 21
 
 
 @pytest.mark.parametrize("task", TITLES)
