@@ -79,8 +79,8 @@ def section(results: TaskResults) -> list[str]:
     reference = next(row for row in of_method(results, "full") if clock_of(row) is None)
     machine = of_task[0].timed
     text = (
-        f"Control rate {rate:g} Hz, so a step is {1000 / rate:.0f} ms. {reference['n_episodes']} initial states from "
-        f"seed {results.reference['test_seeds_from']}, noise seed 0; the full policy in a world that waits scores "
+        f"Control rate {rate:g} Hz, so a step is {1000 / rate:.0f} ms. {counted(results, reference)} initial states "
+        f"from seed {results.reference['test_seeds_from']}, noise seed 0; the full policy in a world that waits scores "
         f"{estimate(reference['mean_score'], reference['interval_95'], 3)}. Times: batch 1, all tokens, "
         f"{machine.machine}."
     )
@@ -90,6 +90,12 @@ def section(results: TaskResults) -> list[str]:
     if (RESULTS.parent / "figures" / f"latency_{results.task}.png").exists():
         parts.append(f"![score against latency](../figures/latency_{results.task}.png)")
     return [*parts, f"`TASKS={results.task} shs/latency.sh` makes the numbers again."]
+
+
+def counted(results: TaskResults, reference: dict[str, Any]) -> str:
+    """How many initial states there are, and in how many of them the world goes on."""
+    fewest, count = min(row["n_episodes"] for row in results.rows), reference["n_episodes"]
+    return str(count) if fewest == count else f"{fewest} (for the full policy in a world that waits {count})"
 
 
 def worth(task: str) -> str:
