@@ -33,12 +33,15 @@ LEVELS = {
     },
 }
 LEVELS["arm64"] = LEVELS["aarch64"]  # as macOS calls it
+#: compiled, and taken, only where $BAC_LEVEL names it: no processor with this unit has run it yet, an emulation has
+NAMED_ONLY = ("amx",)
 TIMEOUT_S = 900
 
 
 def levels() -> dict[str, tuple[str, ...]]:
     """The levels of a library for this machine, with their compiler options."""
-    return LEVELS.get(platform.machine(), {"baseline": ()})
+    own, named = LEVELS.get(platform.machine(), {"baseline": ()}), os.environ.get("BAC_LEVEL")
+    return {level: options for level, options in own.items() if level not in NAMED_ONLY or level == named}
 
 
 def known_levels(command: list[str]) -> dict[str, tuple[str, ...]]:

@@ -15,8 +15,6 @@ from bac.native.structs import FORMATS
 
 #: format that the blocks' weights are rounded to, by precision; without one it is float or half, whichever is exact
 ROUNDED = {"bf16": "bfloat", "int8": "byte"}
-#: taken only where $BAC_LEVEL names it: no processor with this unit has run it yet, an emulation of it has
-NAMED_ONLY = ("amx",)
 _UNITS = {"bf16": "AVX512-BF16 or ARM's BF16", "int8": "VNNI (AVX-VNNI, AVX512-VNNI) or ARM's dot products"}
 
 
@@ -65,7 +63,7 @@ def check_format(precision: str, level: Level) -> None:
 
 
 def choose_level(library: ctypes.CDLL) -> Level:
-    """The level named by $BAC_LEVEL, or the most demanding one that need not be named.
+    """The level named by $BAC_LEVEL, or the most demanding one.
 
     Raises:
         Unavailable: $BAC_LEVEL names none that can run here.
@@ -73,7 +71,7 @@ def choose_level(library: ctypes.CDLL) -> Level:
     levels = usable_levels(library)
     wanted = os.environ.get("BAC_LEVEL")
     if not wanted:
-        return [level for level in levels if level.name not in NAMED_ONLY][-1]
+        return levels[-1]
     for level in levels:
         if level.name == wanted:
             return level

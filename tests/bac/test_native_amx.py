@@ -66,8 +66,9 @@ int main() { std::printf("%g %g\n", worst<ByteWeights>(), worst<BfloatWeights>()
 """
 
 
-def test_products_on_tiles(tmp_path):
+def test_products_on_tiles(tmp_path, monkeypatch):
     names = {level.name for level in usable_levels(build.library())}
+    monkeypatch.setenv("BAC_LEVEL", "amx")  # else it is not compiled
     options = compiler.known_levels(compiler.find_compiler()).get("amx")
     if "avx512_bf16" not in names or options is None:
         pytest.skip("this processor cannot run the code around the tile unit")
