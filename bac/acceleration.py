@@ -231,6 +231,7 @@ class Acceleration:
             encoder_ms=None if encoding is None else encoding["p50"],
             frames=0 if encoder is None else encoder.frames,
             reused_frames=0 if encoder is None else encoder.reused,
+            precision=self.precision,
         )
 
 

@@ -77,6 +77,7 @@ class Report:
         prepare_seconds: one-off preparation (precomputed tables, packing, compilation or graph capture).
         proof: what the certificate says, where one is followed.
         verified: what the last comparison with the reference found; None: there was none.
+        precision: that the runtime computes in.
         how: what runs under the runtime's name, where that says little: on a GPU the persistent kernel or a CUDA graph.
         encoder: what encodes images: 'compiled' with its precision, 'PyTorch' and, where the compiled runtime does not
             do it, why; 'none' for a policy without cameras.
@@ -109,6 +110,7 @@ class Report:
     encoder_ms: float | None = None
     frames: int = 0
     reused_frames: int = 0
+    precision: str = "fp32"
 
     @property
     def ms_per_chunk(self) -> float | None:
@@ -116,8 +118,9 @@ class Report:
 
     def __str__(self) -> str:
         ratio = self.full_gflop_per_chunk / self.gflop_per_chunk
+        runtime = self.runtime if self.precision == "fp32" else f"{self.runtime} in {self.precision}"
         lines = [
-            f"{self.schedule} on {self.sampler}, runtime {self.runtime}: {self.chunks} chunks, {self._latency_text()}",
+            f"{self.schedule} on {self.sampler}, runtime {runtime}: {self.chunks} chunks, {self._latency_text()}",
             f"block updates per chunk {self.scheduled_updates} of {self.full_updates}, "
             f"{self.block_updates} computed in all; {self.tokens}",
             f"denoiser {self.gflop_per_chunk:.2f} GFLOP per chunk, {ratio:.2f}x fewer than the full policy's "

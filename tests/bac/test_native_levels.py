@@ -137,6 +137,7 @@ def test_a_copied_policy_keeps_its_precision(precision):
     policy = tiny_policy()
     with accelerate(policy, runtime="compiled", precision=precision, verify=True) as fast:
         action = fast.predict_action(observation(), seeded(0))["action"]
+        assert f"runtime compiled in {precision}: 1 chunks" in str(fast.report())
         copied = copy.deepcopy(policy)
         assert copied.sampler.precision == precision
         assert torch.equal(copied.predict_action(observation(), seeded(0))["action"], action)
