@@ -20,7 +20,7 @@ from bac.native import build, levels
 from bac.runtime.vision import NativeEncoder
 from diffusion_policy.common.checkpoint import load_policy
 from speed import arguments
-from speed.engines import PEERS
+from speed.engines import PEERS, tell
 from speed.interleaved import machine, milliseconds, write
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoint/can_scripted_demos/ddpm100"
@@ -74,11 +74,7 @@ def main(texts: list[str]) -> int:
         apart = {name: float((run() - reference).abs().max()) / size for name, run in runs.items()}
         timed: dict[str, Any] = {name: lambda *_, run=run: run() for name, run in runs.items()}
         rows = milliseconds(timed, None, settings["rounds"])
-    for row in rows:
-        row["max_difference"] = apart[row["name"]]
-        print(f"{row['name']:<34} {row['ms_p50']:8.2f} ms   differs by {row['max_difference']:.0e}")
-    for name, reason in absent.items():
-        print(f"left out: {name}: {reason}")
+    tell(rows, apart, absent)
     crop = list(policy.obs_encoder.crop_shape or shape[2:])
     facts = {"cameras": len(names), "frames": policy.n_obs_steps, "crop": crop}
     write(settings["output"], {**facts, "threads": threads, "rows": rows, "left_out": absent, "machine": machine()})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,3 +63,12 @@ PEERS: dict[str, Callable[..., Run]] = {
     "OpenVINO": openvino_in("f32"),
     "OpenVINO, bf16": openvino_in("bf16"),
 }
+
+
+def tell(rows: list[dict[str, Any]], apart: dict[str, float], absent: dict[str, str]) -> None:
+    """Prints a line per engine, and why others are left out; rows get `apart` of their name as 'max_difference'."""
+    for row in rows:
+        row["max_difference"] = apart[row["name"]]
+        print(f"{row['name']:<34} {row['ms_p50']:8.2f} ms   differs by {row['max_difference']:.0e}")
+    for name, reason in absent.items():
+        print(f"left out: {name}: {reason}")

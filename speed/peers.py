@@ -26,7 +26,7 @@ from bac.samplers.grids import timesteps_of
 from diffusion_policy.common.checkpoint import load_policy
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 from speed import arguments
-from speed.engines import PEERS
+from speed.engines import PEERS, tell
 from speed.interleaved import Sampler, machine, milliseconds, write
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoint/pusht_lowdim/ddpm100"
@@ -110,11 +110,7 @@ def main(texts: list[str]) -> int:
             for name, sampler in samplers.items()
         }
         rows = milliseconds(samplers, inputs, settings["rounds"])
-    for row in rows:
-        row["max_difference"] = apart[row["name"]]
-        print(f"{row['name']:<34} {row['ms_p50']:8.2f} ms   differs by {row['max_difference']:.0e}")
-    for name, reason in absent.items():
-        print(f"left out: {name}: {reason}")
+    tell(rows, apart, absent)
     content = {"steps": STEPS, "batch": 1, "threads": threads, "rows": rows, "left_out": absent, "machine": machine()}
     write(settings["output"], content)
     return 0
