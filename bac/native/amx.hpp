@@ -1,10 +1,12 @@
 // Products on the tile unit of Intel's processors (AMX), of bytes and of bfloat16: 16 rows times 16 columns at once, 64 bytes of
-// each row in one instruction. Panels of weights are what its tiles hold, as they lie.
+// each row in one instruction. Panels of weights are what its tiles hold, as they lie. It is part of the level above which it
+// stands, as a choice: BAC_UNIT names its instruction sets for the functions that use it.
 #pragma once
 #include "formats.hpp"
 
-#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__)
+#if defined(__AVX512BF16__) && defined(BAC_KNOWS_TILES)
 #define BAC_AMX
+#define BAC_UNIT gnu::target("amx-tile,amx-int8,amx-bf16")
 #endif
 
 namespace bac {
@@ -73,10 +75,12 @@ inline void tile_bfloats(int to, int a, int b) {
 #define tile_bfloats(to, a, b) _tile_dpbf16ps(to, a, b)
 #endif
 
-// What this thread's tiles are shaped for; other code may shape them anew between two calls of the library.
+// Whether this thread uses the unit, and what its tiles are shaped for; other code may shape them anew between two calls of
+// the library.
+inline thread_local bool unit_on = false;
 inline thread_local int unit_rows = 0, unit_rest = 0;
 
-inline void shape_unit(int rows, int rest) {
+[[BAC_UNIT]] inline void shape_unit(int rows, int rest) {
   if (rows == unit_rows && rest == unit_rest) return;
   unit_rows = rows, unit_rest = rest;
   Shapes shapes;
@@ -88,10 +92,11 @@ inline void shape_unit(int rows, int rest) {
 }
 
 // To be called when a thread is done: tiles in use make each change of threads dearer.
-inline void release_unit() {
+[[BAC_UNIT]] inline void release_unit() {
   if (unit_rows) tile_done();
-  unit_rows = unit_rest = 0;
+  unit_rows = unit_rest = 0, unit_on = false;
 }
+inline void use_unit(bool use) { unit_on = use; }
 
 // As `tile` of product.hpp, for a number of rows and panels that only the call knows.
 #define BAC_PANELS(what) what(0) what(1) what(2) what(3)
@@ -119,7 +124,7 @@ inline void release_unit() {
   if (v < panels) tile_write(v, sums + v * kLanes, long(sizeof(float)) * kUnitPanels * kLanes);
 
 template <class W>
-[[gnu::noinline]] void unit_tile(const uint32_t* a, long lda, int rows, const char* p, long panel_step, int panels, int depth, float* out) {
+[[gnu::noinline, BAC_UNIT]] void unit_tile(const uint32_t* a, long lda, int rows, const char* p, long panel_step, int panels, int depth, float* out) {
   const int blocks = depth / 16, rest = depth % 16;
   alignas(64) float sums[kUnitRows * kUnitPanels * kLanes];
   shape_unit(rows, rest);
@@ -141,6 +146,7 @@ template <class W>
 }
 #else
 inline void release_unit() {}
+inline void use_unit(bool) {}
 #endif
 
 }  // namespace

@@ -41,22 +41,7 @@ __all__ = [
 ]
 
 FOLDER = Path(__file__).parent
-SOURCES = (
-    "layout.hpp",
-    "simd.hpp",
-    "formats.hpp",
-    "product.hpp",
-    "crew.hpp",
-    "team.hpp",
-    "worker.hpp",
-    "maps.hpp",
-    "winograd.hpp",
-    "taps.hpp",
-    "encoder.hpp",
-    "level.hpp",
-    "level.cpp",
-    "engine.cpp",
-)
+SOURCES = tuple(sorted(path.name for path in FOLDER.iterdir() if path.suffix in (".hpp", ".cpp")))
 ADVICE = "set BAC_CACHE to a folder of your own, or use runtime=planned"
 PREBUILT_ADVICE = (
     "build it again on such a machine (python -m bac build --output FOLDER), "

@@ -1,8 +1,5 @@
 // Which levels this library has, and which of them the processor and the system can run.
 #pragma once
-#include <cstdlib>
-#include <cstring>
-
 #include "level.hpp"
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -41,21 +38,17 @@ bool has_avx512_bf16() {  // leaf 7, subleaf 1: not every compiler knows it by n
   return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
 }
 
-// The tile unit: the system hands its registers out to processes that ask for them, which only those do that name the level.
-bool has_amx() {
+// The tile unit: the system hands its registers out to processes that ask for them.
 #if defined(BAC_EMULATE_AMX)
-  return has_avx512_bf16();
-#elif defined(__linux__)
+bool has_amx() { return has_avx512_bf16(); }
+#elif defined(BAC_KNOWS_TILES)
+bool has_amx() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   constexpr unsigned units = 1u << 22 | 1u << 24 | 1u << 25;  // bfloat16, tiles, bytes
   constexpr long request = 0x1023, tiles = 18;
-  const char* named = std::getenv("BAC_LEVEL");
-  if (!named || std::strcmp(named, "amx")) return false;
   return has_avx512_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & units) == units && syscall(SYS_arch_prctl, request, tiles) == 0;
-#else
-  return false;
-#endif
 }
+#endif
 
 // Bytes are multiplied by an instruction set that is no level's own, see formats.hpp.
 bool has_avx_vnni() {
@@ -103,7 +96,7 @@ struct Levels {
 #if defined(BAC_LEVEL_avx512_bf16)
     add(level_avx512_bf16, has_avx512_bf16(), has_avx512_vnni());
 #endif
-#if defined(BAC_LEVEL_amx)
+#if defined(BAC_LEVEL_avx512_bf16) && defined(BAC_KNOWS_TILES)
     add(level_amx, has_amx(), true);
 #endif
 #if defined(BAC_LEVEL_neon_dot)

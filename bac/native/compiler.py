@@ -17,14 +17,14 @@ FLAGS = ("-O3", "-std=c++17", "-fPIC", "-pthread", "-fno-math-errno", "-ffp-cont
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
 #: options of each level of the library, from the least to the most demanding, by machine; engine.cpp lists the same
-#: levels and what they need. The library chooses among them when it is called.
+#: levels and what they need. The library chooses among them when it is called. Level amx is avx512_bf16 with the tile
+#: unit, from the same object.
 LEVELS = {
     "x86_64": {
         "baseline": (),
         "avx2": _AVX2,
         "avx512": _AVX512,
         "avx512_bf16": (*_AVX512, "-mavx512bf16"),
-        "amx": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
     },
     "aarch64": {
         "baseline": (),
@@ -33,15 +33,12 @@ LEVELS = {
     },
 }
 LEVELS["arm64"] = LEVELS["aarch64"]  # as macOS calls it
-#: compiled, and taken, only where $BAC_LEVEL names it: no processor with this unit has run it yet, an emulation has
-NAMED_ONLY = ("amx",)
 TIMEOUT_S = 900
 
 
 def levels() -> dict[str, tuple[str, ...]]:
     """The levels of a library for this machine, with their compiler options."""
-    own, named = LEVELS.get(platform.machine(), {"baseline": ()}), os.environ.get("BAC_LEVEL")
-    return {level: options for level, options in own.items() if level not in NAMED_ONLY or level == named}
+    return LEVELS.get(platform.machine(), {"baseline": ()})
 
 
 def known_levels(command: list[str]) -> dict[str, tuple[str, ...]]:

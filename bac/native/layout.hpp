@@ -3,6 +3,11 @@
 #include <cstddef>
 #include <cstdint>
 
+// Compilers that know the tile unit of Intel's processors, which is compiled into the level below it.
+#if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define BAC_KNOWS_TILES
+#endif
+
 namespace bac {
 
 constexpr int32_t kAbi = 9;  // raised when an entry point or the meaning of a field changes; structs.py holds the same number

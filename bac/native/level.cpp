@@ -13,6 +13,7 @@ struct Work {
   Barrier& barrier;
   const Workspace& space;
   float* const* memory;
+  bool unit;
 };
 
 int largest_group(const Call& c) {
@@ -23,6 +24,7 @@ int largest_group(const Call& c) {
 // All threads on all samples together.
 void in_team(void* context, int id) {
   auto& work = *static_cast<Work*>(context);
+  use_unit(work.unit);
   Parts parts{work.memory[id]};
   Worker(work.m, work.c, 0, work.c.batch, work.space, work.barrier, id, work.c.threads, parts).run();
   release_unit();
@@ -32,6 +34,7 @@ void in_team(void* context, int id) {
 void in_shares(void* context, int id) {
   auto& work = *static_cast<Work*>(context);
   const Call& c = work.c;
+  use_unit(work.unit);
   const int begin = int(int64_t(c.batch) * id / c.threads), end = int(int64_t(c.batch) * (id + 1) / c.threads);
   const int groups = (end - begin + kGroup - 1) / kGroup;
   for (int group = 0; group < groups; ++group) {
@@ -46,6 +49,7 @@ void in_shares(void* context, int id) {
 
 // Samples are dealt out to threads; if there are fewer samples than threads, all threads work on all of them together. All
 // memory is taken before a thread starts.
+template <bool Unit>
 void sample(const Model& m, const Call& c, Crew& crew) {
   const bool team = c.batch < c.threads;
   const int samples = team ? c.batch : largest_group(c), rows = samples * m.tokens;
@@ -59,7 +63,7 @@ void sample(const Model& m, const Call& c, Crew& crew) {
     Parts parts{memory[0] + own.used};
     space = Workspace(m, c, rows, parts);
   }
-  Work work{m, c, barrier, space, memory.data()};
+  Work work{m, c, barrier, space, memory.data(), Unit};
   crew.run(c.threads, team ? in_team : in_shares, &work);
 }
 
@@ -70,16 +74,19 @@ struct Look {
   const Sight* sight;
   Barrier* barrier;
   float* const* memory;
+  bool unit;
 };
 
 void look(void* context, int id) {
   const auto& work = *static_cast<Look*>(context);
+  use_unit(work.unit);
   Parts own{work.memory[id]};
   Observer(work.e, work.call, work.first, work.frames, work.most, *work.sight, *work.barrier, id, work.call.threads, own).run();
   release_unit();
 }
 
 // All threads on some frames together, then on the next ones. All memory is taken before a thread starts.
+template <bool Unit>
 void encode(const Encoder& e, const Frames& call, Crew& crew) {
   const int groups = (call.frames + kFramesTogether - 1) / kFramesTogether, most = (call.frames + groups - 1) / groups;
   Barrier barrier(call.threads);
@@ -92,7 +99,7 @@ void encode(const Encoder& e, const Frames& call, Crew& crew) {
   sight = Sight(e, most, parts);
   for (int group = 0; group < groups; ++group) {
     const int first = int(int64_t(call.frames) * group / groups), last = int(int64_t(call.frames) * (group + 1) / groups);
-    Look work{e, call, first, last - first, most, &sight, &barrier, memory.data()};
+    Look work{e, call, first, last - first, most, &sight, &barrier, memory.data(), Unit};
     crew.run(call.threads, look, &work);
   }
 }
@@ -102,22 +109,21 @@ double multiply_as(const char* weights, size_t bytes, int rounds, float* out) {
   constexpr int depth = 128;
   constexpr size_t panel = size_t(depth) * kLanes * W::kBytes;
   const size_t panels = bytes / panel / kTilePanels * kTilePanels;
-  alignas(64) static const typename W::Input input[kTileRows * depth] = {};
-  alignas(64) float sums[kTileRows * kTilePanels * kLanes];
+  const int rows = tile_rows<W>();
+  alignas(64) static const typename W::Input input[kMostRows * depth] = {};
+  alignas(64) float sums[kMostRows * kTilePanels * kLanes];
   for (int round = 0; round < rounds; ++round)
     for (size_t p = 0; p < panels; p += kTilePanels) {
-#if defined(BAC_AMX)
-      if constexpr (on_unit<W>()) unit_tile<W>(input, depth, kTileRows, weights + p * panel, panel, kTilePanels, depth, sums);
-      else
-#endif
-        tile_of<W>(kTileRows, kTilePanels)(input, depth, weights + p * panel, panel, kLanes * W::kBytes, kTilePanels * long(panel), depth, sums);
+      multiply<W>(rows, kTilePanels, input, depth, weights + p * panel, panel, kLanes * W::kBytes, kTilePanels * long(panel), depth, sums);
       *out += sums[p % (kTileRows * kLanes)];
     }
   release_unit();
-  return 2.0 * rounds * double(panels) * kLanes * depth * W::kDepth * kTileRows;
+  return 2.0 * rounds * double(panels) * kLanes * depth * W::kDepth * rows;
 }
 
-double multiply(Format format, const char* weights, size_t bytes, int rounds, float* out) {
+template <bool Unit>
+double rate(Format format, const char* weights, size_t bytes, int rounds, float* out) {
+  use_unit(Unit);
 #if defined(BAC_BFLOAT)
   if (format == kBfloat) return multiply_as<BfloatWeights>(weights, bytes, rounds, out);
 #endif
@@ -148,6 +154,10 @@ float read(const char* weights, size_t bytes, int rounds) {
 #define BAC_SYMBOL(name) BAC_JOIN(level_, name)
 
 extern const Level BAC_SYMBOL(BAC_LEVEL);
-const Level BAC_SYMBOL(BAC_LEVEL) = {BAC_NAME(BAC_LEVEL), {true, kHasHalf, kHasBfloat, kHasBytes}, sample, encode, multiply, read};
+const Level BAC_SYMBOL(BAC_LEVEL) = {BAC_NAME(BAC_LEVEL), {true, kHasHalf, kHasBfloat, kHasBytes}, sample<false>, encode<false>, rate<false>, read};
+#if defined(BAC_AMX)
+extern const Level level_amx;
+const Level level_amx = {"amx", {true, kHasHalf, kHasBfloat, kHasBytes}, sample<true>, encode<true>, rate<true>, read};
+#endif
 
 }  // namespace bac

@@ -75,14 +75,32 @@ inline Tile<W> tile_of(int rows, int panels) {
   return pick<W>((rows - 1) * kTilePanels + panels - 1, std::make_integer_sequence<int, kTileRows * kTilePanels>{});
 }
 
-// Whether products of a format run on a unit of their own.
+// Whether products of a format run on a unit of their own here.
 template <class W>
-constexpr bool on_unit() {
+inline bool on_unit() {
 #if defined(BAC_AMX)
-  return W::kDepth > 1;
+  return W::kDepth > 1 && unit_on;
 #else
   return false;
 #endif
+}
+
+constexpr int kMostRows = kTileRows > kUnitRows ? kTileRows : kUnitRows, kMostPanels = kTilePanels > kUnitPanels ? kTilePanels : kUnitPanels;
+
+// How many rows a tile takes at most.
+template <class W>
+inline int tile_rows() {
+  return on_unit<W>() ? kUnitRows : kTileRows;
+}
+
+// A tile as `multiply_tile` describes it, on the unit if this thread uses it.
+template <class W>
+inline void multiply(int rows, int panels, const typename W::Input* a, long lda, const char* p, long panel_step, long stride, long ahead, int depth, float* out) {
+#if defined(BAC_AMX)
+  if constexpr (W::kDepth > 1)
+    if (unit_on) return unit_tile<W>(a, lda, rows, p, panel_step, panels, depth, out);
+#endif
+  tile_of<W>(rows, panels)(a, lda, p, panel_step, stride, ahead, depth, out);
 }
 
 // Panels to take next when `left` remain: full tiles, and 2 + 2 rather than 3 + 1 at the end.
@@ -93,19 +111,15 @@ inline int next_panels(int left, int most = kTilePanels) { return left == 4 && m
 template <class W, class Emit>
 inline void product(const typename W::Input* a, long lda, int rows, const char* data, long panel_step, long stride, int depth,
                     int first, int last, Emit&& emit) {
-  constexpr int most_rows = on_unit<W>() ? kUnitRows : kTileRows, most_panels = on_unit<W>() ? kUnitPanels : kTilePanels;
-  alignas(64) float out[most_rows * most_panels * kLanes];
+  const int most_rows = tile_rows<W>(), most_panels = on_unit<W>() ? kUnitPanels : kTilePanels;
+  alignas(64) float out[kMostRows * kMostPanels * kLanes];
   const int tiles = (rows + most_rows - 1) / most_rows;
   for (int panel = first; panel < last;) {
     const int panels = next_panels(last - panel, most_panels);
     for (int i = 0; i < tiles; ++i) {
       const int row = int(int64_t(rows) * i / tiles), count = int(int64_t(rows) * (i + 1) / tiles) - row;
       const char* weights = data + panel * panel_step;
-#if defined(BAC_AMX)
-      if constexpr (on_unit<W>()) unit_tile<W>(a + row * lda, lda, count, weights, panel_step, panels, depth, out);
-      else
-#endif
-        tile_of<W>(count, panels)(a + row * lda, lda, weights, panel_step, stride, last - panel > panels ? panels * panel_step : 0, depth, out);
+      multiply<W>(count, panels, a + row * lda, lda, weights, panel_step, stride, last - panel > panels ? panels * panel_step : 0, depth, out);
       const float* value = out;
       for (int r = 0; r < count; ++r)
         for (int v = 0; v < panels * kParts; ++v, value += kWidth) emit(row + r, panel * kLanes + v * kWidth, load(value));

@@ -46,18 +46,18 @@ inline void convolve_taps_as(const Conv& conv, Shape in, Shape out, const typena
       output[row++] = i;
     }
   const long stride = kLanes * W::kBytes, tap_step = depth * stride, panel_step = kTaps * tap_step;
-  const int all = w.n / kLanes, last = all * (worker + 1) / workers;
-  alignas(64) float sums[kTileRows * kTilePanels * kLanes];
+  const int all = w.n / kLanes, last = all * (worker + 1) / workers, most = tile_rows<W>();
+  alignas(64) float sums[kMostRows * kTilePanels * kLanes];
   for (int panel = all * worker / workers; panel < last;) {
     const int panels = next_panels(last - panel);
     float* const column = to + panel * kLanes;
     for (int i = 0; i < count; ++i) std::memset(column + size_t(i) * w.n, 0, panels * kLanes * sizeof(float));
     for (int tap = 0; tap < kTaps; ++tap) {
       const long next = tap + 1 < kTaps ? tap_step : last - panel > panels ? panels * panel_step - tap * tap_step : 0;
-      const int rows = first[tap + 1] - first[tap], groups = (rows + kTileRows - 1) / kTileRows;
+      const int rows = first[tap + 1] - first[tap], groups = (rows + most - 1) / most;
       for (int i = 0; i < groups; ++i) {
         const int row = first[tap] + int(int64_t(rows) * i / groups), end = first[tap] + int(int64_t(rows) * (i + 1) / groups);
-        tile_of<W>(end - row, panels)(values + size_t(row) * depth, depth, w.data + panel * panel_step + tap * tap_step, panel_step, stride, next, depth, sums);
+        multiply<W>(end - row, panels, values + size_t(row) * depth, depth, w.data + panel * panel_step + tap * tap_step, panel_step, stride, next, depth, sums);
         const float* sum = sums;
         for (int r = row; r < end; ++r)
           for (int j = 0; j < panels * kLanes; j += kWidth, sum += kWidth) {

@@ -137,7 +137,7 @@ template <int M, class W>
 inline void convolve_tiles_as(const Conv& conv, Shape in, Shape out, const float* x, int begin, int count, int worker, int workers, float* memory, float* to) {
   constexpr int T = M + 2;
   const Matrix& w = conv.weight;
-  const int depth = conv.channels / W::kDepth, groups = (count + kTileRows - 1) / kTileRows;
+  const int depth = conv.channels / W::kDepth, groups = (count + tile_rows<W>() - 1) / tile_rows<W>();
   const size_t in_plane = size_t(count) * conv.channels + kLanes, out_plane = size_t(count) * kTilePanels * kLanes + kLanes;
   auto* values = reinterpret_cast<typename W::Input*>(memory);
   float *sums = memory + T * T * in_plane, *nothing = sums + T * T * out_plane;
@@ -151,8 +151,8 @@ inline void convolve_tiles_as(const Conv& conv, Shape in, Shape out, const float
       const long next = p + 1 < T * T ? point_step : last - panel > panels ? panels * panel_step - p * point_step : 0;
       for (int i = 0; i < groups; ++i) {
         const int row = int(int64_t(count) * i / groups), rows = int(int64_t(count) * (i + 1) / groups) - row;
-        tile_of<W>(rows, panels)(values + p * in_plane / W::kDepth + size_t(row) * depth, depth, w.data + panel * panel_step + p * point_step, panel_step,
-                                 stride, next, depth, sums + p * out_plane + size_t(row) * width);
+        multiply<W>(rows, panels, values + p * in_plane / W::kDepth + size_t(row) * depth, depth, w.data + panel * panel_step + p * point_step, panel_step,
+                    stride, next, depth, sums + p * out_plane + size_t(row) * width);
       }
     }
     leave_tiles<M>(conv, out, sums, out_plane, width, begin, count, to + panel * kLanes);

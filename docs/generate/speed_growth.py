@@ -111,6 +111,40 @@ nothing is calibrated.""",
     return "\n\n".join(parts)
 
 
+def tiles_text(run: dict[str, Any]) -> str:
+    """What the tile unit of Intel's processors brings, at several batches."""
+    rows = run["batches"]
+    times = {(row["batch"], row["level"], row["precision"]): row["ms_p50"] for row in rows}
+    unit, without = dict.fromkeys(row["level"] for row in rows)
+    cells = []
+    for batch in dict.fromkeys(row["batch"] for row in rows):
+        exact = times[batch, unit, "fp32"]
+        found = [
+            f"{ms:.1f} ({exact / ms:.1f}x)"
+            for p in ("bf16", "int8")
+            for ms in (times[batch, without, p], times[batch, unit, p])
+        ]
+        cells.append([str(batch), f"{exact:.1f}", *found])
+    columns = ("batch", "fp32: ms", "bf16 without the unit", "bf16 with it", "int8 without (VNNI)", "int8 with it")
+    steps = 5
+    least = {
+        name: f"{steps * size * run['weights'] / run['weights_gb_per_s'] / 1e6:.1f} ms"
+        for name, size in (("bf16", 2), ("int8", 1))
+    }
+    return "\n\n".join(
+        [
+            f"""**With a tile unit.** Where an Intel processor has one (AMX), bf16 and int8 run on it, unless `BAC_LEVEL`
+names another level. Ancestral-5, executed tokens, medians of {rows[0]["n"]} rounds, one interleaved run for each
+batch:""",
+            markdown((columns, cells)).strip(),
+            f"""Without the unit bf16 is slower than fp32 there: its vectors multiply bfloat16 at half the rate of floats.
+At batch 1 the unit waits for the weights, which come from the third-level cache at
+{run["weights_gb_per_s"]:.0f} GB/s at best: that alone takes {least["bf16"]} in bf16 and {least["int8"]} in int8.""",
+            f"{machine_of(run)}. [Stored data](speed_precisions_amx.json).",
+        ]
+    )
+
+
 def by_cost(row: dict[str, Any]) -> tuple[float, int]:
     return -row["gflop_per_chunk"], ORDER.index(row["precision"])
 

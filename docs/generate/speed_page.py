@@ -7,7 +7,14 @@ from bac_workbench.reporting.names import TITLES, label, split_key
 from bac_workbench.reporting.stored import Benchmark, read_json, read_results
 from bac_workbench.reporting.tables import both, runtimes_table
 from docs.generate.gpu_kernel import kernel_text
-from docs.generate.speed_growth import encoders_text, evaluations_text, growth_text, peers_text, precisions_text
+from docs.generate.speed_growth import (
+    encoders_text,
+    evaluations_text,
+    growth_text,
+    peers_text,
+    precisions_text,
+    tiles_text,
+)
 from docs.generate.stored import MARK, RESULTS, read_benchmark, wrapped
 
 TASK = "pusht_lowdim"
@@ -41,7 +48,8 @@ def speed_page() -> str:
     parts += [peers_text(read_json(RESULTS / "speed_peers.json")), "## The vision encoder"]
     parts += [encoders_text(read_json(RESULTS / "speed_encoders.json")), "## Precisions"]
     scored = [found for task in TITLES if (found := read_results(RESULTS, task, "precision")) is not None]
-    parts += [precisions_text(read_json(RESULTS / "speed_precisions.json"), scored), "## How time grows"]
+    parts += [precisions_text(read_json(RESULTS / "speed_precisions.json"), scored)]
+    parts += [tiles_text(read_json(RESULTS / "speed_precisions_amx.json")), "## How time grows"]
     parts += [growth_text(read_json(RESULTS / "speed_growth.json")), "## Evaluations"]
     parts += [evaluations_text(read_json(RESULTS / "speed_evaluations.json")), "## Your machine", COMMANDS]
     return f"{MARK}\n" + wrapped("\n\n".join(parts)) + "\n"

@@ -1,4 +1,4 @@
-"""The tile unit, emulated: its products are those of plain loops, whatever their shape."""
+"""The tile unit, emulated and real: its products are those of plain loops, whatever their shape."""
 
 import subprocess
 
@@ -14,6 +14,7 @@ PROGRAM = r"""
 #include <cstdio>
 #include <random>
 #include <vector>
+#include "choice.hpp"
 #include "product.hpp"
 using namespace bac;
 
@@ -32,6 +33,7 @@ static float fraction() {
 template <class W>
 static double worst() {
   double most = 0;
+  use_unit(true);
   for (int depth : {4, 16, 67})
     for (int panels : {1, 5})
       for (int rows : {1, 9, 17}) {
@@ -62,19 +64,29 @@ static double worst() {
   return most;
 }
 
-int main() { std::printf("%g %g\n", worst<ByteWeights>(), worst<BfloatWeights>()); }
+int main() {
+  if (!has_amx()) return 1;
+  std::printf("%g %g\n", worst<ByteWeights>(), worst<BfloatWeights>());
+}
 """
 
 
-def test_products_on_tiles(tmp_path, monkeypatch):
+@pytest.mark.parametrize("emulated", [True, False], ids=["emulated", "real"])
+def test_products_on_tiles(emulated, tmp_path):
     names = {level.name for level in usable_levels(build.library())}
-    monkeypatch.setenv("BAC_LEVEL", "amx")  # else it is not compiled
-    options = compiler.known_levels(compiler.find_compiler()).get("amx")
-    if "avx512_bf16" not in names or options is None:
-        pytest.skip("this processor cannot run the code around the tile unit")
+    if ("avx512_bf16" if emulated else "amx") not in names:
+        pytest.skip("this processor lacks what is needed")
+    options = compiler.levels()["avx512_bf16"]
     (tmp_path / "check.cpp").write_text(PROGRAM)
-    flags = ["-O1", "-std=c++17", "-DBAC_EMULATE_AMX", "-DBAC_LEVEL=amx", "-Wno-unused-function", f"-I{build.FOLDER}"]
+    flags = [
+        "-O1",
+        "-std=c++17",
+        "-Wno-unused-function",
+        f"-I{build.FOLDER}",
+        *(["-DBAC_EMULATE_AMX"] if emulated else []),
+    ]
     call = [*compiler.find_compiler(), *flags, *options, str(tmp_path / "check.cpp"), "-o", str(tmp_path / "check")]
     subprocess.run(call, check=True)
-    bytes_apart, bfloats_apart = map(float, subprocess.run([tmp_path / "check"], capture_output=True).stdout.split())
+    run = subprocess.run([tmp_path / "check"], capture_output=True, check=True)
+    bytes_apart, bfloats_apart = map(float, run.stdout.split())
     assert bytes_apart == 0 and bfloats_apart < 1e-3
