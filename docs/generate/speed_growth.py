@@ -133,12 +133,12 @@ def tiles_text(run: dict[str, Any]) -> str:
     }
     return "\n\n".join(
         [
-            f"""**With a tile unit.** Where an Intel processor has one (AMX), bf16 and int8 run on it, unless `BAC_LEVEL`
-names another level. Ancestral-5, executed tokens, medians of {rows[0]["n"]} rounds, one interleaved run for each
-batch:""",
+            f"""**With a tile unit.** Where an Intel processor has one (AMX), bf16 and int8 run on it, unless
+`BAC_LEVEL` names another level. Ancestral-5, executed tokens, medians of {rows[0]["n"]} rounds, one interleaved run for
+each batch:""",
             markdown((columns, cells)).strip(),
-            f"""Without the unit bf16 is slower than fp32 there: its vectors multiply bfloat16 at half the rate of floats.
-At batch 1 the unit waits for the weights, which come from the third-level cache at
+            f"""Without the unit bf16 is slower than fp32 there: its vectors multiply bfloat16 at half the rate of
+floats. At batch 1 the unit waits for the weights, which come from the third-level cache at
 {run["weights_gb_per_s"]:.0f} GB/s at best: that alone takes {least["bf16"]} in bf16 and {least["int8"]} in int8.""",
             f"{machine_of(run)}. [Stored data](speed_precisions_amx.json).",
         ]
