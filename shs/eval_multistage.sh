@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The multi-stage tables of docs/results: Block Pushing and Kitchen, every method on the same 50 test seeds.
+# Block Pushing and Kitchen as the paper evaluates them: full, Uniform and BAC on the same 50 test seeds, beside DDIM. The tables of
+# docs/results have more methods and seeds: shs/frontier.sh.
 # Interrupted, it goes on where it stopped. TASKS="kitchen_scripted_demos" picks; extra arguments go to every evaluation,
 # e.g. seed=1 or launcher=joblib.
 set -euo pipefail

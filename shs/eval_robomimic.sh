@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tables of docs/results on robomimic's tasks, with the policies trained here: every method on the same 50 test seeds, then the
-# time of a chunk, split into vision encoder and denoiser. Interrupted, it goes on where it stopped. Extra arguments go to every evaluation.
+# robomimic's tasks with the policies trained here, likewise: full, Uniform, BAC and DDIM on the same 50 test seeds, then the time of a
+# chunk, split into vision encoder and denoiser. The tables of docs/results: shs/frontier.sh. Interrupted, it goes on where it stopped. Extra arguments go to every evaluation.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}

@@ -8,7 +8,15 @@ from typing import Any
 from bac_workbench.evaluation.comparison_tables import markdown
 from bac_workbench.reporting.names import TITLES, label, split_key
 from bac_workbench.reporting.stored import TaskResults
-from bac_workbench.reporting.tables import estimate, frontier_conditions, frontier_table, levers_table, margin_of
+from bac_workbench.reporting.tables import (
+    STAGES_TITLE,
+    estimate,
+    frontier_conditions,
+    frontier_table,
+    levers_table,
+    margin_of,
+    stages_table,
+)
 from docs.generate.stored import ROOT, read_frontier
 
 
@@ -89,19 +97,19 @@ def margin_of_all() -> float:
 
 def stored() -> list[TaskResults]:
     """The tasks that have a frontier, in the order of the tables."""
-    return [found for found in map(read_frontier, TITLES) if found is not None]
+    return [read_frontier(task) for task in TITLES]
 
 
 def section(task: str) -> list[str]:
-    """Tables and conditions of a task's page; empty where nothing is stored."""
+    """Tables and conditions of a task's page."""
     results = read_frontier(task)
-    if results is None:
-        return []
     parts = [
         markdown(frontier_table(results, tuned_key(task))).strip(),
         frontier_conditions(results),
         *filter(None, [proven(task)]),
     ]
+    if (shares := stages_table(results)) is not None:
+        parts += [f"{STAGES_TITLE}:", markdown(shares).strip()]
     if results.benchmark is not None:
         parts += [
             "What makes it fast, each factor apart (one interleaved run):",

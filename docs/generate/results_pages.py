@@ -8,7 +8,7 @@ from pathlib import Path
 from bac_workbench.evaluation.comparison_tables import markdown
 from bac_workbench.reporting import tables
 from bac_workbench.reporting.names import TITLES, label, split_key
-from bac_workbench.reporting.stored import Benchmark, TaskResults
+from bac_workbench.reporting.stored import TaskResults
 from bac_workbench.reporting.tables import OVERVIEW, OVERVIEW_NAMES, difference, estimate, methods_table, score
 from docs.generate import frontier
 from docs.generate.claims_page import claims_page
@@ -59,23 +59,28 @@ def filled(text: str, results: TaskResults) -> str:
 
 
 def task_page(task: str) -> str:
-    results = read_task(task)
-    note = filled((NOTES / f"{task}.md").read_text(encoding="utf-8"), results).strip()
-    note = note.replace("<!-- table -->", "\n\n".join([markdown(methods_table(results)).strip(), *conditions(results)]))
-    fastest = read_frontier(task)
-    picture = f"![{results.score_name} of each method against what it costs](../figures/{task}.png)"
+    """The frontier of a task, below a table of more settings over one noise seed where there is one."""
+    fastest, settings = read_frontier(task), read_task(task)
+    parts = [f"# {fastest.title}"]
+    if settings is not None:
+        tables = [markdown(methods_table(settings)).strip(), *conditions(settings)]
+        parts += [with_tables(task, settings, tables)]
+    parts += [with_tables(task if settings is None else f"{task}_frontier", fastest, frontier.section(task))]
+    picture = f"![{fastest.score_name} of each method against what it costs](../figures/{task}.png)"
     files = "\n".join(f"- [`{path.name}`]({path.name})" for path in sorted(RESULTS.glob(f"{task}_*.json")))
-    reference = results.reference
+    reference = fastest.reference
     facts = (
         f"Checkpoint {reference['checkpoint_hash'][:12]} ({reference['weights'].upper()} weights), evaluated at commit "
         f"{reference['commit'][:12]} on: {reference['hardware']}."
     )
-    parts = [f"# {results.title}", note, picture]
-    if fastest is not None:
-        text = filled((NOTES / f"{task}_frontier.md").read_text(encoding="utf-8"), fastest).strip()
-        parts += [text.replace("<!-- table -->", "\n\n".join(frontier.section(task)))]
-    parts += ["## Stored files", facts, files]
+    parts += [picture, "## Stored files", facts, files]
     return f"{MARK}\n" + wrapped("\n\n".join(parts)) + "\n"
+
+
+def with_tables(note: str, results: TaskResults, tables: list[str]) -> str:
+    """A note with its numbers and tables."""
+    text = filled((NOTES / f"{note}.md").read_text(encoding="utf-8"), results).strip()
+    return text.replace("<!-- table -->", "\n\n".join(tables))
 
 
 def conditions(results: TaskResults) -> list[str]:
@@ -92,17 +97,7 @@ def conditions(results: TaskResults) -> list[str]:
         f"Times: batch 1, {timed.machine}. The speed-up is against the full policy in the same, compiled runtime; the "
         f"runtime alone makes the full policy {timed.runtime_gain('compiled'):.2f}x faster than the reference runtime."
     )
-    encoder = [encoder_sentence(timed)] if results.score_name == "success rate" else []
-    return [episodes, times, *encoder]
-
-
-def encoder_sentence(timed: Benchmark) -> str:
-    """How a chunk's time is divided between the vision encoder and the denoiser."""
-    parts = []
-    for key in timed.keys:
-        row = timed.row(key, "compiled")
-        parts.append(f"{label(*split_key(key))} {row['encoder_ms_p50']:.0f} + {row['denoiser_ms_p50']:.0f} ms")
-    return f"Vision encoder + denoiser, compiled: {'; '.join(parts)}."
+    return [episodes, times]
 
 
 # ---- all tasks ----
@@ -135,7 +130,8 @@ def index_page() -> str:
     keys = ("full", *OVERVIEW)
     names = [label(*split_key("full")), *(OVERVIEW_NAMES[key] for key in OVERVIEW)]
     costs = [[links[results.task], *(value(results, "gflop", key) for key in keys)] for results in tasks]
-    few = read_task(tasks[0].task).rows[0]["n_episodes"]
+    settings = next(found for found in map(read_task, TITLES) if found is not None)
+    few = settings.rows[0]["n_episodes"]
     return f"""{MARK}
 # Results
 
@@ -156,7 +152,7 @@ Arithmetic of the denoiser, GFLOP per action chunk, of the tokens that reach the
 
 - The bundled policies are small and, but for Push-T, learned from scripted demonstrations. The tables rank methods on
   these policies.
-- The pages of the tasks hold more budgets, over one noise seed and {few} episodes.
+- [{settings.title}]({settings.task}.md) has more budgets, over one noise seed and {few} episodes.
 - [Speed](speed.md) compares the runtimes on four machines, and with other inference engines.
 - [What speed is worth in score](latency.md), where the world goes on while the policy computes.
 - [Caching in flow matching](flow.md): schedules of ten steps beside fewer steps.

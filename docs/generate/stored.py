@@ -19,16 +19,16 @@ def read_benchmark(task: str, machine: str, batch: int) -> Benchmark:
     return stored.read_benchmark(RESULTS, task, machine, batch)
 
 
-def read_task(task: str) -> TaskResults:
-    """Many settings of the methods, over one noise seed."""
-    found = stored.read_results(RESULTS, task, COMPARISON)
-    assert found is not None, f"{task} has no stored comparison"
+def read_task(task: str) -> TaskResults | None:
+    """Many settings of the methods, over one noise seed; None if there are none."""
+    return stored.read_results(RESULTS, task, COMPARISON)
+
+
+def read_frontier(task: str) -> TaskResults:
+    """The comparison of the fastest methods over several noise seeds, with its own timings."""
+    found = stored.read_results(RESULTS, task, FRONTIER)
+    assert found is not None, f"{task} has no stored frontier"
     return found
-
-
-def read_frontier(task: str) -> TaskResults | None:
-    """The comparison of the fastest methods over several noise seeds, with its own timings; None if there is none."""
-    return stored.read_results(RESULTS, task, FRONTIER)
 
 
 def wrapped(page: str, width: int = 120) -> str:

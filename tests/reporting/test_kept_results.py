@@ -29,7 +29,8 @@ def tables_in(text: str) -> list[str]:
 def test_tables_of_a_committed_page_are_those_of_the_report(kept_report, task):
     committed = tables_in((RESULTS / f"{task}.md").read_text(encoding="utf-8"))
     reported = tables_in((kept_report / "report.md").read_text(encoding="utf-8"))
-    assert len(committed) == 3 and all(table in reported for table in committed)
+    staged = task in ("block_pushing", "kitchen_scripted_demos")
+    assert len(committed) == 2 + staged + (task == "pusht_lowdim") and all(table in reported for table in committed)
 
 
 def test_the_overview_is_that_of_the_results(kept_report):
@@ -46,7 +47,7 @@ def test_the_page_has_the_same_cells_as_the_summary(kept_report):
         [[cell.strip().replace("**", "") for cell in line.strip("|").split("|")] for line in [table[0], *table[2:]]]
         for table in lines
     ]
-    assert shown == summary and len(shown) == 21
+    assert shown == summary and len(shown) == 19
 
 
 @pytest.mark.parametrize("task", TITLES)

@@ -193,6 +193,8 @@ def tables_of(results: TaskResults, kind: str, methods: tuple[Method, ...], tune
     if kind == FRONTIER:
         notes = (tables.frontier_conditions(results).replace("*", ""),)
         yield NamedTable("", tables.frontier_table(results, tuned), tags, notes)
+        if (shares := tables.stages_table(results)) is not None:
+            yield NamedTable(tables.STAGES_TITLE, shares, tags)
         if results.benchmark is not None:
             whole = {"method": "full", "budget": "-"}
             timed = tuple({"method": family(*pair(row)), "budget": budget(row["method"])} for row in levers(results))

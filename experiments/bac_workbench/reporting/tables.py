@@ -139,6 +139,21 @@ def frontier_table(results: TaskResults, tuned: str | None, tuned_name: str = "*
     return columns + (list(TIMED) if timed is not None else []), lines
 
 
+STAGES_TITLE = "Share of episodes that completed at least so many stages"
+
+
+def stages_table(results: TaskResults) -> Lines | None:
+    """Metrics p1, p2, ... of a multi-stage task, in the order of `by_cost`; None for one without."""
+    if not results.stages:
+        return None
+    lines = []
+    for row in by_cost(results):
+        shares = [row["metrics"][stage] for stage in results.stages]
+        cells = [estimate(share["mean"], share["interval_95"], 2) for share in shares]
+        lines.append([label(row["method"], row["sampler"]), *cells])
+    return ["method", *results.stages], lines
+
+
 def frontier_conditions(results: TaskResults) -> str:
     """A paragraph below the table: what the numbers were measured on."""
     row = results.rows[0]
