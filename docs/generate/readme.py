@@ -8,7 +8,7 @@ from bac_workbench.evaluation.comparison_tables import markdown, verdict_text
 from bac_workbench.reporting.names import label, split_key
 from bac_workbench.reporting.stored import Benchmark, TaskResults, read_json
 from bac_workbench.reporting.tables import difference, estimate, key_of
-from docs.generate.frontier import certificates, proven, stored, tuned_key
+from docs.generate.frontier import certificates, stored, tuned_key
 from docs.generate.gpu_kernel import shipped_form
 from docs.generate.latency_page import worth
 from docs.generate.results_pages import verdict
@@ -40,7 +40,7 @@ def block() -> str:
     rows = [row_of(results, key) for key in METHODS]
     columns = ["method", "score [95 %]", "difference to full [95 %]", "not worse by 0.05", "ms per chunk"]
     columns += ["faster than the plain policy"]
-    texts = measured(results), proven(TASK), levers(results), worth(WAITING_COSTS), PROVEN
+    texts = measured(results), levers(results), worth(WAITING_COSTS), PROVEN
     parts = [markdown((columns, rows)).strip(), *map(wrapped, texts), certificates(), wrapped(verdict(stored()))]
     return "\n\n".join(parts)
 

@@ -66,7 +66,8 @@ def test_a_changed_result_of_the_frontier_changes_its_page_the_overview_and_the_
 
 def test_what_is_proven_is_what_the_certificate_says():
     found = frontier.certificate("pusht_lowdim")
-    assert f"p = {found['claim']['p_value']:.4f}" in readme.block()
+    assert f"p = {found['claim']['p_value']:.4f}" in " ".join(results_pages.task_page("pusht_lowdim").split())
+    assert f"| {found['claim']['n']} |" in readme.block()
     assert frontier.proven("a task without one") == ""
 
 

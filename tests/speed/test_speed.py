@@ -54,12 +54,14 @@ def test_the_encoder_beside_another_engine(tmp_path, monkeypatch):
 
 
 @needs_compiler
-def test_every_precision_is_timed_and_compared(tmp_path):
+def test_every_precision_is_timed_and_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(precisions, "BATCHES", (1, 2))
     assert precisions.main(["rounds=1", f"output={tmp_path}/precisions.json"]) == 0
     run = json.loads((tmp_path / "precisions.json").read_text())
     moved = {(row["sampler"], row["precision"]): row["moved"] for row in run["rows"]}
     assert all((value == 0) == (precision == "fp32") for (_, precision), value in moved.items())
     assert all(row["moved"] < row["another_noise"] for row in run["rows"])
+    assert {row["batch"] for row in run["batches"]} == {1, 2} and run["weights"] > 6e6
     assert "| DDIM-10 | fp32 |" in precisions_text(run, [])
 
 
