@@ -59,6 +59,7 @@ def native() -> list[Row]:
     import torch
 
     from bac.native import build
+    from bac.native.levels import choose_level
 
     folder = build.cache_folder()
     problem = write_problem(folder)
@@ -73,8 +74,9 @@ def native() -> list[Row]:
     ]
     try:
         started = time.perf_counter()
-        build.library()
+        level = choose_level(build.library())
         how = f"compiled in {time.perf_counter() - started:.1f} s" if build.build_seconds else "from the cache"
+        how += f", level {level.name} ({', '.join(level.precisions)})"
         rows.append(_agreement("native library", how, "cpu"))
     except build.CompilerMissing as error:
         if os.environ.get("CXX") or _has_compiler(build):
