@@ -73,12 +73,18 @@ class ConditionTables:
 
 
 class SeparableMemory:
-    """Condition tokens encoded one by one: the time token's part is copied in per step, the rest is fixed."""
+    """Condition tokens encoded one by one: the time token's part is copied in per step, the rest is fixed.
+
+    Attributes:
+        key, value: [L, B, H, S, D], of all layers; bias: [L, B, T, H, S].
+        time: folded time tokens of all layers and steps; mask_rows: additive mask [T, 1, S].
+    """
 
     def __init__(
         self, model: Denoiser, folding: Folding, time: Folded, observation: Tensor | None, batch: int, tokens: int
     ):
         self.time = time
+        self.step: int | None = None  # whose time token is in the tables
         observed = observation if model.obs_as_cond else None
         n_obs = 0 if observed is None else observed.shape[1]
         n_layers, memory_tokens = len(model.trunk.layers), 1 + n_obs
@@ -93,10 +99,12 @@ class SeparableMemory:
             self.bias[..., 1:] = folded.bias[:, :, None] + self.mask_rows[:, :, 1:]
 
     def at(self, step: int, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        time = self.time[layer, step]
-        self.key[layer, :, :, :1] = time.key
-        self.value[layer, :, :, :1] = time.value
-        self.bias[layer, :, :, :, :1] = time.bias + self.mask_rows[:, :, :1]
+        if step != self.step:  # of all layers at once: a launch costs more than the numbers that no layer reads
+            time = self.time[:, step]  # [L, H, 1, D], ...
+            self.key[..., :1, :] = time.key[:, None]
+            self.value[..., :1, :] = time.value[:, None]
+            self.bias[..., :1] = time.bias[:, None, None] + self.mask_rows[..., :1]
+            self.step = step
         return self.key[layer].flatten(1, 2), self.bias[layer].flatten(-2), self.value[layer].flatten(1, 2)
 
 
@@ -114,6 +122,12 @@ class MixedMemory:
         folded = self.folding.layer(layer)(self.encoded[self.position[step]])[0]
         bias = folded.bias[:, None] + self.mask_rows
         return folded.key.flatten(1, 2), bias.flatten(-2), folded.value.flatten(1, 2)
+
+    def all_layers(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What `at` gives for each layer, to rounding: [L, B, H S, D], [L, B, T, H S] and [L, B, H S, D]."""
+        folded = self.folding(self.encoded[self.position[step]])
+        bias = folded.bias[:, :, None] + self.mask_rows
+        return folded.key.flatten(2, 3), bias.flatten(-2), folded.value.flatten(2, 3)
 
 
 def _mask_rows(model: Denoiser, tokens: int, memory_tokens: int) -> Tensor:
