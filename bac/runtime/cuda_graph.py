@@ -86,13 +86,19 @@ class CudaGraphSampler:
         self.base, self.precision, self.tokens, self.why = base, precision, tokens, why
         self.hoisted = Hoisted(base, schedule, self.name, tokens)
         self._check_device(self.hoisted.device)
-        self.loop = EagerLoop(self.hoisted, precision)
+        self.loop = self._make_loop(self.hoisted)
         self.schedule = self.hoisted.schedule
         self.bytes_per_weight = self.loop.dtype.itemsize
         self.graphs: dict[tuple, _Captured] = {}
         self.lock = threading.Lock()  # a graph has one set of buffers: calls take turns
         self.chunks = 0
         self.prepare_seconds = time.perf_counter() - started
+
+    def _make_loop(self, hoisted: Hoisted) -> EagerLoop:
+        return EagerLoop(hoisted, self.precision)
+
+    def _check(self, out: Tensor, initial: Tensor, noise: list[Tensor | None], inputs: SamplerInputs) -> None:
+        """Looks at the first chunk of a graph; what raises here keeps the graph from being used."""
 
     def _check_device(self, device: torch.device) -> None:
         if device.type != "cuda":
@@ -119,13 +125,18 @@ class CudaGraphSampler:
         observed = None if inputs.observation is None else tuple(inputs.observation.shape)
         key = (tuple(inputs.known.shape), observed, inputs.mask is not None)
         with self.lock:
-            if key not in self.graphs:
+            graph = self.graphs.get(key)
+            if graph is None:
                 started = time.perf_counter()
-                self.graphs[key] = _Captured(self.loop, inputs)
+                graph = _Captured(self.loop, inputs)
                 torch.cuda.synchronize(self.hoisted.device)
                 self.prepare_seconds += time.perf_counter() - started
+            out = graph.replay(initial, noise, inputs)
+            if key not in self.graphs:
+                self._check(out, initial, noise, inputs)
+                self.graphs[key] = graph
             self.chunks += 1
-            return self.graphs[key].replay(initial, noise, inputs)
+            return out
 
     def timed_parts(self, inputs: SamplerInputs, generator: torch.Generator) -> TimedParts:
         """See `Runtime.timed_parts`; the scheduler's arithmetic is part of the graph."""

@@ -88,7 +88,7 @@ class EagerLoop:
         return self._cross_attention(x, layer, block // 3, step, memory)
 
     def denoise(
-        self, step: int, trajectory: Tensor, memory: Memory | None, mask: Tensor | None, cache: _Cache
+        self, step: int, trajectory: Tensor, memory: Memory | None, mask: Tensor | None, cache: Cache
     ) -> Tensor:
         """Model output at one step."""
         raw_time, time_token = self.hoisted.condition.raw_time, None
@@ -122,7 +122,7 @@ class EagerLoop:
         trajectory = trajectory[:, :denoised]
         tokens = trajectory.shape[1] + (1 if self.model.encoder_only else 0)
         mask, _ = self.model.masks(tokens)
-        cache = _Cache(self, trajectory, tokens)
+        cache = Cache(self, trajectory, tokens)
         last = None
         for step in range(self.hoisted.solver.steps):
             trajectory = inputs.impose(trajectory)
@@ -151,7 +151,7 @@ class EagerLoop:
         return trajectory, x0
 
 
-class _Cache:
+class Cache:
     """Stored branch outputs of one chunk, [blocks, B, T, D] in one buffer: a run of them is summed in one call.
 
     Where outputs are extrapolated, a second such buffer holds their slopes per step.

@@ -28,13 +28,9 @@ from bac.native.packing import is_half
 from bac.runtime.contract import TimedParts, scheduled_updates
 from bac.runtime.cuda_graph import CudaGraphSampler
 from bac.runtime.eager import EagerLoop
+from bac.runtime.first_chunk import allowed, difference
 from bac.runtime.hoisted import Hoisted
 from bac.schedule import Schedule
-from bac.solver import COLUMNS
-
-#: largest difference of the first chunk to the eager loop's, relative to the largest entry (at least 1): rounding stays
-#: far below, and where a solver multiplies what the model says by much, below so many times that
-TOLERANCE, PER_GAIN = 1e-4, 5e-6
 
 
 class Machine(Protocol):
@@ -256,14 +252,13 @@ class PersistentSampler:
         """
         loop = EagerLoop(self.hoisted)
         expected = loop.run(initial, noise, inputs.head(self.tokens), self.hoisted.memory(inputs))
-        difference = ((out - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
-        m_gain, to_x0 = (self.hoisted.solver.table[:, COLUMNS.index(name)] for name in ("m_gain", "to_x0"))
-        if not difference <= max(TOLERANCE, PER_GAIN * abs(m_gain * to_x0).max()):
+        found = difference(out, expected)
+        if not found <= allowed(self.hoisted.solver):
             raise NativeError(
-                f"the persistent kernel gives other actions here than the eager loop: they differ by {difference:.1e}. "
+                f"the persistent kernel gives other actions here than the eager loop: they differ by {found:.1e}. "
                 "Set BAC_GPU=graph to use a CUDA graph, and please report this with the output of bac doctor"
             )
-        self.difference = difference
+        self.difference = found
 
     def timed_parts(self, inputs: SamplerInputs, generator: torch.Generator) -> TimedParts:
         """See `Runtime.timed_parts`; the kernel encodes the condition and has the scheduler's arithmetic."""

@@ -1,6 +1,5 @@
 """The CUDA graph runtime; what it does around the graph is tested on the CPU, with one that runs the loop again."""
 
-import contextlib
 import dataclasses
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bac import accelerate
-from bac.runtime import cuda_graph
 from bac.runtime.choose import make_sampler
 from bac.runtime.cuda_graph import CudaGraphSampler
 from bac.runtime.planned import PlannedSampler
@@ -104,38 +102,9 @@ def test_captured_part_touches_one_device_only(form):
     assert out.device.type == "meta" and out.shape == (2, 6, 2)
 
 
-class RepeatingGraph:
-    """Stands for torch.cuda.CUDAGraph: a replay computes the captured function again, into the same output."""
-
-    def replay(self):
-        self.captured.out.copy_(self.body(self.captured, self.loop))
-
-
 @pytest.fixture
-def on_cpu(monkeypatch):
+def on_cpu(graphs_on_cpu):
     """CudaGraphSampler with the stand-in graph."""
-    original = cuda_graph._Captured._body
-
-    def body(captured, loop):
-        captured.graph.captured, captured.graph.loop, captured.graph.body = captured, loop, original
-        return original(captured, loop)
-
-    class Stream:
-        def __init__(self, device=None):
-            pass
-
-        def wait_stream(self, other):
-            pass
-
-    monkeypatch.setattr(cuda_graph._Captured, "_body", body)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", RepeatingGraph)
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
-
-    monkeypatch.setattr(CudaGraphSampler, "_check_device", lambda self, device: None)
     return CudaGraphSampler
 
 

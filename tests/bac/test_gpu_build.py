@@ -44,7 +44,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.delenv("NVCC", raising=False)
     asked = []
 
-    def compile_(architecture, options):
+    def compile_(architecture, options, source):
         asked.append((architecture, options))
         return ELF + repr(asked[-1]).encode()
 
@@ -95,14 +95,14 @@ def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("NVCC", f"{program} -lineinfo")
     with pytest.raises(CompilerMissing, match="(?s)BAC_GPU=graph.*-lineinfo.*no such architecture"):
-        compilers.find_compiler().compile("sm_90", ())
+        compilers.find_compiler().compile("sm_90", (), compilers.SOURCE)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(nvcc() is None, reason="needs nvcc")
 def test_nvcc_compiles_it():
     """For Hopper; `python -m stress.gpu` compiles every architecture."""
-    assert compilers.nvcc([nvcc()]).compile("sm_90", cubins.options_of(*of_size())).startswith(ELF)
+    assert compilers.nvcc([nvcc()]).compile("sm_90", cubins.options_of(*of_size()), compilers.SOURCE).startswith(ELF)
 
 
 # ---- launching, with a driver that only listens ----------------------------------------------------------------------

@@ -228,7 +228,7 @@ def test_the_choice_can_be_forced(choose, monkeypatch):
     with pytest.raises(Unavailable, match="20 tokens"):
         choose(horizon=20)
     monkeypatch.setenv("BAC_GPU", "fast")
-    with pytest.raises(Unavailable, match="persistent or graph"):
+    with pytest.raises(Unavailable, match="persistent, fused or graph"):
         choose()
 
 

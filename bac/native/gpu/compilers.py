@@ -1,4 +1,4 @@
-"""What compiles the kernel: NVRTC, which every PyTorch for CUDA brings along, or nvcc."""
+"""What compiles the kernels: NVRTC, which every PyTorch for CUDA brings along, or nvcc."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ import torch
 from bac.native.errors import CompilerMissing
 
 FOLDER = Path(__file__).parent
-SOURCE = "kernel.cu"
-HEADERS = ("params.hpp", "machine.hpp", "block.hpp", "phases.hpp", "condition.hpp", "loop.hpp")
+SOURCE, FUSED = "kernel.cu", "fused.cu"
+#: what each source includes
+HEADERS = {
+    SOURCE: ("params.hpp", "machine.hpp", "block.hpp", "phases.hpp", "condition.hpp", "loop.hpp"),
+    FUSED: ("params.hpp", "machine.hpp", "fused.hpp"),
+}
 ADVICE = "set BAC_GPU=graph to use a CUDA graph instead"
 TIMEOUT_S = 600
 LEAST_NVRTC = (11, 8)  # knows Hopper and Ada
@@ -30,11 +34,11 @@ _NVRTC = re.compile(r"libnvrtc(-[0-9a-f]+)?\.so(\.[0-9.]+)?")
 class Compiler:
     """Attributes:
     name: what reports call it.
-    compile: (architecture such as sm_90, options) -> cubin; raises CompilerMissing with the compiler's output.
+    compile: (architecture such as sm_90, options, source) -> cubin; raises CompilerMissing with the compiler's output.
     """
 
     name: str
-    compile: Callable[[str, tuple[str, ...]], bytes]
+    compile: Callable[[str, tuple[str, ...], str], bytes]
 
 
 def find_compiler() -> Compiler | None:
@@ -62,10 +66,10 @@ def find_compiler() -> Compiler | None:
 def nvcc(command: list[str]) -> Compiler:
     """nvcc, a command with further options."""
 
-    def compile_(architecture: str, options: tuple[str, ...]) -> bytes:
+    def compile_(architecture: str, options: tuple[str, ...], source: str) -> bytes:
         with tempfile.TemporaryDirectory() as scratch:
             target = Path(scratch) / "kernel.cubin"
-            call = [*command, "-cubin", f"-arch={architecture}", *options, str(FOLDER / SOURCE), "-o", str(target)]
+            call = [*command, "-cubin", f"-arch={architecture}", *options, str(FOLDER / source), "-o", str(target)]
             try:
                 result = subprocess.run(
                     call, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=TIMEOUT_S
@@ -85,18 +89,19 @@ def nvcc(command: list[str]) -> Compiler:
 def nvrtc(library: ctypes.CDLL) -> Compiler:
     """NVRTC, NVIDIA's compiler as a library."""
 
-    def compile_(architecture: str, options: tuple[str, ...]) -> bytes:
-        contents = [(FOLDER / name).read_bytes() for name in HEADERS]
-        program, count = ctypes.c_void_p(), len(HEADERS)
+    def compile_(architecture: str, options: tuple[str, ...], source: str) -> bytes:
+        headers = HEADERS[source]
+        contents = [(FOLDER / name).read_bytes() for name in headers]
+        program, count = ctypes.c_void_p(), len(headers)
         given = [f"--gpu-architecture={architecture}", *options]
         _call(
             library.nvrtcCreateProgram,
             ctypes.byref(program),
-            (FOLDER / SOURCE).read_bytes(),
-            SOURCE.encode(),
+            (FOLDER / source).read_bytes(),
+            source.encode(),
             count,
             (ctypes.c_char_p * count)(*contents),
-            (ctypes.c_char_p * count)(*(name.encode() for name in HEADERS)),
+            (ctypes.c_char_p * count)(*(name.encode() for name in headers)),
         )
         try:
             arguments = (ctypes.c_char_p * len(given))(*(option.encode() for option in given))

@@ -18,9 +18,9 @@ from pathlib import Path
 from bac.native import store
 from bac.native.build import cache_folder
 from bac.native.errors import CompilerMissing, DamagedLibrary
-from bac.native.gpu.compilers import ADVICE, FOLDER, HEADERS, SOURCE, find_compiler
+from bac.native.gpu.compilers import ADVICE, FOLDER, FUSED, HEADERS, SOURCE, find_compiler
 from bac.native.gpu.shares import WARPS, Launch, Shape, macros_of
-from bac.native.gpu.structs import Params
+from bac.native.gpu.structs import Params, fused_macros
 
 #: seconds the last compilation in this process took; 0 when none was needed
 build_seconds = 0.0
@@ -34,10 +34,15 @@ def options_of(shape: Shape, launch: Launch) -> tuple[str, ...]:
     return ("-std=c++17", *(f"-DBAC_{name}={value}" for name, value in macros.items()))
 
 
-def sources_digest() -> str:
-    """SHA-256 of the kernel's sources."""
+def fused_options_of(width: int, heads: int) -> tuple[str, ...]:
+    """Options for the fused kernels of a model of this width."""
+    return ("-std=c++17", *(f"-DBAC_{name}={value}" for name, value in fused_macros(width, heads).items()))
+
+
+def sources_digest(source: str = SOURCE) -> str:
+    """SHA-256 of a kernel's sources."""
     digest = hashlib.sha256()
-    for name in (SOURCE, *HEADERS):
+    for name in (source, *HEADERS[source]):
         content = (FOLDER / name).read_bytes()
         digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
@@ -50,10 +55,19 @@ def cubin(architecture: str, shape: Shape, launch: Launch) -> bytes:
         CompilerMissing: there is no compiler, or it failed; the message holds its output.
         CacheError: the cache folder is not safe or cannot be written.
     """
+    return _cubin(architecture, options_of(shape, launch), SOURCE, "kernel")
+
+
+def fused_cubin(architecture: str, width: int, heads: int) -> bytes:
+    """The fused kernels, likewise."""
+    return _cubin(architecture, fused_options_of(width, heads), FUSED, "fused")
+
+
+def _cubin(architecture: str, options: tuple[str, ...], source: str, label: str) -> bytes:
     global build_seconds
-    options, folder, owners = options_of(shape, launch), cache_folder(), {os.geteuid()}
-    parts = [sources_digest(), architecture, *options, "NVCC", os.environ.get("NVCC", "")]
-    name = f"kernel-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
+    folder, owners = cache_folder(), {os.geteuid()}
+    parts = [sources_digest(source), architecture, *options, "NVCC", os.environ.get("NVCC", "")]
+    name = f"{label}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
     with _lock:
         stored = _stored(folder, name, owners)
         if stored is not None:
@@ -64,10 +78,10 @@ def cubin(architecture: str, shape: Shape, launch: Launch) -> bytes:
         store.create(folder, True, ADVICE)
         with store.opened(folder, owners, ADVICE):
             started = time.perf_counter()
-            content = compiler.compile(architecture, options)
+            content = compiler.compile(architecture, options, source)
             build_seconds = time.perf_counter() - started
             record = {
-                "sources": sources_digest(),
+                "sources": sources_digest(source),
                 "machine": architecture,
                 "compiler": compiler.name,
                 "processor": "",

@@ -1,4 +1,4 @@
-"""The kernel on a GPU, through the CUDA driver that PyTorch uses, on PyTorch's current stream."""
+"""The kernels on a GPU, through the CUDA driver that PyTorch uses, on PyTorch's current stream."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 from bac.native.errors import NativeError
 from bac.native.gpu.compilers import ADVICE, find_compiler
-from bac.native.gpu.cubins import cubin
-from bac.native.gpu.shares import THREADS, Device, Launch, Shape
-from bac.native.gpu.structs import Params
+from bac.native.gpu.cubins import cubin, fused_cubin
+from bac.native.gpu.shares import LANES, THREADS, Device, Launch, Shape
+from bac.native.gpu.structs import FUSED_WARPS, KERNELS, Fused, Params
 
 LEAST = (8, 0)  # compute capability: Ampere
 #: attributes of a device, as the driver numbers them
@@ -64,13 +64,37 @@ class CudaMachine:
         Raises:
             NativeError: the kernel cannot be compiled or loaded.
         """
-        content = cubin(self.architecture, shape, launch)
-        module, function = ctypes.c_void_p(), ctypes.c_void_p()
+        functions = self._load(cubin(self.architecture, shape, launch), ("denoise",))
+        with torch.cuda.device(self.device):
+            _call(self.driver, "cuFuncSetAttribute", functions["denoise"], MAX_DYNAMIC_SHARED, self.limits.shared)
+        return _Kernel(self, functions["denoise"])
+
+    def fused(self, width: int, heads: int) -> Callable[[str, Fused], None]:
+        """See `bac.runtime.fused.FusedMachine`. Launches go to PyTorch's current stream, so a graph captures them.
+
+        Raises:
+            NativeError: the kernels cannot be compiled or loaded.
+        """
+        functions = self._load(fused_cubin(self.architecture, width, heads), KERNELS)
+
+        def launch(name: str, arguments: Fused) -> None:
+            pointer = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
+            blocks = -(-arguments.items // FUSED_WARPS)
+            with torch.cuda.device(self.device):
+                handle = ctypes.c_void_p(torch.cuda.current_stream(self.device).cuda_stream)
+                sizes = (ctypes.c_uint(size) for size in (blocks, 1, 1, FUSED_WARPS * LANES, 1, 1, 0))
+                _call(self.driver, "cuLaunchKernel", functions[name], *sizes, handle, pointer, None)
+
+        return launch
+
+    def _load(self, content: bytes, names: tuple[str, ...]) -> dict[str, ctypes.c_void_p]:
+        """Functions of a cubin, by their names without the prefix."""
+        module, functions = ctypes.c_void_p(), {name: ctypes.c_void_p() for name in names}
         with torch.cuda.device(self.device):
             _call(self.driver, "cuModuleLoadData", ctypes.byref(module), content)
-            _call(self.driver, "cuModuleGetFunction", ctypes.byref(function), module, b"bac_denoise")
-            _call(self.driver, "cuFuncSetAttribute", function, MAX_DYNAMIC_SHARED, self.limits.shared)
-        return _Kernel(self, function)
+            for name, function in functions.items():
+                _call(self.driver, "cuModuleGetFunction", ctypes.byref(function), module, f"bac_{name}".encode())
+        return functions
 
 
 class _Kernel:

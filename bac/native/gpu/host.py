@@ -1,4 +1,4 @@
-"""The kernel's CPU form: its phases compiled for the processor, to test them where there is no GPU.
+"""The kernels' CPU forms: their phases compiled for the processor, to test them where there is no GPU.
 
 Thread blocks run one after another between barriers. With `threads`, every warp of every thread block is a thread, so
 that a race detector sees what a barrier that is missing would do.
@@ -19,7 +19,7 @@ import torch
 from bac.native.compiler import find_compiler
 from bac.native.errors import CompilerMissing
 from bac.native.gpu.shares import WARPS, Device, Launch, Shape, macros_of
-from bac.native.gpu.structs import Params
+from bac.native.gpu.structs import Fused, Params, fused_macros
 
 FOLDER = Path(__file__).parent
 FLAGS = ("-O2", "-std=c++17", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
@@ -67,14 +67,30 @@ class HostMachine:
 
         return start
 
+    def fused(self, width: int, heads: int) -> Callable[[str, Fused], None]:
+        """See `bac.runtime.fused.FusedMachine`; one library for all sizes, unless they are to be exact.
+
+        Raises:
+            CompilerMissing: there is no compiler, or it failed.
+        """
+        sizes = (width, heads) if self.exact else ()
+        library = ctypes.CDLL(str(self._library("fused_host.cpp", fused_macros(*sizes))))
+
+        def start(name: str, arguments: Fused) -> None:
+            getattr(library, f"bac_{name}")(ctypes.byref(arguments))
+
+        return start
+
     def _compiled(self, shape: Shape, launch: Launch) -> Path:
         macros = macros_of(shape, launch) if self.exact else {"GROUPS": shape.groups}
-        macros |= {"WARPS": WARPS, "PARAMS": ctypes.sizeof(Params)}
+        return self._library("host.cpp", macros | {"WARPS": WARPS, "PARAMS": ctypes.sizeof(Params)})
+
+    def _library(self, source: str, macros: dict[str, int]) -> Path:
         defined = [f"-DBAC_{name}={value}" for name, value in macros.items()]
-        command = [*find_compiler(), *FLAGS, *self.flags, *defined, str(FOLDER / "host.cpp")]
+        command = [*find_compiler(), *FLAGS, *self.flags, *defined, str(FOLDER / source)]
         digest = hashlib.sha256(shlex.join(command).encode())
-        for source in sorted([*FOLDER.glob("*.hpp"), FOLDER / "host.cpp"]):
-            digest.update(source.read_bytes())
+        for file in sorted([*FOLDER.glob("*.hpp"), FOLDER / source]):
+            digest.update(file.read_bytes())
         target = self.folder / f"host-{digest.hexdigest()[:16]}.so"
         if target.exists():
             return target

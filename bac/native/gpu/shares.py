@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-WARPS = 16  # of a thread block
-THREADS = 32 * WARPS
+WARPS, LANES = 16, 32  # of a thread block, of a warp
+THREADS = LANES * WARPS
 MOST_TOKENS = 18
 
 

@@ -1,8 +1,8 @@
-"""What the kernel is given: the C structures of params.hpp."""
+"""What the kernels are given: the C structures of params.hpp and fused.hpp."""
 
 from __future__ import annotations
 
-from ctypes import Structure, c_float, c_int32, c_uint32, c_void_p
+from ctypes import Structure, c_float, c_int32, c_uint32, c_void_p, sizeof
 
 INTEGERS = ("layers", "heads", "width", "numbers", "tokens", "observed", "observation_width", "steps")
 WEIGHTS = ("weights", "bias", "norms", "cross_bias", "embed", "position", "final_norm", "head", "head_bias")
@@ -40,3 +40,35 @@ class Params(Structure):
         *((name, c_uint32) for name in ("sent", "passed")),
         *((name, c_void_p) for name in EXCHANGE),
     ]
+
+
+ROW = ("x_gain", "m_gain", "to_x", "to_x0", "to_last", "to_m", "sigma", "clip")
+#: tensors that the fused kernels are given, in the order of fused.hpp
+TENSORS = (
+    *("x", "out", "bias", "total", "gain", "shift", "n"),
+    *("qkv", "mask", "y"),
+    *("key", "score_bias", "value", "time_key", "time_bias", "time_value", "time_mask"),
+    *("out_bias", "branch", "next_gain", "next_shift"),
+    *("hidden", "hidden_bias"),
+    *("head", "head_bias", "trajectory", "last", "noise", "known", "given", "next", "estimate", "embed", "position"),
+)
+SIZES = ("items", "tokens", "width", "heads", "condition", "units", "numbers", "noise_stride", "brief_in", "brief_out")
+FUSED_WARPS, FUSED_UNITS = 4, 256  # warps of a thread block; hidden units that a warp takes
+#: the fused kernels
+KERNELS = ("add_norm", "attend", "cross", "gelu", "turn")
+
+
+class Fused(Structure):
+    """The one argument of every fused kernel; pointers are to the memory of the device that runs it."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in TENSORS),
+        *((name, c_float) for name in (*ROW, "eps", "next_eps", "scale")),
+        *((name, c_int32) for name in SIZES),
+    ]
+
+
+def fused_macros(width: int = 0, heads: int = 0) -> dict[str, int]:
+    """What fused.hpp is compiled with, whichever compiler it is: for one width of a model, or for all where it is 0."""
+    macros = {"GROUPS": 1, "WARPS": FUSED_WARPS, "FUSED_UNITS": FUSED_UNITS, "PARAMS": sizeof(Fused)}
+    return macros | ({"FUSED_WIDTH": width, "FUSED_EACH": width // heads} if width else {})
