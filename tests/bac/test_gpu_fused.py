@@ -1,4 +1,4 @@
-"""The loop with fused kernels in its CPU form gives the actions of `reference`, with half of the eager loop's launches."""
+"""The loop with fused kernels, in its CPU form: the actions of `reference`, in half of the eager loop's launches."""
 
 import contextlib
 import copy
@@ -155,6 +155,21 @@ def test_bundled_policy(machine, exact):
 
 @needs_compiler
 @every_form
+def test_nothing_is_read_before_it_is_written(machine, form):
+    """PyTorch fills what it allocates with NaN."""
+    model = tiny_model(**FORMS[form])
+    base = tiny_sampler(model, "ddim")
+    torch.use_deterministic_algorithms(True)
+    try:
+        for schedule in (None, random_schedule(model, 10, 0.3, 0)):
+            expected = PlannedSampler(base, schedule)(case(model), seeded(0)[0])
+            assert error(fused(machine(), base, schedule, case(model), seeded(0)[0]), expected) < TOLERANCE
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@needs_compiler
+@every_form
 def test_bf16_is_as_close_as_the_eager_loop(machine, form):
     model = tiny_model(**FORMS[form])
     base = tiny_sampler(model)
@@ -214,7 +229,7 @@ def launches_of_a_step(model, make_loop):
 @needs_compiler
 @every_form
 def test_a_step_launches_less_than_half(machine, form):
-    """Eight layers, as Push-T's model has. Where condition tokens do not mix, a layer is 8 launches and nothing else."""
+    """Eight layers, as Push-T's model has. Where condition tokens do not mix, a layer is 8 launches, and all are."""
     model = tiny_model(**FORMS[form], n_layer=8)
 
     def make(hoisted, own):
