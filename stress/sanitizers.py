@@ -48,6 +48,7 @@ def exercise() -> None:
                     sampler(SamplerInputs(inputs.known, known, inputs.observation))
     exercise_encoder("bf16" in precisions)
     exercise_kernel("-fsanitize=thread" in os.environ["CXX"])
+    exercise_fused()
 
 
 def exercise_kernel(threads: bool) -> None:
@@ -80,6 +81,34 @@ def exercise_kernel(threads: bool) -> None:
             sampler = PersistentSampler(loop, schedule, None, HostMachine(count, shared, threads))
             for one in (inputs, given):
                 sampler(one)
+
+
+def exercise_fused() -> None:
+    """Chunks of the fused kernels' CPU form, for any size and for one."""
+    import torch
+
+    from bac.denoiser import model_blocks
+    from bac.native.gpu.host import HostMachine
+    from bac.runtime.fused_loop import FusedLoop
+    from bac.runtime.hoisted import Hoisted
+    from bac.uniform import uniform
+    from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
+    from diffusion_policy.policy.sampler_inputs import SamplerInputs
+    from stress import samples
+
+    policy, _ = samples.lowdim()
+    base = DiffusionSampler(policy.sampler.model, policy.sampler.scheduler, 6)
+    model = base.model
+    for schedule in (None, uniform(model_blocks(model), 6, 2)):
+        hoisted = Hoisted(base, schedule, "compiled")
+        for precision, exact in (("fp32", False), ("bf16", False), ("fp32", True)):
+            loop = FusedLoop(hoisted, precision, HostMachine(exact=exact).fused(model.n_emb, model.n_head))
+            for batch in (1, 3):
+                inputs = policy.sampler_inputs(policy.random_observation(batch))
+                given = SamplerInputs(inputs.known, torch.rand(inputs.known.shape) < 0.2, inputs.observation)
+                with torch.no_grad():
+                    initial, noise = hoisted.draw(inputs.known, None)
+                    loop.run(initial, noise, given, hoisted.memory(given))
 
 
 def exercise_encoder(bf16: bool) -> None:
