@@ -29,9 +29,9 @@ class Chunk:
     """
 
     def __init__(self, loop: FusedLoop, trajectory: Tensor, inputs: SamplerInputs, memory: Memory):
-        self.loop, self.model, self.trajectory, self.inputs, self.memory = loop, loop.model, trajectory, inputs, memory
-        self.batch, tokens, numbers = trajectory.shape
-        self.rows, width, heads = self.batch * tokens, self.model.n_emb, self.model.n_head
+        self.loop, self.model, self.trajectory, self.memory = loop, loop.model, trajectory, memory
+        batch, tokens, numbers = trajectory.shape
+        self.rows, width, heads = batch * tokens, self.model.n_emb, self.model.n_head
         mask, _ = self.model.masks(tokens)
         self.mask = None if mask is None else mask.to(torch.float32).contiguous()
         self.cache = Cache(loop, trajectory, tokens)
@@ -40,7 +40,7 @@ class Chunk:
             self.known = {"known": inputs.known.contiguous(), "given": inputs.mask.contiguous()}
         self.sizes = {"tokens": tokens, "width": width, "heads": heads, "numbers": numbers}
         self.brief = int(loop.dtype is torch.bfloat16)
-        self.x = trajectory.new_empty(self.batch, tokens, width)
+        self.x = trajectory.new_empty(batch, tokens, width)
         self.n: Tensor | None = None
         self.out: Tensor | None = None
         self.bias: Tensor | None = None
@@ -64,9 +64,8 @@ class Chunk:
                 continue
             n = self._normed(layer.norm1 if kind == "sa" else layer.ffn_norm)
             product, last = self._attended(n, layer) if kind == "sa" else self._hidden(n, layer)
-            if segment.store:  # its bias is part of what is stored
-                self.out, self.bias = self.loop._linear(product, last.weight, last.bias), None
-                self.cache.put(segment, self.out)
+            if segment.store:
+                self.out, self.bias = self._stored(segment, product, last), None
             else:
                 self.out, self.bias = self._product(product, last), last.bias
 
@@ -112,12 +111,24 @@ class Chunk:
         weights = self.loop.weights
         return F.linear(n, weights[id(linear.weight)] if weights else linear.weight)
 
+    def _stored(self, segment: Segment, product: Tensor, last: nn.Linear) -> Tensor:
+        """A block's output [B, T, D] with its bias, as it is stored; at once in its place where no slope needs both."""
+        if segment.gap or self.brief:
+            out = self.loop._linear(product, last.weight, last.bias)
+            self.cache.put(segment, out)
+            return out
+        place = self.cache.values[segment.block]
+        torch.addmm(last.bias, product.flatten(0, 1), last.weight.t(), out=place.flatten(0, 1))
+        return place
+
     def _cross(self, step: int, segment: Segment, layer: Layer, following: nn.LayerNorm | None) -> None:
         norm, attention = layer.norm2, layer.multihead_attn
         assert segment.block is not None
         tensors = {**self._folded(step, segment.block // 3), **self._pending()}
         tensors |= {"gain": norm.weight, "shift": norm.bias, "out_bias": attention.out_proj.bias}
-        branch = torch.empty_like(self.x) if segment.store else None
+        branch = None
+        if segment.store:
+            branch = torch.empty_like(self.x) if segment.gap else self.cache.values[segment.block]
         self.n = None
         if following is not None:
             self.n = self.x.new_empty(self.x.shape, dtype=self.loop.dtype)
@@ -127,7 +138,7 @@ class Chunk:
         eps = {"eps": norm.eps, "next_eps": 0.0 if following is None else following.eps}
         condition = key.shape[-2] if key.ndim == 4 else key.shape[1] // attention.n_head
         self._start("cross", self.rows, {**tensors, "branch": branch}, **eps, condition=condition)
-        if branch is not None:
+        if branch is not None and segment.gap:
             self.cache.put(segment, branch)
 
     def _folded(self, step: int, layer: int) -> dict[str, Tensor | None]:

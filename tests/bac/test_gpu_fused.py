@@ -211,19 +211,23 @@ class Launches(TorchDispatchMode):
 
 
 @torch.no_grad()
-def launches_of_a_step(model, make_loop):
-    """Of one more step in which every block computes: what PyTorch does, and what the kernels of ours are."""
+def launches(machine, model, steps, schedule=None):
+    """Of a chunk: of the eager loop, and of the one with fused kernels those of PyTorch and those of ours."""
+    hoisted, own, inputs = Hoisted(tiny_sampler(model, steps=steps), schedule, "compiled"), Counter(), case(model)
+    start = machine.fused(model.n_emb, model.n_head)
+
+    def kernels(name, arguments):
+        own[name] += 1
+        start(name, arguments)
+
     found = []
-    for steps in (5, 6):
-        own = Counter()
-        hoisted = Hoisted(tiny_sampler(model, steps=steps), None, "compiled")
-        loop, inputs = make_loop(hoisted, own), case(model)
+    for loop in (EagerLoop(hoisted), FusedLoop(hoisted, "fp32", kernels)):
         initial, noise = hoisted.draw(inputs.known, seeded(0)[0])
         memory = hoisted.memory(inputs)
         with Launches() as counted:
             loop.run(initial, noise, inputs, memory)
-        found.append((counted.counts, own))
-    return found[1][0] - found[0][0], found[1][1] - found[0][1]
+        found.append(counted.counts)
+    return *found, own
 
 
 @needs_compiler
@@ -231,22 +235,22 @@ def launches_of_a_step(model, make_loop):
 def test_a_step_launches_less_than_half(machine, form):
     """Eight layers, as Push-T's model has. Where condition tokens do not mix, a layer is 8 launches, and all are."""
     model = tiny_model(**FORMS[form], n_layer=8)
-
-    def make(hoisted, own):
-        start = machine().fused(model.n_emb, model.n_head)
-
-        def kernels(name, arguments):
-            own[name] += 1
-            start(name, arguments)
-
-        return FusedLoop(hoisted, "fp32", kernels)
-
-    eager, _ = launches_of_a_step(model, lambda hoisted, own: EagerLoop(hoisted))
-    torch_part, own = launches_of_a_step(model, make)
+    eager, torch_part, own = (
+        more - less for less, more in zip(launches(machine(), model, 5), launches(machine(), model, 6))
+    )
     ours = torch_part.total() + own.total()
     assert own == {"attend": 8, "cross": 8, "gelu": 8, "add_norm": 7, "turn": 1}
     assert ours == 64 or (form == "condition encoder" and ours <= 76)
     assert eager.total() >= 130 and eager.total() >= 2 * ours
+
+
+@needs_compiler
+def test_a_schedule_launches_less_than_half(machine):
+    """Outputs are stored where they are computed."""
+    model = tiny_model(n_layer=8)
+    eager, torch_part, own = launches(machine(), model, 20, random_schedule(model, 20, 0.1, 0))
+    assert "copy_" not in torch_part
+    assert eager.total() >= 2 * (torch_part.total() + own.total())
 
 
 # ---- which one runs --------------------------------------------------------------------------------------------------
