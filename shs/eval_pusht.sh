@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The Push-T tables of docs/results: every method on the 50 Push-T test seeds, then the interleaved benchmarks.
+# The Push-T tables of docs/results: every method on the 100 Push-T test seeds, then the interleaved benchmarks.
 # Interrupted, it goes on where it stopped. Extra arguments go to every evaluation, for example:
 # shs/eval_pusht.sh seed=1 launcher=joblib
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
-common=(task=pusht_lowdim runtime=compiled benchmark.n_chunks=0 "$@")
+common=(task=pusht_lowdim runtime=compiled eval.n_test=100 benchmark.n_chunks=0 "$@")
 
 reference=full-compiled   # of the comparison; its folder ends so for another noise seed
 for argument in "$@"; do

@@ -33,6 +33,12 @@ times 9 tokens, 14 GFLOP; 8 rounds are 115 GFLOP, about 4 ms at half of an H100'
 that are missing to rounding. That is no clear gain over one kernel, for actions that are not the same."""
 
 
+FUSED = """For what that kernel does not run, batches above all, `BAC_GPU=fused` asks for a CUDA graph whose steps
+have one kernel between two matrix products: 64 launches in a full step of Push-T, where the graph has 134 (operations
+that a CPU dispatches, counted). Its kernels are tested in their CPU form and compile for Ampere, Ada and Hopper. No GPU
+has timed them: `python -m stress.gpu_fused output=FOLDER` will."""
+
+
 def shipped_form(run: dict[str, Any]) -> dict[str, Any]:
     """The timed form of the kernel that this project ships."""
     return next(form for form in run["forms"] if form.get("shipped"))
@@ -84,6 +90,7 @@ def kernel_text(run: dict[str, Any]) -> str:
             f"batch {run['batch']}. "
             "[Stored data](speed_gpu_kernel.json); `python -m stress.gpu` measures it again.",
             found,
+            FUSED,
             PARALLEL,
         ]
     )

@@ -204,7 +204,7 @@ def tables_of(results: TaskResults, kind: str, methods: tuple[Method, ...], tune
     first, reference = results.rows[0], results.reference
     notes = [
         f"{first['n_episodes']} test seeds from {reference['test_seeds_from']}; the same initial states and the same "
-        f"noise (seed {reference['seed']}) for every method. GFLOP count the denoiser."
+        f"noise (seed {reference['seed']}) for every method. GFLOP count the tokens that are denoised."
     ]
     if results.benchmark is not None:
         notes.append(f"Times: batch 1, {results.benchmark.machine}; speed-up against the full policy, same runtime.")
