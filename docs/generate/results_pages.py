@@ -88,14 +88,15 @@ def conditions(results: TaskResults) -> list[str]:
     reference, timed = results.reference, results.benchmark
     episodes = (
         f"{results.rows[0]['n_episodes']} test seeds from {reference['test_seeds_from']}; the same initial states and "
-        f"the same noise (seed {reference['seed']}) for every method. GFLOP count the tokens that reach the executed actions. A *block update* is "
-        "one computation of one block; see [concepts](../concepts.md)."
+        f"the same noise (seed {reference['seed']}) for every method. GFLOP count the tokens that reach the executed "
+        "actions. A *block update* is one computation of one block; see [concepts](../concepts.md)."
     )
     if timed is None:
         return [episodes]
     times = (
-        f"Times: batch 1, all tokens, {timed.machine}. The speed-up is against the full policy in the same, compiled runtime; the "
-        f"runtime alone makes the full policy {timed.runtime_gain('compiled'):.2f}x faster than the reference runtime."
+        f"Times: batch 1, all tokens, {timed.machine}. The speed-up is against the full policy in the same, compiled "
+        f"runtime; the runtime alone makes the full policy {timed.runtime_gain('compiled'):.2f}x faster than the "
+        "reference runtime."
     )
     return [episodes, times]
 
