@@ -141,7 +141,10 @@ def stability(number: int) -> list[str]:
         "optimum has above Uniform. *Error of actions*: against the full policy, on states of further "
         "episodes, in normalised units."
     )
-    command = "`bac stability task=pusht_lowdim runtime=compiled rollouts.n_test=100` makes the numbers again."
+    command = (
+        "`bac stability task=pusht_lowdim runtime=compiled rollouts.n_test=100` makes the numbers again, for another "
+        "task likewise; without `rollouts.n_test` all but the scores."
+    )
     return [f"## {number} One chain is enough to profile a task", text, *parts, command]
 
 
