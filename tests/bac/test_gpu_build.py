@@ -62,6 +62,11 @@ def test_a_kernel_is_compiled_once(cache):
     assert all(oct(path.stat().st_mode)[-3:] == "600" for path in cache.folder.iterdir())
 
 
+def test_fused_kernels_are_compiled_once(cache, caplog):
+    kernels = [cubins.fused_cubin("sm_90", width, 4) for width in (256, 64, 256)]
+    assert kernels[0] == kernels[2] and len(cache.asked) == 2 and not caplog.text
+
+
 def test_a_damaged_kernel_is_compiled_anew_and_that_is_said(cache, caplog):
     content = cubins.cubin("sm_90", *of_size())
     stored = next(cache.folder.glob("kernel-*.cubin"))

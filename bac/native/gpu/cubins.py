@@ -55,19 +55,19 @@ def cubin(architecture: str, shape: Shape, launch: Launch) -> bytes:
         CompilerMissing: there is no compiler, or it failed; the message holds its output.
         CacheError: the cache folder is not safe or cannot be written.
     """
-    return _cubin(architecture, options_of(shape, launch), SOURCE, "kernel")
+    return _cubin(architecture, options_of(shape, launch), SOURCE)
 
 
 def fused_cubin(architecture: str, width: int, heads: int) -> bytes:
     """The fused kernels, likewise."""
-    return _cubin(architecture, fused_options_of(width, heads), FUSED, "fused")
+    return _cubin(architecture, fused_options_of(width, heads), FUSED)
 
 
-def _cubin(architecture: str, options: tuple[str, ...], source: str, label: str) -> bytes:
+def _cubin(architecture: str, options: tuple[str, ...], source: str) -> bytes:
     global build_seconds
     folder, owners = cache_folder(), {os.geteuid()}
     parts = [sources_digest(source), architecture, *options, "NVCC", os.environ.get("NVCC", "")]
-    name = f"{label}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
+    name = f"kernel-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
     with _lock:
         stored = _stored(folder, name, owners)
         if stored is not None:
