@@ -20,6 +20,7 @@ import torch
 from bac.horizon import choose_tokens
 from bac.loop import DenoisingLoop
 from bac.native import build, levels
+from bac.native.packing import block_matrices
 from bac.runtime.choose import make_sampler
 from bac.samplers.grid_loop import GridLoop, GridSettings
 from bac.samplers.grids import timesteps_of
@@ -61,13 +62,13 @@ def main(texts: list[str]) -> int:
             rows.append({"sampler": name, "precision": precision, **row, "moved": moved, "another_noise": noise})
             print(f"{name} {precision}: {row['ms_p50']:.2f} ms, moves actions by {moved:.2%} of their deviation")
     batches = []
+    samplers = {
+        f"{level} {precision}": sampler
+        for level in compared_levels()
+        for precision, sampler in made_at(level, loops["ancestral5"], threads, kept).items()
+    }
     for batch in BATCHES:
         inputs = policy.sampler_inputs(policy.random_observation(batch, torch.Generator().manual_seed(0)))
-        samplers = {
-            f"{level} {precision}": sampler
-            for level in compared_levels()
-            for precision, sampler in made_at(level, loops["ancestral5"], threads, kept).items()
-        }
         for row in milliseconds(samplers, inputs, settings["rounds"]):
             level, precision = row.pop("name").split()
             batches.append({"batch": batch, "level": level, "precision": precision, **row})
@@ -75,17 +76,8 @@ def main(texts: list[str]) -> int:
     floors = measure_floors(torch.device("cpu"), 4 * sum(p.numel() for p in policy.model.trunk.parameters()), True)
     gflops = {precision: floors.gflops_of(precision) for precision in precisions}
     content = {"threads": threads, "tokens": kept, "observations": OBSERVATIONS, "rows": rows, "gflops": gflops}
-    matrices = (
-        weight
-        for layer in policy.model.trunk.layers
-        for weight in (
-            layer.self_attn.in_proj_weight,
-            layer.self_attn.out_proj.weight,
-            layer.linear1.weight,
-            layer.linear2.weight,
-        )
-    )
-    memory = {"weights": sum(weight.numel() for weight in matrices), "weights_gb_per_s": floors.weights_gb_per_s}
+    weights = sum(weight.numel() for weight in block_matrices(policy.model))
+    memory = {"weights": weights, "weights_gb_per_s": floors.weights_gb_per_s}
     write(settings["output"], {**content, "batches": batches, **memory, "machine": machine()})
     return 0
 

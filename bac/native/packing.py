@@ -17,6 +17,18 @@ def is_half(weight: Tensor) -> bool:
     return bool((weight.to(torch.float16).to(torch.float32) == weight).all())
 
 
+def block_matrices(model: Any) -> list[Tensor]:
+    """The weights of all self-attentions and feed-forward networks: what a denoising step reads most of."""
+    return [
+        weight
+        for layer in model.trunk.layers
+        for weight in (
+            layer.self_attn.in_proj_weight,
+            *(linear.weight for linear in (layer.self_attn.out_proj, layer.linear1, layer.linear2)),
+        )
+    ]
+
+
 def pack(weight: Tensor, bias: Tensor, keep: Keep, form: str) -> Matrix:
     """Linear weight [n, k] -> panels [n / 16][k][16], zero-padded, in one of `FORMATS`.
 

@@ -24,7 +24,7 @@ from bac.native.errors import NativeError
 from bac.native.gpu import packing
 from bac.native.gpu.shares import Device, Launch, Shape, launch_of
 from bac.native.gpu.structs import Params
-from bac.native.packing import is_half
+from bac.native.packing import block_matrices, is_half
 from bac.runtime.contract import TimedParts, scheduled_updates
 from bac.runtime.cuda_graph import CudaGraphSampler
 from bac.runtime.eager import EagerLoop
@@ -53,14 +53,6 @@ class Machine(Protocol):
 
 def shape_of(model: Any, tokens: int | None) -> Shape:
     """What the size of a launch depends on."""
-    matrices = [
-        weight
-        for layer in model.trunk.layers
-        for weight in (
-            layer.self_attn.in_proj_weight,
-            *(linear.weight for linear in (layer.self_attn.out_proj, layer.linear1, layer.linear2)),
-        )
-    ]
     kept = model.horizon if tokens is None else tokens
     return Shape(
         layers=len(model.trunk.layers),
@@ -69,7 +61,7 @@ def shape_of(model: Any, tokens: int | None) -> Shape:
         numbers=model.input_dim,
         tokens=kept,
         observed=model.n_obs_steps if model.obs_as_cond else 0,
-        half=all(is_half(weight) for weight in matrices),
+        half=all(map(is_half, block_matrices(model))),
         causal=packing.is_causal(model.mask, kept),
     )
 
