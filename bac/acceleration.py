@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bac.acting_encoder import ReusingEncoder, acting_with, native_encoder
+from bac.acting_encoder import acting_with, fast_encoder, timed
 from bac.belonging import certificate_of, foreign_to, name_of
 from bac.flops import denoiser_cost
 from bac.horizon import choose_tokens
@@ -70,10 +70,8 @@ class Acceleration:
         self.sampler: Runtime = make_sampler(
             self.loop, schedule, runtime or "planned", self.precision, threads, self.tokens.kept
         )
-        started = time.perf_counter()
-        native, self.encoder_words = native_encoder(policy, self.sampler)
-        self.encoder = None if native is None else ReusingEncoder(native)
-        self.encoder_seconds = time.perf_counter() - started
+        fast, self.encoder_words = fast_encoder(policy, self.sampler)
+        self.encoder = None if fast is None else timed(fast)
         self.verification: Verification | None = None
         self._uncounted = 0
 
@@ -168,9 +166,9 @@ class Acceleration:
         Args:
             observation: as of `predict_action`; None: one within the limits seen in training.
         """
-        native = None if self.encoder is None else self.encoder.encoder
+        untimed = None if self.encoder is None else self.encoder.encoder
         for _ in range(chunks):
-            with acting_with(self.policy, native):
+            with acting_with(self.policy, untimed):
                 inputs = inputs_of(self.policy, observation)
             self.sampler(inputs, torch.Generator().manual_seed(0))
             self._uncounted += 1
@@ -223,7 +221,7 @@ class Acceleration:
             deadline_ms=self.latencies.deadline_ms,
             timed=self.latencies.timed,
             missed=self.latencies.missed,
-            prepare_seconds=self.sampler.prepare_seconds + self.encoder_seconds,
+            prepare_seconds=self.sampler.prepare_seconds + (0 if encoder is None else encoder.encoder.prepare_seconds),
             proof=None if self.tuned is None else str(self.tuned),
             verified=None if self.verification is None else str(self.verification),
             how=getattr(self.sampler, "how", None),

@@ -1,7 +1,7 @@
 """The observation encoder that a policy acts with while it is accelerated.
 
-The compiled runtime on a CPU brings a native one, for encoders that it knows; otherwise the policy's own PyTorch module
-runs, and the report says so.
+The compiled runtime brings one, for encoders that it knows: native code on a CPU, a CUDA graph on a GPU. Otherwise the
+policy's own PyTorch module runs, and the report says so.
 """
 
 from __future__ import annotations
@@ -17,13 +17,20 @@ from torch import Tensor
 
 from bac.report import Latencies
 from bac.runtime.compiled_cpu import CompiledCpuSampler
+from bac.runtime.cuda_graph import CudaGraphSampler
+from bac.runtime.persistent import PersistentSampler
 from bac.runtime.vision import NativeEncoder, why_unknown
+from bac.runtime.vision_checks import why_opaque
+from bac.runtime.vision_graph import EncoderGraph
 
 #: normalised observations [B, To, *shape] by name -> features [B, To, Do]
 Encode = Callable[[dict[str, Tensor]], Tensor]
 
 
-def native_encoder(policy: Any, sampler: object) -> tuple[NativeEncoder | None, str]:
+FastEncoder = NativeEncoder | EncoderGraph
+
+
+def fast_encoder(policy: Any, sampler: object) -> tuple[FastEncoder | None, str]:
     """The encoder that goes with a runtime, None where the policy's own does; and which one encodes, in words.
 
     Raises:
@@ -31,16 +38,22 @@ def native_encoder(policy: Any, sampler: object) -> tuple[NativeEncoder | None, 
     """
     if getattr(policy, "obs_encoder", None) is None:
         return None, "none"
-    if not isinstance(sampler, CompiledCpuSampler):
+    on_gpu = isinstance(sampler, (CudaGraphSampler, PersistentSampler))
+    if not on_gpu and not isinstance(sampler, CompiledCpuSampler):
         return None, "PyTorch"
     reason = "this policy lets nothing replace it" if not hasattr(policy, "acting_encoder") else None
-    reason = reason or why_unknown(policy.obs_encoder)
+    reason = reason or (why_opaque if on_gpu else why_unknown)(policy.obs_encoder)
     if reason is not None:
         return None, f"PyTorch, as {reason}"
-    precision = sampler.precision
-    if precision == "int8":  # its images are not rounded that far
-        precision = "bf16" if "bf16" in sampler.level.precisions else "fp32"
-    return NativeEncoder(policy.obs_encoder, precision, sampler.threads), f"compiled, {precision}"
+    encoder: FastEncoder
+    if isinstance(sampler, CompiledCpuSampler):
+        precision = sampler.precision
+        if precision == "int8":  # its images are not rounded that far
+            precision = "bf16" if "bf16" in sampler.level.precisions else "fp32"
+        encoder = NativeEncoder(policy.obs_encoder, precision, sampler.threads)
+    else:
+        encoder = EncoderGraph(policy.obs_encoder)
+    return encoder, encoder.words
 
 
 @contextlib.contextmanager
@@ -56,27 +69,22 @@ def acting_with(policy: Any, encoder: Encode | None) -> Iterator[None]:
         policy.acting_encoder = before
 
 
-class ReusingEncoder:
-    """A native encoder that does not encode a frame again that was in the observation before.
-
-    Such frames are found by comparing all their pixels, and a frame's features do not depend on the others: the result
-    is the same, bit for bit. Observations overlap where fewer actions are executed between two of them than they have
-    frames: with n_obs_steps=2, at n_action_steps=1 or where chunks are asked for at every control step.
+class TimedEncoder:
+    """An encoder that a policy acts with, timed.
 
     Attributes:
         latencies: of the calls.
         frames, reused: of one camera, looked at so far, and those among them that were not encoded again.
     """
 
-    def __init__(self, encoder: NativeEncoder):
+    def __init__(self, encoder: FastEncoder):
         self.encoder = encoder
         self.latencies = Latencies()
         self.frames = self.reused = 0
-        self._last: tuple[dict[str, Tensor], Tensor] | None = None  # images and features of the last observation
 
-    def __deepcopy__(self, memo: dict) -> ReusingEncoder:
+    def __deepcopy__(self, memo: dict) -> TimedEncoder:
         """A copy has encoded nothing yet."""
-        return ReusingEncoder(copy.deepcopy(self.encoder, memo))
+        return type(self)(copy.deepcopy(self.encoder, memo))
 
     def attach(self, policy: Any) -> None:
         policy.acting_encoder = self
@@ -87,7 +95,35 @@ class ReusingEncoder:
     def __call__(self, nobs: Mapping[str, Tensor]) -> Tensor:
         """Normalised observations [B, To, *shape] by name -> features [B, To, Do]."""
         started = time.perf_counter()
-        self.encoder.check()
+        features = self._encode(nobs)
+        if features.is_cuda:  # the policy waits for them all the same, as it checks them
+            torch.cuda.synchronize(features.device)
+        self.latencies.add((time.perf_counter() - started) * 1e3)
+        return features
+
+    def _encode(self, nobs: Mapping[str, Tensor]) -> Tensor:
+        first = next(iter(nobs.values()))
+        self.frames += first.shape[0] * first.shape[1]
+        return self.encoder(nobs)
+
+
+class ReusingEncoder(TimedEncoder):
+    """A native encoder that does not encode a frame again that was in the observation before.
+
+    Such frames are found by comparing all their pixels, and a frame's features do not depend on the others: the result
+    is the same, bit for bit. Observations overlap where fewer actions are executed between two of them than they have
+    frames: with n_obs_steps=2, at n_action_steps=1 or where chunks are asked for at every control step. A GPU's
+    libraries choose their kernels by the number of frames: there the result would not be the same.
+    """
+
+    encoder: NativeEncoder
+
+    def __init__(self, encoder: NativeEncoder):
+        super().__init__(encoder)
+        self._last: tuple[dict[str, Tensor], Tensor] | None = None  # images and features of the last observation
+
+    def _encode(self, nobs: Mapping[str, Tensor]) -> Tensor:
+        self.encoder.snapshot.check()
         images = {name: nobs[name] for name in self.encoder.names}
         last, batch, steps = self._last, *images[self.encoder.names[0]].shape[:2]
         known = 0 if last is None else _overlap(last[0], images)
@@ -101,8 +137,12 @@ class ReusingEncoder:
             self.encoder.copy_numbers(nobs, features)
         self._last = {name: image.clone() for name, image in images.items()}, features.clone()
         self.frames, self.reused = self.frames + batch * steps, self.reused + batch * known
-        self.latencies.add((time.perf_counter() - started) * 1e3)
         return features
+
+
+def timed(encoder: FastEncoder) -> TimedEncoder:
+    """One that reuses frames where that is exact."""
+    return ReusingEncoder(encoder) if isinstance(encoder, NativeEncoder) else TimedEncoder(encoder)
 
 
 def _overlap(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> int:

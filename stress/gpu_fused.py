@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,10 @@ STEPS, TOKENS = 10, 9
 MOST = {"fp32": 1e-4, "bf16": 0.2}
 
 
-def launches(sampler: Any, inputs: Any) -> int:
-    """Kernels of one chunk, copies and fills included."""
+def launches_of(work: Callable[[], Any]) -> int:
+    """Kernels that some work launches, copies and fills included."""
     with profile(activities=[ProfilerActivity.CUDA]) as found:
-        sampler(inputs, torch.Generator().manual_seed(0))
+        work()
         torch.cuda.synchronize()
     return sum(event.count for event in found.key_averages() if event.device_type == DeviceType.CUDA)
 
@@ -69,7 +70,7 @@ def compare(device: str = "cuda") -> list[dict[str, Any]]:
                     got = sampler(inputs, torch.Generator().manual_seed(0))
                     largest = expected.abs().max().clamp(min=1)
                     row[f"{kind} difference"] = ((got - expected).abs().max() / largest).item()
-                    row[f"{kind} launches"] = launches(sampler, inputs)
+                    row[f"{kind} launches"] = launches_of(partial(sampler, inputs, torch.Generator().manual_seed(0)))
                 for _ in range(ROUNDS):
                     for kind, sampler in samplers.items():
                         chunk = partial(sampler, inputs, torch.Generator().manual_seed(0))

@@ -16,12 +16,11 @@ from torch import Tensor
 
 from bac.errors import Unavailable
 from bac.loop import DenoisingLoop, Generators, SamplerInputs
+from bac.runtime.captured_work import CapturedWork
 from bac.runtime.contract import TimedParts, scheduled_updates
 from bac.runtime.eager import EagerLoop
 from bac.runtime.hoisted import Hoisted
 from bac.schedule import Schedule
-
-WARM_UP_RUNS = 3  # before capture, so that libraries have chosen kernels and allocated workspaces
 
 
 class _Captured:
@@ -37,15 +36,7 @@ class _Captured:
         self.trajectory = torch.zeros_like(known)
         self.noise = known.new_zeros(loop.hoisted.solver.steps, *known.shape)
         self.inputs = inputs.head(self.tokens).clone()
-        self.graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(known.device)
-        stream.wait_stream(torch.cuda.current_stream(known.device))
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP_RUNS):
-                self._body(loop)
-        torch.cuda.current_stream(known.device).wait_stream(stream)
-        with torch.cuda.graph(self.graph):
-            self.out = self._body(loop)
+        self.work = CapturedWork(lambda: self._body(loop), known.device)
 
     def _body(self, loop: EagerLoop) -> Tensor:
         return loop.run(self.trajectory, self.noise, self.inputs, loop.hoisted.memory(self.inputs))
@@ -61,8 +52,8 @@ class _Captured:
             self.inputs.mask.copy_(head.mask)
         if self.inputs.observation is not None and inputs.observation is not None:
             self.inputs.observation.copy_(inputs.observation)
-        self.graph.replay()
-        return self.out.clone()
+        self.work.replay()
+        return self.work.out.clone()
 
 
 class CudaGraphSampler:

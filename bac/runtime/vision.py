@@ -9,6 +9,7 @@ the taps that only see padding. With precision=bf16 they multiply bfloat16 numbe
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping
 from ctypes import c_void_p
 from typing import Any
@@ -17,25 +18,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bac.known_modules import foreign_encoder_part
 from bac.native import build, engine
 from bac.native.levels import choose_level
 from bac.native.packing import is_half, pack
 from bac.native.structs import Camera, Conv, Encoder, Frames, Keep, Matrix, Norm, Residual, array
 from bac.native.winograd import choose_tile, transform
-from bac.runtime.snapshot import ModelSnapshot
+from bac.runtime.vision_checks import EncoderSnapshot, why_opaque
 
 
 def why_unknown(module: nn.Module) -> str | None:
     """Why the native library cannot encode what `module` does, in words; None if it can."""
-    foreign = foreign_encoder_part(module)
-    if foreign is not None:
-        return foreign
-    encoder: Any = module
-    if encoder.crop_shape is not None and not encoder.fixed_crop:
-        return "it crops images at random places"
-    if not encoder.obs_nets:
-        return "it has no cameras"
+    opaque = why_opaque(module)
+    if opaque is not None:
+        return opaque
     if any(parameter.device.type != "cpu" for parameter in module.parameters()):
         return "it is not on the CPU"
     for name, part in module.named_modules():
@@ -74,12 +69,16 @@ class NativeEncoder:
         precision: fp32 or bf16.
         threads: torch's number of threads unless given.
 
+    Attributes:
+        prepare_seconds: what packing took.
+
     Raises:
         NativeError: there is no native library (see `bac.native.build.library`).
     """
 
     @torch.no_grad()
     def __init__(self, module: nn.Module, precision: str = "fp32", threads: int | None = None):
+        started = time.perf_counter()
         self.module, self.precision, self.threads = module, precision, threads
         self.library = build.library()
         self.level = choose_level(self.library)
@@ -95,8 +94,13 @@ class NativeEncoder:
             self.columns[name] = slice(at, at + width)
             at += width
         self.native = Encoder(cameras=len(cameras), width=at, camera=array(Camera, cameras, self.keep))
-        self.snapshot = ModelSnapshot(module)
-        self.uses_batches = any(isinstance(part, nn.BatchNorm2d) for part in module.modules())
+        self.snapshot = EncoderSnapshot(module)
+        self.prepare_seconds = time.perf_counter() - started
+
+    @property
+    def words(self) -> str:
+        """What runs, in words."""
+        return f"compiled, {self.precision}"
 
     def __deepcopy__(self, memo: dict) -> NativeEncoder:
         """The copy of a policy gets an encoder packed from the copied weights."""
@@ -161,22 +165,14 @@ class NativeEncoder:
             at,
         )
 
-    def check(self) -> None:
-        """Raises:
-        RuntimeError: the encoder is not what it was when it was packed, or does not evaluate.
-        """
-        self.snapshot.check()
-        if self.module.random_crops or self.module.training and self.uses_batches:
-            raise RuntimeError("the vision encoder is in training mode: call policy.eval() first, without random crops")
-
     @torch.no_grad()
     def __call__(self, nobs: Mapping[str, Tensor]) -> Tensor:
         """Normalised observations [B, To, *shape] by name -> features [B, To, Do].
 
         Raises:
-            RuntimeError: see `check`.
+            RuntimeError: see `EncoderSnapshot.check`.
         """
-        self.check()
+        self.snapshot.check()
         batch, steps = nobs[self.names[0]].shape[:2]
         out = torch.empty(batch, steps, self.native.width)
         keep = Keep()

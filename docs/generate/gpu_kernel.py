@@ -36,7 +36,9 @@ that are missing to rounding. That is no clear gain over one kernel, for actions
 FUSED = """For what that kernel does not run, batches above all, `BAC_GPU=fused` asks for a CUDA graph whose steps
 have one kernel between two matrix products: 64 launches in a full step of Push-T, where the graph has 134 (operations
 that a CPU dispatches, counted). Its kernels are tested in their CPU form and compile for Ampere, Ada and Hopper. No GPU
-has timed them: `python -m stress.gpu_fused output=FOLDER` will."""
+has timed them: `python -m stress.gpu_fused output=FOLDER` will. The vision encoder of an image policy is a CUDA graph
+of its own, PyTorch's kernels replayed (169 operations for two cameras); it is tested with a stand-in for the graph, and
+`python -m stress.gpu_encoder output=FOLDER` will time it."""
 
 
 def shipped_form(run: dict[str, Any]) -> dict[str, Any]:

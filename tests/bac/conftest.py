@@ -1,13 +1,12 @@
 """A cache of native libraries for tests, compilers that take no time, and CUDA graphs on the CPU."""
 
-import contextlib
 from pathlib import Path
 
 import pytest
 import torch
 
 from bac.native import build, compiler
-from bac.runtime import cuda_graph
+from bac.runtime import cuda_graph, vision_graph
 from bac.runtime.cuda_graph import CudaGraphSampler
 
 
@@ -40,35 +39,21 @@ def compiler_commands(library_bytes, monkeypatch):
     return commands
 
 
-class RepeatingGraph:
-    """Stands for torch.cuda.CUDAGraph: a replay computes the captured function again, into the same output."""
+class RepeatingWork:
+    """Stands for CapturedWork: a replay computes the captured function again, into the same output."""
 
+    def __init__(self, body, device):
+        self.body, self.out = body, body()
+
+    @torch.no_grad()
     def replay(self):
-        self.captured.out.copy_(self.body(self.captured, self.loop))
+        self.out.copy_(self.body())
 
 
 @pytest.fixture
 def graphs_on_cpu(monkeypatch):
-    """CudaGraphSampler with the stand-in graph."""
-    original = cuda_graph._Captured._body
-
-    def body(captured, loop):
-        captured.graph.captured, captured.graph.loop, captured.graph.body = captured, loop, original
-        return original(captured, loop)
-
-    class Stream:
-        def __init__(self, device=None):
-            pass
-
-        def wait_stream(self, other):
-            pass
-
-    monkeypatch.setattr(cuda_graph._Captured, "_body", body)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", RepeatingGraph)
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: contextlib.nullcontext())
+    """CudaGraphSampler and EncoderGraph with the stand-in."""
+    for module in (cuda_graph, vision_graph):
+        monkeypatch.setattr(module, "CapturedWork", RepeatingWork)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
-
     monkeypatch.setattr(CudaGraphSampler, "_check_device", lambda self, device: None)

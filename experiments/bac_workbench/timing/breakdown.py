@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bac.acting_encoder import acting_with, native_encoder
+from bac.acting_encoder import acting_with, fast_encoder
 from bac.runtime.contract import Runtime
 
 
@@ -27,7 +27,7 @@ def breakdown(policy: Any, sampler: Runtime, batch: int, total_ms: float, repeat
     obs = policy.random_observation(batch, generator)
     parts = {"observation_encoder": lambda: policy.encode_observation(obs)}
     parts.update(sampler.timed_parts(policy.sampler_inputs(obs), generator))
-    with acting_with(policy, native_encoder(policy, sampler)[0]):
+    with acting_with(policy, fast_encoder(policy, sampler)[0]):
         milliseconds = {name: _time(work, policy.device, repeats) for name, work in parts.items()}
     milliseconds["denoiser"] = max(0.0, total_ms - sum(milliseconds.values()))
     return {name: round(value, 3) for name, value in milliseconds.items()}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bac.acting_encoder import acting_with, native_encoder
+from bac.acting_encoder import acting_with, fast_encoder
 from diffusion_policy.policy.diffusion_sampler import Sampler
 
 
@@ -106,7 +106,7 @@ def interleaved(
     generator = torch.Generator().manual_seed(0)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in samplers}
     actions: dict[str, Tensor] = {}
-    encoders = {name: native_encoder(policy, sampler)[0] for name, sampler in samplers.items()}
+    encoders = {name: fast_encoder(policy, sampler)[0] for name, sampler in samplers.items()}
 
     def now() -> float:
         if policy.device.type == "cuda":
