@@ -23,16 +23,16 @@ BATCHES, ROUNDS = (1, 8, 32), 30
 MOST = 1e-3  # difference, relative to the features' range: both round convolutions to TF32
 
 
-def compare() -> list[dict[str, Any]]:
+def compare(device: str = "cuda") -> list[dict[str, Any]]:
     """Difference, milliseconds (medians) and launches for each batch."""
     from diffusion_policy.common.checkpoint import load_policy
 
-    policy = load_policy(str(ROOT / "checkpoint/can_scripted_demos/ddpm100")).policy.to("cuda")
+    policy = load_policy(str(ROOT / "checkpoint/can_scripted_demos/ddpm100")).policy.to(device)
     module, graph = policy.obs_encoder, EncoderGraph(policy.obs_encoder)
     rows = []
     for batch in BATCHES:
         seen = policy.random_observation(batch, torch.Generator().manual_seed(0))
-        nobs = policy.normalizer.normalize({name: value.to("cuda") for name, value in seen.items()})
+        nobs = policy.normalizer.normalize({name: value.to(device) for name, value in seen.items()})
         works = {"eager": partial(encode, module, nobs), "graph": partial(graph, nobs)}
         expected, got = works["eager"](), works["graph"]()
         spread = (expected.max() - expected.min()).item()
