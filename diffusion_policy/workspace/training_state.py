@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from diffusion_policy.common.config import ConfigError
@@ -51,7 +51,8 @@ def write_state(
         tensors.update({f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()})
     try:
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"state": json.dumps(asdict(progress))})
+            # Not save_file: killed, it leaves a file that nobody knows as its own, and only the owner can read its files.
+            temporary.write_bytes(save(tensors, metadata={"state": json.dumps(asdict(progress))}))
     except (OSError, SafetensorError) as error:
         kept = "no state is there yet"
         if path.exists():

@@ -42,6 +42,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_state_and_logs_every_step_o
     train(*arguments).run()
     assert logged_steps(out) == list(range(1, 101))
     assert list(out.rglob(".*")) == []  # neither locks nor temporary files
+    assert (out / "latest.safetensors").stat().st_mode == (out / "log.jsonl").stat().st_mode  # whoever reads the log
     train(
         "training.max_steps=100",
         "training.checkpoint_every=0",
