@@ -149,9 +149,11 @@ def stability(number: int) -> list[str]:
 
 
 def stability_text(found: dict[str, Any], title: str) -> str:
-    maps = found["correlations"]
+    maps, asked = found["correlations"], found["asked"]
+    more = [f"profile.{name}={asked[name]}" for name in ("n_episodes", "n_observations")]
+    short = "" if asked["n_episodes"] == 10 else f" (short ones: `{' '.join(more)}`)"
     return (
-        f"**{title}**: {found['observations']} observations of {found['episodes']} episodes, "
+        f"**{title}**: {found['observations']} observations of {found['episodes']} episodes{short}, "
         f"{len(found['noise_seeds'])} noise seeds. "
         f"The maps of two chains correlate by {maps['noise']['median']:.2f} where the noise alone differs (95 % above "
         f"{maps['noise']['low_5']:.2f}), by {maps['episode']['median']:.2f} where the episode alone differs "

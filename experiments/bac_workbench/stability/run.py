@@ -61,6 +61,11 @@ def study(experiment: Experiment, say: Say = print) -> Path:
             inputs, episodes = visited(experiment, profiled.seed_start, profiled.n_episodes, of_each, bar)
             chains = measure_chains(experiment.sampler, inputs, episodes, profiled.noise_seeds, bar)
         say(f"{len(episodes)} observations of {profiled.n_episodes} episodes, noise seeds {profiled.noise_seeds}")
+        if len(episodes) < of_each * profiled.n_episodes:
+            say(
+                f"{profiled.n_observations} were asked for: some episodes have fewer than {of_each} chunks; more of them "
+                "(profile.n_episodes) need fewer of each"
+            )
         variants = variants_of(chains, settings.budget, settings.top_k, settings.draws)
         with Progress(transient=True) as bar:
             start = profiled.seed_start + profiled.n_episodes
