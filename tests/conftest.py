@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from bac import drawing
 from diffusion_policy.env.offscreen import choose_backend
 
 # Before any test imports matplotlib, pygame, wandb or MuJoCo; nothing above does.
@@ -61,6 +62,13 @@ def one_torch_thread():
     torch.set_num_threads(1)
     yield lambda: torch.set_num_threads(1)
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch):
+    """Small pictures without a layout, for tests that do not look at them: they take half of such tests' time."""
+    monkeypatch.setattr(drawing, "DPI", 25)
+    monkeypatch.setattr(drawing, "LAYOUT", None)
 
 
 @pytest.fixture(scope="session")

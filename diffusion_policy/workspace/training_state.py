@@ -51,7 +51,7 @@ def write_state(
         tensors.update({f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()})
     try:
         with atomic_path(path) as temporary:
-            # Not save_file: killed, it leaves a file that nobody knows as its own, and only the owner can read its files.
+            # Not save_file: killed, it leaves a file that nobody removes, and only the owner can read its files.
             temporary.write_bytes(save(tensors, metadata={"state": json.dumps(asdict(progress))}))
     except (OSError, SafetensorError) as error:
         kept = "no state is there yet"

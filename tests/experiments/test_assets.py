@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from diffusion_policy.common.config import register_resolvers
 from tests.conftest import ROOT
 
 pytest.importorskip("pymunk")
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 USUAL_SETTINGS = ["profile.n_episodes=null", "profile.n_observations=null", "profile.noise_seeds=null"]
 BAC = ["cache=bac", "cache.budget=3", "cache.top_k=2"]
 
@@ -35,11 +37,22 @@ def schedule(settings, lines=None):
     return schedule_for(load_experiment(settings), (lines if lines is not None else []).append)
 
 
+@pytest.fixture(scope="module")
+def first_assets(tmp_path_factory):
+    """Where what `stored` measured is kept for the tests that follow."""
+    return tmp_path_factory.mktemp("first") / "assets"
+
+
 @pytest.fixture
-def stored(make_settings, tmp_path):
+def stored(make_settings, tmp_path, first_assets, quick_pictures):
     """The assets folder with a profile of two observations of DDPM-8 and a schedule of it."""
-    schedule(make_settings(*BAC))
-    return tmp_path / "assets"
+    assets = tmp_path / "assets"
+    if first_assets.exists():
+        shutil.copytree(first_assets, assets)
+    else:
+        schedule(make_settings(*BAC))
+        shutil.copytree(assets, first_assets)
+    return assets
 
 
 def test_the_shipped_assets_are_what_the_usual_commands_find():

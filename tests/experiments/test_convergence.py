@@ -15,6 +15,7 @@ from diffusion_policy.common.checkpoint import load_policy
 from tests.conftest import ROOT
 
 pytest.importorskip("pymunk")
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 OFFERED = sorted(path.stem for path in (ROOT / "config" / "sampler").glob("*.yaml"))
 STATES = 16
 

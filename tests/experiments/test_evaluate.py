@@ -22,6 +22,7 @@ from bac_workbench.setup.experiment import load_experiment
 from diffusion_policy.common.config import ConfigError
 
 pytest.importorskip("pymunk")
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
 def run(settings, on_episode=None):

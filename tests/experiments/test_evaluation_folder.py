@@ -16,6 +16,7 @@ from diffusion_policy.common.lock import LockedError
 from tests.conftest import ROOT
 
 pytest.importorskip("pymunk")
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 SMALL = ["cache=uniform", "cache.budget=1", "sampler.steps=1", "eval.n_test=2", "task.environment.max_steps=8"]
 
 

@@ -26,6 +26,7 @@ from tests.dataset.test_pusht_image_dataset import random_arrays
 from tests.dataset.test_pusht_image_dataset import write as write_images
 from tests.original_checkpoints import image_config, image_payload, saved
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 FEW = ["n_states=2", "budget=3", "task.environment.max_steps=24"]
 ONE_PAGE = ["metrics=[cosine]", "caches=[uniform]"]
 MAPS = arrays(np.float64, (5, 5), elements=st.floats(-1, 1, width=16))

@@ -23,6 +23,7 @@ from tests.conftest import ROOT
 from tests.experiments.test_assets import BAC, contents, schedule
 
 pytest.importorskip("pymunk")
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
 @pytest.fixture

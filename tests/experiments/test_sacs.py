@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -20,6 +21,7 @@ from diffusion_policy.common.config import ConfigError
 from tests.experiments.test_assets import contents
 
 pytest.importorskip("pymunk")
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 SACS = ["cache=sacs", "cache.n_states=2", "cache.draws=1"]
 TAGS = "_n2_v1"
 FOLDER = "assets/pusht_lowdim/ddpm8"  # which the checkpoint's own sampler is not
@@ -34,6 +36,24 @@ def make(make_settings):
         return schedule_for(experiment, said.append), said, experiment
 
     return build
+
+
+@pytest.fixture(scope="module")
+def first_assets(tmp_path_factory):
+    """Where what `stored` measured is kept for the tests that follow."""
+    return tmp_path_factory.mktemp("first") / "assets"
+
+
+@pytest.fixture
+def stored(make, tmp_path, first_assets, quick_pictures):
+    """The assets folder with the costs and the schedule of cache.budget=3."""
+    assets = tmp_path / "assets"
+    if first_assets.exists():
+        shutil.copytree(first_assets, assets)
+    else:
+        make("cache.budget=3")
+        shutil.copytree(assets, first_assets)
+    return assets
 
 
 def measured(said):
@@ -59,7 +79,7 @@ def test_a_budget_of_bacs_is_kept_and_the_next_run_reads_it(make, make_settings,
     assert contents(tmp_path / "assets") == before
 
 
-def test_another_budget_takes_the_same_costs(make):
+def test_another_budget_takes_the_same_costs(make, stored):
     _, _, experiment = make("cache.budget=3")
     full = flops(Schedule.full(experiment.blocks, experiment.steps), experiment) / 1e9
     previous = None
@@ -75,23 +95,21 @@ def test_another_budget_takes_the_same_costs(make):
     "change",
     [["cache.n_states=3"], ["cache.draws=2"], ["cache.seed=1"], ["profile.seed_start=7"], ["sampler.type=ddim"]],
 )
-def test_other_costs_are_measured_beside_those_that_are_there(make, tmp_path, change):
-    make("cache.budget=3")
-    before = contents(tmp_path / "assets")
+def test_other_costs_are_measured_beside_those_that_are_there(make, stored, change):
+    before = contents(stored)
     _, said, _ = make("cache.budget=3", *change)
-    after = contents(tmp_path / "assets")
+    after = contents(stored)
     assert measured(said) and before.items() <= after.items() and len(after) > len(before)
     assert not measured(make("cache.budget=3", *change)[1]) and not measured(make("cache.budget=3")[1])
 
 
-def test_another_chunk_has_other_costs(make):
-    make("cache.budget=3")
+def test_another_chunk_has_other_costs(make, stored):
     schedule, said, _ = make("cache.budget=3", "task.n_action_steps=4")
     assert measured(said) and schedule.provenance.extras["chunk"] == [1, 5]
     assert not measured(make("cache.budget=3", "task.n_action_steps=4")[1])
 
 
-def test_profiles_and_costs_share_a_folder(make, make_settings, tmp_path):
+def test_profiles_and_costs_share_a_folder(make, make_settings, stored, tmp_path):
     _, _, experiment = make("cache.budget=3")
     schedule_for(load_experiment(make_settings("cache=bac", "cache.budget=3", "cache.top_k=2")), lambda line: None)
     assert {path.name for path in (tmp_path / FOLDER / "schedules").glob("*")} == {
@@ -160,8 +178,7 @@ def test_one_budget_only(make_cfg):
         check(make_cfg("cache=bac", "cache.budget=null"), "eval", [])
 
 
-def test_a_changed_schedule_or_damaged_costs_are_refused_and_left(make, tmp_path):
-    make("cache.budget=3")
+def test_a_changed_schedule_or_damaged_costs_are_refused_and_left(make, stored, tmp_path):
     folder = tmp_path / FOLDER
     path = folder / f"schedules/sacs_s3{TAGS}.json"
     text = json.loads(path.read_text())

@@ -63,8 +63,8 @@ def study(experiment: Experiment, say: Say = print) -> Path:
         say(f"{len(episodes)} observations of {profiled.n_episodes} episodes, noise seeds {profiled.noise_seeds}")
         if len(episodes) < of_each * profiled.n_episodes:
             say(
-                f"{profiled.n_observations} were asked for: some episodes have fewer than {of_each} chunks; more of them "
-                "(profile.n_episodes) need fewer of each"
+                f"{profiled.n_observations} were asked for: some episodes have fewer than {of_each} chunks; of more of "
+                "them (profile.n_episodes) fewer are taken"
             )
         variants = variants_of(chains, settings.budget, settings.top_k, settings.draws)
         with Progress(transient=True) as bar:
