@@ -177,18 +177,16 @@ def test_unknown_keys_of_a_config_are_left_alone():
     "text", ["20240601", "007", "1e5", "1_000", "true", "False", "1.50", "-5", "nan", "inf", "0x10", "2024-06-01", "5"]
 )
 @pytest.mark.parametrize(
-    "command, name",
+    "command, names",
     [
-        ("eval", "output_dir"),
-        ("eval", "checkpoint"),
-        ("train", "output_dir"),
-        ("train", "task.dataset.zarr_path"),
-        ("eval", "wandb.project"),
-        ("benchmark", "assets_dir"),
+        ("eval", ["output_dir", "checkpoint", "wandb.project"]),
+        ("train", ["output_dir", "task.dataset.zarr_path"]),
+        ("benchmark", ["assets_dir"]),
     ],
 )
-def test_a_text_stays_as_it_was_typed(command, name, text):
-    assert OmegaConf.select(checked(command, f"{name}={text}"), name) == text
+def test_a_text_stays_as_it_was_typed(command, names, text):
+    found = checked(command, *(f"{name}={text}" for name in names))
+    assert [OmegaConf.select(found, name) for name in names] == [text] * len(names)
 
 
 @given(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -43,12 +45,20 @@ def train(tmp_path):
     return make
 
 
+@pytest.fixture(scope="module")
+def kept_start(tmp_path_factory):
+    """Where the first `start` is kept for the tests that follow."""
+    return tmp_path_factory.mktemp("start") / "policy"
+
+
 @pytest.fixture
-def start(train):
+def start(train, kept_start):
     """A checkpoint whose encoder learned by predicting actions."""
-    workspace = train("condition", "objective=condition", "training.batch_size=4", "training.max_steps=2")
-    workspace.run()
-    return workspace.output_dir / "checkpoints" / "step-000002"
+    if not kept_start.exists():
+        workspace = train("condition", "objective=condition", "training.batch_size=4", "training.max_steps=2")
+        workspace.run()
+        shutil.copytree(workspace.output_dir / "checkpoints" / "step-000002", kept_start)
+    return kept_start
 
 
 def test_only_the_denoiser_learns_and_from_the_features_of_the_policy(train, start):
