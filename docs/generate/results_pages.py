@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bac_workbench.evaluation.comparison_tables import markdown
 from bac_workbench.reporting import tables
-from bac_workbench.reporting.names import TITLES, label, split_key
+from bac_workbench.reporting.names import ALL_TOKENS, TITLES, label, split_key
 from bac_workbench.reporting.stored import TaskResults
 from bac_workbench.reporting.tables import OVERVIEW, OVERVIEW_NAMES, difference, estimate, methods_table, score
 from docs.generate import frontier
@@ -93,10 +93,12 @@ def conditions(results: TaskResults) -> list[str]:
     )
     if timed is None:
         return [episodes]
+    executed = timed.row(ALL_TOKENS, "reference") is not None
     times = (
-        f"Times: batch 1, all tokens, {timed.machine}. The speed-up is against the full policy in the same, compiled "
-        f"runtime; the runtime alone makes the full policy {timed.runtime_gain('compiled'):.2f}x faster than the "
-        "reference runtime."
+        f"Times: batch 1, {'executed' if executed else 'all'} tokens, {timed.machine}. The speed-up is against the "
+        f"full policy in the same, compiled runtime; the runtime alone makes the full policy"
+        f"{' (all tokens)' if executed else ''} {timed.runtime_gain('compiled'):.2f}x faster than the reference "
+        "runtime."
     )
     return [episodes, times]
 

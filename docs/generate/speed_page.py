@@ -1,4 +1,4 @@
-"""docs/results/speed.md: the runtimes on three machines, from the stored timing runs."""
+"""docs/results/speed.md: the runtimes on four machines, from the stored timing runs."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def speed_page() -> str:
     one, many = read_benchmark(TASK, "cpu", 1), read_benchmark(TASK, "cpu", 28)
     narrow, gpu = read_benchmark(TASK, "cpu_avx2", 1), read_benchmark(TASK, "gpu_h100", 1)
     parts = ["# Speed", INTRODUCTION, "## A processor with AVX512-BF16", batches_table(new, newer), gains(new, newer)]
-    parts += [f"{new.machine}; batch 28: {newer.rows[0]['n']} rounds.", floors(new, newer), EARLIER]
-    parts += ["## A processor with AVX-512", batches_table(one, many)]
-    parts += [gains(one, many), f"{one.machine}; batch 28: {many.rows[0]['n']} rounds.", floors(one, many)]
+    parts += [f"{new.machine}; batch 28: {newer.rows[0]['n']} rounds.", floors(new, newer)]
+    parts += ["## An Intel processor with AVX-512", batches_table(one, many)]
+    parts += [gains(one, many), f"{one.machine}; batch 28: {many.rows[0]['n']} rounds.", floors(one, many), EARLIER]
     parts += ["## A processor with AVX2", markdown(runtimes_table(narrow)).strip(), narrow_text(narrow)]
     parts += ["## A GPU: a CUDA graph", markdown(runtimes_table(gpu)).strip(), gpu_text(gpu)]
     kernel = kernel_text(read_json(RESULTS / "speed_gpu_kernel.json"))
