@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -53,7 +54,11 @@ def test_the_page_has_the_same_cells_as_the_summary(kept_report):
 @pytest.mark.parametrize("task", TITLES)
 def test_the_committed_picture_of_scores_is_the_reports(task, tmp_path):
     studies, _ = read_studies([RESULTS], 0.05, tuned_methods(ROOT / "assets", TITLES))
-    save(draw_scores(next(study for study in studies if study.task == task)), tmp_path / "scores.png")
+    figure = draw_scores(next(study for study in studies if study.task == task))
+    whole, names = figure.axes[0].get_window_extent(), [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(names) >= 8 and all(whole.containsx(box.x1) and whole.containsy(box.y1) for box in names)
+    assert not any(box.overlaps(other) for box, other in itertools.combinations(names, 2))
+    save(figure, tmp_path / "scores.png")
     drawn, committed = image.imread(tmp_path / "scores.png"), image.imread(ROOT / "docs" / "figures" / f"{task}.png")
     assert drawn.shape == committed.shape
     assert np.abs(drawn - committed).mean() < 1e-3  # another build of the font library may shade letters otherwise

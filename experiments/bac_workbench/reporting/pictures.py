@@ -11,17 +11,16 @@ from bac.drawing import INK, new_figure, save
 from bac.figures import draw_similarity, plot_schedule
 from bac_workbench.figures.errors import Drawn, draw_errors
 from bac_workbench.reporting.evidence import Evidence, Grid, Surge
+from bac_workbench.reporting.name_places import Named, write_names
 from bac_workbench.reporting.names import FAMILIES
 from bac_workbench.reporting.outcomes import Outcomes, ablation, bar_name, cost_of, cost_title, outcomes
 from bac_workbench.reporting.studies import Method, Study
 from bac_workbench.reporting.timings import PART_COLOURS, PARTS, Timed
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "pdf")
-NEAR, NEAR_SCORE = 1.3, 0.06  # cost ratio and difference of scores by which names beside each other overlap
 #: name of a picture and what writes it to paths of any format
 Picture = tuple[str, Callable[..., None]]
 
@@ -70,7 +69,7 @@ def draw_scores(study: Study) -> Figure:
     figure = new_figure(8, 4.2)
     axis = figure.subplots()
     labelled: set[str] = set()
-    lines = lines_below(study)
+    named = []
     for method in study.methods:
         x = cost_of(method, study)
         if x is None:
@@ -88,7 +87,8 @@ def draw_scores(study: Study) -> Figure:
             label=None if method.family in labelled else look.title,
         )
         name = method.name.replace(", budget ", " ").replace(", on ", " + ") + (", tuned" if tuned else "")
-        write_name(axis, name.replace("full policy (DDPM-100)", "full policy"), method, x, lines.get(key_of(method), 0))
+        name = name.replace("full policy (DDPM-100)", "full policy")
+        named.append(Named(x, mean, *method.row["interval_95"], name, look.colour))
         labelled.add(method.family)
     axis.set_xscale("log")
     axis.set_xlabel(cost_title(study))
@@ -105,6 +105,7 @@ def draw_scores(study: Study) -> Figure:
     axis.legend(frameon=False, fontsize=8, loc="lower right")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", linewidth=0.4, alpha=0.5)
+    write_names(axis, named)
     return figure
 
 
@@ -116,45 +117,6 @@ def errors_of(method: Method) -> list[list[float]]:
     """The 95 % interval of a mean score, below and above it."""
     mean, (low, high) = method.row["mean_score"], method.row["interval_95"]
     return [[max(mean - low, 0)], [max(high - mean, 0)]]
-
-
-def named_above(method: Method) -> bool:
-    """Whether a method's name stands above its interval: samplers' do, and those that there is no room below."""
-    return method.family in ("steps", "full") or method.row["interval_95"][0] < 0.1
-
-
-def lines_below(study: Study) -> dict[str, int]:
-    """Method -> the line below its interval for its name: the first that no neighbour drawn before it has."""
-    lines: dict[str, int] = {}
-    placed: list[tuple[Method, float]] = []
-    for method in study.methods:
-        cost = cost_of(method, study)
-        if cost is None or named_above(method):
-            continue
-        low = method.row["interval_95"][0]
-        taken = {
-            lines[key_of(other)]
-            for other, there in placed
-            if 1 / NEAR < cost / there < NEAR and abs(other.row["interval_95"][0] - low) < NEAR_SCORE
-        }
-        lines[key_of(method)] = next(line for line in range(len(placed) + 1) if line not in taken)
-        placed.append((method, cost))
-    return lines
-
-
-def write_name(axis: Axes, name: str, method: Method, x: float, lower: int) -> None:
-    """A name above an interval, or below it and `lower` lines further, so that neighbours do not overlap."""
-    low, high = method.row["interval_95"]
-    above = named_above(method)
-    axis.annotate(
-        name,
-        (x, high if above else low),
-        (0, 4 if above else -11 * (1 + lower)),
-        textcoords="offset points",
-        fontsize=8,
-        color=FAMILIES[method.family].colour,
-        ha="right" if method.family == "uniform" and not above else "center",
-    )
 
 
 def draw_ablation(study: Study) -> Figure:
