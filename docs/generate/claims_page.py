@@ -192,10 +192,10 @@ def stability_verdict(found: dict[str, Any]) -> str:
     single = [row["name"] for row in found["schedules"] if row["observations"] * row["noise_seeds"] == 1]
     apart = [found["scores"]["by_schedule"][name]["difference"] for name in single]
     worse, better = (sum(high < 0 for _, _, high in apart), sum(low > 0 for _, low, _ in apart))
-    verdict = "**does not hold**" if worse or better else "open"
+    verdict = "That one chain is enough **does not hold**." if worse or better else "Whether one is enough stays open."
     return (
         f"Of the {len(single)} schedules from a single chain, those that score lower than that of all chains: {worse}; "
-        f"higher: {better} (95 % intervals of paired differences exclude 0). That one chain is enough {verdict}."
+        f"higher: {better} (95 % intervals of paired differences exclude 0). {verdict}"
     )
 
 

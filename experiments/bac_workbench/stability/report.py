@@ -81,7 +81,7 @@ def _draw_maps(axis: Any, correlated: dict[str, np.ndarray], blocks: Sequence[st
     axis.set_yticks(range(len(names)), [PAIR_TITLES[name].replace(", ", ",\n") for name in names], fontsize=7)
     axis.invert_yaxis()
     axis.set_xlabel("correlation of two chains' similarity maps\n(median, 5 to 95 % of pairs)", fontsize=8)
-    axis.legend(fontsize=7, frameon=False)
+    axis.legend(fontsize=7, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
     _plain(axis)
 
 
