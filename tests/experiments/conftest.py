@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,22 @@ TINY = ["device=cpu", "threads=1"]
 def checkpoint(tmp_path_factory) -> Path:
     """A random 2-layer policy for Push-T in this project's form."""
     return save_tiny_policy(tmp_path_factory.mktemp("checkpoint"), "pusht_lowdim", (0.0, 512.0), (0.0, 512.0))
+
+
+@pytest.fixture(scope="module")
+def first_assets(tmp_path_factory) -> Path:
+    """Where a module keeps what `made_once` made."""
+    return tmp_path_factory.mktemp("first") / "assets"
+
+
+def made_once(kept: Path, folder: Path, make: Callable[[], object]) -> Path:
+    """`folder` as `make` leaves it, copied from `kept` once that is there."""
+    if kept.exists():
+        shutil.copytree(kept, folder)
+    else:
+        make()
+        shutil.copytree(folder, kept)
+    return folder
 
 
 @pytest.fixture

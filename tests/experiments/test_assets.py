@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from bac_workbench.settings import check
 from bac_workbench.setup.experiment import load_experiment
 from diffusion_policy.common.config import register_resolvers
 from tests.conftest import ROOT
+from tests.experiments.conftest import made_once
 
 pytest.importorskip("pymunk")
 pytestmark = pytest.mark.usefixtures("quick_pictures")
@@ -37,22 +37,10 @@ def schedule(settings, lines=None):
     return schedule_for(load_experiment(settings), (lines if lines is not None else []).append)
 
 
-@pytest.fixture(scope="module")
-def first_assets(tmp_path_factory):
-    """Where what `stored` measured is kept for the tests that follow."""
-    return tmp_path_factory.mktemp("first") / "assets"
-
-
 @pytest.fixture
 def stored(make_settings, tmp_path, first_assets, quick_pictures):
     """The assets folder with a profile of two observations of DDPM-8 and a schedule of it."""
-    assets = tmp_path / "assets"
-    if first_assets.exists():
-        shutil.copytree(first_assets, assets)
-    else:
-        schedule(make_settings(*BAC))
-        shutil.copytree(assets, first_assets)
-    return assets
+    return made_once(first_assets, tmp_path / "assets", lambda: schedule(make_settings(*BAC)))
 
 
 def test_the_shipped_assets_are_what_the_usual_commands_find():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
@@ -18,6 +17,7 @@ from bac_workbench.settings import check
 from bac_workbench.settings.methods import parse_method
 from bac_workbench.setup.experiment import load_experiment
 from diffusion_policy.common.config import ConfigError
+from tests.experiments.conftest import made_once
 from tests.experiments.test_assets import contents
 
 pytest.importorskip("pymunk")
@@ -38,22 +38,10 @@ def make(make_settings):
     return build
 
 
-@pytest.fixture(scope="module")
-def first_assets(tmp_path_factory):
-    """Where what `stored` measured is kept for the tests that follow."""
-    return tmp_path_factory.mktemp("first") / "assets"
-
-
 @pytest.fixture
 def stored(make, tmp_path, first_assets, quick_pictures):
     """The assets folder with the costs and the schedule of cache.budget=3."""
-    assets = tmp_path / "assets"
-    if first_assets.exists():
-        shutil.copytree(first_assets, assets)
-    else:
-        make("cache.budget=3")
-        shutil.copytree(assets, first_assets)
-    return assets
+    return made_once(first_assets, tmp_path / "assets", lambda: make("cache.budget=3"))
 
 
 def measured(said):
