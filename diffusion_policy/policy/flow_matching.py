@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
+
+from diffusion_policy.common.light_diffusers import ConfigMixin, SchedulerMixin, register_to_config
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,15 @@ import copy
 import inspect
 from typing import Any
 
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
-from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
+
+from diffusion_policy.common.light_diffusers import (
+    DDIMScheduler,
+    DDIMSchedulerOutput,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    randn_tensor,
+)
 
 #: variance types of diffusers' DDPM that cannot sample here, and why
 _NO_VARIANCE = {

@@ -90,3 +90,14 @@ def test_versions_name_all_that_decides_what_a_policy_does():
         "Python",
     ]
     assert "native sources" in output
+
+
+def test_an_evaluation_starts_without_torchs_compiler():
+    """Diffusers would import it; the classes of its models are marked for it all the same, when they are imported."""
+    code = (
+        "import sys; import bac_workbench.evaluation.evaluate; print('torch._dynamo' in sys.modules); "
+        "from torch._dynamo import trace_rules; from diffusers.models.attention import BasicTransformerBlock as Block; "
+        "print(id(Block) in trace_rules._allowed_callable_ids)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.stdout.split() == ["False", "True"], done.stderr

@@ -131,8 +131,8 @@ def _agreement(item: str, how: str, device: str) -> Row:
 def small_policy():
     """A random policy of 2 action and 3 observation numbers that every runtime can run."""
     import torch
-    from diffusers import DDPMScheduler
 
+    from diffusion_policy.common.light_diffusers import DDPMScheduler
     from diffusion_policy.model.common.normalizer import LinearNormalizer
     from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
     from diffusion_policy.policy.diffusion_transformer_lowdim_policy import DiffusionTransformerLowdimPolicy

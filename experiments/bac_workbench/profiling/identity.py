@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from diffusers import DDPMScheduler
-
 from bac.profile_matrices import Profile, ProfileInfo
 from bac.profile_source import Source
 from bac.sampler_name import noise_digest
@@ -14,6 +12,7 @@ from bac.schedule import Schedule
 from bac_workbench.profiling.request import USUAL, ProfileSettings
 from bac_workbench.setup.experiment import Experiment
 from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.light_diffusers import DDPMScheduler
 
 PUBLISHED_NOISE = noise_digest(
     DDPMScheduler(num_train_timesteps=100, beta_start=1e-4, beta_end=0.02, beta_schedule="squaredcos_cap_v2")

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from bac.loop import DenoisingLoop
 from bac.sampler_name import NOISE, VALUES, loop_name
 from bac.samplers.grid_loop import GridLoop
 from bac_workbench.setup.grid_samplers import build_grid_sampler, wants_grid
 from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.light_diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusion_policy.policy.diffusion_sampler import DiffusionSampler
 from diffusion_policy.policy.flow_matching import FlowMatching
 from diffusion_policy.policy.schedulers import like_trained
