@@ -100,13 +100,18 @@ def hide_spines(*axes) -> None:
             spine.set_visible(False)
 
 
+def lay_out(figure: Figure) -> None:
+    """Places the axes for good, the same in every format; what is added later does not move them."""
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+        figure.set_layout_engine("none")
+
+
 def save(figure: Figure, *paths: str | Path) -> None:
     """Write the picture, in the format of each path's ending; each file appears complete or not at all."""
     endings = [_format(figure, Path(path)) for path in paths]
-    layout = figure.get_layout_engine()
-    if layout is not None:  # laid out once, the same in every format
-        layout.execute(figure)
-        figure.set_layout_engine("none")
+    lay_out(figure)
     for path, ending in zip(paths, endings):
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format=ending, dpi=DPI)

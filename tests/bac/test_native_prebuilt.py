@@ -123,3 +123,5 @@ def test_what_the_build_command_refuses(library_cache, compiler_commands, capsys
 def test_the_command_tells_its_version(capsys):
     assert command.main(["--version"]) == 0 and build.sources_digest()[:12] in capsys.readouterr().out
     assert command.main([]) == 2
+    typed = subprocess.run([sys.executable, "-m", "bac", "--version"], cwd=ROOT, capture_output=True, text=True)
+    assert typed.returncode == 0 and build.sources_digest()[:12] in typed.stdout, typed.stderr

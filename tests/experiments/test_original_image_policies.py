@@ -150,7 +150,6 @@ def test_lift_briefly(place):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_from_the_file_to_a_rollout(place, name):
-    """Of every task the schedule and the actions in every runtime; of one also a second evaluation, in the fastest."""
     path = put(place, name, original(name, steps=100), pickle_module=pytest.importorskip("dill"))
     usual = ["cache=bac", "cache.budget=10", "eval.n_test=2", "eval.n_envs=2", "+task.environment.max_steps=16"]
     first, *further = runtimes()
@@ -169,7 +168,7 @@ def test_every_task_from_the_file_to_a_rollout(place, name):
     for runtime in (first, *further):
         assert (actions(experiment, schedule, runtime, obs) - expected).abs().max() < AGREE
 
-    for runtime in further if name == "lift" else ():
+    for runtime in further:
         own = [f"runtime={runtime}", f"output_dir={place}/{runtime}", "eval.n_test=1", "eval.n_workers=0"]
         _, again, said = run(eval_config(name, *usual, *own))
         check_results(again, 1, 10, runtime)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bac.drawing import lay_out
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -80,7 +82,7 @@ def places(below: float, above: float) -> list[Place]:
 def write_names(axis: Axes, points: Sequence[Named]) -> None:
     """Writes each name at the first of its places that is free, or the one that covers least."""
     figure: Any = axis.figure
-    figure.draw_without_rendering()  # what follows depends on where the axes are
+    lay_out(figure)  # what follows depends on where the axes are
     scale = 72 / figure.dpi
     renderer = figure.canvas.get_renderer()
 
